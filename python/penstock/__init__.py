@@ -1,0 +1,21 @@
+"""Penstock: the data plane between requests and a Python model.
+
+`batched` turns a function over a batch into an awaitable over one item; `model` and `Server` put models behind the Open
+Inference Protocol. Every error is a class of `penstock.errors`.
+"""
+
+from penstock import errors
+from penstock._native import VERSION as __version__
+from penstock.batching import Batcher, BatchPolicy, BatchStats, batched
+from penstock.errors import ItemError, PenstockError
+
+__all__ = [
+    "BatchPolicy",
+    "BatchStats",
+    "Batcher",
+    "ItemError",
+    "PenstockError",
+    "__version__",
+    "batched",
+    "errors",
+]

@@ -1,0 +1,512 @@
+"""Request batching: a function over a batch becomes an awaitable over one item."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import sys
+import threading
+import time
+import weakref
+from collections import Counter, deque
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field, fields
+from functools import partial, update_wrapper
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
+
+from penstock import _lifecycle, _native
+from penstock._display import Table
+from penstock.errors import ConfigError, DeadlineExceeded
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Awaitable, Callable, Iterable
+    from types import TracebackType
+    from typing import Self
+
+    from numpy.typing import NDArray
+
+R = TypeVar("R")
+Dispatch = Literal["tick", "window"]
+Priority = Literal["high", "normal", "low"]
+Workers = int | Literal["inline"]
+
+_PRIORITIES = {"high": 0, "normal": 1, "low": 2}
+_TENANTS_COUNTED = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchPolicy:
+    """How requests become batches. A policy that contradicts itself is refused with `ConfigError`.
+
+    Attributes:
+        max_batch_size: requests in one call of the function at most.
+        min_batch_size: requests worth a call before `max_wait` has passed; 1 holds nothing back.
+        max_wait: seconds that a request is held back for company at most: under `dispatch="window"`, or where
+            `min_batch_size` asks for company. Under `"tick"` a free worker never waits.
+        dispatch: `"tick"` cuts a batch at the end of the event loop's tick in which a worker is free: a lone request
+            never waits, a burst becomes one batch. `"window"` cuts it when it is full or its first request has waited
+            `max_wait`, whichever comes first.
+        max_queue: requests waiting at most; one more gets `Overloaded`.
+        on_error: `"isolate"` calls a function that raised again with halves of the batch, until only the requests that
+            fail alone have failed; `"fail"` fails the whole batch at once, for functions that must not run twice.
+    """
+
+    max_batch_size: int = 100
+    min_batch_size: int = 1
+    max_wait: float = 0.05
+    dispatch: Dispatch = "tick"
+    max_queue: int = 10_000
+    on_error: Literal["isolate", "fail"] = "isolate"
+
+    def __post_init__(self) -> None:
+        for name in ("max_batch_size", "min_batch_size", "max_queue"):
+            _check_count(name, getattr(self, name))
+        _check_seconds("max_wait", self.max_wait)
+        _check_choice("dispatch", self.dispatch, ("tick", "window"))
+        _check_choice("on_error", self.on_error, ("isolate", "fail"))
+        _native.check_policy(**self._native_settings())
+
+    def _native_settings(self) -> dict[str, Any]:
+        return {
+            "min_size": self.min_batch_size,
+            "max_size": self.max_batch_size,
+            "max_wait": float(self.max_wait),
+            "window": self.dispatch == "window",
+            "max_queue": self.max_queue,
+        }
+
+
+@dataclass(frozen=True)
+class BatchStats(Table):
+    """What a batcher has done so far; a table in a notebook.
+
+    Attributes:
+        requests: requests that were put into a batch.
+        batches: batches that were cut.
+        mean_batch_size: requests in a batch on average.
+        max_batch_size: requests in the largest batch.
+        efficiency: share of calls that batching saved: (requests - batches) / requests.
+        reasons: batches by the reason they were cut for: `full`, `tick`, `window`, `drain`.
+        queued: requests waiting now.
+        running: batches in the function now.
+        failed: requests that got an exception from their batch.
+        rejected: requests refused because the queue was full.
+        abandoned: requests that left (cancelled, timed out) before the function saw them.
+        reruns: calls made to find the guilty in a batch that raised.
+        function_seconds: seconds spent in the function.
+        lock_acquisitions: times that the workers took the interpreter lock.
+        lock_wait_seconds: seconds that the workers waited for it.
+        tenants: requests by the tenant named in `options`.
+    """
+
+    requests: int
+    batches: int
+    mean_batch_size: float
+    max_batch_size: int
+    efficiency: float
+    reasons: dict[str, int]
+    queued: int
+    running: int
+    failed: int
+    rejected: int
+    abandoned: int
+    reruns: int
+    function_seconds: float
+    lock_acquisitions: int
+    lock_wait_seconds: float
+    tenants: dict[str, int] = field(default_factory=dict)
+
+
+class Batcher(_native.NativeBatcher, Generic[R]):
+    """A function over a batch, called with one item at a time and run on many at once.
+
+    `await batcher(item)` gives the item's own result. Items of many callers share one call of the function:
+
+    * arrays of equal shape and data type are gathered into one contiguous array `[n, ...]`; numbers into an array
+      `[n]`; tuples and dictionaries part by part; tensors of other libraries through DLPack; everything else (strings,
+      bytes, lists, any object) comes as a list of `n`;
+    * items of other shapes, types or keyword arguments go into batches of their own: nothing is ever cast;
+    * the function returns one row for each item: an array `[n, ...]`, a list of `n`, or a dictionary or tuple of
+      those. An `ItemError` in a row's place fails that request and no other.
+
+    Cancelling the awaitable takes the request out of its batch before the function sees it; while the function runs,
+    only the result is dropped.
+
+    Args:
+        fn: the function; `async def` runs on a loop of Penstock's own, never on the caller's.
+        policy: a `BatchPolicy`, or its fields as keywords, never both.
+        workers: threads that run the function, or `"inline"` to run it on the event loop, which it blocks: the least
+            delay for functions that take microseconds.
+        **settings: the fields of `BatchPolicy`.
+
+    Raises:
+        ConfigError: for a function that cannot be called, or settings that contradict one another.
+    """
+
+    fn: Callable[..., Any]
+    policy: BatchPolicy
+
+    def __new__(
+        cls, fn: Callable[..., Any], policy: BatchPolicy | None = None, *, workers: Workers = 1, **settings: Any
+    ) -> Self:
+        """Makes the native half."""
+        policy = _policy(policy, settings)
+        _check_function(fn)
+        inline = _check_workers(workers) == "inline"
+        context = copy_context()
+        runs_alone = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))
+        if runs_alone and inline:
+            raise ConfigError("an async def function cannot run inline: its loop would wait for itself; use workers=1")
+        called = _lifecycle.on_own_loop(fn) if runs_alone else fn
+        name = str(getattr(fn, "__qualname__", type(fn).__name__))
+        threads: list[threading.Thread] = []
+        self = super().__new__(
+            cls,
+            _in_context(called, context) if inline else called,
+            None if inline else partial(_start_threads, threads, cast("int", workers), name, context),
+            isolate=policy.on_error == "isolate",
+            **policy._native_settings(),  # noqa: SLF001  one module
+        )
+        self.fn = fn
+        self.policy = policy
+        self.workers: Workers = workers
+        self._threads = threads
+        self._runs_alone = runs_alone
+        self._tenants: Counter[str] = Counter()
+        return cast("Self", self)
+
+    def __init__(self, *_args: Any, **_settings: Any) -> None:
+        update_wrapper(self, self.fn, updated=())
+        _lifecycle.close_at_exit(self)
+        _close_older_cell(self)
+
+    if TYPE_CHECKING:
+
+        def __call__(self, *args: Any, **kwargs: Any) -> asyncio.Future[R]:
+            """Adds one item to the next batch; the future is the item's own result."""
+
+    def call(self, *args: Any, **kwargs: Any) -> R:
+        """As calling, from a thread or a notebook cell: blocks until the result is there. Ctrl-C leaves the batch.
+
+        Raises:
+            ConfigError: where it would wait for itself: inside the function, or for an `async def` function on
+                Penstock's own loop.
+        """
+        return cast("R", self._blocking(args, kwargs, "normal", None))
+
+    async def map(self, *items: Iterable[Any], progress: bool = False) -> list[R]:
+        """Runs the function over items and keeps their order; with several iterables, over several arguments.
+
+        At most `max_queue` items wait at once. The first failure cancels what has not run and is raised.
+
+        Args:
+            *items: the items; each iterable is one positional argument.
+            progress: show a bar (needs `pip install penstock[notebook]`).
+        """
+        return await Options(self).map(*items, progress=progress)
+
+    def options(
+        self, *, priority: Priority = "normal", tenant: str | None = None, timeout: float | None = None
+    ) -> Options[R]:
+        """This batcher with other terms for the calls made through it.
+
+        Args:
+            priority: `"high"` is put into a batch before `"normal"`, and that before `"low"`; within one, first come
+                first served.
+            tenant: on whose behalf; counted in `stats().tenants`.
+            timeout: seconds until the result must be there; then the call raises `DeadlineExceeded` and leaves its
+                batch.
+        """
+        return Options(self, priority=priority, tenant=tenant, timeout=timeout)
+
+    def stats(self) -> BatchStats:
+        """What happened so far."""
+        return BatchStats(**self.counters(), tenants=dict(self._tenants))
+
+    def close(self, *, drain: bool = True, timeout: float | None = None) -> None:
+        """Accepts nothing more and waits for what runs. Safe to call twice.
+
+        Args:
+            drain: run what waits; without it, whoever waits gets `Closed`.
+            timeout: seconds to wait at most, or `None` for as long as it takes.
+        """
+        self.begin_close(drain)
+        if threading.current_thread() not in self._threads:
+            self.wait_idle(math.inf if timeout is None else timeout)
+
+    async def aclose(self, *, drain: bool = True, timeout: float | None = None) -> None:
+        """As `close`, without blocking the event loop."""
+        self.begin_close(drain)
+        await self.wait_idle_async(math.inf if timeout is None else timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close(drain=kind is None)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.aclose(drain=kind is None)
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "open"
+        policy = self.policy
+        return (
+            f"<penstock.Batcher {getattr(self, '__qualname__', '?')} {state} "
+            f"max_batch_size={policy.max_batch_size} dispatch={policy.dispatch!r} workers={self.workers!r}>"
+        )
+
+    def _blocking(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], priority: Priority, timeout: float | None
+    ) -> Any:
+        here = threading.current_thread()
+        if here in self._threads:
+            raise ConfigError("call() inside its own function would wait for itself: call .fn for the plain function")
+        if self._runs_alone and here is _lifecycle.own_loop().thread:
+            raise ConfigError("call() of an async def function on penstock's own loop would wait for itself: await it")
+        return self.submit_blocking(args, kwargs, _PRIORITIES[priority], -1.0 if timeout is None else timeout)
+
+    def _count_tenant(self, tenant: str) -> None:
+        known = tenant in self._tenants or len(self._tenants) < _TENANTS_COUNTED
+        self._tenants[tenant if known else "(others)"] += 1
+
+    def _at_exit(self, deadline: float) -> None:
+        self.begin_close(drain=False)
+        self.wait_idle(max(0.0, deadline - time.monotonic()))
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+
+class Options(Generic[R]):
+    """A batcher with terms of one's own; made by `Batcher.options`."""
+
+    def __init__(
+        self,
+        batcher: Batcher[R],
+        *,
+        priority: Priority = "normal",
+        tenant: str | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        _check_choice("priority", priority, tuple(_PRIORITIES))
+        if timeout is not None:
+            _check_seconds("timeout", timeout)
+        if tenant is not None and not isinstance(tenant, str):
+            raise ConfigError(f"tenant must be a string, not {tenant!r}")
+        self._batcher = batcher
+        self._priority: Priority = priority
+        self._tenant = tenant
+        self._timeout = timeout
+
+    def __call__(self, *args: Any, **kwargs: Any) -> asyncio.Future[R]:
+        """Adds one item to the next batch; the future is the item's own result."""
+        self._count()
+        future = self._batcher.submit(args, kwargs, _PRIORITIES[self._priority])
+        if self._timeout is not None:
+            timer = future.get_loop().call_later(self._timeout, _expire, future, self._timeout)
+            future.add_done_callback(lambda _: timer.cancel())
+        return future
+
+    def call(self, *args: Any, **kwargs: Any) -> R:
+        """As `Batcher.call`."""
+        self._count()
+        return cast("R", self._batcher._blocking(args, kwargs, self._priority, self._timeout))  # noqa: SLF001
+
+    async def map(self, *items: Iterable[Any], progress: bool = False) -> list[R]:
+        """As `Batcher.map`."""
+        waiting: deque[asyncio.Future[R]] = deque()
+        results: list[R] = []
+        limit = self._batcher.policy.max_queue
+        with _bar(items, shown=progress) as bar:
+            try:
+                for arguments in zip(*items, strict=len(items) > 1):
+                    while len(waiting) >= limit:
+                        results.append(await waiting.popleft())
+                        bar.update()
+                    waiting.append(self(*arguments))
+                while waiting:
+                    results.append(await waiting.popleft())
+                    bar.update()
+            except BaseException:
+                for future in waiting:
+                    if not future.cancel() and not future.cancelled():
+                        future.exception()  # seen: asyncio need not complain about it
+                raise
+        return results
+
+    def _count(self) -> None:
+        if self._tenant is not None:
+            self._batcher._count_tenant(self._tenant)  # noqa: SLF001  one module
+
+
+@overload
+def batched(fn: Callable[..., Awaitable[list[R]]], /) -> Batcher[R]: ...
+@overload
+def batched(fn: Callable[..., Awaitable[Any]], /) -> Batcher[Any]: ...
+@overload
+def batched(fn: Callable[..., list[R]], /) -> Batcher[R]: ...
+@overload
+def batched(fn: Callable[..., NDArray[Any]], /) -> Batcher[NDArray[Any]]: ...
+@overload
+def batched(fn: Callable[..., Any], /) -> Batcher[Any]: ...
+@overload
+def batched(
+    fn: None = None,
+    /,
+    *,
+    policy: BatchPolicy | None = None,
+    workers: Workers = 1,
+    max_batch_size: int = ...,
+    min_batch_size: int = ...,
+    max_wait: float = ...,
+    dispatch: Dispatch = ...,
+    max_queue: int = ...,
+    on_error: Literal["isolate", "fail"] = ...,
+) -> Callable[[Callable[..., Any]], Batcher[Any]]: ...
+def batched(fn: Callable[..., Any] | None = None, /, **settings: Any) -> Any:
+    """Decorates a function over a batch: calling it with one item gives an awaitable for that item's result.
+
+    `@batched` and `@batched(max_batch_size=100, ...)` both work; the keywords are those of `Batcher`, which says what
+    the function is given and what it may return. `batched(...)(fn)` is `Batcher(fn, ...)`.
+
+    Example:
+        >>> import asyncio, numpy as np, penstock
+        >>> @penstock.batched(max_batch_size=100)
+        ... def double(x: np.ndarray) -> np.ndarray:      # x: [n, 3]
+        ...     return x * 2
+        >>> async def main():
+        ...     rows = await asyncio.gather(*(double(np.full(3, i)) for i in range(50)))
+        ...     return rows[7], double.stats().batches
+        >>> asyncio.run(main())
+        (array([14, 14, 14]), 1)
+    """
+    if fn is None:
+        return partial(Batcher, **settings)
+    return Batcher(fn, **settings)
+
+
+class _Bar:
+    """Progress that is not shown."""
+
+    def update(self) -> None:
+        """Counts one item."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def _bar(items: tuple[Iterable[Any], ...], *, shown: bool) -> Any:
+    if not shown:
+        return _Bar()
+    try:
+        from tqdm.auto import tqdm  # noqa: PLC0415  an extra
+    except ImportError as error:
+        raise ConfigError("progress=True needs tqdm: pip install 'penstock[notebook]'") from error
+    first = items[0] if items else ()
+    return tqdm(total=len(first) if hasattr(first, "__len__") else None)
+
+
+def _expire(future: asyncio.Future[Any], timeout: float) -> None:
+    if not future.done():
+        future.set_exception(DeadlineExceeded(f"no answer came within timeout={timeout} s"))
+
+
+def _start_threads(
+    threads: list[threading.Thread], count: int, name: str, context: Context, worker: _native.Worker
+) -> None:
+    for number in range(count):
+        # A context can be entered by one thread at a time, so each has a copy of the decorator's.
+        run = partial(context.copy().run, worker.run)
+        threads.append(threading.Thread(target=run, name=f"penstock-{name}-{number}", daemon=True))
+    for thread in threads:
+        thread.start()
+
+
+def _in_context(fn: Callable[..., Any], context: Context) -> Callable[..., Any]:
+    if not context:
+        return fn
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return context.copy().run(fn, *args, **kwargs)
+
+    return run
+
+
+def _policy(policy: BatchPolicy | None, settings: dict[str, Any]) -> BatchPolicy:
+    known = {known.name for known in fields(BatchPolicy)}
+    for name in settings:
+        if name not in known:
+            raise ConfigError(f"unknown setting {name!r}; known are {', '.join(sorted(known))}, policy and workers")
+    if policy is None:
+        return BatchPolicy(**settings)
+    if settings:
+        raise ConfigError(f"policy and {', '.join(sorted(settings))} exclude each other: put them into the policy")
+    if not isinstance(policy, BatchPolicy):
+        raise ConfigError(f"policy must be a BatchPolicy, not {policy!r}")
+    return policy
+
+
+def _check_function(fn: object) -> None:
+    if not callable(fn):
+        raise ConfigError(f"a batched function must be callable, not {fn!r}")
+    if isinstance(fn, Batcher):
+        raise ConfigError("the function is batched already; give the plain function (its .fn)")
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise ConfigError(f"{fn!r} is a generator: a batched function returns all its rows at once")
+
+
+def _check_workers(workers: object) -> object:
+    if workers != "inline":
+        if isinstance(workers, str):
+            raise ConfigError(f"workers must be a number of threads or 'inline', not {workers!r}")
+        _check_count("workers", workers)
+        if cast("int", workers) < 1:
+            raise ConfigError(f"workers must be at least 1, not {workers}")
+    return workers
+
+
+def _check_count(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigError(f"{name} must be a whole number, not {value!r}")
+    if not 0 <= value <= sys.maxsize:
+        raise ConfigError(f"{name} must be between 1 and {sys.maxsize}, not {value}")
+
+
+def _check_seconds(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"{name} must be a number of seconds, not {value!r}")
+    if not (math.isfinite(value) and value >= 0):
+        raise ConfigError(f"{name} must be finite and not negative, not {value}")
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
+
+
+_cells: dict[str, weakref.ref[Batcher[Any]]] = {}
+
+
+def _close_older_cell(batcher: Batcher[Any]) -> None:
+    """Running a notebook cell again defines its functions again: the older one's threads would stay for ever."""
+    name = getattr(batcher.fn, "__qualname__", "<")
+    if getattr(batcher.fn, "__module__", None) != "__main__" or "<" in name or "get_ipython" not in _builtins():
+        return
+    older = _cells.get(name, lambda: None)()
+    if older is not None and older.fn is not batcher.fn:
+        older.begin_close(drain=True)
+    _cells[name] = weakref.ref(batcher)
+
+
+def _builtins() -> dict[str, Any]:
+    import builtins  # noqa: PLC0415  for one look-up at definition time
+
+    return vars(builtins)

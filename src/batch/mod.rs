@@ -1,0 +1,14 @@
+//! Request batching: many callers, one call of the model.
+//!
+//! [`policy`] decides, without I/O or a clock of its own; [`BatchQueue`] is the plain state; [`Batcher`] owns it and
+//! lets threads wait on it. What a waiter is, and who runs the batch, the floors above decide.
+
+mod batcher;
+mod policy;
+mod queue;
+mod stats;
+
+pub use batcher::{Attendance, Batcher, Turn};
+pub use policy::{BatchPolicy, Dispatch, Pressure, Reason, Verdict, verdict};
+pub use queue::{Batch, BatchQueue, Entry, GroupKey, Outlook, Priority, Removed};
+pub use stats::BatchStats;

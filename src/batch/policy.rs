@@ -1,0 +1,212 @@
+//! When a batch is cut: one pure function, used by the threads, the tests and every door alike.
+
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::flow::Moment;
+
+/// When a free worker may take what is waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dispatch {
+    /// At the end of the tick in which requests came: a lone request never waits, a burst becomes one batch.
+    Tick,
+    /// When the batch is full or its first request has waited `max_wait`, whichever comes first.
+    Window,
+}
+
+/// How requests become batches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchPolicy {
+    /// Requests worth a call before `max_wait` has passed; 1 holds nothing back.
+    pub min_size: usize,
+    /// Requests in one call at most.
+    pub max_size: usize,
+    /// Longest time that a request is held back for company.
+    pub max_wait: Duration,
+    /// When a free worker may take what is waiting.
+    pub dispatch: Dispatch,
+    /// Requests waiting at most; one more is refused.
+    pub max_queue: usize,
+}
+
+impl BatchPolicy {
+    /// Refuses a policy that contradicts itself.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`], naming the settings that do not fit each other.
+    pub fn check(&self) -> Result<()> {
+        let complaint = if self.max_size == 0 {
+            "max_batch_size must be at least 1, not 0".to_owned()
+        } else if self.min_size == 0 {
+            "min_batch_size must be at least 1, not 0".to_owned()
+        } else if self.min_size > self.max_size {
+            format!("min_batch_size={} is above max_batch_size={}", self.min_size, self.max_size)
+        } else if self.max_queue == 0 {
+            "max_queue must be at least 1, not 0".to_owned()
+        } else if self.min_size > self.max_queue {
+            format!("min_batch_size={} can never wait in max_queue={}", self.min_size, self.max_queue)
+        } else if self.dispatch == Dispatch::Window && self.max_wait.is_zero() {
+            "max_wait=0 leaves dispatch='window' no window; use dispatch='tick'".to_owned()
+        } else if self.min_size > 1 && self.max_wait.is_zero() {
+            format!("min_batch_size={} can hold nothing back with max_wait=0", self.min_size)
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(ErrorKind::Config, complaint))
+    }
+}
+
+impl Default for BatchPolicy {
+    /// 100 requests, 50 ms, at the end of the tick, 10,000 waiting.
+    fn default() -> Self {
+        Self {
+            min_size: 1,
+            max_size: 100,
+            max_wait: Duration::from_millis(50),
+            dispatch: Dispatch::Tick,
+            max_queue: 10_000,
+        }
+    }
+}
+
+/// Why a batch was cut where it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    /// It held `max_size` requests.
+    Full,
+    /// Its tick ended and a worker was free.
+    Tick,
+    /// Its first request had waited `max_wait`.
+    Window,
+    /// The batcher was closing.
+    Drain,
+}
+
+impl Reason {
+    /// Every reason, in the order in which statistics list them.
+    pub const ALL: [Reason; 4] = [Self::Full, Self::Tick, Self::Window, Self::Drain];
+
+    /// The word for it in statistics and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Tick => "tick",
+            Self::Window => "window",
+            Self::Drain => "drain",
+        }
+    }
+}
+
+/// What a decision looks at: requests that may share a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pressure {
+    /// Requests waiting.
+    pub waiting: usize,
+    /// When the first of them came.
+    pub oldest: Moment,
+    /// True once a tick has ended since the first of them came.
+    pub released: bool,
+    /// True while the batcher closes and hands out what it still holds.
+    pub closing: bool,
+}
+
+/// What to do with requests that may share a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// A free worker may take them.
+    Cut(Reason),
+    /// Nothing to do before this moment, unless more come.
+    HoldUntil(Moment),
+    /// Nothing to do before the tick ends, unless more come.
+    HoldForTick,
+}
+
+/// Decides whether a free worker may take what is waiting; `pressure.waiting` is at least 1.
+pub fn verdict(policy: &BatchPolicy, pressure: &Pressure, now: Moment) -> Verdict {
+    let window_end = pressure.oldest + policy.max_wait;
+    if pressure.waiting >= policy.max_size {
+        Verdict::Cut(Reason::Full)
+    } else if pressure.closing {
+        Verdict::Cut(Reason::Drain)
+    } else {
+        match policy.dispatch {
+            Dispatch::Tick if !pressure.released => Verdict::HoldForTick,
+            Dispatch::Tick if pressure.waiting >= policy.min_size => Verdict::Cut(Reason::Tick),
+            _ if now >= window_end => Verdict::Cut(Reason::Window),
+            _ => Verdict::HoldUntil(window_end),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(milliseconds: u64) -> Moment {
+        Moment::from_nanos(milliseconds * 1_000_000)
+    }
+
+    fn pressure(waiting: usize, released: bool) -> Pressure {
+        Pressure { waiting, oldest: at(100), released, closing: false }
+    }
+
+    #[test]
+    fn a_lone_request_leaves_at_the_end_of_its_tick() {
+        let policy = BatchPolicy::default();
+        assert_eq!(verdict(&policy, &pressure(1, false), at(100)), Verdict::HoldForTick);
+        assert_eq!(verdict(&policy, &pressure(1, true), at(100)), Verdict::Cut(Reason::Tick));
+    }
+
+    #[test]
+    fn a_full_batch_waits_for_nothing() {
+        for dispatch in [Dispatch::Tick, Dispatch::Window] {
+            let policy = BatchPolicy { dispatch, ..BatchPolicy::default() };
+            assert_eq!(verdict(&policy, &pressure(100, false), at(100)), Verdict::Cut(Reason::Full));
+        }
+    }
+
+    #[test]
+    fn a_window_counts_from_its_first_request_to_the_nanosecond() {
+        let policy = BatchPolicy { dispatch: Dispatch::Window, ..BatchPolicy::default() };
+        let waiting = pressure(99, true);
+        assert_eq!(verdict(&policy, &waiting, at(149)), Verdict::HoldUntil(at(150)));
+        assert_eq!(verdict(&policy, &waiting, at(150)), Verdict::Cut(Reason::Window));
+    }
+
+    #[test]
+    fn a_minimum_holds_a_small_batch_back_for_max_wait_only() {
+        let policy = BatchPolicy { min_size: 8, ..BatchPolicy::default() };
+        assert_eq!(verdict(&policy, &pressure(7, true), at(120)), Verdict::HoldUntil(at(150)));
+        assert_eq!(verdict(&policy, &pressure(8, true), at(120)), Verdict::Cut(Reason::Tick));
+        assert_eq!(verdict(&policy, &pressure(7, true), at(150)), Verdict::Cut(Reason::Window));
+    }
+
+    #[test]
+    fn closing_hands_out_what_is_left() {
+        let policy = BatchPolicy { dispatch: Dispatch::Window, ..BatchPolicy::default() };
+        let waiting = Pressure { closing: true, ..pressure(3, false) };
+        assert_eq!(verdict(&policy, &waiting, at(100)), Verdict::Cut(Reason::Drain));
+    }
+
+    #[test]
+    fn contradictions_are_refused_by_name() {
+        let good = BatchPolicy::default();
+        assert!(good.check().is_ok());
+        for (bad, words) in [
+            (BatchPolicy { max_size: 0, ..good.clone() }, "max_batch_size"),
+            (BatchPolicy { min_size: 0, ..good.clone() }, "min_batch_size"),
+            (BatchPolicy { min_size: 101, ..good.clone() }, "min_batch_size=101"),
+            (BatchPolicy { max_queue: 0, ..good.clone() }, "max_queue"),
+            (BatchPolicy { min_size: 50, max_queue: 49, ..good.clone() }, "max_queue=49"),
+            (
+                BatchPolicy { dispatch: Dispatch::Window, max_wait: Duration::ZERO, ..good.clone() },
+                "dispatch='tick'",
+            ),
+            (BatchPolicy { min_size: 2, max_wait: Duration::ZERO, ..good.clone() }, "max_wait=0"),
+        ] {
+            let error = bad.check().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.message().contains(words), "{error}");
+        }
+    }
+}

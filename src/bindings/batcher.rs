@@ -1,0 +1,319 @@
+//! The native half of `penstock.Batcher`: thin classes over [`Core`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use super::bridge::lifecycle::generation;
+use super::bridge::lock::{self, LockCounts};
+use super::bridge::port::{self, Port};
+use super::bridge::stock;
+use super::core::Core;
+use super::errors::{raised, to_python};
+use super::run::hand_out;
+use super::waiter::{Failure, Outcome, Parked, Results, Waiter};
+use crate::batch::{BatchPolicy, Batcher, Dispatch, Priority, Reason, Removed, Turn};
+use crate::error::ErrorKind;
+
+/// How often a thread that blocks in `.call()` lets Python look for Ctrl-C.
+const SIGNAL_CHECK: Duration = Duration::from_millis(50);
+
+/// The native half of `penstock.Batcher`, which documents it.
+#[pyclass(frozen, subclass, module = "penstock._native")]
+pub(crate) struct NativeBatcher {
+    core: Arc<Core>,
+    recent: Mutex<Option<Py<Port>>>,
+    /// Starts the worker threads; `None` for an inline batcher.
+    start: Option<Py<PyAny>>,
+    /// The generation in which its threads were started; 0 before.
+    started: AtomicU64,
+}
+
+#[pymethods]
+impl NativeBatcher {
+    #[new]
+    #[pyo3(signature = (function, start, *, min_size, max_size, max_wait, window, max_queue, isolate))]
+    #[allow(clippy::too_many_arguments, reason = "keywords, called from one place")]
+    fn new(
+        py: Python<'_>,
+        function: Py<PyAny>,
+        start: Option<Py<PyAny>>,
+        min_size: usize,
+        max_size: usize,
+        max_wait: f64,
+        window: bool,
+        max_queue: usize,
+        isolate: bool,
+    ) -> PyResult<Self> {
+        let policy = policy_of(py, min_size, max_size, max_wait, window, max_queue)?;
+        let batcher = Batcher::new(policy).map_err(|error| to_python(py, &error))?;
+        let inline = start.is_none();
+        let core = Arc::new(Core::new(batcher, function, isolate, inline));
+        Ok(Self { core, recent: Mutex::new(None), start, started: AtomicU64::new(0) })
+    }
+
+    #[pyo3(signature = (*args, **kwargs))]
+    fn __call__<'py>(
+        slf: &Bound<'py, Self>,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        Self::submit(slf, args, kwargs, 1)
+    }
+
+    /// A future for one call; `priority` is 0, 1 or 2 for high, normal or low.
+    fn submit<'py>(
+        slf: &Bound<'py, Self>,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+        priority: u8,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let this = slf.get();
+        this.ensure_started(slf)?;
+        let port = Port::current(py, &this.recent)?;
+        let mut made = None;
+        let admitted = this.core.submit(py, args, kwargs, priority_of(priority), || {
+            let (future, slot) = port.get().new_future(py)?;
+            made = Some((future, slot));
+            Ok(Waiter::Future { port: Arc::clone(&port.get().shared), slot })
+        });
+        match (admitted, made) {
+            (Ok(()), Some((future, _))) => {
+                Port::touch(&port, &this.core)?;
+                Ok(future)
+            }
+            (Err(error), Some((_, slot))) => {
+                port.get().shared.forget(slot);
+                Err(error)
+            }
+            (Err(error), None) => Err(error),
+            (Ok(()), None) => Err(raised(py, ErrorKind::Internal, "a request has no future")),
+        }
+    }
+
+    /// Blocks until one call is answered. `timeout` in seconds; negative for none.
+    fn submit_blocking<'py>(
+        slf: &Bound<'py, Self>,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+        priority: u8,
+        timeout: f64,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let this = slf.get();
+        this.ensure_started(slf)?;
+        let deadline = Duration::try_from_secs_f64(timeout).ok().map(|timeout| Instant::now() + timeout);
+        let parked = Arc::new(Parked::default());
+        let waiter = || Ok(Waiter::Thread(Arc::clone(&parked)));
+        this.core.submit(py, args, kwargs, priority_of(priority), waiter)?;
+        // A thread has no tick: what it sends may leave at once.
+        this.core.batcher.release();
+        let answer = this.wait_for(py, &parked, deadline);
+        if answer.is_err() {
+            parked.leave();
+        }
+        let (results, row) = answer?;
+        results.get(py, row)?.map_err(PyErr::from_value)
+    }
+
+    /// Accepts nothing more; without `drain` whoever waits gets `Closed`. Does not wait.
+    fn begin_close(&self, py: Python<'_>, drain: bool) -> PyResult<()> {
+        let left = self.core.batcher.close(drain);
+        self.fail_closed(py, left)?;
+        if self.core.inline {
+            let port = port::running_loop(py)?.and_then(|_| Port::current(py, &self.recent).ok());
+            while self.core.run_one(py, port.as_ref()) {}
+        }
+        Ok(())
+    }
+
+    /// Blocks until nothing waits and nothing runs, at most `limit` seconds; answers whether that came.
+    fn wait_idle(&self, py: Python<'_>, limit: f64) -> PyResult<bool> {
+        let end = Instant::now() + Duration::try_from_secs_f64(limit).unwrap_or(Duration::MAX / 4);
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let core = &self.core;
+            let idle = lock::without(py, &LockCounts::new(), || core.batcher.wait_idle(left.min(SIGNAL_CHECK)));
+            py.check_signals()?;
+            if idle || left.is_zero() {
+                return Ok(idle);
+            }
+        }
+    }
+
+    /// As `wait_idle`, awaitable.
+    fn wait_idle_async<'py>(&self, py: Python<'py>, limit: f64) -> PyResult<Bound<'py, PyAny>> {
+        let core = Arc::clone(&self.core);
+        let limit = Duration::try_from_secs_f64(limit).unwrap_or(Duration::from_secs(365 * 86400));
+        stock::blocking(py, move || core.batcher.wait_idle(limit))
+    }
+
+    /// The function is part of a cycle where it is a method of the object that holds the batcher. Work in progress keeps
+    /// everything: only an idle batcher shows the collector what it holds.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if self.core.batcher.is_idle() { visit.call(&self.core.function) } else { Ok(()) }
+    }
+
+    fn __clear__(&self) {
+        drop(self.core.batcher.close(true));
+    }
+
+    /// True once closing has begun.
+    #[getter]
+    fn closed(&self) -> bool {
+        self.core.batcher.is_closed()
+    }
+
+    /// Counters by name.
+    fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let stats = self.core.batcher.stats();
+        let counters = PyDict::new(py);
+        counters.set_item("requests", stats.requests)?;
+        counters.set_item("batches", stats.batches)?;
+        counters.set_item("mean_batch_size", stats.mean_size())?;
+        counters.set_item("max_batch_size", stats.largest)?;
+        counters.set_item("efficiency", stats.efficiency())?;
+        let reasons = PyDict::new(py);
+        for (reason, count) in Reason::ALL.iter().zip(stats.reasons).filter(|(_, count)| *count > 0) {
+            reasons.set_item(reason.name(), count)?;
+        }
+        counters.set_item("reasons", reasons)?;
+        counters.set_item("queued", stats.queued)?;
+        counters.set_item("running", self.core.batcher.running())?;
+        counters.set_item("failed", self.core.counters.failed.load(Ordering::Relaxed))?;
+        counters.set_item("rejected", stats.rejected)?;
+        counters.set_item("abandoned", stats.abandoned)?;
+        counters.set_item("reruns", self.core.counters.reruns.load(Ordering::Relaxed))?;
+        let busy = Duration::from_nanos(self.core.counters.busy_nanos.load(Ordering::Relaxed));
+        counters.set_item("function_seconds", busy.as_secs_f64())?;
+        counters.set_item("lock_acquisitions", self.core.locks.acquisitions())?;
+        counters.set_item("lock_wait_seconds", self.core.locks.waited().as_secs_f64())?;
+        Ok(counters)
+    }
+}
+
+impl NativeBatcher {
+    /// Starts the threads on first use; refuses to go on in a child that was forked after that.
+    fn ensure_started(&self, slf: &Bound<'_, Self>) -> PyResult<()> {
+        let now = generation();
+        match self.started.load(Ordering::Relaxed) {
+            started if started == now => Ok(()),
+            0 => {
+                self.started.store(now, Ordering::Relaxed);
+                let Some(start) = &self.start else { return Ok(()) };
+                let worker = Worker { core: Arc::clone(&self.core) };
+                start.bind(slf.py()).call1((worker,)).map(drop)
+            }
+            _ => Err(raised(
+                slf.py(),
+                ErrorKind::Closed,
+                "this batcher was used before a fork and its threads are not in this process: make it after the fork",
+            )),
+        }
+    }
+
+    fn wait_for(
+        &self,
+        py: Python<'_>,
+        parked: &Parked,
+        deadline: Option<Instant>,
+    ) -> PyResult<(Arc<Results>, usize)> {
+        loop {
+            if self.core.inline {
+                self.core.batcher.release();
+                while self.core.run_one(py, None) {}
+            }
+            if let Some(answer) = parked.take() {
+                return Ok(answer);
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Err(raised(py, ErrorKind::DeadlineExceeded, "no answer came within the timeout of the call"));
+            }
+            let window = if self.core.inline { self.core.batcher.look_again_in() } else { None };
+            let limit = SIGNAL_CHECK.min(left.unwrap_or(SIGNAL_CHECK)).min(window.unwrap_or(SIGNAL_CHECK));
+            lock::without(py, &LockCounts::new(), || parked.wait(limit));
+            py.check_signals()?;
+        }
+    }
+
+    fn fail_closed(&self, py: Python<'_>, left: Removed<Waiter>) -> PyResult<()> {
+        let message = "the batcher was closed before this request was run".to_owned();
+        let failure = Arc::new(Failure { kind: ErrorKind::Closed, message, cause: None });
+        let outcomes = left.entries.iter().map(|_| Outcome::Failed(Arc::clone(&failure))).collect();
+        for number in left.objects {
+            drop(self.core.take_object(number));
+        }
+        hand_out(py, left.entries, Arc::new(Results::Each(outcomes)), None);
+        Ok(())
+    }
+}
+
+impl Drop for NativeBatcher {
+    /// What waits is still answered: `await batched(f)(x)` drops the batcher before its future is done.
+    fn drop(&mut self) {
+        let left = self.core.batcher.close(true);
+        debug_assert!(left.entries.is_empty());
+    }
+}
+
+/// What a worker thread runs: one batch after another, until the batcher is done.
+#[pyclass(frozen, module = "penstock._native")]
+pub(crate) struct Worker {
+    core: Arc<Core>,
+}
+
+#[pymethods]
+impl Worker {
+    /// Runs batches until the batcher closes.
+    fn run(&self, py: Python<'_>) {
+        let core = &self.core;
+        while lock::without(py, &core.locks, || core.batcher.wait()) == Turn::Work {
+            core.run_one(py, None);
+        }
+    }
+}
+
+/// Refuses a policy that contradicts itself, with `ConfigError`.
+#[pyfunction]
+#[pyo3(signature = (*, min_size, max_size, max_wait, window, max_queue))]
+pub(crate) fn check_policy(
+    py: Python<'_>,
+    min_size: usize,
+    max_size: usize,
+    max_wait: f64,
+    window: bool,
+    max_queue: usize,
+) -> PyResult<()> {
+    let policy = policy_of(py, min_size, max_size, max_wait, window, max_queue)?;
+    policy.check().map_err(|error| to_python(py, &error))
+}
+
+fn policy_of(
+    py: Python<'_>,
+    min_size: usize,
+    max_size: usize,
+    max_wait: f64,
+    window: bool,
+    max_queue: usize,
+) -> PyResult<BatchPolicy> {
+    let dispatch = if window { Dispatch::Window } else { Dispatch::Tick };
+    let max_wait = Duration::try_from_secs_f64(max_wait).map_err(|_| {
+        raised(py, ErrorKind::Config, &format!("max_wait={max_wait} is no duration in seconds"))
+    })?;
+    Ok(BatchPolicy { min_size, max_size, max_wait, dispatch, max_queue })
+}
+
+fn priority_of(number: u8) -> Priority {
+    match number {
+        0 => Priority::High,
+        2 => Priority::Low,
+        _ => Priority::Normal,
+    }
+}

@@ -1,0 +1,161 @@
+//! NumPy arrays by their memory: the one file that reads and makes them through NumPy's C interface.
+#![allow(unsafe_code, reason = "NumPy's C interface; every block states what it relies on")]
+
+use std::ffi::c_int;
+
+use numpy::npyffi::{self, NPY_TYPES, PY_ARRAY_API, npy_intp};
+use numpy::{PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::type_object::PyTypeInfo;
+use smallvec::SmallVec;
+
+use crate::tensor::{ColumnSpec, DType, Memory, Shape};
+
+/// Memory of a batch, kept alive by every array that looks at it. When the last one goes, the memory serves again.
+#[pyclass(frozen, module = "penstock._native")]
+pub(crate) struct BatchMemory {
+    /// Read by NumPy alone, through the pointer that an array was made with.
+    _memory: Memory,
+}
+
+/// The type that Penstock gathers for a NumPy type number, where it does. Byte order is looked at elsewhere.
+fn dtype_of_number(number: c_int) -> Option<DType> {
+    // C's `long` and `long long` are different numbers of the same width; the width is what counts here.
+    const LONG_IS_64: bool = std::mem::size_of::<std::ffi::c_long>() == 8;
+    let (long, ulong) =
+        if LONG_IS_64 { (DType::Int64, DType::UInt64) } else { (DType::Int32, DType::UInt32) };
+    Some(match number {
+        n if n == NPY_TYPES::NPY_BOOL as c_int => DType::Bool,
+        n if n == NPY_TYPES::NPY_BYTE as c_int => DType::Int8,
+        n if n == NPY_TYPES::NPY_UBYTE as c_int => DType::UInt8,
+        n if n == NPY_TYPES::NPY_SHORT as c_int => DType::Int16,
+        n if n == NPY_TYPES::NPY_USHORT as c_int => DType::UInt16,
+        n if n == NPY_TYPES::NPY_INT as c_int => DType::Int32,
+        n if n == NPY_TYPES::NPY_UINT as c_int => DType::UInt32,
+        n if n == NPY_TYPES::NPY_LONG as c_int => long,
+        n if n == NPY_TYPES::NPY_ULONG as c_int => ulong,
+        n if n == NPY_TYPES::NPY_LONGLONG as c_int => DType::Int64,
+        n if n == NPY_TYPES::NPY_ULONGLONG as c_int => DType::UInt64,
+        n if n == NPY_TYPES::NPY_HALF as c_int => DType::Float16,
+        n if n == NPY_TYPES::NPY_FLOAT as c_int => DType::Float32,
+        n if n == NPY_TYPES::NPY_DOUBLE as c_int => DType::Float64,
+        n if n == NPY_TYPES::NPY_CFLOAT as c_int => DType::Complex64,
+        n if n == NPY_TYPES::NPY_CDOUBLE as c_int => DType::Complex128,
+        _ => return None,
+    })
+}
+
+fn number_of_dtype(dtype: DType) -> c_int {
+    (match dtype {
+        DType::Bool => NPY_TYPES::NPY_BOOL,
+        DType::Int8 => NPY_TYPES::NPY_BYTE,
+        DType::Int16 => NPY_TYPES::NPY_SHORT,
+        DType::Int32 => NPY_TYPES::NPY_INT,
+        DType::Int64 if std::mem::size_of::<std::ffi::c_long>() == 8 => NPY_TYPES::NPY_LONG,
+        DType::Int64 => NPY_TYPES::NPY_LONGLONG,
+        DType::UInt8 => NPY_TYPES::NPY_UBYTE,
+        DType::UInt16 => NPY_TYPES::NPY_USHORT,
+        DType::UInt32 => NPY_TYPES::NPY_UINT,
+        DType::UInt64 if std::mem::size_of::<std::ffi::c_long>() == 8 => NPY_TYPES::NPY_ULONG,
+        DType::UInt64 => NPY_TYPES::NPY_ULONGLONG,
+        DType::Float16 => NPY_TYPES::NPY_HALF,
+        DType::Float32 => NPY_TYPES::NPY_FLOAT,
+        DType::Float64 => NPY_TYPES::NPY_DOUBLE,
+        DType::Complex64 => NPY_TYPES::NPY_CFLOAT,
+        DType::Complex128 => NPY_TYPES::NPY_CDOUBLE,
+    }) as c_int
+}
+
+/// True where `object` is an array and not of a subclass, whose rows would lose what the subclass adds.
+pub(crate) fn as_exact<'a, 'py>(object: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, PyUntypedArray>> {
+    let ndarray = PyUntypedArray::type_object_raw(object.py());
+    if object.get_type_ptr() == ndarray { object.cast::<PyUntypedArray>().ok() } else { None }
+}
+
+/// What a row of this array would be in a batch, and whether its memory can be copied as it is; `None` where NumPy
+/// alone can gather it (dates, fixed-width text, records, foreign byte order, objects).
+pub(crate) fn describe(array: &Bound<'_, PyUntypedArray>) -> Option<(ColumnSpec, bool)> {
+    let descr = array.dtype();
+    let dtype = dtype_of_number(descr.num())?;
+    if descr.is_native_byteorder() == Some(false) {
+        return None;
+    }
+    let spec = ColumnSpec::Numbers { dtype, shape: Shape::from_slice(array.shape()) };
+    Some((spec, array.is_c_contiguous()))
+}
+
+/// The type of the array's elements, where Penstock gathers it.
+pub(crate) fn dtype(array: &Bound<'_, PyUntypedArray>) -> Option<DType> {
+    let descr = array.dtype();
+    if descr.is_native_byteorder() == Some(false) { None } else { dtype_of_number(descr.num()) }
+}
+
+/// Hands the bytes of a C-contiguous array of plain numbers to `copy`, which must not call into Python.
+pub(crate) fn with_bytes<T>(array: &Bound<'_, PyUntypedArray>, copy: impl FnOnce(&[u8]) -> T) -> T {
+    debug_assert!(array.is_c_contiguous());
+    let length = array.len() * array.dtype().itemsize();
+    // SAFETY: `array` is bound, so it is alive and the lock is held; its memory is `length` bytes from `data`, because it
+    // is C-contiguous, and initialised, because NumPy arrays of plain numbers always are. `copy` cannot keep the slice
+    // and does not call into Python, so nothing under the lock writes to it meanwhile.
+    let bytes = unsafe {
+        let data = (*array.as_array_ptr()).fields.data.cast::<u8>();
+        std::slice::from_raw_parts(if length == 0 { std::ptr::dangling() } else { data }, length)
+    };
+    copy(bytes)
+}
+
+/// An array of `rows` rows over `memory`, writable, which keeps the memory alive.
+pub(crate) fn over_memory<'py>(
+    py: Python<'py>,
+    dtype: DType,
+    shape: &[usize],
+    rows: usize,
+    mut memory: Memory,
+) -> PyResult<Bound<'py, PyAny>> {
+    debug_assert_eq!(memory.as_slice().len(), rows * shape.iter().product::<usize>() * dtype.size());
+    let data = memory.as_mut_slice().as_mut_ptr();
+    let owner = Bound::new(py, BatchMemory { _memory: memory })?;
+    let mut axes: SmallVec<[npy_intp; 5]> =
+        std::iter::once(&rows).chain(shape).map(|axis| npy_intp::try_from(*axis).unwrap_or(0)).collect();
+    // SAFETY: `data` points at `rows * shape` elements (asserted above, kept by the batcher's columns) which live as long
+    // as `owner`: moving `Memory` moves its pointer, not its allocation. Nobody else touches them: the core has handed
+    // the memory over. `PyArray_SetBaseObject` steals the reference to `owner`, also where it fails; `NewFromDescr`
+    // steals the one to the descriptor.
+    unsafe {
+        let descr = PY_ARRAY_API.PyArray_DescrFromType(py, number_of_dtype(dtype));
+        let subtype = PyUntypedArray::type_object_raw(py);
+        let array = PY_ARRAY_API.PyArray_NewFromDescr(
+            py,
+            subtype,
+            descr,
+            c_int::try_from(axes.len()).unwrap_or(0),
+            axes.as_mut_ptr(),
+            std::ptr::null_mut(),
+            data.cast(),
+            npyffi::NPY_ARRAY_CARRAY,
+            std::ptr::null_mut(),
+        );
+        let array = Bound::from_owned_ptr_or_err(py, array)?;
+        if PY_ARRAY_API.PyArray_SetBaseObject(py, array.as_ptr().cast(), owner.into_ptr()) < 0 {
+            return Err(PyErr::fetch(py));
+        }
+        Ok(array)
+    }
+}
+
+/// True where `array` owns its memory and the caller holds the only reference: nobody else can change it later.
+pub(crate) fn is_exclusive(array: &Bound<'_, PyUntypedArray>) -> bool {
+    // SAFETY: the lock is held and `array` is alive; the fields and the count are plain values.
+    let (owns, base, references) = unsafe {
+        let fields = &(*array.as_array_ptr()).fields;
+        (fields.flags & npyffi::NPY_ARRAY_OWNDATA != 0, fields.base, ffi::Py_REFCNT(array.as_ptr()))
+    };
+    owns && base.is_null() && references == 1
+}
+
+/// True where the array looks at memory that something else owns.
+pub(crate) fn is_view(array: &Bound<'_, PyUntypedArray>) -> bool {
+    // SAFETY: the lock is held and `array` is alive; the field is a plain pointer that is only compared.
+    unsafe { !(*array.as_array_ptr()).fields.base.is_null() }
+}

@@ -1,0 +1,207 @@
+//! From what the function returned to one answer for each request.
+//!
+//! Answers never share memory with what the function may still change, and a small answer never keeps a large batch
+//! alive: an array that nobody else holds is cut into views while it is small, and copied row by row where it is not.
+
+use numpy::{PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyList, PyModule, PyTuple};
+
+use super::{arrays, items};
+use crate::bindings::errors;
+use crate::bindings::waiter::{Outcome, Results};
+use crate::error::ErrorKind;
+
+/// Bytes that a kept answer may hold on to beyond its own.
+const SHARED_BYTES: usize = 64 << 10;
+
+/// Takes what the function returned for `count` requests apart.
+///
+/// # Errors
+/// `OutputError`, saying what came and what was expected.
+pub(crate) fn split(returned: Bound<'_, PyAny>, count: usize) -> PyResult<Results> {
+    let py = returned.py();
+    let rows = rows_of(returned, count, "the function")?;
+    let refusal = errors::class(py, ErrorKind::Item)?;
+    let may_refuse = match &rows {
+        Split::Plain(_) => false,
+        Split::Checked(list) => contains(list, &refusal)?,
+    };
+    let list = rows.into_list();
+    if !may_refuse {
+        return Ok(Results::Rows(list.unbind()));
+    }
+    let mut seen: Vec<Bound<'_, PyAny>> = Vec::new();
+    let outcomes = list.iter().map(|row| outcome(row, &refusal, &mut seen)).collect::<PyResult<Vec<_>>>()?;
+    Ok(Results::Each(outcomes))
+}
+
+/// Rows of an array, which cannot be refusals, or of anything else.
+enum Split<'py> {
+    Plain(Bound<'py, PyList>),
+    Checked(Bound<'py, PyList>),
+}
+
+impl<'py> Split<'py> {
+    fn into_list(self) -> Bound<'py, PyList> {
+        match self {
+            Self::Plain(list) | Self::Checked(list) => list,
+        }
+    }
+}
+
+fn rows_of<'py>(returned: Bound<'py, PyAny>, count: usize, who: &str) -> PyResult<Split<'py>> {
+    let py = returned.py();
+    if returned.is_instance_of::<PyUntypedArray>() {
+        let array = returned.cast_into::<PyUntypedArray>().map_err(PyErr::from)?;
+        return array_rows(array, count, who);
+    }
+    if let Ok(list) = returned.cast::<PyList>() {
+        return list_rows(list, count, who).map(Split::Checked);
+    }
+    if let Ok(dict) = returned.cast::<PyDict>() {
+        return dict_rows(dict, count).map(Split::Checked);
+    }
+    if let Ok(tuple) = returned.cast::<PyTuple>() {
+        return tuple_rows(tuple, count).map(Split::Checked);
+    }
+    if returned.hasattr(intern!(py, "__dlpack__"))? {
+        return array_rows(items::from_dlpack(&returned)?, count, who);
+    }
+    let what = if returned.is_none() { "None".to_owned() } else { format!("a {}", returned.get_type().name()?) };
+    Err(refused(py, &format!(
+        "{who} returned {what} for a batch of {count}; expected an array or a list with one row for each request, \
+         or a dict or tuple of them"
+    )))
+}
+
+fn array_rows<'py>(array: Bound<'py, PyUntypedArray>, count: usize, who: &str) -> PyResult<Split<'py>> {
+    let py = array.py();
+    if array.shape().first() != Some(&count) {
+        return Err(refused(py, &format!(
+            "{who} returned an array of shape {:?} for a batch of {count}; expected {count} rows along the first axis",
+            array.shape()
+        )));
+    }
+    let objects = arrays::dtype(&array).is_none();
+    let bytes = array.len() * array.dtype().itemsize();
+    let list = if array.ndim() == 1 {
+        // Scalars: they hold on to nothing.
+        to_list(array.as_any())?
+    } else if bytes <= SHARED_BYTES {
+        let exclusive = arrays::is_exclusive(&array);
+        to_list(&if exclusive { array.into_any() } else { copied(array.as_any())? })?
+    } else {
+        let rows = to_list(array.as_any())?;
+        PyList::new(py, rows.iter().map(|row| copied(&row)).collect::<PyResult<Vec<_>>>()?)?
+    };
+    Ok(if objects { Split::Checked(list) } else { Split::Plain(list) })
+}
+
+fn list_rows<'py>(list: &Bound<'py, PyList>, count: usize, who: &str) -> PyResult<Bound<'py, PyList>> {
+    let py = list.py();
+    if list.len() != count {
+        return Err(refused(py, &format!("{who} returned a list of {} for a batch of {count}", list.len())));
+    }
+    let rows = list.iter().map(own).collect::<PyResult<Vec<_>>>()?;
+    PyList::new(py, rows)
+}
+
+/// An array that looks at somebody else's memory (the batch, or a buffer that the function will use again) is copied.
+fn own(row: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
+    match row.cast::<PyUntypedArray>() {
+        Ok(array) if arrays::is_view(array) => copied(&row),
+        _ => Ok(row),
+    }
+}
+
+fn dict_rows<'py>(dict: &Bound<'py, PyDict>, count: usize) -> PyResult<Bound<'py, PyList>> {
+    let py = dict.py();
+    let refusal = errors::class(py, ErrorKind::Item)?;
+    let mut columns = Vec::with_capacity(dict.len());
+    for (key, value) in dict {
+        let who = format!("output {} of the function", key.repr()?);
+        columns.push((key, rows_of(value, count, &who)?.into_list()));
+    }
+    let rows = (0..count).map(|at| {
+        let row = PyDict::new(py);
+        for (key, column) in &columns {
+            let value = column.get_item(at)?;
+            if value.is_instance(&refusal)? {
+                return Ok(value);
+            }
+            row.set_item(key, value)?;
+        }
+        Ok(row.into_any())
+    });
+    PyList::new(py, rows.collect::<PyResult<Vec<_>>>()?)
+}
+
+fn tuple_rows<'py>(tuple: &Bound<'py, PyTuple>, count: usize) -> PyResult<Bound<'py, PyList>> {
+    let py = tuple.py();
+    let refusal = errors::class(py, ErrorKind::Item)?;
+    let mut columns = Vec::with_capacity(tuple.len());
+    for (at, value) in tuple.iter().enumerate() {
+        let who = format!("output {at} of the function's tuple (return a list for one result per request)");
+        columns.push(rows_of(value, count, &who)?.into_list());
+    }
+    let class = tuple.get_type();
+    let named = class.hasattr(intern!(py, "_fields"))?;
+    let rows = (0..count).map(|at| {
+        let parts = columns.iter().map(|column| column.get_item(at)).collect::<PyResult<Vec<_>>>()?;
+        for part in &parts {
+            if part.is_instance(&refusal)? {
+                return Ok(part.clone());
+            }
+        }
+        let row = PyTuple::new(py, parts)?;
+        if named { class.call1(row) } else { Ok(row.into_any()) }
+    });
+    PyList::new(py, rows.collect::<PyResult<Vec<_>>>()?)
+}
+
+fn outcome<'py>(
+    row: Bound<'py, PyAny>,
+    refusal: &Bound<'py, PyAny>,
+    seen: &mut Vec<Bound<'py, PyAny>>,
+) -> PyResult<Outcome> {
+    if !row.is_instance(refusal)? {
+        return Ok(Outcome::Value(row.unbind()));
+    }
+    // One exception raised for several requests would collect the tracebacks of all.
+    let fresh = if seen.iter().any(|other| other.is(&row)) { copy_exception(&row)? } else { row.clone() };
+    seen.push(row);
+    Ok(Outcome::Refused(fresh.unbind()))
+}
+
+/// A copy of an exception: same class, arguments and attributes, no traceback.
+pub(crate) fn copy_exception<'py>(exception: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    PyModule::import(exception.py(), "copy")?.call_method1("copy", (exception,))
+}
+
+fn contains(list: &Bound<'_, PyList>, class: &Bound<'_, PyAny>) -> PyResult<bool> {
+    for row in list {
+        if row.is_instance(class)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn copied<'py>(array: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    array.call_method0(intern!(array.py(), "copy"))
+}
+
+fn to_list<'py>(array: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
+    static LIST: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = array.py();
+    let list = LIST.get_or_init(py, || py.get_type::<PyList>().into_any().unbind());
+    list.bind(py).call1((array,))?.cast_into::<PyList>().map_err(|_| PyTypeError::new_err("list() made no list"))
+}
+
+fn refused(py: Python<'_>, message: &str) -> PyErr {
+    errors::raised(py, ErrorKind::Output, message)
+}

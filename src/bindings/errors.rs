@@ -1,0 +1,87 @@
+//! From the one table of errors to the classes in `penstock.errors`, and from Rust failures to Python exceptions.
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyModule, PyType};
+
+use crate::error::{Error, ErrorKind};
+
+static CLASSES: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
+
+/// The table of errors: (class, parent, HTTP status, gRPC code, retryable) for each kind.
+#[pyfunction]
+pub(crate) fn error_table() -> Vec<(&'static str, &'static str, u16, &'static str, bool)> {
+    ErrorKind::ALL
+        .iter()
+        .map(|kind| kind.meaning())
+        .map(|row| (row.class, row.parent, row.http_status, row.grpc_code, row.retryable))
+        .collect()
+}
+
+/// Takes the exception classes from `penstock.errors`, once; a class that is missing fails the import, not a later call.
+#[pyfunction]
+pub(crate) fn bind_errors(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    let classes = PyDict::new(py);
+    for kind in ErrorKind::ALL {
+        let name = kind.meaning().class;
+        classes.set_item(name, module.getattr(name)?.cast::<PyType>()?)?;
+    }
+    // A second import of the package (after a reload) keeps the first classes: `except` clauses hold them.
+    let _ = CLASSES.set(py, classes.unbind());
+    Ok(())
+}
+
+/// The class for a kind.
+pub(crate) fn class(py: Python<'_>, kind: ErrorKind) -> PyResult<Bound<'_, PyAny>> {
+    let classes = CLASSES
+        .get(py)
+        .ok_or_else(|| PyRuntimeError::new_err("penstock.errors was not imported"))?;
+    classes.bind(py).as_any().get_item(kind.meaning().class)
+}
+
+/// A new exception of `kind`, with the exception that caused it.
+pub(crate) fn exception<'py>(
+    py: Python<'py>,
+    kind: ErrorKind,
+    message: &str,
+    cause: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let exception = class(py, kind)?.call1((message,))?;
+    if let Some(cause) = cause {
+        exception.setattr("__cause__", cause)?;
+    }
+    Ok(exception)
+}
+
+/// A `PyErr` of `kind`.
+pub(crate) fn raised(py: Python<'_>, kind: ErrorKind, message: &str) -> PyErr {
+    exception(py, kind, message, None).map_or_else(|error| error, PyErr::from_value)
+}
+
+/// The Python exception for a failure of the core; its Rust causes become the text of `__cause__`.
+pub(crate) fn to_python(py: Python<'_>, error: &Error) -> PyErr {
+    let build = || {
+        let cause = std::error::Error::source(error)
+            .map(|source| PyRuntimeError::new_err(source.to_string()).into_value(py).into_bound(py));
+        let cause = cause.as_ref().map(|cause| cause.as_any());
+        let exception = exception(py, error.kind(), error.message(), cause)?;
+        if let Some(wait) = error.wait_before_retry() {
+            exception.setattr("retry_after", wait.as_secs_f64())?;
+        }
+        Ok(exception)
+    };
+    build().map_or_else(|error: PyErr| error, PyErr::from_value)
+}
+
+/// The kind whose class (or a class above it) this exception is of, where it is one of Penstock's.
+pub(crate) fn kind_of(exception: &Bound<'_, PyAny>) -> Option<ErrorKind> {
+    let py = exception.py();
+    // Deeper classes stand later in the table: the last that fits is the closest.
+    ErrorKind::ALL
+        .iter()
+        .rev()
+        .copied()
+        .find(|kind| class(py, *kind).is_ok_and(|class| exception.is_instance(&class).unwrap_or(false)))
+}

@@ -1,0 +1,25 @@
+//! Everything that names Python: the bridge to its interpreter and event loops, conversions, and thin classes.
+
+mod batcher;
+mod bridge;
+mod convert;
+mod core;
+mod errors;
+mod run;
+mod waiter;
+
+use pyo3::prelude::*;
+
+/// The private extension module under `penstock`; its public face is typed Python.
+#[pymodule(gil_used = true)]
+mod _native {
+    #[pymodule_export]
+    use super::batcher::{NativeBatcher, Worker, check_policy};
+    #[pymodule_export]
+    use super::bridge::lifecycle::{lock_acquisitions, reset_after_fork, shutdown};
+    #[pymodule_export]
+    use super::errors::{bind_errors, error_table};
+
+    #[pymodule_export]
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+}

@@ -1,0 +1,108 @@
+//! Who waits for an answer, and what an answer is.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+
+use super::bridge::port::Shared;
+use super::errors;
+use crate::error::ErrorKind;
+
+/// A future of an event loop, or a thread that blocks.
+pub(crate) enum Waiter {
+    Future { port: Arc<Shared>, slot: usize },
+    Thread(Arc<Parked>),
+}
+
+/// A failure that every waiter of a batch gets an exception of its own for.
+pub(crate) struct Failure {
+    pub(crate) kind: ErrorKind,
+    pub(crate) message: String,
+    pub(crate) cause: Option<Py<PyAny>>,
+}
+
+impl Failure {
+    fn exception<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let cause = self.cause.as_ref().map(|cause| cause.bind(py));
+        errors::exception(py, self.kind, &self.message, cause)
+    }
+}
+
+/// What one request gets.
+pub(crate) enum Outcome {
+    Value(Py<PyAny>),
+    /// An exception that the function made for this very request.
+    Refused(Py<PyAny>),
+    Failed(Arc<Failure>),
+}
+
+/// The answers of a batch, or of a part of one.
+pub(crate) enum Results {
+    /// One value for each row.
+    Rows(Py<PyList>),
+    /// One outcome for each row.
+    Each(Vec<Outcome>),
+}
+
+impl Results {
+    /// The answer to row `row`: a value, or an exception to raise.
+    pub(crate) fn get<'py>(
+        &self,
+        py: Python<'py>,
+        row: usize,
+    ) -> PyResult<Result<Bound<'py, PyAny>, Bound<'py, PyAny>>> {
+        Ok(match self {
+            Self::Rows(rows) => Ok(rows.bind(py).get_item(row)?),
+            Self::Each(outcomes) => match outcomes.get(row) {
+                Some(Outcome::Value(value)) => Ok(value.bind(py).clone()),
+                Some(Outcome::Refused(exception)) => Err(exception.bind(py).clone()),
+                Some(Outcome::Failed(failure)) => Err(failure.exception(py)?),
+                None => Err(errors::exception(py, ErrorKind::Internal, "a row has no outcome", None)?),
+            },
+        })
+    }
+}
+
+/// A thread that blocks until its answer is there.
+#[derive(Default)]
+pub(crate) struct Parked {
+    answer: Mutex<Option<(Arc<Results>, usize)>>,
+    came: Condvar,
+    left: AtomicBool,
+}
+
+impl Parked {
+    /// Hands the answer over.
+    pub(crate) fn answer(&self, results: Arc<Results>, row: usize) {
+        *self.answer.lock() = Some((results, row));
+        self.came.notify_all();
+    }
+
+    /// Blocks for at most `limit`; answers whether the answer is there.
+    pub(crate) fn wait(&self, limit: Duration) -> bool {
+        let mut answer = self.answer.lock();
+        if answer.is_none() {
+            self.came.wait_for(&mut answer, limit);
+        }
+        answer.is_some()
+    }
+
+    /// The answer, once.
+    pub(crate) fn take(&self) -> Option<(Arc<Results>, usize)> {
+        self.answer.lock().take()
+    }
+
+    /// Says that nobody waits any more.
+    pub(crate) fn leave(&self) {
+        self.left.store(true, Ordering::Relaxed);
+    }
+
+    /// True where nobody waits any more.
+    pub(crate) fn has_left(&self) -> bool {
+        self.left.load(Ordering::Relaxed)
+    }
+}

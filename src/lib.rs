@@ -1,0 +1,13 @@
+//! Penstock: the data plane between requests and a model.
+//!
+//! Arrows point down only; rooms on one floor do not import one another (`docs/architecture.md`). Without the feature
+//! `python` this is a plain Rust crate: [`bindings`] alone names Python.
+
+pub mod batch;
+pub mod error;
+pub mod flow;
+pub mod runtime;
+pub mod tensor;
+
+#[cfg(feature = "python")]
+mod bindings;

@@ -1,0 +1,149 @@
+//! One input or output of many requests: equal rows side by side, texts, or the names of objects kept elsewhere.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::{DType, Memory, Spares};
+
+/// The lengths of a row's axes; the batch axis is left out.
+pub type Shape = SmallVec<[usize; 4]>;
+
+/// What a column holds; rows of different specs never share a batch.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ColumnSpec {
+    /// Numbers: `shape` elements of `dtype` in each row.
+    Numbers {
+        /// Type of each element.
+        dtype: DType,
+        /// Axes of one row.
+        shape: Shape,
+    },
+    /// Byte strings: `shape` of them in each row.
+    Texts {
+        /// Axes of one row.
+        shape: Shape,
+    },
+    /// Objects that somebody else keeps, by number.
+    Objects,
+}
+
+impl ColumnSpec {
+    /// Elements in one row.
+    pub fn elements(&self) -> usize {
+        match self {
+            Self::Numbers { shape, .. } | Self::Texts { shape } => shape.iter().product(),
+            Self::Objects => 1,
+        }
+    }
+}
+
+/// Byte strings one after another.
+#[derive(Debug, Clone, Default)]
+pub struct Texts {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Texts {
+    /// Adds one string.
+    pub fn push(&mut self, text: &[u8]) {
+        self.bytes.extend_from_slice(text);
+        self.ends.push(self.bytes.len());
+    }
+
+    /// Number of strings.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// True where there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The string at `index`.
+    pub fn get(&self, index: usize) -> Option<&[u8]> {
+        let begin = match index.checked_sub(1) {
+            Some(before) => *self.ends.get(before)?,
+            None => 0,
+        };
+        self.bytes.get(begin..*self.ends.get(index)?)
+    }
+
+    /// The strings of `range`, in order.
+    pub fn range(&self, range: Range<usize>) -> impl Iterator<Item = &[u8]> {
+        range.filter_map(|index| self.get(index))
+    }
+}
+
+/// The rows of one input or output.
+#[derive(Debug)]
+pub enum Column {
+    /// Numbers, row after row, in C order and in the machine's byte order.
+    Numbers {
+        /// Type of each element.
+        dtype: DType,
+        /// Axes of one row.
+        shape: Shape,
+        /// Bytes that one row takes.
+        row_bytes: usize,
+        /// The rows.
+        memory: Memory,
+    },
+    /// Byte strings.
+    Texts {
+        /// Axes of one row.
+        shape: Shape,
+        /// The strings of all rows.
+        texts: Texts,
+    },
+    /// Objects that somebody else keeps, by number.
+    Objects(Vec<u64>),
+}
+
+impl Column {
+    /// An empty column, its memory taken from `spares`.
+    pub fn new(spec: &ColumnSpec, spares: &Arc<Spares>) -> Self {
+        match spec {
+            ColumnSpec::Numbers { dtype, shape } => Self::Numbers {
+                dtype: *dtype,
+                row_bytes: spec.elements() * dtype.size(),
+                shape: shape.clone(),
+                memory: spares.memory(),
+            },
+            ColumnSpec::Texts { shape } => {
+                Self::Texts { shape: shape.clone(), texts: Texts::default() }
+            }
+            ColumnSpec::Objects => Self::Objects(Vec::new()),
+        }
+    }
+
+    /// Copies row `row` of `from`, a column of the same spec, to the end of this one.
+    pub fn push_from(&mut self, from: &Column, row: usize) {
+        match (self, from) {
+            (Self::Numbers { memory, row_bytes, .. }, Self::Numbers { memory: other, .. }) => {
+                if let Some(bytes) = other.as_slice().get(row * *row_bytes..(row + 1) * *row_bytes) {
+                    memory.extend(bytes);
+                }
+            }
+            (Self::Texts { texts, shape }, Self::Texts { texts: other, .. }) => {
+                let elements = shape.iter().product::<usize>();
+                for text in other.range(row * elements..(row + 1) * elements) {
+                    texts.push(text);
+                }
+            }
+            (Self::Objects(ids), Self::Objects(other)) => ids.extend(other.get(row)),
+            _ => debug_assert!(false, "columns of one group have one spec"),
+        }
+    }
+
+    /// The number of the object in row `row`, where the column holds objects.
+    pub fn object(&self, row: usize) -> Option<u64> {
+        match self {
+            Self::Objects(ids) => ids.get(row).copied(),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Data types, shapes, and the buffers in which rows of many requests become one batch.
+
+mod column;
+mod dtype;
+mod memory;
+mod rows;
+
+pub use column::{Column, ColumnSpec, Shape, Texts};
+pub use dtype::DType;
+pub use memory::{Memory, Spares};
+pub use rows::{Rows, Specs};
