@@ -1,0 +1,187 @@
+//! When the requests of an open loop fall due, and the thread that says so in time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+use super::plan::Spacing;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The moments at which requests fall due, counted from the start of the run.
+#[derive(Debug, Clone)]
+pub(super) struct Schedule {
+    rate_per_second: f64,
+    duration: Duration,
+    gaps: Gaps,
+}
+
+/// What the next moment follows from.
+#[derive(Debug, Clone)]
+enum Gaps {
+    /// The moment is computed from the number of those before it: adding up gaps would drift.
+    Constant { passed: f64 },
+    Poisson {
+        random: fastrand::Rng,
+        last_seconds: f64,
+    },
+}
+
+impl Schedule {
+    pub(super) fn new(rate_per_second: f64, duration: Duration, spacing: Spacing) -> Self {
+        let gaps = match spacing {
+            Spacing::Constant => Gaps::Constant { passed: 0.0 },
+            Spacing::Poisson { seed } => Gaps::Poisson {
+                random: fastrand::Rng::with_seed(seed),
+                last_seconds: 0.0,
+            },
+        };
+        Self {
+            rate_per_second,
+            duration,
+            gaps,
+        }
+    }
+}
+
+impl Iterator for Schedule {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let seconds = match &mut self.gaps {
+            Gaps::Constant { passed } => {
+                let seconds = *passed / self.rate_per_second;
+                *passed += 1.0;
+                seconds
+            }
+            Gaps::Poisson {
+                random,
+                last_seconds,
+            } => {
+                *last_seconds -= (1.0 - random.f64()).ln() / self.rate_per_second;
+                *last_seconds
+            }
+        };
+        Duration::try_from_secs_f64(seconds)
+            .ok()
+            .filter(|due| *due < self.duration)
+    }
+}
+
+/// A request that fell due.
+pub(super) struct Arrival {
+    /// Its place in the schedule, from 0.
+    pub(super) number: usize,
+    /// When it fell due.
+    pub(super) due: Instant,
+    /// True where a client was waiting for it, so that any lateness is the load generator's own.
+    pub(super) awaited: bool,
+}
+
+/// Hands requests that fell due to whichever client asks next.
+///
+/// The clients walk the same schedule as the thread that paces it; a permit stands for a request that fell due. So the
+/// queue of a server that falls behind is a number, and costs no memory.
+pub(super) struct Arrivals {
+    start: Instant,
+    ahead: Mutex<std::iter::Enumerate<Schedule>>,
+    permits: Semaphore,
+    released: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl Arrivals {
+    /// The next request, when it has fallen due; none when the schedule is at its end.
+    ///
+    /// Dropping the future loses no request.
+    pub(super) async fn next(&self) -> Option<Arrival> {
+        let awaited = self.permits.available_permits() == 0;
+        self.permits.acquire().await.ok()?.forget();
+        let (number, due) = self.ahead.lock().next()?;
+        Some(Arrival {
+            number,
+            due: self.start + due,
+            awaited,
+        })
+    }
+
+    /// How many requests have fallen due so far.
+    pub(super) fn released(&self) -> u64 {
+        self.released.load(Ordering::Relaxed)
+    }
+
+    /// Releases requests as they fall due, until the schedule ends or the run does.
+    fn pace(&self, mut schedule: Schedule, clients: usize) {
+        let mut upcoming = schedule.next();
+        while let Some(due) = upcoming {
+            if self.stop.load(Ordering::Acquire) {
+                return;
+            }
+            let now = self.start.elapsed();
+            if due > now {
+                thread::park_timeout(due.saturating_sub(now));
+                continue;
+            }
+            let mut fallen_due = 0;
+            while upcoming.is_some_and(|due| due <= now) {
+                fallen_due += 1;
+                upcoming = schedule.next();
+            }
+            self.released
+                .fetch_add(fallen_due as u64, Ordering::Relaxed);
+            self.permits.add_permits(fallen_due);
+        }
+        // Past the end of the schedule, one permit for each client lets it find out.
+        self.permits.add_permits(clients);
+    }
+}
+
+/// Owns the thread that paces arrivals; dropping it ends the thread.
+///
+/// A thread of its own, since timers of the runtime tick in milliseconds: at 20 000 requests a second they would send
+/// bursts of twenty, and add up to a millisecond to every latency.
+pub(super) struct Pacer {
+    arrivals: Arc<Arrivals>,
+    thread: Thread,
+}
+
+impl Pacer {
+    /// Paces the schedule from `start` on, for that many clients.
+    pub(super) fn start(schedule: Schedule, start: Instant, clients: usize) -> Result<Self> {
+        let arrivals = Arc::new(Arrivals {
+            start,
+            ahead: Mutex::new(schedule.clone().enumerate()),
+            permits: Semaphore::new(0),
+            released: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+        });
+        let paced = Arc::clone(&arrivals);
+        let spawned = thread::Builder::new()
+            .name("penstock-pacer".to_owned())
+            .spawn(move || paced.pace(schedule, clients));
+        match spawned {
+            Ok(handle) => Ok(Self {
+                arrivals,
+                thread: handle.thread().clone(),
+            }),
+            Err(source) => {
+                let message = "the thread that paces arrivals could not be started";
+                Err(Error::with_source(ErrorKind::Internal, message, source))
+            }
+        }
+    }
+
+    pub(super) fn arrivals(&self) -> &Arc<Arrivals> {
+        &self.arrivals
+    }
+}
+
+impl Drop for Pacer {
+    fn drop(&mut self) {
+        self.arrivals.stop.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
+}

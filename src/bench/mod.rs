@@ -1,0 +1,25 @@
+//! A load generator for HTTP servers on this machine: what `penstock bench` and the benchmarks run on.
+//!
+//! A [`Plan`] says what is sent where and how fast; [`run`] carries it out and hands back a [`Report`].
+//! Two ways to load a server answer two questions:
+//!
+//! - **closed loop** ([`Mode::Closed`]): every client sends its next request when the last one is answered.
+//!   It finds the highest throughput. Its latencies flatter a slow server, which slows the clients down too.
+//! - **open loop** ([`Mode::Open`]): requests fall due by a schedule that does not know how the server fares,
+//!   and latency counts from the moment a request fell due. It finds the latency that users see at a rate.
+//!
+//! One task per connection owns the socket and drives it itself, and one read and one write carry a request and its
+//! answer: what the load generator costs the machine is little beside what the server does.
+
+mod arrivals;
+mod client;
+mod link;
+mod plan;
+mod report;
+mod run;
+#[cfg(test)]
+mod tests;
+
+pub use plan::{Mode, Order, Plan, Spacing, Target};
+pub use report::{Answer, Latencies, Report};
+pub use run::run;
