@@ -1,0 +1,1 @@
+"""The models and the application behind `make demo`."""
