@@ -49,12 +49,16 @@ pub fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Result<()> {
 
 /// Stops the runtime and waits at most `limit` for its thread; answers whether it ended. A later use starts a new one.
 pub fn shutdown(limit: Duration) -> bool {
-    let Some(running) = CURRENT.lock().take() else { return true };
+    let Some(running) = CURRENT.lock().take() else {
+        return true;
+    };
     if let Some(stop) = running.stop.lock().take() {
         // The receiver is gone only when the thread has ended already.
         let _ = stop.send(());
     }
-    let Some(thread) = running.thread.lock().take() else { return true };
+    let Some(thread) = running.thread.lock().take() else {
+        return true;
+    };
     let end = Instant::now() + limit;
     while !thread.is_finished() && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(1));
@@ -73,7 +77,9 @@ fn start() -> Result<Running> {
         .enable_all()
         .thread_name("penstock-blocking")
         .build()
-        .map_err(|error| Error::with_source(ErrorKind::Internal, "no runtime could be made", error))?;
+        .map_err(|error| {
+            Error::with_source(ErrorKind::Internal, "no runtime could be made", error)
+        })?;
     let handle = runtime.handle().clone();
     let (stop, stopped) = oneshot::channel();
     let thread = std::thread::Builder::new()
@@ -83,8 +89,14 @@ fn start() -> Result<Running> {
             let _ = runtime.block_on(stopped);
             runtime.shutdown_background();
         })
-        .map_err(|error| Error::with_source(ErrorKind::Internal, "no thread could be made", error))?;
-    Ok(Running { handle, stop: Mutex::new(Some(stop)), thread: Mutex::new(Some(thread)) })
+        .map_err(|error| {
+            Error::with_source(ErrorKind::Internal, "no thread could be made", error)
+        })?;
+    Ok(Running {
+        handle,
+        stop: Mutex::new(Some(stop)),
+        thread: Mutex::new(Some(thread)),
+    })
 }
 
 #[cfg(test)]
@@ -95,8 +107,12 @@ mod tests {
     fn it_starts_on_use_stops_on_request_and_starts_again() {
         for _ in 0..2 {
             let (sender, receiver) = std::sync::mpsc::channel();
-            spawn(async move { sender.send(std::thread::current().name().map(str::to_owned)).unwrap() })
-                .unwrap();
+            spawn(async move {
+                sender
+                    .send(std::thread::current().name().map(str::to_owned))
+                    .unwrap()
+            })
+            .unwrap();
             let name = receiver.recv_timeout(Duration::from_secs(10)).unwrap();
             assert_eq!(name.as_deref(), Some("penstock-io"));
             assert!(shutdown(Duration::from_secs(10)));

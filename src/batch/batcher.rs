@@ -7,7 +7,9 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::queue::Outlook;
-use super::{Batch, BatchPolicy, BatchQueue, BatchStats, Entry, GroupKey, Priority, Removed};
+use super::{
+    Batch, BatchPolicy, BatchQueue, BatchStats, Dispatch, Entry, GroupKey, Priority, Removed,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::{Clock, Moment, SystemClock};
 use crate::tensor::{Rows, Spares};
@@ -44,6 +46,8 @@ struct State<K, W> {
     /// Batches taken and not yet finished.
     running: usize,
     last_search: Option<Moment>,
+    /// The moment that everything in this tick counts as its arrival; `None` where the clock must be read.
+    tick: Option<Moment>,
 }
 
 /// A queue of requests and the threads that wait on it.
@@ -65,7 +69,13 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
         let spares = Spares::new(SPARE_BYTES);
         let queue = BatchQueue::new(policy, Arc::clone(&spares));
         Ok(Self {
-            state: Mutex::new(State { queue, asleep: 0, running: 0, last_search: None }),
+            state: Mutex::new(State {
+                queue,
+                asleep: 0,
+                running: 0,
+                last_search: None,
+                tick: None,
+            }),
             ready: Condvar::new(),
             finished: Condvar::new(),
             clock: SystemClock::new(),
@@ -96,13 +106,25 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
         write: impl FnOnce(&mut Rows),
         attendance: &mut impl Attendance<W>,
     ) -> Result<()> {
-        let now = self.clock.now();
         let mut state = self.state.lock();
+        let now = state.arrival(&self.clock);
         if state.queue.is_closing() {
             return Err(Error::new(ErrorKind::Closed, "the batcher is closed"));
         }
-        let left = if state.queue.is_full() { Some(state.make_room(now, attendance)?) } else { None };
-        let look = state.queue.push(key, priority, Entry { waiter, arrived: now }, write);
+        let left = if state.queue.is_full() {
+            Some(state.make_room(now, attendance)?)
+        } else {
+            None
+        };
+        let look = state.queue.push(
+            key,
+            priority,
+            Entry {
+                waiter,
+                arrived: now,
+            },
+            write,
+        );
         let wake = look && state.asleep > 0;
         drop(state);
         if wake {
@@ -126,18 +148,25 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
         mut write: impl FnMut(&mut Rows, usize),
         attendance: &mut impl Attendance<W>,
     ) -> Result<()> {
-        let now = self.clock.now();
         let mut state = self.state.lock();
+        let now = state.arrival(&self.clock);
         if state.queue.is_closing() {
             return Err(Error::new(ErrorKind::Closed, "the batcher is closed"));
         }
         let limit = state.queue.policy().max_queue;
         if waiters.len() > limit {
-            let message = format!("{} rows in one request exceed max_queue={limit}", waiters.len());
+            let message = format!(
+                "{} rows in one request exceed max_queue={limit}",
+                waiters.len()
+            );
             return Err(Error::new(ErrorKind::Item, message));
         }
         let crowded = state.queue.waiting() + waiters.len() > limit;
-        let left = if crowded { Some(state.make_room(now, attendance)?) } else { None };
+        let left = if crowded {
+            Some(state.make_room(now, attendance)?)
+        } else {
+            None
+        };
         if state.queue.waiting() + waiters.len() > limit {
             let error = state.refuse();
             drop(state);
@@ -148,8 +177,13 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
         }
         let mut look = false;
         for (row, waiter) in waiters.into_iter().enumerate() {
-            let entry = Entry { waiter, arrived: now };
-            look |= state.queue.push(key, priority, entry, |rows| write(rows, row));
+            let entry = Entry {
+                waiter,
+                arrived: now,
+            };
+            look |= state
+                .queue
+                .push(key, priority, entry, |rows| write(rows, row));
         }
         let wake = look && state.asleep > 0;
         drop(state);
@@ -166,6 +200,7 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
     pub fn release(&self) {
         let wake = {
             let mut state = self.state.lock();
+            state.tick = None;
             state.queue.release() && state.asleep > 0
         };
         if wake {
@@ -187,7 +222,8 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
                 }
                 Outlook::Later(moment) => {
                     state.asleep += 1;
-                    self.ready.wait_until(&mut state, self.clock.instant(moment));
+                    self.ready
+                        .wait_until(&mut state, self.clock.instant(moment));
                     state.asleep -= 1;
                 }
             }
@@ -253,7 +289,11 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
     pub fn close(&self, drain: bool) -> Removed<W> {
         let mut state = self.state.lock();
         state.queue.close();
-        let left = if drain { Removed::none() } else { state.queue.remove_gone(|_| true) };
+        let left = if drain {
+            Removed::none()
+        } else {
+            state.queue.remove_gone(|_| true)
+        };
         drop(state);
         self.ready.notify_all();
         self.finished.notify_all();
@@ -274,7 +314,9 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
 
     /// True where nothing waits and nothing runs; false also where that could not be seen without waiting.
     pub fn is_idle(&self) -> bool {
-        self.state.try_lock().is_some_and(|state| state.queue.waiting() == 0 && state.running == 0)
+        self.state
+            .try_lock()
+            .is_some_and(|state| state.queue.waiting() == 0 && state.running == 0)
     }
 
     /// True once closing has begun.
@@ -294,13 +336,24 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
 }
 
 impl<K: Eq + Hash + Clone, W> State<K, W> {
+    /// The moment of an arrival: under tick dispatch one reading of the clock serves a tick.
+    fn arrival(&mut self, clock: &SystemClock) -> Moment {
+        match (self.tick, self.queue.policy().dispatch) {
+            (Some(moment), Dispatch::Tick) => moment,
+            _ => *self.tick.insert(clock.now()),
+        }
+    }
+
     /// Room for a request in a full queue: requests that have left make it.
     fn make_room(
         &mut self,
         now: Moment,
         attendance: &mut impl Attendance<W>,
     ) -> Result<Removed<W>> {
-        if self.last_search.is_none_or(|last| now.since(last) >= SEARCH_EVERY) {
+        if self
+            .last_search
+            .is_none_or(|last| now.since(last) >= SEARCH_EVERY)
+        {
             self.last_search = Some(now);
             let left = self.queue.remove_gone(|waiter| attendance.is_gone(waiter));
             if !self.queue.is_full() {
@@ -313,6 +366,9 @@ impl<K: Eq + Hash + Clone, W> State<K, W> {
     fn refuse(&mut self) -> Error {
         self.queue.count_rejected();
         let limit = self.queue.policy().max_queue;
-        Error::new(ErrorKind::Overloaded, format!("the queue is full: max_queue={limit} requests wait"))
+        Error::new(
+            ErrorKind::Overloaded,
+            format!("the queue is full: max_queue={limit} requests wait"),
+        )
     }
 }

@@ -11,7 +11,7 @@ use pyo3::types::{PyDict, PyTuple};
 
 use super::bridge::lifecycle::generation;
 use super::bridge::lock::{self, LockCounts};
-use super::bridge::port::{self, Port};
+use super::bridge::port::{self, Port, Recent};
 use super::bridge::stock;
 use super::core::Core;
 use super::errors::{raised, to_python};
@@ -27,7 +27,7 @@ const SIGNAL_CHECK: Duration = Duration::from_millis(50);
 #[pyclass(frozen, subclass, module = "penstock._native")]
 pub(crate) struct NativeBatcher {
     core: Arc<Core>,
-    recent: Mutex<Option<Py<Port>>>,
+    recent: Mutex<Option<Recent>>,
     /// Starts the worker threads; `None` for an inline batcher.
     start: Option<Py<PyAny>>,
     /// The generation in which its threads were started; 0 before.
@@ -54,7 +54,12 @@ impl NativeBatcher {
         let batcher = Batcher::new(policy).map_err(|error| to_python(py, &error))?;
         let inline = start.is_none();
         let core = Arc::new(Core::new(batcher, function, isolate, inline));
-        Ok(Self { core, recent: Mutex::new(None), start, started: AtomicU64::new(0) })
+        Ok(Self {
+            core,
+            recent: Mutex::new(None),
+            start,
+            started: AtomicU64::new(0),
+        })
     }
 
     #[pyo3(signature = (*args, **kwargs))]
@@ -78,11 +83,16 @@ impl NativeBatcher {
         this.ensure_started(slf)?;
         let port = Port::current(py, &this.recent)?;
         let mut made = None;
-        let admitted = this.core.submit(py, args, kwargs, priority_of(priority), || {
-            let (future, slot) = port.get().new_future(py)?;
-            made = Some((future, slot));
-            Ok(Waiter::Future { port: Arc::clone(&port.get().shared), slot })
-        });
+        let admitted = this
+            .core
+            .submit(py, args, kwargs, priority_of(priority), || {
+                let (future, slot) = port.get().new_future(py)?;
+                made = Some((future, slot));
+                Ok(Waiter::Future {
+                    port: Arc::clone(&port.get().shared),
+                    slot,
+                })
+            });
         match (admitted, made) {
             (Ok(()), Some((future, _))) => {
                 Port::touch(&port, &this.core)?;
@@ -108,10 +118,13 @@ impl NativeBatcher {
         let py = slf.py();
         let this = slf.get();
         this.ensure_started(slf)?;
-        let deadline = Duration::try_from_secs_f64(timeout).ok().map(|timeout| Instant::now() + timeout);
+        let deadline = Duration::try_from_secs_f64(timeout)
+            .ok()
+            .map(|timeout| Instant::now() + timeout);
         let parked = Arc::new(Parked::default());
         let waiter = || Ok(Waiter::Thread(Arc::clone(&parked)));
-        this.core.submit(py, args, kwargs, priority_of(priority), waiter)?;
+        this.core
+            .submit(py, args, kwargs, priority_of(priority), waiter)?;
         // A thread has no tick: what it sends may leave at once.
         this.core.batcher.release();
         let answer = this.wait_for(py, &parked, deadline);
@@ -139,7 +152,9 @@ impl NativeBatcher {
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let core = &self.core;
-            let idle = lock::without(py, &LockCounts::new(), || core.batcher.wait_idle(left.min(SIGNAL_CHECK)));
+            let idle = lock::without(py, &LockCounts::new(), || {
+                core.batcher.wait_idle(left.min(SIGNAL_CHECK))
+            });
             py.check_signals()?;
             if idle || left.is_zero() {
                 return Ok(idle);
@@ -157,7 +172,11 @@ impl NativeBatcher {
     /// The function is part of a cycle where it is a method of the object that holds the batcher. Work in progress keeps
     /// everything: only an idle batcher shows the collector what it holds.
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        if self.core.batcher.is_idle() { visit.call(&self.core.function) } else { Ok(()) }
+        if self.core.batcher.is_idle() {
+            visit.call(&self.core.function)
+        } else {
+            Ok(())
+        }
     }
 
     fn __clear__(&self) {
@@ -180,7 +199,11 @@ impl NativeBatcher {
         counters.set_item("max_batch_size", stats.largest)?;
         counters.set_item("efficiency", stats.efficiency())?;
         let reasons = PyDict::new(py);
-        for (reason, count) in Reason::ALL.iter().zip(stats.reasons).filter(|(_, count)| *count > 0) {
+        for (reason, count) in Reason::ALL
+            .iter()
+            .zip(stats.reasons)
+            .filter(|(_, count)| *count > 0)
+        {
             reasons.set_item(reason.name(), count)?;
         }
         counters.set_item("reasons", reasons)?;
@@ -206,8 +229,12 @@ impl NativeBatcher {
             started if started == now => Ok(()),
             0 => {
                 self.started.store(now, Ordering::Relaxed);
-                let Some(start) = &self.start else { return Ok(()) };
-                let worker = Worker { core: Arc::clone(&self.core) };
+                let Some(start) = &self.start else {
+                    return Ok(());
+                };
+                let worker = Worker {
+                    core: Arc::clone(&self.core),
+                };
                 start.bind(slf.py()).call1((worker,)).map(drop)
             }
             _ => Err(raised(
@@ -234,10 +261,20 @@ impl NativeBatcher {
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left.is_some_and(|left| left.is_zero()) {
-                return Err(raised(py, ErrorKind::DeadlineExceeded, "no answer came within the timeout of the call"));
+                return Err(raised(
+                    py,
+                    ErrorKind::DeadlineExceeded,
+                    "no answer came within the timeout of the call",
+                ));
             }
-            let window = if self.core.inline { self.core.batcher.look_again_in() } else { None };
-            let limit = SIGNAL_CHECK.min(left.unwrap_or(SIGNAL_CHECK)).min(window.unwrap_or(SIGNAL_CHECK));
+            let window = if self.core.inline {
+                self.core.batcher.look_again_in()
+            } else {
+                None
+            };
+            let limit = SIGNAL_CHECK
+                .min(left.unwrap_or(SIGNAL_CHECK))
+                .min(window.unwrap_or(SIGNAL_CHECK));
             lock::without(py, &LockCounts::new(), || parked.wait(limit));
             py.check_signals()?;
         }
@@ -245,8 +282,16 @@ impl NativeBatcher {
 
     fn fail_closed(&self, py: Python<'_>, left: Removed<Waiter>) -> PyResult<()> {
         let message = "the batcher was closed before this request was run".to_owned();
-        let failure = Arc::new(Failure { kind: ErrorKind::Closed, message, cause: None });
-        let outcomes = left.entries.iter().map(|_| Outcome::Failed(Arc::clone(&failure))).collect();
+        let failure = Arc::new(Failure {
+            kind: ErrorKind::Closed,
+            message,
+            cause: None,
+        });
+        let outcomes = left
+            .entries
+            .iter()
+            .map(|_| Outcome::Failed(Arc::clone(&failure)))
+            .collect();
         for number in left.objects {
             drop(self.core.take_object(number));
         }
@@ -303,11 +348,25 @@ fn policy_of(
     window: bool,
     max_queue: usize,
 ) -> PyResult<BatchPolicy> {
-    let dispatch = if window { Dispatch::Window } else { Dispatch::Tick };
+    let dispatch = if window {
+        Dispatch::Window
+    } else {
+        Dispatch::Tick
+    };
     let max_wait = Duration::try_from_secs_f64(max_wait).map_err(|_| {
-        raised(py, ErrorKind::Config, &format!("max_wait={max_wait} is no duration in seconds"))
+        raised(
+            py,
+            ErrorKind::Config,
+            &format!("max_wait={max_wait} is no duration in seconds"),
+        )
     })?;
-    Ok(BatchPolicy { min_size, max_size, max_wait, dispatch, max_queue })
+    Ok(BatchPolicy {
+        min_size,
+        max_size,
+        max_wait,
+        dispatch,
+        max_queue,
+    })
 }
 
 fn priority_of(number: u8) -> Priority {

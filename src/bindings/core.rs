@@ -45,7 +45,12 @@ pub(crate) struct Counters {
 }
 
 impl Core {
-    pub(crate) fn new(batcher: Batcher<Key, Waiter>, function: Py<PyAny>, isolate: bool, inline: bool) -> Self {
+    pub(crate) fn new(
+        batcher: Batcher<Key, Waiter>,
+        function: Py<PyAny>,
+        isolate: bool,
+        inline: bool,
+    ) -> Self {
         Self {
             batcher,
             function,
@@ -76,7 +81,13 @@ impl Core {
         let admitted = waiter().and_then(|waiter| {
             let write = |rows: &mut _| items::write_row(rows, &item.leaves, &objects);
             self.batcher
-                .submit(&item.key, priority, waiter, write, &mut Roll { py, core: self })
+                .submit(
+                    &item.key,
+                    priority,
+                    waiter,
+                    write,
+                    &mut Roll { py, core: self },
+                )
                 .map_err(|error| errors::to_python(py, &error))
         });
         if admitted.is_err() {
@@ -87,7 +98,9 @@ impl Core {
 
     fn keep_objects(&self, leaves: &[Leaf<'_>]) -> SmallVec<[u64; 4]> {
         let kept = leaves.iter().filter_map(|leaf| match leaf {
-            Leaf::Object(object) => Some(self.objects.lock().insert(object.clone().unbind()) as u64),
+            Leaf::Object(object) => {
+                Some(self.objects.lock().insert(object.clone().unbind()) as u64)
+            }
             _ => None,
         });
         kept.collect()
@@ -95,7 +108,9 @@ impl Core {
 
     /// The object that a number stands for; it is let go of.
     pub(crate) fn take_object(&self, number: u64) -> Option<Py<PyAny>> {
-        self.objects.lock().try_remove(usize::try_from(number).ok()?)
+        self.objects
+            .lock()
+            .try_remove(usize::try_from(number).ok()?)
     }
 
     fn drop_objects(&self, numbers: &[u64]) {
@@ -106,7 +121,9 @@ impl Core {
 
     /// Takes one batch, if one may be taken, runs it and hands its answers out.
     pub(crate) fn run_one(self: &Arc<Self>, py: Python<'_>, on: Option<&Bound<'_, Port>>) -> bool {
-        let Some(batch) = self.batcher.take(&mut Roll { py, core: self }) else { return false };
+        let Some(batch) = self.batcher.take(&mut Roll { py, core: self }) else {
+            return false;
+        };
         run::run(py, self, batch, on);
         self.batcher.finish();
         true
@@ -116,12 +133,21 @@ impl Core {
     fn run_inline(self: &Arc<Self>, py: Python<'_>, port: &Bound<'_, Port>) {
         self.batcher.release();
         while self.run_one(py, Some(port)) {}
-        let Some(wait) = self.batcher.look_again_in() else { return };
+        let Some(wait) = self.batcher.look_again_in() else {
+            return;
+        };
         if self.timer_set.swap(true, Ordering::Relaxed) {
             return;
         }
-        let alarm = Alarm { core: Arc::clone(self), port: port.clone().unbind() };
-        let set = port.get().event_loop.bind(py).call_method1("call_later", (wait.as_secs_f64(), alarm));
+        let alarm = Alarm {
+            core: Arc::clone(self),
+            port: port.clone().unbind(),
+        };
+        let set = port
+            .get()
+            .event_loop
+            .bind(py)
+            .call_method1("call_later", (wait.as_secs_f64(), alarm));
         if let Err(error) = set {
             self.timer_set.store(false, Ordering::Relaxed);
             error.write_unraisable(py, None);

@@ -18,14 +18,24 @@ use crate::batch::{Batch, Entry};
 use crate::error::ErrorKind;
 
 /// Runs a batch and hands its answers out; waiters of the loop `on`, whose thread this is, are answered at once.
-pub(crate) fn run(py: Python<'_>, core: &Core, batch: Batch<Key, Waiter>, on: Option<&Bound<'_, Port>>) {
+pub(crate) fn run(
+    py: Python<'_>,
+    core: &Core,
+    batch: Batch<Key, Waiter>,
+    on: Option<&Bound<'_, Port>>,
+) {
     let count = batch.entries.len();
     let results = assemble::leaves(py, batch.rows, count, |number| core.take_object(number))
         .map(|leaves| call_function(py, core, &batch.group.key, leaves, count))
         .unwrap_or_else(|error| Results::Each(fail_all(py, error, count)));
     if let Results::Each(outcomes) = &results {
-        let failed = outcomes.iter().filter(|outcome| !matches!(outcome, Outcome::Value(_))).count();
-        core.counters.failed.fetch_add(failed as u64, Ordering::Relaxed);
+        let failed = outcomes
+            .iter()
+            .filter(|outcome| !matches!(outcome, Outcome::Value(_)))
+            .count();
+        core.counters
+            .failed
+            .fetch_add(failed as u64, Ordering::Relaxed);
     }
     hand_out(py, batch.entries, Arc::new(results), on);
 }
@@ -99,7 +109,9 @@ fn is_worth_splitting(py: Python<'_>, error: &PyErr) -> bool {
 }
 
 fn values(rows: &Bound<'_, PyList>) -> Vec<Outcome> {
-    rows.iter().map(|row| Outcome::Value(row.unbind())).collect()
+    rows.iter()
+        .map(|row| Outcome::Value(row.unbind()))
+        .collect()
 }
 
 /// One exception for each request: what the function raised, wrapped unless it is Penstock's own word for it.
@@ -115,13 +127,23 @@ fn fail_all(py: Python<'_>, error: PyErr, count: usize) -> Vec<Outcome> {
             let (kind, message, cause) = match known {
                 Some(ErrorKind::Output) => (ErrorKind::Output, text, None),
                 _ => {
-                    let class = value.get_type().name().map(|name| name.to_string()).unwrap_or_default();
+                    let class = value
+                        .get_type()
+                        .name()
+                        .map(|name| name.to_string())
+                        .unwrap_or_default();
                     let message = format!("the function raised {class}: {text}");
                     (ErrorKind::Model, message, Some(value.unbind()))
                 }
             };
-            let failure = Arc::new(Failure { kind, message, cause });
-            (0..count).map(|_| Outcome::Failed(Arc::clone(&failure))).collect()
+            let failure = Arc::new(Failure {
+                kind,
+                message,
+                cause,
+            });
+            (0..count)
+                .map(|_| Outcome::Failed(Arc::clone(&failure)))
+                .collect()
         }
     }
 }
@@ -140,7 +162,10 @@ pub(crate) fn hand_out(
             Waiter::Thread(parked) => parked.answer(Arc::clone(&results), row),
             Waiter::Future { port, slot } => match deliveries.last_mut() {
                 Some((last, rows)) if Arc::ptr_eq(last, &port) => rows.push((slot, row)),
-                _ => match deliveries.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &port)) {
+                _ => match deliveries
+                    .iter_mut()
+                    .find(|(known, _)| Arc::ptr_eq(known, &port))
+                {
                     Some((_, rows)) => rows.push((slot, row)),
                     None => {
                         let mut rows = Vec::with_capacity(capacity);
@@ -153,13 +178,14 @@ pub(crate) fn hand_out(
     }
     for (port, rows) in deliveries {
         if on.is_some_and(|on| Arc::ptr_eq(&on.get().shared, &port)) {
-            for (slot, row) in rows {
-                if let Err(error) = port.answer(py, slot, &results, row) {
-                    error.write_unraisable(py, None);
-                }
+            if let Err(error) = port.answer(py, &results, &rows) {
+                error.write_unraisable(py, None);
             }
         } else {
-            port.deliver(Delivery { results: Arc::clone(&results), rows });
+            port.deliver(Delivery {
+                results: Arc::clone(&results),
+                rows,
+            });
         }
     }
 }

@@ -61,7 +61,12 @@ impl Results {
                 Some(Outcome::Value(value)) => Ok(value.bind(py).clone()),
                 Some(Outcome::Refused(exception)) => Err(exception.bind(py).clone()),
                 Some(Outcome::Failed(failure)) => Err(failure.exception(py)?),
-                None => Err(errors::exception(py, ErrorKind::Internal, "a row has no outcome", None)?),
+                None => Err(errors::exception(
+                    py,
+                    ErrorKind::Internal,
+                    "a row has no outcome",
+                    None,
+                )?),
             },
         })
     }

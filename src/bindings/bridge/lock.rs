@@ -2,7 +2,10 @@
 //!
 //! A worker holds the lock while it runs a batch and gives it back while it waits for the next one: one acquisition a
 //! batch. A lint bans every other way to the lock.
-#![allow(clippy::disallowed_methods, reason = "this is the one place that the lint points to")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "this is the one place that the lint points to"
+)]
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -18,7 +21,10 @@ pub(crate) struct LockCounts {
 
 impl LockCounts {
     pub(crate) const fn new() -> Self {
-        Self { acquisitions: AtomicU64::new(0), wait_nanos: AtomicU64::new(0) }
+        Self {
+            acquisitions: AtomicU64::new(0),
+            wait_nanos: AtomicU64::new(0),
+        }
     }
 
     /// Times that the lock was taken.
@@ -42,7 +48,11 @@ impl LockCounts {
 pub(crate) static ALL: LockCounts = LockCounts::new();
 
 /// Gives the lock back, does `work` without it, and takes it again: one acquisition, counted for `counts` and for all.
-pub(crate) fn without<T: Send>(py: Python<'_>, counts: &LockCounts, work: impl Send + FnOnce() -> T) -> T {
+pub(crate) fn without<T: Send>(
+    py: Python<'_>,
+    counts: &LockCounts,
+    work: impl Send + FnOnce() -> T,
+) -> T {
     let (value, done) = py.detach(|| (work(), Instant::now()));
     let wait = done.elapsed();
     counts.count(wait);

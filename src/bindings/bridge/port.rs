@@ -14,9 +14,10 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyModule;
+use pyo3::types::{PyDict, PyModule, PyTuple};
 use slab::Slab;
 
+use super::calls;
 use crate::bindings::waiter::Results;
 use crate::flow::BurstQueue;
 
@@ -45,9 +46,14 @@ impl Shared {
 
     /// True where the future was cancelled or given a result by somebody else.
     pub(crate) fn is_done(&self, py: Python<'_>, slot: usize) -> bool {
-        let future = self.futures.lock().get(slot).map(|future| future.clone_ref(py));
+        let future = self
+            .futures
+            .lock()
+            .get(slot)
+            .map(|future| future.clone_ref(py));
         future.is_none_or(|future| {
-            let done = future.bind(py).call_method0(intern!(py, "done"));
+            let done =
+                asyncio(py).and_then(|asyncio| calls::function1(&asyncio.done, future.bind(py)));
             done.and_then(|done| done.is_truthy()).unwrap_or(true)
         })
     }
@@ -58,19 +64,37 @@ impl Shared {
         drop(future);
     }
 
-    /// Gives a future of the running loop its answer.
-    pub(crate) fn answer(&self, py: Python<'_>, slot: usize, results: &Results, row: usize) -> PyResult<()> {
-        let Some(future) = self.futures.lock().try_remove(slot) else { return Ok(()) };
-        let future = future.bind(py);
-        let set = match results.get(py, row)? {
-            Ok(value) => future.call_method1(intern!(py, "set_result"), (value,)),
-            Err(exception) => future.call_method1(intern!(py, "set_exception"), (exception,)),
+    /// Gives futures of the running loop their answers.
+    pub(crate) fn answer(
+        &self,
+        py: Python<'_>,
+        results: &Results,
+        rows: &[(usize, usize)],
+    ) -> PyResult<()> {
+        let futures: Vec<Option<Py<PyAny>>> = {
+            let mut futures = self.futures.lock();
+            rows.iter()
+                .map(|(slot, _)| futures.try_remove(*slot))
+                .collect()
         };
-        match set {
-            Err(error) if !error.is_instance(py, asyncio(py)?.invalid_state.bind(py)) => Err(error),
-            // Done already: its owner cancelled it while the model ran.
-            _ => Ok(()),
+        let asyncio = asyncio(py)?;
+        for (future, (_, row)) in futures.into_iter().zip(rows) {
+            let Some(future) = future else { continue };
+            let set = match results.get(py, *row)? {
+                Ok(value) => calls::function2(&asyncio.set_result, future.bind(py), &value),
+                Err(exception) => {
+                    calls::function2(&asyncio.set_exception, future.bind(py), &exception)
+                }
+            };
+            match set {
+                Err(error) if !error.is_instance(py, asyncio.invalid_state.bind(py)) => {
+                    return Err(error);
+                }
+                // Done already: its owner cancelled it while the model ran.
+                _ => {}
+            }
         }
+        Ok(())
     }
 }
 
@@ -84,7 +108,7 @@ pub(crate) trait TickEnd: Send + Sync {
 pub(crate) struct Port {
     pub(crate) shared: Arc<Shared>,
     pub(crate) event_loop: Py<PyAny>,
-    create_future: Py<PyAny>,
+    new_future: NewFuture,
     listener: UnixStream,
     /// What was submitted to in this tick.
     touched: Mutex<Vec<Arc<dyn TickEnd>>>,
@@ -94,9 +118,38 @@ pub(crate) struct Port {
     on_tick_end: PyOnceLock<Py<PyAny>>,
 }
 
+/// How futures of a loop are made: as `loop.create_future()` of asyncio and uvloop does, without its Python frame.
+struct NewFuture {
+    arguments: Py<PyTuple>,
+    keywords: Py<PyDict>,
+}
+
+impl NewFuture {
+    fn of(event_loop: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let py = event_loop.py();
+        let keywords = PyDict::new(py);
+        keywords.set_item("loop", event_loop)?;
+        Ok(Self {
+            arguments: PyTuple::empty(py).unbind(),
+            keywords: keywords.unbind(),
+        })
+    }
+}
+
+/// The port that a batcher used last, and the token of the run of its loop.
+pub(crate) struct Recent {
+    token: Option<Py<PyAny>>,
+    port: Py<Port>,
+}
+
+/// What is used of asyncio. The methods are those of `asyncio.Future` itself: every future here is one.
 struct Asyncio {
     running_loop: Py<PyAny>,
     invalid_state: Py<PyAny>,
+    future: Py<PyAny>,
+    done: Py<PyAny>,
+    set_result: Py<PyAny>,
+    set_exception: Py<PyAny>,
 }
 
 static ASYNCIO: PyOnceLock<Asyncio> = PyOnceLock::new();
@@ -105,8 +158,15 @@ static PORTS: Mutex<Vec<Py<Port>>> = Mutex::new(Vec::new());
 fn asyncio(py: Python<'_>) -> PyResult<&Asyncio> {
     ASYNCIO.get_or_try_init(py, || {
         let module = PyModule::import(py, "asyncio")?;
+        let future = module.getattr("Future")?;
         Ok(Asyncio {
-            running_loop: PyModule::import(py, "asyncio.events")?.getattr("_get_running_loop")?.unbind(),
+            done: future.getattr("done")?.unbind(),
+            set_result: future.getattr("set_result")?.unbind(),
+            set_exception: future.getattr("set_exception")?.unbind(),
+            future: future.unbind(),
+            running_loop: PyModule::import(py, "asyncio.events")?
+                .getattr("_get_running_loop")?
+                .unbind(),
             invalid_state: module.getattr("InvalidStateError")?.unbind(),
         })
     })
@@ -115,32 +175,60 @@ fn asyncio(py: Python<'_>) -> PyResult<&Asyncio> {
 /// The event loop that runs in this thread, if one does.
 pub(crate) fn running_loop(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
     let event_loop = asyncio(py)?.running_loop.bind(py).call0()?;
-    Ok(if event_loop.is_none() { None } else { Some(event_loop) })
+    Ok(if event_loop.is_none() {
+        None
+    } else {
+        Some(event_loop)
+    })
 }
 
 impl Port {
     /// The port of the running loop; `recent` is looked at first and updated.
-    pub(crate) fn current<'py>(py: Python<'py>, recent: &Mutex<Option<Py<Port>>>) -> PyResult<Bound<'py, Self>> {
+    pub(crate) fn current<'py>(
+        py: Python<'py>,
+        recent: &Mutex<Option<Recent>>,
+    ) -> PyResult<Bound<'py, Self>> {
+        let token = calls::running_token(py, intern!(py, "__asyncio_running_event_loop__"));
+        if let (Some(token), Some(recent)) = (&token, recent.lock().as_ref())
+            && recent.token.as_ref().is_some_and(|known| known.is(token))
+        {
+            return Ok(recent.port.bind(py).clone());
+        }
         let Some(event_loop) = running_loop(py)? else {
             return Err(PyRuntimeError::new_err(
                 "no event loop runs in this thread: await the call inside a coroutine, or use .call(item)",
             ));
         };
-        let known = recent.lock().as_ref().map(|port| port.clone_ref(py));
-        if let Some(port) = known.filter(|port| port.get().event_loop.is(&event_loop)) {
-            return Ok(port.into_bound(py));
-        }
-        let port = Self::find_or_open(py, &event_loop)?;
-        let before = recent.lock().replace(port.clone().unbind());
+        let known = recent
+            .lock()
+            .as_ref()
+            .map(|recent| recent.port.clone_ref(py));
+        let port = match known {
+            Some(port) if port.get().event_loop.is(&event_loop) => port.into_bound(py),
+            _ => Self::find_or_open(py, &event_loop)?,
+        };
+        let found = Recent {
+            token: token.map(Bound::unbind),
+            port: port.clone().unbind(),
+        };
+        let before = recent.lock().replace(found);
         drop(before);
         Ok(port)
     }
 
-    fn find_or_open<'py>(py: Python<'py>, event_loop: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Self>> {
+    fn find_or_open<'py>(
+        py: Python<'py>,
+        event_loop: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, Self>> {
         let known: Vec<Py<Port>> = PORTS.lock().iter().map(|port| port.clone_ref(py)).collect();
         let mut open = Vec::with_capacity(known.len() + 1);
         for port in known {
-            let closed = port.get().event_loop.bind(py).call_method0("is_closed")?.is_truthy()?;
+            let closed = port
+                .get()
+                .event_loop
+                .bind(py)
+                .call_method0("is_closed")?
+                .is_truthy()?;
             if port.get().event_loop.is(event_loop) {
                 return Ok(port.into_bound(py));
             } else if closed {
@@ -161,25 +249,36 @@ impl Port {
         bell.set_nonblocking(true)?;
         listener.set_nonblocking(true)?;
         let descriptor = listener.as_raw_fd();
-        let shared = Shared { queue: BurstQueue::new(), futures: Mutex::new(Slab::new()), bell };
+        let shared = Shared {
+            queue: BurstQueue::new(),
+            futures: Mutex::new(Slab::new()),
+            bell,
+        };
         let port = Self {
             shared: Arc::new(shared),
             event_loop: event_loop.clone().unbind(),
-            create_future: event_loop.getattr("create_future")?.unbind(),
+            new_future: NewFuture::of(event_loop)?,
             listener,
             touched: Mutex::new(Vec::new()),
             scheduled: AtomicBool::new(false),
             on_tick_end: PyOnceLock::new(),
         };
         let port = Bound::new(py, port)?;
-        let _ = port.get().on_tick_end.set(py, port.getattr("end_tick")?.unbind());
+        let _ = port
+            .get()
+            .on_tick_end
+            .set(py, port.getattr("end_tick")?.unbind());
         event_loop.call_method1("add_reader", (descriptor, port.getattr("drain")?))?;
         Ok(port)
     }
 
     /// A new future of this loop, and the number it goes by.
     pub(crate) fn new_future<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, usize)> {
-        let future = self.create_future.bind(py).call0()?;
+        let NewFuture {
+            arguments,
+            keywords,
+        } = &self.new_future;
+        let future = calls::prepared(py, &asyncio(py)?.future, arguments, keywords)?;
         let slot = self.shared.futures.lock().insert(future.clone().unbind());
         Ok((future, slot))
     }
@@ -197,7 +296,9 @@ impl Port {
         }
         if !port.scheduled.swap(true, Ordering::Relaxed) {
             let callback = port.on_tick_end.get(py);
-            port.event_loop.bind(py).call_method1(intern!(py, "call_soon"), (callback,))?;
+            port.event_loop
+                .bind(py)
+                .call_method1(intern!(py, "call_soon"), (callback,))?;
         }
         Ok(())
     }
@@ -222,9 +323,7 @@ impl Port {
         let mut deliveries = Vec::new();
         self.shared.queue.drain(&mut deliveries);
         for delivery in deliveries {
-            for (slot, row) in delivery.rows {
-                self.shared.answer(py, slot, &delivery.results, row)?;
-            }
+            self.shared.answer(py, &delivery.results, &delivery.rows)?;
         }
         Ok(())
     }

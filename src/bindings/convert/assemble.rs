@@ -24,16 +24,21 @@ pub(crate) fn leaves<'py>(
     rows.into_columns()
         .into_iter()
         .map(|column| match column {
-            Column::Numbers { dtype, shape, memory, .. } => {
-                arrays::over_memory(py, dtype, &shape, count, memory)
-            }
+            Column::Numbers {
+                dtype,
+                shape,
+                memory,
+                ..
+            } => arrays::over_memory(py, dtype, &shape, count, memory),
             Column::Objects(ids) => {
                 let objects: Vec<Py<PyAny>> = ids.into_iter().filter_map(&mut object).collect();
                 Ok(PyList::new(py, objects)?.into_any())
             }
-            Column::Texts { .. } => {
-                Err(errors::raised(py, ErrorKind::Internal, "texts come through the doors alone"))
-            }
+            Column::Texts { .. } => Err(errors::raised(
+                py,
+                ErrorKind::Internal,
+                "texts come through the doors alone",
+            )),
         })
         .collect()
 }
@@ -60,7 +65,11 @@ pub(crate) fn call<'py>(
     let Some(structure) = key else {
         return match leaves.as_slice() {
             [leaf] => function.call1((leaf,)),
-            _ => Err(errors::raised(py, ErrorKind::Internal, "a plain call has one column")),
+            _ => Err(errors::raised(
+                py,
+                ErrorKind::Internal,
+                "a plain call has one column",
+            )),
         };
     };
     let mut next = leaves.iter();
@@ -108,6 +117,9 @@ fn tuple<'a, 'py: 'a>(
     nodes: &[Node],
     leaves: &mut impl Iterator<Item = &'a Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyTuple>> {
-    let parts = nodes.iter().map(|node| build(py, node, leaves)).collect::<PyResult<Vec<_>>>()?;
+    let parts = nodes
+        .iter()
+        .map(|node| build(py, node, leaves))
+        .collect::<PyResult<Vec<_>>>()?;
     PyTuple::new(py, parts)
 }
