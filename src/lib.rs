@@ -4,10 +4,15 @@
 //! `python` this is a plain Rust crate: [`bindings`] alone names Python.
 
 pub mod batch;
+pub mod bench;
 pub mod error;
 pub mod flow;
+pub mod metrics;
+pub mod pipeline;
 pub mod runtime;
+pub mod serve;
 pub mod tensor;
+pub mod wire;
 
 #[cfg(feature = "python")]
 mod bindings;

@@ -8,14 +8,19 @@ from penstock import errors
 from penstock._native import VERSION as __version__
 from penstock.batching import Batcher, BatchPolicy, BatchStats, batched
 from penstock.errors import ItemError, PenstockError
+from penstock.models import LoadContext, model
+from penstock.server import Server
 
 __all__ = [
     "BatchPolicy",
     "BatchStats",
     "Batcher",
     "ItemError",
+    "LoadContext",
     "PenstockError",
+    "Server",
     "__version__",
     "batched",
     "errors",
+    "model",
 ]

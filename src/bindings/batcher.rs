@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::bridge::lifecycle::generation;
-use super::bridge::lock::{self, LockCounts};
+use super::bridge::lock;
 use super::bridge::port::{self, Port, Recent};
 use super::bridge::stock;
 use super::core::Core;
@@ -19,6 +19,7 @@ use super::run::hand_out;
 use super::waiter::{Failure, Outcome, Parked, Results, Waiter};
 use crate::batch::{BatchPolicy, Batcher, Dispatch, Priority, Reason, Removed, Turn};
 use crate::error::ErrorKind;
+use crate::metrics::LockCounts;
 
 /// How often a thread that blocks in `.call()` lets Python look for Ctrl-C.
 const SIGNAL_CHECK: Duration = Duration::from_millis(50);

@@ -9,7 +9,6 @@ use pyo3::types::{PyDict, PyTuple};
 use slab::Slab;
 use smallvec::SmallVec;
 
-use super::bridge::lock::LockCounts;
 use super::bridge::port::{Port, TickEnd};
 use super::convert::items::{self, Item, Leaf};
 use super::convert::structure::{Key, Structures};
@@ -17,6 +16,7 @@ use super::errors;
 use super::run;
 use super::waiter::Waiter;
 use crate::batch::{Attendance, Batcher, Priority, Removed};
+use crate::metrics::LockCounts;
 
 /// A function, its batcher, and the Python objects that wait in it.
 pub(crate) struct Core {

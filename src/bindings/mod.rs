@@ -6,6 +6,8 @@ mod convert;
 mod core;
 mod errors;
 mod run;
+mod served;
+mod server;
 mod waiter;
 
 use pyo3::prelude::*;
@@ -19,6 +21,11 @@ mod _native {
     use super::bridge::lifecycle::{lock_acquisitions, reset_after_fork, shutdown};
     #[pymodule_export]
     use super::errors::{bind_errors, error_table};
+
+    #[pymodule_export]
+    use super::served::ServedWorker;
+    #[pymodule_export]
+    use super::server::NativeServer;
 
     #[pymodule_export]
     const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
-use pyo3::types::PyList;
 
 use super::bridge::port::{Delivery, Port, Shared};
 use super::convert::assemble::{self, Leaves};
 use super::convert::results;
 use super::convert::structure::Key;
-use super::core::Core;
+use super::core::{Core, Counters};
 use super::errors;
 use super::waiter::{Failure, Outcome, Results, Waiter};
 use crate::batch::{Batch, Entry};
@@ -25,9 +25,16 @@ pub(crate) fn run(
     on: Option<&Bound<'_, Port>>,
 ) {
     let count = batch.entries.len();
-    let results = assemble::leaves(py, batch.rows, count, |number| core.take_object(number))
-        .map(|leaves| call_function(py, core, &batch.group.key, leaves, count))
-        .unwrap_or_else(|error| Results::Each(fail_all(py, error, count)));
+    let call = Call {
+        function: &core.function,
+        counters: &core.counters,
+        isolate: core.isolate,
+        form: &Rows,
+    };
+    let results = match assemble::leaves(py, batch.rows, count, |number| core.take_object(number)) {
+        Ok(leaves) => call.batch(py, &batch.group.key, &leaves, count),
+        Err(error) => Rows.fail(py, error, count),
+    };
     if let Results::Each(outcomes) = &results {
         let failed = outcomes
             .iter()
@@ -40,111 +47,123 @@ pub(crate) fn run(
     hand_out(py, batch.entries, Arc::new(results), on);
 }
 
-fn call_function<'py>(
-    py: Python<'py>,
-    core: &Core,
-    key: &Key,
-    leaves: Leaves<'py>,
-    count: usize,
-) -> Results {
-    match call_once(py, core, key, &leaves, count) {
-        Ok(results) => results,
-        Err(error) if count > 1 && core.isolate && is_worth_splitting(py, &error) => {
-            let mut outcomes = Vec::with_capacity(count);
-            isolate(py, core, key, &leaves, count, &mut outcomes);
-            Results::Each(outcomes)
+/// What becomes of a function's return value: answers for callers in Python, or columns for a door.
+pub(crate) trait Form {
+    /// The answers to a batch, or to a part of one.
+    type Answers;
+
+    /// Takes what the function returned for `count` requests apart.
+    fn split(&self, returned: Bound<'_, PyAny>, count: usize) -> PyResult<Self::Answers>;
+
+    /// The same failure for `count` requests.
+    fn fail(&self, py: Python<'_>, error: PyErr, count: usize) -> Self::Answers;
+
+    /// Puts the answers of two parts together.
+    fn join(&self, py: Python<'_>, first: Self::Answers, second: Self::Answers) -> Self::Answers;
+}
+
+/// How a batch is run.
+pub(crate) struct Call<'a, F: Form> {
+    pub(crate) function: &'a Py<PyAny>,
+    pub(crate) counters: &'a Counters,
+    pub(crate) isolate: bool,
+    pub(crate) form: &'a F,
+}
+
+impl<F: Form> Call<'_, F> {
+    /// Calls the function; where it raises, with halves of the batch, until only requests that fail alone have failed.
+    /// A batch of n takes at most log2(n) rounds.
+    pub(crate) fn batch<'py>(
+        &self,
+        py: Python<'py>,
+        key: &Key,
+        leaves: &Leaves<'py>,
+        count: usize,
+    ) -> F::Answers {
+        let error = match self.once(py, key, leaves, count) {
+            Ok(answers) => return answers,
+            Err(error) => error,
+        };
+        if count == 1 || !self.isolate || !is_worth_splitting(py, &error) {
+            return self.form.fail(py, error, count);
         }
-        Err(error) => Results::Each(fail_all(py, error, count)),
-    }
-}
-
-fn call_once<'py>(
-    py: Python<'py>,
-    core: &Core,
-    key: &Key,
-    leaves: &Leaves<'py>,
-    count: usize,
-) -> PyResult<Results> {
-    let start = Instant::now();
-    let returned = assemble::call(core.function.bind(py), key, leaves);
-    let busy = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-    core.counters.busy_nanos.fetch_add(busy, Ordering::Relaxed);
-    results::split(returned?, count)
-}
-
-/// Calls the function for either half, and for their halves, until only requests that fail alone have failed.
-fn isolate<'py>(
-    py: Python<'py>,
-    core: &Core,
-    key: &Key,
-    leaves: &Leaves<'py>,
-    count: usize,
-    outcomes: &mut Vec<Outcome>,
-) {
-    let middle = count / 2;
-    for (from, to) in [(0, middle), (middle, count)] {
-        let size = to - from;
-        core.counters.reruns.fetch_add(1, Ordering::Relaxed);
-        let half = assemble::part(leaves, from, to);
-        let done = half.and_then(|half| match call_once(py, core, key, &half, size) {
-            Err(error) if size > 1 && is_worth_splitting(py, &error) => {
-                isolate(py, core, key, &half, size, outcomes);
-                Ok(None)
+        let middle = count / 2;
+        let half = |from: usize, to: usize| match assemble::part(leaves, from, to) {
+            Ok(part) => {
+                self.counters.reruns.fetch_add(1, Ordering::Relaxed);
+                self.batch(py, key, &part, to - from)
             }
-            other => other.map(Some),
-        });
-        match done {
-            Ok(None) => {}
-            Ok(Some(Results::Each(each))) => outcomes.extend(each),
-            Ok(Some(Results::Rows(rows))) => outcomes.extend(values(rows.bind(py))),
-            Err(error) => outcomes.extend(fail_all(py, error, size)),
-        }
+            Err(error) => self.form.fail(py, error, to - from),
+        };
+        let (first, second) = (half(0, middle), half(middle, count));
+        self.form.join(py, first, second)
+    }
+
+    fn once<'py>(
+        &self,
+        py: Python<'py>,
+        key: &Key,
+        leaves: &Leaves<'py>,
+        count: usize,
+    ) -> PyResult<F::Answers> {
+        let start = Instant::now();
+        let returned = assemble::call(self.function.bind(py), key, leaves);
+        let busy = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.counters.busy_nanos.fetch_add(busy, Ordering::Relaxed);
+        self.form.split(returned?, count)
     }
 }
 
 /// An exception can be one request's fault; a wrong return value or a request to stop is the function's own.
 fn is_worth_splitting(py: Python<'_>, error: &PyErr) -> bool {
-    error.is_instance_of::<pyo3::exceptions::PyException>(py)
+    error.is_instance_of::<PyException>(py)
         && errors::kind_of(error.value(py).as_any()) != Some(ErrorKind::Output)
 }
 
-fn values(rows: &Bound<'_, PyList>) -> Vec<Outcome> {
-    rows.iter()
-        .map(|row| Outcome::Value(row.unbind()))
-        .collect()
+/// Answers for callers in Python: one row for each.
+struct Rows;
+
+impl Form for Rows {
+    type Answers = Results;
+
+    fn split(&self, returned: Bound<'_, PyAny>, count: usize) -> PyResult<Results> {
+        results::split(returned, count)
+    }
+
+    /// One exception for each request: what the function raised, wrapped unless it is Penstock's own word for it.
+    fn fail(&self, py: Python<'_>, error: PyErr, count: usize) -> Results {
+        let failure = Failure::of(py, error);
+        if failure.kind != ErrorKind::Item {
+            let failure = Arc::new(failure);
+            return Results::Each(
+                (0..count)
+                    .map(|_| Outcome::Failed(Arc::clone(&failure)))
+                    .collect(),
+            );
+        }
+        let refusals = (0..count).filter_map(|_| {
+            let cause = failure.cause.as_ref()?.bind(py);
+            let copy = results::copy_exception(cause).unwrap_or_else(|_| cause.clone());
+            Some(Outcome::Refused(copy.unbind()))
+        });
+        Results::Each(refusals.collect())
+    }
+
+    fn join(&self, py: Python<'_>, first: Results, second: Results) -> Results {
+        let mut outcomes = outcomes(py, first);
+        outcomes.extend(self::outcomes(py, second));
+        Results::Each(outcomes)
+    }
 }
 
-/// One exception for each request: what the function raised, wrapped unless it is Penstock's own word for it.
-fn fail_all(py: Python<'_>, error: PyErr, count: usize) -> Vec<Outcome> {
-    let value = error.into_value(py).into_bound(py).into_any();
-    match errors::kind_of(&value) {
-        Some(ErrorKind::Item) => (0..count)
-            .map(|_| results::copy_exception(&value).unwrap_or_else(|_| value.clone()))
-            .map(|exception| Outcome::Refused(exception.unbind()))
+fn outcomes(py: Python<'_>, results: Results) -> Vec<Outcome> {
+    match results {
+        Results::Rows(rows) => rows
+            .bind(py)
+            .iter()
+            .map(|row| Outcome::Value(row.unbind()))
             .collect(),
-        known => {
-            let text = value.str().map(|text| text.to_string()).unwrap_or_default();
-            let (kind, message, cause) = match known {
-                Some(ErrorKind::Output) => (ErrorKind::Output, text, None),
-                _ => {
-                    let class = value
-                        .get_type()
-                        .name()
-                        .map(|name| name.to_string())
-                        .unwrap_or_default();
-                    let message = format!("the function raised {class}: {text}");
-                    (ErrorKind::Model, message, Some(value.unbind()))
-                }
-            };
-            let failure = Arc::new(Failure {
-                kind,
-                message,
-                cause,
-            });
-            (0..count)
-                .map(|_| Outcome::Failed(Arc::clone(&failure)))
-                .collect()
-        }
+        Results::Each(outcomes) => outcomes,
     }
 }
 

@@ -26,6 +26,37 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
+    /// What `error` is to the requests that it failed: Penstock's own words stand, anything else is the model's fault.
+    pub(crate) fn of(py: Python<'_>, error: PyErr) -> Self {
+        let value = error.into_value(py).into_bound(py).into_any();
+        let text = value.str().map(|text| text.to_string()).unwrap_or_default();
+        match errors::kind_of(&value) {
+            Some(ErrorKind::Output) => Self {
+                kind: ErrorKind::Output,
+                message: text,
+                cause: None,
+            },
+            Some(ErrorKind::Item) => Self {
+                kind: ErrorKind::Item,
+                message: text,
+                cause: Some(value.unbind()),
+            },
+            _ => {
+                let class = value
+                    .get_type()
+                    .name()
+                    .map(|name| name.to_string())
+                    .unwrap_or_default();
+                let message = format!("the function raised {class}: {text}");
+                Self {
+                    kind: ErrorKind::Model,
+                    message,
+                    cause: Some(value.unbind()),
+                }
+            }
+        }
+    }
+
     fn exception<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let cause = self.cause.as_ref().map(|cause| cause.bind(py));
         errors::exception(py, self.kind, &self.message, cause)

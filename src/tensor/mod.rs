@@ -4,8 +4,10 @@ mod column;
 mod dtype;
 mod memory;
 mod rows;
+mod spec;
 
 pub use column::{Column, ColumnSpec, Shape, Texts};
 pub use dtype::DType;
 pub use memory::{Memory, Spares};
 pub use rows::{Rows, Specs};
+pub use spec::{Elements, TensorSpec};

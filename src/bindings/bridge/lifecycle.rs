@@ -6,6 +6,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 
 use super::{lock, port};
+use crate::metrics::LockCounts;
 use crate::runtime;
 
 /// Counts forks: what was started in another generation has no threads in this one.
@@ -28,7 +29,7 @@ pub(crate) fn reset_after_fork() {
 #[pyfunction]
 pub(crate) fn shutdown(py: Python<'_>, limit: f64) -> bool {
     let limit = Duration::try_from_secs_f64(limit).unwrap_or(Duration::ZERO);
-    lock::without(py, &lock::LockCounts::new(), || runtime::shutdown(limit))
+    lock::without(py, &LockCounts::new(), || runtime::shutdown(limit))
 }
 
 /// Times that Penstock's own threads took the interpreter lock in this process.

@@ -7,42 +7,11 @@
     reason = "this is the one place that the lint points to"
 )]
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use pyo3::prelude::*;
 
-/// How often the lock was taken, and how long that took.
-#[derive(Debug, Default)]
-pub(crate) struct LockCounts {
-    acquisitions: AtomicU64,
-    wait_nanos: AtomicU64,
-}
-
-impl LockCounts {
-    pub(crate) const fn new() -> Self {
-        Self {
-            acquisitions: AtomicU64::new(0),
-            wait_nanos: AtomicU64::new(0),
-        }
-    }
-
-    /// Times that the lock was taken.
-    pub(crate) fn acquisitions(&self) -> u64 {
-        self.acquisitions.load(Ordering::Relaxed)
-    }
-
-    /// Time spent waiting for the lock.
-    pub(crate) fn waited(&self) -> Duration {
-        Duration::from_nanos(self.wait_nanos.load(Ordering::Relaxed))
-    }
-
-    fn count(&self, wait: Duration) {
-        self.acquisitions.fetch_add(1, Ordering::Relaxed);
-        let nanos = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
-        self.wait_nanos.fetch_add(nanos, Ordering::Relaxed);
-    }
-}
+use crate::metrics::LockCounts;
 
 /// Every acquisition of the process.
 pub(crate) static ALL: LockCounts = LockCounts::new();

@@ -1,0 +1,196 @@
+"""Models for a server: a function or a class over a batch, with declared inputs and outputs."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from penstock import _lifecycle
+from penstock.batching import BatchPolicy
+from penstock.errors import ConfigError, LoadFailed, PenstockError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+T = TypeVar("T", bound="Callable[..., Any]")
+TensorDeclaration = tuple[str, "Sequence[int]"]
+
+_ATTRIBUTE = "__penstock_model__"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class LoadContext:
+    """What a model's `load` is given.
+
+    Attributes:
+        name: the model's name.
+        version: its version.
+    """
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What `@penstock.model` declared.
+
+    Attributes:
+        name: the name that the model is served under.
+        version: its version, as text.
+        inputs: element type and row axes by name; the batch axis is left out, -1 is an axis of any length.
+        outputs: likewise.
+        policy: how requests become batches.
+        workers: threads that run it.
+        target: the decorated function or class.
+    """
+
+    name: str
+    version: str
+    inputs: Mapping[str, TensorDeclaration]
+    outputs: Mapping[str, TensorDeclaration]
+    policy: BatchPolicy
+    workers: int
+    target: Callable[..., Any]
+
+
+def model(
+    name: str,
+    *,
+    inputs: Mapping[str, TensorDeclaration],
+    outputs: Mapping[str, TensorDeclaration],
+    version: str = "1",
+    workers: int = 1,
+    policy: BatchPolicy | None = None,
+    **settings: Any,
+) -> Callable[[T], T]:
+    """Declares a model for `penstock.Server` and `penstock serve`; calling it directly stays what it was.
+
+    A function is called over a batch. A class is made without arguments when the server starts; `load(self, ctx)`, if
+    it has one, runs before the model is ready, `predict` over each batch, `close(self)` when the server ends. `async
+    def` runs on a loop of Penstock's own.
+
+    Each input comes as an array `[n, *axes]` of the declared type, texts as (nested) lists of `str` or `bytes`. Inputs
+    are passed by name where the parameters have the inputs' names, by position otherwise. One output may be returned
+    as it is, several as a dictionary by name. A list may hold an `ItemError` in a row's place.
+
+    Args:
+        name: the name to serve it under: letters, digits, `.`, `_` and `-`.
+        inputs: `{"x": ("float32", [64])}`: element type (NumPy's names, `"string"`, `"bytes"`) and the axes of one
+            row, without the batch axis; -1 is an axis of any length, and rows of different lengths go into batches of
+            their own.
+        outputs: likewise.
+        version: its version, as text.
+        workers: threads that run it.
+        policy: a `BatchPolicy`, or its fields as keywords, never both.
+        **settings: the fields of `BatchPolicy`.
+
+    Raises:
+        ConfigError: for a name, a type or settings that cannot be.
+
+    Example:
+        >>> @model("double", inputs={"x": ("float32", [3])}, outputs={"y": ("float32", [3])}, max_batch_size=50)
+        ... def double(x):
+        ...     return x * 2
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigError(f"a model's name is made of letters, digits, '.', '_' and '-', not {name!r}")
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        raise ConfigError(f"workers must be a whole number of at least 1, not {workers!r}")
+    _check_tensors("inputs", inputs)
+    _check_tensors("outputs", outputs)
+    if policy is not None and settings:
+        raise ConfigError(f"policy and {', '.join(sorted(settings))} exclude each other: put them into the policy")
+    try:
+        policy = BatchPolicy(**settings) if policy is None else policy
+    except TypeError as error:
+        raise ConfigError(f"unknown setting of a model: {error}") from error
+
+    def declare(target: T) -> T:
+        if not callable(target):
+            raise ConfigError(f"a model must be a function or a class, not {target!r}")
+        if inspect.isclass(target) and not callable(getattr(target, "predict", None)):
+            raise ConfigError(f"model '{name}': the class {target.__name__} has no method predict")
+        spec = ModelSpec(name, str(version), dict(inputs), dict(outputs), policy, workers, target)
+        setattr(target, _ATTRIBUTE, spec)
+        return target
+
+    return declare
+
+
+def spec_of(target: object) -> ModelSpec | None:
+    """The declaration of a model, or `None`; a subclass of a declared class is not declared."""
+    spec = vars(target).get(_ATTRIBUTE) if hasattr(target, "__dict__") else None
+    return spec if isinstance(spec, ModelSpec) else None
+
+
+class LoadedModel:
+    """A model that a server runs: its instance, and the function that takes columns."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec = spec
+        self._instance: Any = None
+
+    def load(self) -> Callable[..., Any]:
+        """Makes and loads the model; gives the function to call with its input columns, in their declared order.
+
+        Raises:
+            LoadFailed: with what the model raised as its cause.
+            ConfigError: where its parameters do not fit its inputs.
+        """
+        spec = self.spec
+        function: Callable[..., Any] = spec.target
+        if inspect.isclass(spec.target):
+            try:
+                self._instance = spec.target()
+                load = getattr(self._instance, "load", None)
+                if load is not None:
+                    _blocking(load)(LoadContext(spec.name, spec.version))
+            except PenstockError:
+                raise
+            except Exception as error:
+                raise LoadFailed(f"model '{spec.name}' failed to load: {type(error).__name__}: {error}") from error
+            function = self._instance.predict
+        return _by_columns(spec, _blocking(function))
+
+    def close(self) -> None:
+        """Lets the model close what it opened."""
+        close = getattr(self._instance, "close", None)
+        self._instance = None
+        if close is not None:
+            _blocking(close)()
+
+
+def _blocking(function: Callable[..., Any]) -> Callable[..., Any]:
+    return _lifecycle.on_own_loop(function) if inspect.iscoroutinefunction(function) else function
+
+
+def _by_columns(spec: ModelSpec, function: Callable[..., Any]) -> Callable[..., Any]:
+    names = tuple(spec.inputs)
+    original = spec.target.predict if inspect.isclass(spec.target) else spec.target
+    try:
+        parameters = inspect.signature(original).parameters
+    except (TypeError, ValueError):  # a function of a C extension does not say
+        return function
+    named = {name for name, one in parameters.items() if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
+    if len(names) > 1 and named.issuperset(names):
+        return lambda *columns: function(**dict(zip(names, columns, strict=True)))
+    positional = [one for one in parameters.values() if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    count = len(positional) - inspect.isclass(spec.target)
+    if count < len(names) and not any(one.kind is one.VAR_POSITIONAL for one in parameters.values()):
+        raise ConfigError(f"model '{spec.name}' has inputs {list(names)}, but its function takes {count} arguments")
+    return function
+
+
+def _check_tensors(what: str, tensors: object) -> None:
+    if not isinstance(tensors, dict) or not tensors:
+        raise ConfigError(f"{what} must be a dict like {{'x': ('float32', [64])}}, not {tensors!r}")
+    for name, declared in tensors.items():
+        whole = isinstance(declared, tuple | list) and len(declared) == 2  # noqa: PLR2004  type and axes
+        if not isinstance(name, str) or not whole or not isinstance(declared[0], str):
+            raise ConfigError(f"{what}: {name!r} must be declared as ('float32', [64]), not {declared!r}")
+        if not isinstance(declared[1], tuple | list) or not all(isinstance(axis, int) for axis in declared[1]):
+            raise ConfigError(f"{what}: the axes of {name!r} must be whole numbers, not {declared[1]!r}")

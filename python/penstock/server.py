@@ -1,0 +1,278 @@
+"""The server: models behind the Open Inference Protocol, version 2."""
+
+from __future__ import annotations
+
+import builtins
+import math
+import threading
+import time
+import weakref
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from penstock import _lifecycle, _native
+from penstock._display import Table
+from penstock.errors import Closed, ConfigError
+from penstock.models import LoadedModel, ModelSpec, spec_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+    from typing import Self
+
+MAX_BODY = 64 << 20
+
+
+@dataclass(frozen=True)
+class ModelStats(Table):
+    """What a served model has done so far; the fields are those of `penstock.BatchStats`."""
+
+    requests: int
+    batches: int
+    mean_batch_size: float
+    max_batch_size: int
+    efficiency: float
+    reasons: dict[str, int]
+    queued: int
+    rejected: int
+    abandoned: int
+    reruns: int
+    function_seconds: float
+    lock_acquisitions: int
+    lock_wait_seconds: float
+
+
+@dataclass(frozen=True)
+class ServerStats(Table):
+    """What a server has done so far; a table in a notebook.
+
+    Attributes:
+        url: where it listens.
+        ready: true where every model can answer.
+        connections: connections that are open.
+        models: `ModelStats` by the name of the model.
+    """
+
+    url: str
+    ready: bool
+    connections: int
+    models: dict[str, ModelStats] = field(default_factory=dict)
+
+
+class Server:
+    """Serves models over HTTP by the Open Inference Protocol, version 2.
+
+    As a context manager it starts on entering and closes on leaving; `start` and `close` do the same by hand. Requests
+    are accepted, parsed, gathered and answered by Rust; the interpreter is used once a batch.
+
+    Paths: `/v2/health/live`, `/v2/health/ready`, `/v2`, `/v2/models/NAME[/versions/V]`, `.../ready`, `.../infer`, and
+    `/metrics` in the OpenMetrics format.
+
+    Args:
+        models: functions and classes decorated with `@penstock.model`.
+        host: the address to listen on; loopback by default.
+        port: the port; 0 takes any that is free.
+        drain_timeout: seconds that closing waits for requests that were accepted.
+        max_body: bytes of a request body at most; more gets status 413.
+        header_timeout: seconds that a client may take to send its headers.
+
+    Raises:
+        ConfigError: for something that is no model, a name that is used twice, or an address that cannot be used.
+    """
+
+    def __init__(
+        self,
+        models: Iterable[Any],
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        drain_timeout: float = 10.0,
+        max_body: int = MAX_BODY,
+        header_timeout: float = 10.0,
+    ) -> None:
+        self._specs = [_spec(model) for model in (models if _is_several(models) else [models])]
+        if not self._specs:
+            raise ConfigError("a server needs at least one model")
+        if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:  # noqa: PLR2004
+            raise ConfigError(f"port must be between 0 and 65535, not {port!r}")
+        for name, seconds in (("drain_timeout", drain_timeout), ("header_timeout", header_timeout)):
+            if not isinstance(seconds, int | float) or not (math.isfinite(seconds) and seconds > 0):
+                raise ConfigError(f"{name} must be a positive number of seconds, not {seconds!r}")
+        if isinstance(max_body, bool) or not isinstance(max_body, int) or max_body < 1:
+            raise ConfigError(f"max_body must be a positive number of bytes, not {max_body!r}")
+        self._host = host
+        self._port = port
+        self._drain_timeout = float(drain_timeout)
+        self._limits = {"max_body": max_body, "header_timeout": float(header_timeout)}
+        self._native: _native.NativeServer | None = None
+        self._models: list[LoadedModel] = []
+        self._threads: list[threading.Thread] = []
+        self._closed = False
+
+    def start(self) -> Self:
+        """Opens the door, loads every model, and comes back when all are ready. Health is "live" from the beginning.
+
+        Raises:
+            LoadFailed: where a model's `load` raised; the server is closed again.
+            ConfigError: where the address cannot be listened on.
+            Closed: where it was closed before.
+        """
+        if self._closed:
+            raise Closed("this server was closed: make another one")
+        if self._native is not None:
+            return self
+        _close_older_cell(self)
+        self._native = _native.NativeServer(
+            [_declaration(spec) for spec in self._specs], host=self._host, port=self._port, **self._limits
+        )
+        _lifecycle.close_at_exit(self)
+        try:
+            for index, spec in enumerate(self._specs):
+                self._start_model(self._native, index, spec)
+        except BaseException:
+            self.close(drain=False)
+            raise
+        return self
+
+    @property
+    def url(self) -> str:
+        """Where it listens, as `http://host:port`."""
+        host, port = self._running().address
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    @property
+    def ready(self) -> bool:
+        """True where every model can answer."""
+        return self._native is not None and self._native.ready
+
+    def stats(self) -> ServerStats:
+        """What happened so far."""
+        native = self._running()
+        models = {name: ModelStats(**counters) for name, counters in native.counters().items()}
+        return ServerStats(url=self.url, ready=native.ready, connections=native.connections, models=models)
+
+    def metrics(self) -> str:
+        """The text that `/metrics` answers with."""
+        return self._running().metrics()
+
+    def close(self, *, drain: bool = True, timeout: float | None = None) -> None:
+        """Stops accepting, answers what was accepted, then closes the models. Safe to call twice.
+
+        Health says "not ready" first. Without `drain`, requests that wait for a batch get status 503.
+
+        Args:
+            drain: answer what was accepted.
+            timeout: seconds to wait at most; `drain_timeout` by default.
+        """
+        self._closed = True
+        if self._native is not None:
+            self._native.close(drain, self._drain_timeout if timeout is None else timeout)
+            self._close_models()
+
+    async def aclose(self, *, drain: bool = True, timeout: float | None = None) -> None:
+        """As `close`, without blocking the event loop."""
+        self._closed = True
+        if self._native is not None:
+            await self._native.close_async(drain, self._drain_timeout if timeout is None else timeout)
+            self._close_models()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close(drain=kind is None)
+
+    async def __aenter__(self) -> Self:
+        import asyncio  # noqa: PLC0415  importing it costs as much as a third of `import numpy`
+
+        # Loading may take long, and may itself need the loop to go on.
+        return await asyncio.get_running_loop().run_in_executor(None, self.start)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.aclose(drain=kind is None)
+
+    def __repr__(self) -> str:
+        names = ", ".join(spec.name for spec in self._specs)
+        if self._closed:
+            return f"<penstock.Server {names} closed>"
+        return f"<penstock.Server {names} {'not started' if self._native is None else self.url}>"
+
+    def _running(self) -> _native.NativeServer:
+        if self._native is None:
+            raise Closed("this server was not started: use it as a context manager, or call start()")
+        return self._native
+
+    def _start_model(self, native: _native.NativeServer, index: int, spec: ModelSpec) -> None:
+        loaded = LoadedModel(spec)
+        self._models.append(loaded)
+        function = loaded.load()
+        for number in range(spec.workers):
+            worker = native.worker(index, function)
+            thread = threading.Thread(target=worker.run, name=f"penstock-{spec.name}-{number}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        native.set_ready(index)
+
+    def _close_models(self) -> None:
+        models, self._models = self._models, []
+        for loaded in models:
+            loaded.close()
+
+    def _at_exit(self, deadline: float) -> None:
+        self.close(drain=False, timeout=max(0.0, deadline - time.monotonic()))
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def _is_several(models: object) -> bool:
+    return spec_of(models) is None and hasattr(models, "__iter__")
+
+
+def _spec(model: object) -> ModelSpec:
+    spec = spec_of(model)
+    if spec is None:
+        raise ConfigError(f"{model!r} is no model: decorate the function or class with @penstock.model(...)")
+    return spec
+
+
+def _declaration(spec: ModelSpec) -> _native.ModelDeclaration:
+    return _Declaration(
+        name=spec.name,
+        version=spec.version,
+        inputs=[(name, elements, list(axes)) for name, (elements, axes) in spec.inputs.items()],
+        outputs=[(name, elements, list(axes)) for name, (elements, axes) in spec.outputs.items()],
+        max_batch_size=spec.policy.max_batch_size,
+        max_wait=float(spec.policy.max_wait),
+        window=spec.policy.dispatch == "window",
+        max_queue=spec.policy.max_queue,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Declaration:
+    """A record for the extension, read by its field names."""
+
+    name: str
+    version: str
+    inputs: list[tuple[str, str, list[int]]]
+    outputs: list[tuple[str, str, list[int]]]
+    max_batch_size: int
+    max_wait: float
+    window: bool
+    max_queue: int
+
+
+_cells: dict[tuple[str, ...], weakref.ref[Server]] = {}
+
+
+def _close_older_cell(server: Server) -> None:
+    """Running a notebook cell again starts its server again: the older one must leave its port and its threads."""
+    if not hasattr(builtins, "get_ipython"):
+        return
+    key = tuple(spec.name for spec in server._specs)  # noqa: SLF001  one module
+    older = _cells.get(key, lambda: None)()
+    if older is not None and older is not server:
+        older.close()
+    _cells[key] = weakref.ref(server)

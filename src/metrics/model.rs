@@ -1,0 +1,265 @@
+//! What is counted for each model. Names follow `penstock_<part>_<what>_<unit>`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry as Names, Unit};
+
+/// How often a lock was taken, and how long that took.
+#[derive(Debug, Default)]
+pub struct LockCounts {
+    acquisitions: AtomicU64,
+    wait_nanos: AtomicU64,
+}
+
+impl LockCounts {
+    /// Nothing counted yet.
+    pub const fn new() -> Self {
+        Self {
+            acquisitions: AtomicU64::new(0),
+            wait_nanos: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts one acquisition.
+    pub fn count(&self, wait: Duration) {
+        self.acquisitions.fetch_add(1, Ordering::Relaxed);
+        let nanos = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
+        self.wait_nanos.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    /// Times that the lock was taken.
+    pub fn acquisitions(&self) -> u64 {
+        self.acquisitions.load(Ordering::Relaxed)
+    }
+
+    /// Time spent waiting for the lock.
+    pub fn waited(&self) -> Duration {
+        Duration::from_nanos(self.wait_nanos.load(Ordering::Relaxed))
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfModel {
+    model: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByOutcome {
+    model: String,
+    outcome: Outcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByReason {
+    model: String,
+    reason: &'static str,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// With an answer.
+    Ok,
+    /// Refused: the fault of whoever sent it.
+    Invalid,
+    /// Refused: the queue was full, or the server was closing.
+    Overloaded,
+    /// The model failed.
+    Failed,
+}
+
+impl EncodeLabelValue for Outcome {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let name = match self {
+            Self::Ok => "ok",
+            Self::Invalid => "invalid",
+            Self::Overloaded => "overloaded",
+            Self::Failed => "failed",
+        };
+        name.encode(encoder)
+    }
+}
+
+/// Every family of metrics, and the text of all of them.
+pub struct Registry {
+    names: Mutex<Names>,
+    requests: Family<ByOutcome, Counter>,
+    request_seconds: Family<OfModel, Histogram, fn() -> Histogram>,
+    batches: Family<ByReason, Counter>,
+    batch_size: Family<OfModel, Histogram, fn() -> Histogram>,
+    queue_depth: Family<OfModel, Gauge>,
+    lock_acquisitions: Family<OfModel, Counter>,
+    lock_wait_seconds: Family<OfModel, Counter<f64, AtomicU64>>,
+}
+
+/// Upper bounds in seconds: from the delay of one batch of a small model to a minute.
+const SECONDS: [f64; 16] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
+    15.0, 60.0,
+];
+const SIZES: [f64; 11] = [
+    1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 100.0, 128.0, 200.0, 256.0,
+];
+
+impl Registry {
+    /// Families without members.
+    pub fn new() -> Self {
+        let registry = Self {
+            names: Mutex::new(Names::with_prefix("penstock")),
+            requests: Family::default(),
+            request_seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
+            batches: Family::default(),
+            batch_size: Family::new_with_constructor(|| Histogram::new(SIZES)),
+            queue_depth: Family::default(),
+            lock_acquisitions: Family::default(),
+            lock_wait_seconds: Family::default(),
+        };
+        registry.name_families();
+        registry
+    }
+
+    fn name_families(&self) {
+        let mut names = self.names.lock();
+        names.register(
+            "requests",
+            "Requests by how they ended",
+            self.requests.clone(),
+        );
+        names.register_with_unit(
+            "request",
+            "Time from the whole request to its answer",
+            Unit::Seconds,
+            self.request_seconds.clone(),
+        );
+        names.register(
+            "batches",
+            "Batches by why they were cut",
+            self.batches.clone(),
+        );
+        names.register("batch_size", "Rows in a batch", self.batch_size.clone());
+        names.register(
+            "queue_depth",
+            "Rows that wait for a batch",
+            self.queue_depth.clone(),
+        );
+        names.register(
+            "lock_acquisitions",
+            "Times that a worker took the interpreter lock",
+            self.lock_acquisitions.clone(),
+        );
+        names.register_with_unit(
+            "lock_wait",
+            "Time that workers waited for the interpreter lock",
+            Unit::Seconds,
+            self.lock_wait_seconds.clone(),
+        );
+    }
+
+    /// The members for one model.
+    pub fn model(self: &Arc<Self>, name: &str) -> ModelMetrics {
+        let of = OfModel {
+            model: name.to_owned(),
+        };
+        ModelMetrics {
+            request_seconds: self.request_seconds.get_or_create(&of).clone(),
+            batch_size: self.batch_size.get_or_create(&of).clone(),
+            registry: Arc::clone(self),
+            of,
+        }
+    }
+
+    /// The text of every metric, in the OpenMetrics format, version 1.0.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        // Writing to a string fails for no reason that the encoder knows.
+        let _ = text::encode(&mut out, &self.names.lock());
+        out
+    }
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The metrics of one model.
+pub struct ModelMetrics {
+    request_seconds: Histogram,
+    batch_size: Histogram,
+    registry: Arc<Registry>,
+    of: OfModel,
+}
+
+impl ModelMetrics {
+    /// Counts a request and how long it took.
+    pub fn request(&self, outcome: Outcome, took: Duration) {
+        let key = ByOutcome {
+            model: self.of.model.clone(),
+            outcome,
+        };
+        self.registry.requests.get_or_create(&key).inc();
+        self.request_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Counts a batch and why it was cut.
+    #[allow(clippy::cast_precision_loss, reason = "a batch is small")]
+    pub fn batch(&self, rows: usize, reason: &'static str) {
+        let key = ByReason {
+            model: self.of.model.clone(),
+            reason,
+        };
+        self.registry.batches.get_or_create(&key).inc();
+        self.batch_size.observe(rows as f64);
+    }
+
+    /// Brings what is counted elsewhere up to date, before the text is made.
+    pub fn observe(&self, queued: usize, locks: &LockCounts) {
+        let depth = self.registry.queue_depth.get_or_create(&self.of);
+        depth.set(i64::try_from(queued).unwrap_or(i64::MAX));
+        let counter = self.registry.lock_acquisitions.get_or_create(&self.of);
+        counter
+            .inner()
+            .store(locks.acquisitions(), Ordering::Relaxed);
+        let counter = self.registry.lock_wait_seconds.get_or_create(&self.of);
+        counter
+            .inner()
+            .store(locks.waited().as_secs_f64().to_bits(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_carries_every_family_by_its_name() {
+        let registry = Arc::new(Registry::new());
+        let metrics = registry.model("digits");
+        metrics.request(Outcome::Ok, Duration::from_millis(2));
+        metrics.batch(64, "tick");
+        let locks = LockCounts::new();
+        locks.count(Duration::from_millis(500));
+        metrics.observe(3, &locks);
+        let text = registry.text();
+        for line in [
+            "penstock_requests_total{model=\"digits\",outcome=\"ok\"} 1",
+            "penstock_request_seconds_count{model=\"digits\"} 1",
+            "penstock_batches_total{model=\"digits\",reason=\"tick\"} 1",
+            "penstock_batch_size_bucket{le=\"64.0\",model=\"digits\"} 1",
+            "penstock_queue_depth{model=\"digits\"} 3",
+            "penstock_lock_acquisitions_total{model=\"digits\"} 1",
+            "penstock_lock_wait_seconds_total{model=\"digits\"} 0.5",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! A served model's side of the data plane: its queue, its tick, its way back, its numbers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::{Answer, Finished, Reply, Ticker};
+use crate::batch::{Attendance, Batch, BatchPolicy, Batcher, GroupKey, Priority, Removed, Turn};
+use crate::error::{Error, ErrorKind, Result};
+use crate::metrics::{LockCounts, ModelMetrics, Outcome};
+use crate::tensor::{Rows, Specs, TensorSpec};
+
+/// What a model says of itself.
+#[derive(Debug, Clone)]
+pub struct ModelSpec {
+    /// The name that it is served under.
+    pub name: String,
+    /// Its version, as text.
+    pub version: String,
+    /// Inputs, in the order in which it is given them.
+    pub inputs: Vec<TensorSpec>,
+    /// Outputs.
+    pub outputs: Vec<TensorSpec>,
+}
+
+/// A model behind a queue. The doors [`infer`](Endpoint::infer); workers [`wait`](Endpoint::wait), [`take`](Endpoint::take)
+/// and [`finish`](Endpoint::finish).
+pub struct Endpoint {
+    /// What the model says of itself.
+    pub spec: ModelSpec,
+    /// Acquisitions of the lock that its workers need, if they need one.
+    pub locks: LockCounts,
+    batcher: Batcher<(), Reply>,
+    ticker: Arc<Ticker>,
+    finished: mpsc::UnboundedSender<Finished>,
+    metrics: ModelMetrics,
+    ready: AtomicBool,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Endpoint {
+    /// Opens a queue for a model; its tasks run on `runtime`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where the policy contradicts itself.
+    pub fn open(
+        spec: ModelSpec,
+        policy: BatchPolicy,
+        metrics: ModelMetrics,
+        runtime: &Handle,
+    ) -> Result<Arc<Self>> {
+        let batcher = Batcher::new(policy)?;
+        let ticker = Ticker::new();
+        let (finished, mut done) = mpsc::unbounded_channel::<Finished>();
+        let answers = runtime.spawn(async move {
+            while let Some(batch) = done.recv().await {
+                batch.hand_out();
+            }
+        });
+        Ok(Arc::new_cyclic(|this: &std::sync::Weak<Self>| {
+            let this = this.clone();
+            let at_end = move || {
+                if let Some(endpoint) = this.upgrade() {
+                    endpoint.batcher.release();
+                }
+            };
+            let ticks = runtime.spawn(Arc::clone(&ticker).run(at_end));
+            Self {
+                spec,
+                locks: LockCounts::new(),
+                batcher,
+                ticker,
+                finished,
+                metrics,
+                ready: AtomicBool::new(false),
+                tasks: vec![answers, ticks],
+            }
+        }))
+    }
+
+    /// Asks the model about `count` rows.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ModelNotReady`] before it is; [`ErrorKind::Overloaded`] where the queue is full;
+    /// [`ErrorKind::Closed`] while closing; what the model failed with.
+    ///
+    /// # Cancellation
+    /// Dropping the future takes its rows out of the queue; rows already with the model are answered to nobody.
+    pub async fn infer(&self, specs: Specs, rows: &Rows, count: usize) -> Answer {
+        let start = Instant::now();
+        let answer = self.ask(specs, rows, count).await;
+        let outcome = match &answer {
+            Ok(_) => Outcome::Ok,
+            Err(error) => outcome(error.kind()),
+        };
+        self.metrics.request(outcome, start.elapsed());
+        answer
+    }
+
+    /// Counts a request that never came as far as [`infer`](Self::infer).
+    pub fn count_invalid(&self) {
+        self.metrics.request(Outcome::Invalid, Duration::ZERO);
+    }
+
+    async fn ask(&self, specs: Specs, rows: &Rows, count: usize) -> Answer {
+        if !self.is_ready() {
+            let message = format!("model '{}' is not ready", self.spec.name);
+            return Err(Error::new(ErrorKind::ModelNotReady, message));
+        }
+        let (replies, answer) = Reply::for_rows(count);
+        let key = GroupKey { key: (), specs };
+        self.batcher.submit_all(
+            &key,
+            Priority::Normal,
+            replies,
+            |batch, row| batch.push_from(rows, row),
+            &mut Doorway,
+        )?;
+        self.ticker.touch();
+        answer.await.unwrap_or_else(|_| {
+            Err(Error::new(
+                ErrorKind::Closed,
+                format!("model '{}' was closed", self.spec.name),
+            ))
+        })
+    }
+
+    /// Blocks a worker until a batch may be taken.
+    pub fn wait(&self) -> Turn {
+        self.batcher.wait()
+    }
+
+    /// Takes a batch, if one may be taken, without the requests whose senders hung up.
+    pub fn take(&self) -> Option<Batch<(), Reply>> {
+        let batch = self.batcher.take(&mut Doorway)?;
+        self.metrics.batch(batch.entries.len(), batch.reason.name());
+        Some(batch)
+    }
+
+    /// Sends a batch's answers on their way: one message for all.
+    pub fn finish(&self, finished: Finished) {
+        // The receiving task lives as long as this endpoint does.
+        if let Err(unsent) = self.finished.send(finished) {
+            unsent.0.hand_out();
+        }
+        self.batcher.finish();
+    }
+
+    /// Where request memory comes from and goes back to.
+    pub fn spares(&self) -> &Arc<crate::tensor::Spares> {
+        self.batcher.spares()
+    }
+
+    /// Says that the model can answer, or that it cannot any more.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Release);
+    }
+
+    /// True where the model can answer.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// Accepts nothing more; what waits is still answered if `drain`, and refused otherwise.
+    pub fn close(&self, drain: bool) {
+        let left = self.batcher.close(drain);
+        for entry in left.entries {
+            let message = format!(
+                "model '{}' was closed before this request was run",
+                self.spec.name
+            );
+            entry
+                .waiter
+                .answer(Err(Error::new(ErrorKind::Closed, message)));
+        }
+    }
+
+    /// Blocks until nothing waits and nothing runs, for at most `limit`.
+    pub fn wait_idle(&self, limit: Duration) -> bool {
+        self.batcher.wait_idle(limit)
+    }
+
+    /// The counters of its batcher.
+    pub fn stats(&self) -> crate::batch::BatchStats {
+        self.batcher.stats()
+    }
+
+    /// Brings the metrics up to date, before their text is made.
+    pub fn observe(&self) {
+        self.metrics
+            .observe(self.batcher.stats().queued, &self.locks);
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+fn outcome(kind: ErrorKind) -> Outcome {
+    match kind {
+        ErrorKind::Item => Outcome::Invalid,
+        ErrorKind::Overloaded | ErrorKind::Closed | ErrorKind::ModelNotReady => Outcome::Overloaded,
+        _ => Outcome::Failed,
+    }
+}
+
+/// Requests that came through a door are gone when their answer can no longer be sent.
+struct Doorway;
+
+impl Attendance<Reply> for Doorway {
+    fn is_gone(&mut self, reply: &Reply) -> bool {
+        reply.is_gone()
+    }
+
+    fn forget(&mut self, removed: Removed<Reply>) {
+        drop(removed);
+    }
+}

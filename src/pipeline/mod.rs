@@ -1,0 +1,9 @@
+//! The parts composed: a request is admitted, waits for company, is answered by its model, and comes back.
+
+mod endpoint;
+mod reply;
+mod ticker;
+
+pub use endpoint::{Endpoint, ModelSpec};
+pub use reply::{Answer, AnswerRow, Finished, Reply};
+pub use ticker::Ticker;

@@ -1,0 +1,183 @@
+//! The way back: from the rows of a batch to the requests that they came from.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::batch::Entry;
+use crate::error::{Error, ErrorKind, Result};
+use crate::tensor::Column;
+
+/// One row of a model's outputs.
+#[derive(Debug, Clone)]
+pub struct AnswerRow {
+    /// The outputs of a batch, in the order that the model declares them.
+    pub columns: Arc<Vec<Column>>,
+    /// The row that answers the request.
+    pub row: usize,
+}
+
+/// What a request gets: a row for each of its own.
+pub type Answer = Result<Vec<AnswerRow>>;
+
+/// Who waits for a row.
+#[derive(Debug)]
+pub enum Reply {
+    /// A request of one row.
+    Whole(oneshot::Sender<Answer>),
+    /// Row `at` of a request of several.
+    Part {
+        /// Where the rows of the request come together.
+        join: Arc<Join>,
+        /// Which of them this one is.
+        at: usize,
+    },
+}
+
+/// A request of several rows, which may be answered by several batches.
+#[derive(Debug)]
+pub struct Join(Mutex<Gathering>);
+
+#[derive(Debug)]
+struct Gathering {
+    rows: Vec<Option<AnswerRow>>,
+    missing: usize,
+    /// Taken by the last row, or by the first that failed.
+    sender: Option<oneshot::Sender<Answer>>,
+}
+
+/// A batch that a worker is done with: one message for all its requests.
+#[derive(Debug)]
+pub struct Finished {
+    /// The requests.
+    pub entries: Vec<Entry<Reply>>,
+    /// What each of them gets, in the same order.
+    pub rows: Vec<Result<AnswerRow>>,
+}
+
+impl Finished {
+    /// Answers every request.
+    pub fn hand_out(self) {
+        for (entry, row) in self.entries.into_iter().zip(self.rows) {
+            entry.waiter.answer(row);
+        }
+    }
+}
+
+impl Reply {
+    /// Waiters for a request of `count` rows, and where its answer comes.
+    pub fn for_rows(count: usize) -> (Vec<Reply>, oneshot::Receiver<Answer>) {
+        let (sender, receiver) = oneshot::channel();
+        if count == 1 {
+            return (vec![Self::Whole(sender)], receiver);
+        }
+        let gathering = Gathering {
+            rows: vec![None; count],
+            missing: count,
+            sender: Some(sender),
+        };
+        let join = Arc::new(Join(Mutex::new(gathering)));
+        let replies = (0..count)
+            .map(|at| Self::Part {
+                join: Arc::clone(&join),
+                at,
+            })
+            .collect();
+        (replies, receiver)
+    }
+
+    /// True where nobody waits any more: the sender of the request hung up, or another of its rows has failed.
+    pub fn is_gone(&self) -> bool {
+        match self {
+            Self::Whole(sender) => sender.is_closed(),
+            Self::Part { join, .. } => join
+                .0
+                .lock()
+                .sender
+                .as_ref()
+                .is_none_or(oneshot::Sender::is_closed),
+        }
+    }
+
+    /// Gives the row its answer. A receiver that is gone wants none.
+    pub fn answer(self, row: Result<AnswerRow>) {
+        match self {
+            Self::Whole(sender) => drop(sender.send(row.map(|row| vec![row]))),
+            Self::Part { join, at } => join.gather(at, row),
+        }
+    }
+}
+
+impl Join {
+    fn gather(&self, at: usize, row: Result<AnswerRow>) {
+        let mut gathering = self.0.lock();
+        let answer = match row {
+            Err(error) => Err(error),
+            Ok(row) => {
+                if let Some(place) = gathering.rows.get_mut(at) {
+                    *place = Some(row);
+                }
+                gathering.missing = gathering.missing.saturating_sub(1);
+                if gathering.missing > 0 {
+                    return;
+                }
+                let rows: Option<Vec<_>> =
+                    std::mem::take(&mut gathering.rows).into_iter().collect();
+                rows.ok_or_else(|| Error::new(ErrorKind::Internal, "a row was answered twice"))
+            }
+        };
+        if let Some(sender) = gathering.sender.take() {
+            drop(sender.send(answer));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(row: usize) -> Result<AnswerRow> {
+        Ok(AnswerRow {
+            columns: Arc::new(Vec::new()),
+            row,
+        })
+    }
+
+    #[test]
+    fn rows_of_one_request_come_together_in_its_order() {
+        let (replies, mut receiver) = Reply::for_rows(3);
+        for (at, reply) in replies.into_iter().enumerate().rev() {
+            assert!(receiver.try_recv().is_err());
+            reply.answer(row(10 + at));
+        }
+        let rows = receiver.try_recv().unwrap().unwrap();
+        assert_eq!(
+            rows.iter().map(|row| row.row).collect::<Vec<_>>(),
+            [10, 11, 12]
+        );
+    }
+
+    #[test]
+    fn the_first_failure_answers_for_all_and_frees_the_rest() {
+        let (mut replies, mut receiver) = Reply::for_rows(2);
+        let last = replies.pop().unwrap();
+        assert!(!last.is_gone());
+        replies
+            .pop()
+            .unwrap()
+            .answer(Err(Error::new(ErrorKind::Item, "bad")));
+        assert!(last.is_gone());
+        last.answer(row(1));
+        assert_eq!(receiver.try_recv().unwrap().unwrap_err().message(), "bad");
+    }
+
+    #[test]
+    fn a_caller_that_hangs_up_is_gone() {
+        for count in [1, 2] {
+            let (replies, receiver) = Reply::for_rows(count);
+            drop(receiver);
+            assert!(replies.iter().all(Reply::is_gone));
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! The HTTP door: a listener, its connections, and how they end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::{Service, connection};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Connections that the kernel keeps until they are accepted.
+const BACKLOG: i32 = 4096;
+
+/// A pause after the listener failed (too many open files, say), so that it does not fail in a busy loop.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(50);
+
+/// What a door allows.
+#[derive(Debug, Clone)]
+pub struct HttpSettings {
+    /// Bytes of a request body at most.
+    pub max_body: usize,
+    /// Time that a client may take to send its headers.
+    pub header_timeout: Duration,
+}
+
+impl Default for HttpSettings {
+    /// 64 MiB and 10 s.
+    fn default() -> Self {
+        Self {
+            max_body: 64 << 20,
+            header_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// An open door.
+pub struct HttpServer {
+    address: SocketAddr,
+    service: Arc<Service>,
+    closing: watch::Sender<bool>,
+    connections: Connections,
+}
+
+/// How many connections are open.
+#[derive(Debug, Clone, Default)]
+pub struct Connections(Arc<AtomicUsize>);
+
+impl Connections {
+    /// Blocks until there is none, for at most `limit`; answers whether that came.
+    pub fn wait_none(&self, limit: Duration) -> bool {
+        let end = Instant::now() + limit;
+        while self.count() > 0 && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.count() == 0
+    }
+
+    fn count(&self) -> usize {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn one_more(&self) -> Counted {
+        self.0.fetch_add(1, Ordering::AcqRel);
+        Counted(self.clone())
+    }
+}
+
+/// A connection that is counted as long as it lives.
+struct Counted(Connections);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl HttpServer {
+    /// Opens a door at `address` (port 0 for any that is free); it runs on `runtime` until it is closed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where the address cannot be listened on.
+    pub fn open(
+        address: SocketAddr,
+        service: Arc<Service>,
+        settings: HttpSettings,
+        runtime: &Handle,
+    ) -> Result<Self> {
+        let listener = bind(address).map_err(|error| {
+            Error::with_source(
+                ErrorKind::Config,
+                format!("cannot listen on {address}: {error}"),
+                error,
+            )
+        })?;
+        let address = listener.local_addr().map_err(|error| {
+            Error::with_source(ErrorKind::Internal, "the listener has no address", error)
+        })?;
+        let (closing, closed) = watch::channel(false);
+        let connections = Connections::default();
+        drop(runtime.spawn(accept(
+            runtime.clone(),
+            listener,
+            Arc::clone(&service),
+            Arc::new(settings),
+            closed,
+            connections.clone(),
+        )));
+        Ok(Self {
+            address,
+            service,
+            closing,
+            connections,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Connections that are open.
+    pub fn connections(&self) -> usize {
+        self.connections.count()
+    }
+
+    /// Says "not ready", stops accepting and lets every connection finish the answer that it is at. Does not wait.
+    pub fn begin_close(&self) {
+        self.service.begin_close();
+        // No receiver is left where nothing listens any more.
+        let _ = self.closing.send(true);
+    }
+
+    /// The count of its connections, for somebody who waits for their end.
+    pub fn connection_count(&self) -> Connections {
+        self.connections.clone()
+    }
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    // A server that is started again must not wait for connections of the one before.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+async fn accept(
+    runtime: Handle,
+    listener: std::net::TcpListener,
+    service: Arc<Service>,
+    settings: Arc<HttpSettings>,
+    mut closing: watch::Receiver<bool>,
+    connections: Connections,
+) {
+    let Ok(listener) = TcpListener::from_std(listener) else {
+        return;
+    };
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = closing.wait_for(|closing| *closing) => return,
+        };
+        let Ok((stream, _)) = accepted else {
+            tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+            continue;
+        };
+        let counted = connections.one_more();
+        let served = connection::serve(
+            stream,
+            Arc::clone(&service),
+            Arc::clone(&settings),
+            closing.clone(),
+        );
+        drop(runtime.spawn(async move {
+            served.await;
+            drop(counted);
+        }));
+    }
+}

@@ -1,0 +1,9 @@
+//! The doors: how requests come in from the network.
+
+mod connection;
+mod http;
+mod routes;
+mod service;
+
+pub use http::{Connections, HttpServer, HttpSettings};
+pub use service::Service;

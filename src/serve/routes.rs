@@ -1,0 +1,229 @@
+//! Which path means what, and the answers to it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Response, StatusCode, header};
+use http_body_util::Full;
+
+use super::Service;
+use crate::error::{Error, ErrorKind, Result};
+use crate::pipeline::Endpoint;
+use crate::wire::oip::{self, AnsweredRow, InferRequest, InferResponse};
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const OPEN_METRICS: HeaderValue =
+    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+
+/// What a door answers with.
+pub(super) type Reply = Response<Full<Bytes>>;
+
+/// A path that is known.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Route<'a> {
+    Live,
+    Ready,
+    Server,
+    Metrics,
+    Model {
+        name: &'a str,
+        version: Option<&'a str>,
+    },
+    ModelReady {
+        name: &'a str,
+        version: Option<&'a str>,
+    },
+    Infer {
+        name: &'a str,
+        version: Option<&'a str>,
+    },
+}
+
+impl<'a> Route<'a> {
+    /// The route of a path, or `None`.
+    pub(super) fn of(path: &'a str) -> Option<Self> {
+        let mut parts = path.trim_end_matches('/').split('/').skip(1);
+        let known = match (parts.next()?, parts.next(), parts.next()) {
+            ("metrics", None, None) => Self::Metrics,
+            ("v2", None, None) => Self::Server,
+            ("v2", Some("health"), Some("live")) => Self::Live,
+            ("v2", Some("health"), Some("ready")) => Self::Ready,
+            ("v2", Some("models"), Some(name)) if !name.is_empty() => {
+                return Self::of_model(name, &parts.collect::<Vec<_>>());
+            }
+            _ => return None,
+        };
+        parts.next().is_none().then_some(known)
+    }
+
+    fn of_model(name: &'a str, rest: &[&'a str]) -> Option<Self> {
+        let (version, action) = match rest {
+            ["versions", version, action @ ..] => (Some(*version), action),
+            action => (None, action),
+        };
+        Some(match action {
+            [] => Self::Model { name, version },
+            ["ready"] => Self::ModelReady { name, version },
+            ["infer"] => Self::Infer { name, version },
+            _ => return None,
+        })
+    }
+
+    /// The method that the route answers to.
+    pub(super) fn method(&self) -> Method {
+        if matches!(self, Self::Infer { .. }) {
+            Method::POST
+        } else {
+            Method::GET
+        }
+    }
+}
+
+/// Answers everything but inference, which has a body to wait for.
+pub(super) fn answer(service: &Service, route: &Route<'_>) -> Result<Reply> {
+    let health = |ready: bool| {
+        let status = if ready {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
+        reply(status, JSON, Vec::new())
+    };
+    Ok(match route {
+        Route::Live => health(true),
+        Route::Ready => health(service.is_ready()),
+        Route::Server => ok(oip::server_metadata("penstock", env!("CARGO_PKG_VERSION"))),
+        Route::Metrics => reply(StatusCode::OK, OPEN_METRICS, service.metrics().into_bytes()),
+        Route::Model { name, version } => {
+            let spec = &service.model(name, *version)?.spec;
+            ok(oip::model_metadata(
+                &spec.name,
+                &spec.version,
+                &spec.inputs,
+                &spec.outputs,
+            ))
+        }
+        Route::ModelReady { name, version } => {
+            let model = service.model(name, *version)?;
+            let ready = model.is_ready();
+            let status = if ready {
+                StatusCode::OK
+            } else {
+                StatusCode::SERVICE_UNAVAILABLE
+            };
+            reply(status, JSON, oip::model_ready(name, ready))
+        }
+        Route::Infer { .. } => return Err(Error::new(ErrorKind::Internal, "inference has a body")),
+    })
+}
+
+/// Answers an inference request.
+pub(super) async fn infer(model: &Arc<Endpoint>, body: Bytes) -> Result<Reply> {
+    let spec = &model.spec;
+    let request = InferRequest::parse(&body, &spec.inputs, &spec.outputs, model.spares())
+        .inspect_err(|_| model.count_invalid())?;
+    // Its rows have been copied: the read buffer it lies in can serve the next request.
+    drop(body);
+    let rows = model
+        .infer(request.specs, &request.rows, request.count)
+        .await?;
+    let rows: Vec<_> = rows
+        .into_iter()
+        .map(|row| AnsweredRow {
+            columns: row.columns,
+            row: row.row,
+        })
+        .collect();
+    let response = InferResponse {
+        model: &spec.name,
+        version: &spec.version,
+        id: request.id.as_deref(),
+        outputs: &spec.outputs,
+        wanted: request.outputs.as_deref(),
+        rows: &rows,
+    };
+    Ok(ok(response.to_json()))
+}
+
+/// The answer to a failure, by the one table.
+pub(super) fn failure(error: &Error) -> Reply {
+    let status = StatusCode::from_u16(error.kind().meaning().http_status)
+        .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut reply = reply(status, JSON, oip::error_body(error.message()));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        let seconds = error
+            .wait_before_retry()
+            .map_or(1, |wait| wait.as_secs().max(1));
+        reply
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    reply
+}
+
+/// An answer of a status that stands in no table of errors.
+pub(super) fn refusal(status: StatusCode, message: &str) -> Reply {
+    reply(status, JSON, oip::error_body(message))
+}
+
+fn ok(body: Vec<u8>) -> Reply {
+    reply(StatusCode::OK, JSON, body)
+}
+
+fn reply(status: StatusCode, kind: HeaderValue, body: Vec<u8>) -> Reply {
+    let mut reply = Response::new(Full::new(Bytes::from(body)));
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(header::CONTENT_TYPE, kind);
+    reply
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_lead_to_their_routes() {
+        for (path, route) in [
+            ("/v2/health/live", Some(Route::Live)),
+            ("/v2/health/ready/", Some(Route::Ready)),
+            ("/v2", Some(Route::Server)),
+            ("/metrics", Some(Route::Metrics)),
+            (
+                "/v2/models/m",
+                Some(Route::Model {
+                    name: "m",
+                    version: None,
+                }),
+            ),
+            (
+                "/v2/models/m/ready",
+                Some(Route::ModelReady {
+                    name: "m",
+                    version: None,
+                }),
+            ),
+            (
+                "/v2/models/m/infer",
+                Some(Route::Infer {
+                    name: "m",
+                    version: None,
+                }),
+            ),
+            (
+                "/v2/models/m/versions/2/infer",
+                Some(Route::Infer {
+                    name: "m",
+                    version: Some("2"),
+                }),
+            ),
+            ("/v2/models/", None),
+            ("/v2/models/m/unload", None),
+            ("/v2/health", None),
+            ("/v2/health/live/now", None),
+            ("/", None),
+            ("", None),
+        ] {
+            assert_eq!(Route::of(path), route, "{path}");
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! What every door serves: models by name, and the numbers of all of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::metrics::Registry;
+use crate::pipeline::Endpoint;
+
+/// The models of a server.
+pub struct Service {
+    models: BTreeMap<String, Arc<Endpoint>>,
+    registry: Arc<Registry>,
+    closing: AtomicBool,
+}
+
+impl Service {
+    /// Serves `models` under their names.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where two have the same name.
+    pub fn new(models: Vec<Arc<Endpoint>>, registry: Arc<Registry>) -> Result<Arc<Self>> {
+        let mut by_name = BTreeMap::new();
+        for model in models {
+            let name = model.spec.name.clone();
+            if by_name.insert(name.clone(), model).is_some() {
+                return Err(Error::new(
+                    ErrorKind::Config,
+                    format!("two models are named '{name}'"),
+                ));
+            }
+        }
+        Ok(Arc::new(Self {
+            models: by_name,
+            registry,
+            closing: AtomicBool::new(false),
+        }))
+    }
+
+    /// The model of that name and, where one is given, that version.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ModelNotFound`], naming what there is.
+    pub fn model(&self, name: &str, version: Option<&str>) -> Result<&Arc<Endpoint>> {
+        let Some(model) = self.models.get(name) else {
+            let known: Vec<_> = self.models.keys().collect();
+            let message = format!("there is no model '{name}'; there are {known:?}");
+            return Err(Error::new(ErrorKind::ModelNotFound, message));
+        };
+        match version {
+            Some(version) if version != model.spec.version => {
+                let known = &model.spec.version;
+                let message =
+                    format!("model '{name}' has no version '{version}'; it has '{known}'");
+                Err(Error::new(ErrorKind::ModelNotFound, message))
+            }
+            _ => Ok(model),
+        }
+    }
+
+    /// Every model.
+    pub fn models(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.models.values()
+    }
+
+    /// True where every model can answer and the server is not closing.
+    pub fn is_ready(&self) -> bool {
+        !self.closing.load(Ordering::Acquire) && self.models.values().all(|model| model.is_ready())
+    }
+
+    /// Answers "not ready" from here on, so that nobody sends more.
+    pub fn begin_close(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    /// The text of every metric.
+    pub fn metrics(&self) -> String {
+        for model in self.models.values() {
+            model.observe();
+        }
+        self.registry.text()
+    }
+}

@@ -1,0 +1,3 @@
+//! Payloads of the protocols that the doors and the clients speak, without I/O.
+
+pub mod oip;

@@ -1,0 +1,47 @@
+//! What servers and models say of themselves, and how they say that something went wrong.
+
+use serde_json::{Value, json};
+
+use crate::tensor::TensorSpec;
+
+/// The body of server metadata.
+pub fn server_metadata(name: &str, version: &str) -> Vec<u8> {
+    json!({ "name": name, "version": version, "extensions": [] })
+        .to_string()
+        .into_bytes()
+}
+
+/// The body of model metadata; the batch axis stands first in every shape, as -1.
+pub fn model_metadata(
+    name: &str,
+    version: &str,
+    inputs: &[TensorSpec],
+    outputs: &[TensorSpec],
+) -> Vec<u8> {
+    let body = json!({
+        "name": name,
+        "versions": [version],
+        "platform": "penstock_python",
+        "inputs": inputs.iter().map(tensor).collect::<Vec<_>>(),
+        "outputs": outputs.iter().map(tensor).collect::<Vec<_>>(),
+    });
+    body.to_string().into_bytes()
+}
+
+/// The body of model readiness.
+pub fn model_ready(name: &str, ready: bool) -> Vec<u8> {
+    json!({ "name": name, "ready": ready })
+        .to_string()
+        .into_bytes()
+}
+
+/// The body of an error.
+pub fn error_body(message: &str) -> Vec<u8> {
+    json!({ "error": message }).to_string().into_bytes()
+}
+
+fn tensor(spec: &TensorSpec) -> Value {
+    let mut shape = vec![-1];
+    shape.extend(spec.shown_axes());
+    json!({ "name": spec.name, "datatype": spec.elements.oip_name(), "shape": shape })
+}
