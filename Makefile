@@ -1,0 +1,40 @@
+# Thin on purpose: each target is a script of the same name in tools/.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup build test lint demo bench coverage wheel-check docs-check clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## .venv and what it needs; the other targets do it by themselves
+	@tools/bootstrap demo
+
+build: setup ## the extension, optimized, into .venv
+	@. tools/env.sh && maturin develop --release
+
+test: ## all tests: Rust, Python, and the wheel on every Python here
+	@tools/test
+
+lint: ## formatting, clippy, types, documentation
+	@tools/lint
+
+demo: ## the demo
+	@tools/demo
+
+bench: ## the benchmarks
+	@tools/bench
+
+coverage: ## line coverage of Rust and Python; ARGS="--fail-under 85"
+	@tools/coverage $(ARGS)
+
+wheel-check: ## the release wheel, tried on every Python here
+	@tools/wheel-check
+
+docs-check: setup ## links in the documentation
+	@.venv/bin/python tools/docs_check.py
+
+clean: ## all that was built, and .venv
+	rm -rf target dist .venv .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .benchmarks
+	rm -f python/penstock/_native*.so
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,14 @@
+# Sourced by the scripts beside it: strict mode, the repository root, .venv and cargo on PATH.
+# shellcheck shell=bash
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export VIRTUAL_ENV="$PWD/.venv"
+export PATH="$VIRTUAL_ENV/bin:$PATH:$HOME/.cargo/bin"
+# Tests and the extension share one profile, hence one set of dependencies. Lints keep to `dev`:
+# maturin hands pyo3 another configuration than cargo, and in one profile each would undo the other.
+PROFILE=test-ext
+# The build directory, wherever cargo was told to put it; logs and reports go there too.
+TARGET="${CARGO_TARGET_DIR:-$PWD/target}"
+
+say() { printf '\n== %s\n' "$*"; }
+die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
