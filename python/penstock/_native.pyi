@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any, Final, Protocol, final
+from typing import Any, Final, final
 
 VERSION: Final[str]
 
@@ -13,6 +13,19 @@ def reset_after_fork() -> None: ...
 def shutdown(limit: float) -> bool: ...
 def lock_acquisitions() -> int: ...
 def check_policy(*, min_size: int, max_size: int, max_wait: float, window: bool, max_queue: int) -> None: ...
+
+def run_load(
+    authority: str,
+    path: str,
+    bodies: list[bytes],
+    *,
+    clients: int,
+    requests: int,
+    rate: float,
+    duration: float,
+    deadline: float,
+    keep: bool,
+) -> dict[str, Any]: ...
 
 class NativeBatcher:
     def __new__(
@@ -45,24 +58,6 @@ class NativeBatcher:
 class Worker:
     def run(self) -> None: ...
 
-class ModelDeclaration(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def version(self) -> str: ...
-    @property
-    def inputs(self) -> list[tuple[str, str, list[int]]]: ...
-    @property
-    def outputs(self) -> list[tuple[str, str, list[int]]]: ...
-    @property
-    def max_batch_size(self) -> int: ...
-    @property
-    def max_wait(self) -> float: ...
-    @property
-    def window(self) -> bool: ...
-    @property
-    def max_queue(self) -> int: ...
-
 @final
 class ServedWorker:
     def run(self) -> None: ...
@@ -71,7 +66,7 @@ class ServedWorker:
 class NativeServer:
     def __new__(
         cls,
-        models: Sequence[ModelDeclaration],
+        models: Sequence[Any],
         *,
         host: str,
         port: int,

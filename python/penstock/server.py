@@ -237,7 +237,7 @@ def _spec(model: object) -> ModelSpec:
     return spec
 
 
-def _declaration(spec: ModelSpec) -> _native.ModelDeclaration:
+def _declaration(spec: ModelSpec) -> _Declaration:
     return _Declaration(
         name=spec.name,
         version=spec.version,

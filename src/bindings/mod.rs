@@ -5,6 +5,7 @@ mod bridge;
 mod convert;
 mod core;
 mod errors;
+mod load;
 mod run;
 mod served;
 mod server;
@@ -22,6 +23,8 @@ mod _native {
     #[pymodule_export]
     use super::errors::{bind_errors, error_table};
 
+    #[pymodule_export]
+    use super::load::run_load;
     #[pymodule_export]
     use super::served::ServedWorker;
     #[pymodule_export]
