@@ -120,12 +120,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// A failure of `kind`; `message` is lower-case, without a full stop, and names the limit that was hit.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            message: message.into(),
-            retry_after: None,
-            source: None,
-        }
+        Self { kind, message: message.into(), retry_after: None, source: None }
     }
 
     /// As [`Error::new`], keeping the failure that caused it.
@@ -134,12 +129,7 @@ impl Error {
         message: impl Into<String>,
         source: impl std::error::Error + Send + Sync + 'static,
     ) -> Self {
-        Self {
-            kind,
-            message: message.into(),
-            retry_after: None,
-            source: Some(Arc::new(source)),
-        }
+        Self { kind, message: message.into(), retry_after: None, source: Some(Arc::new(source)) }
     }
 
     /// Says after how long the same call may succeed.
@@ -193,10 +183,7 @@ mod tests {
         let mut known = HashSet::from(["PenstockError"]);
         for kind in ErrorKind::ALL {
             let row = kind.meaning();
-            assert!(
-                known.contains(row.parent),
-                "{kind:?} stands before its parent"
-            );
+            assert!(known.contains(row.parent), "{kind:?} stands before its parent");
             assert!(known.insert(row.class), "{} stands twice", row.class);
             assert!((400..600).contains(&row.http_status));
         }
@@ -207,14 +194,8 @@ mod tests {
         let cause = std::io::Error::other("socket gone");
         let error = Error::with_source(ErrorKind::ReadFailed, "reading the answer failed", cause);
         assert_eq!(error.to_string(), "reading the answer failed");
-        assert_eq!(
-            std::error::Error::source(&error).unwrap().to_string(),
-            "socket gone"
-        );
-        assert_eq!(
-            format!("{error:?}"),
-            "ReadFailed(\"reading the answer failed\")"
-        );
+        assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "socket gone");
+        assert_eq!(format!("{error:?}"), "ReadFailed(\"reading the answer failed\")");
     }
 
     #[test]

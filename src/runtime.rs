@@ -77,9 +77,7 @@ fn start() -> Result<Running> {
         .enable_all()
         .thread_name("penstock-blocking")
         .build()
-        .map_err(|error| {
-            Error::with_source(ErrorKind::Internal, "no runtime could be made", error)
-        })?;
+        .map_err(|error| Error::with_source(ErrorKind::Internal, "no runtime could be made", error))?;
     let handle = runtime.handle().clone();
     let (stop, stopped) = oneshot::channel();
     let thread = std::thread::Builder::new()
@@ -89,14 +87,8 @@ fn start() -> Result<Running> {
             let _ = runtime.block_on(stopped);
             runtime.shutdown_background();
         })
-        .map_err(|error| {
-            Error::with_source(ErrorKind::Internal, "no thread could be made", error)
-        })?;
-    Ok(Running {
-        handle,
-        stop: Mutex::new(Some(stop)),
-        thread: Mutex::new(Some(thread)),
-    })
+        .map_err(|error| Error::with_source(ErrorKind::Internal, "no thread could be made", error))?;
+    Ok(Running { handle, stop: Mutex::new(Some(stop)), thread: Mutex::new(Some(thread)) })
 }
 
 #[cfg(test)]
@@ -108,9 +100,8 @@ mod tests {
         for _ in 0..2 {
             let (sender, receiver) = std::sync::mpsc::channel();
             spawn(async move {
-                sender
-                    .send(std::thread::current().name().map(str::to_owned))
-                    .unwrap()
+                let name = std::thread::current().name().map(str::to_owned);
+                sender.send(name).unwrap();
             })
             .unwrap();
             let name = receiver.recv_timeout(Duration::from_secs(10)).unwrap();

@@ -4,12 +4,14 @@
 Inference Protocol. Every error is a class of `penstock.errors`.
 """
 
-from penstock import errors
-from penstock._native import VERSION as __version__
-from penstock.batching import Batcher, BatchPolicy, BatchStats, batched
+from penstock import _native, errors
+from penstock._policy import BatchPolicy, BatchStats
+from penstock.batching import Batcher, batched
 from penstock.errors import ItemError, PenstockError
 from penstock.models import LoadContext, model
 from penstock.server import Server
+
+__version__: str = _native.VERSION
 
 __all__ = [
     "BatchPolicy",

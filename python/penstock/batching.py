@@ -2,120 +2,42 @@
 
 from __future__ import annotations
 
+import builtins
 import inspect
 import math
-import sys
 import threading
 import time
 import weakref
 from collections import Counter, deque
 from contextvars import Context, copy_context
-from dataclasses import dataclass, field, fields
 from functools import partial, update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 from penstock import _lifecycle, _native
-from penstock._display import Table
+from penstock._policy import (
+    BatchPolicy,
+    BatchStats,
+    Dispatch,
+    Priority,
+    Workers,
+    check_choice,
+    check_seconds,
+    check_workers,
+    policy_from,
+)
 from penstock.errors import ConfigError, DeadlineExceeded
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Sized
     from types import TracebackType
     from typing import Self
 
     from numpy.typing import NDArray
 
 R = TypeVar("R")
-Dispatch = Literal["tick", "window"]
-Priority = Literal["high", "normal", "low"]
-Workers = int | Literal["inline"]
-
 _PRIORITIES = {"high": 0, "normal": 1, "low": 2}
 _TENANTS_COUNTED = 1000
-
-
-@dataclass(frozen=True, kw_only=True)
-class BatchPolicy:
-    """How requests become batches. A policy that contradicts itself is refused with `ConfigError`.
-
-    Attributes:
-        max_batch_size: requests in one call of the function at most.
-        min_batch_size: requests worth a call before `max_wait` has passed; 1 holds nothing back.
-        max_wait: seconds that a request is held back for company at most: under `dispatch="window"`, or where
-            `min_batch_size` asks for company. Under `"tick"` a free worker never waits.
-        dispatch: `"tick"` cuts a batch at the end of the event loop's tick in which a worker is free: a lone request
-            never waits, a burst becomes one batch. `"window"` cuts it when it is full or its first request has waited
-            `max_wait`, whichever comes first.
-        max_queue: requests waiting at most; one more gets `Overloaded`.
-        on_error: `"isolate"` calls a function that raised again with halves of the batch, until only the requests that
-            fail alone have failed; `"fail"` fails the whole batch at once, for functions that must not run twice.
-    """
-
-    max_batch_size: int = 100
-    min_batch_size: int = 1
-    max_wait: float = 0.05
-    dispatch: Dispatch = "tick"
-    max_queue: int = 10_000
-    on_error: Literal["isolate", "fail"] = "isolate"
-
-    def __post_init__(self) -> None:
-        for name in ("max_batch_size", "min_batch_size", "max_queue"):
-            _check_count(name, getattr(self, name))
-        _check_seconds("max_wait", self.max_wait)
-        _check_choice("dispatch", self.dispatch, ("tick", "window"))
-        _check_choice("on_error", self.on_error, ("isolate", "fail"))
-        _native.check_policy(**self._native_settings())
-
-    def _native_settings(self) -> dict[str, Any]:
-        return {
-            "min_size": self.min_batch_size,
-            "max_size": self.max_batch_size,
-            "max_wait": float(self.max_wait),
-            "window": self.dispatch == "window",
-            "max_queue": self.max_queue,
-        }
-
-
-@dataclass(frozen=True)
-class BatchStats(Table):
-    """What a batcher has done so far; a table in a notebook.
-
-    Attributes:
-        requests: requests that were put into a batch.
-        batches: batches that were cut.
-        mean_batch_size: requests in a batch on average.
-        max_batch_size: requests in the largest batch.
-        efficiency: share of calls that batching saved: (requests - batches) / requests.
-        reasons: batches by the reason they were cut for: `full`, `tick`, `window`, `drain`.
-        queued: requests waiting now.
-        running: batches in the function now.
-        failed: requests that got an exception from their batch.
-        rejected: requests refused because the queue was full.
-        abandoned: requests that left (cancelled, timed out) before the function saw them.
-        reruns: calls made to find the guilty in a batch that raised.
-        function_seconds: seconds spent in the function.
-        lock_acquisitions: times that the workers took the interpreter lock.
-        lock_wait_seconds: seconds that the workers waited for it.
-        tenants: requests by the tenant named in `options`.
-    """
-
-    requests: int
-    batches: int
-    mean_batch_size: float
-    max_batch_size: int
-    efficiency: float
-    reasons: dict[str, int]
-    queued: int
-    running: int
-    failed: int
-    rejected: int
-    abandoned: int
-    reruns: int
-    function_seconds: float
-    lock_acquisitions: int
-    lock_wait_seconds: float
-    tenants: dict[str, int] = field(default_factory=dict)
 
 
 class Batcher(_native.NativeBatcher, Generic[R]):
@@ -146,16 +68,20 @@ class Batcher(_native.NativeBatcher, Generic[R]):
 
     fn: Callable[..., Any]
     policy: BatchPolicy
+    workers: Workers
+    _threads: list[threading.Thread]
+    _runs_alone: bool
+    _tenants: Counter[str]
 
     def __new__(
         cls, fn: Callable[..., Any], policy: BatchPolicy | None = None, *, workers: Workers = 1, **settings: Any
     ) -> Self:
         """Makes the native half."""
-        policy = _policy(policy, settings)
+        policy = policy_from(policy, settings)
         _check_function(fn)
-        inline = _check_workers(workers) == "inline"
+        inline = check_workers(workers) == "inline"
         context = copy_context()
-        runs_alone = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))
+        runs_alone = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
         if runs_alone and inline:
             raise ConfigError("an async def function cannot run inline: its loop would wait for itself; use workers=1")
         called = _lifecycle.on_own_loop(fn) if runs_alone else fn
@@ -166,15 +92,15 @@ class Batcher(_native.NativeBatcher, Generic[R]):
             _in_context(called, context) if inline else called,
             None if inline else partial(_start_threads, threads, cast("int", workers), name, context),
             isolate=policy.on_error == "isolate",
-            **policy._native_settings(),  # noqa: SLF001  one module
+            **policy.native_settings(),
         )
         self.fn = fn
         self.policy = policy
-        self.workers: Workers = workers
+        self.workers = workers
         self._threads = threads
         self._runs_alone = runs_alone
-        self._tenants: Counter[str] = Counter()
-        return cast("Self", self)
+        self._tenants = Counter()
+        return self
 
     def __init__(self, *_args: Any, **_settings: Any) -> None:
         update_wrapper(self, self.fn, updated=())
@@ -294,9 +220,9 @@ class Options(Generic[R]):
         tenant: str | None = None,
         timeout: float | None = None,
     ) -> None:
-        _check_choice("priority", priority, tuple(_PRIORITIES))
+        check_choice("priority", priority, tuple(_PRIORITIES))
         if timeout is not None:
-            _check_seconds("timeout", timeout)
+            check_seconds("timeout", timeout)
         if tenant is not None and not isinstance(tenant, str):
             raise ConfigError(f"tenant must be a string, not {tenant!r}")
         self._batcher = batcher
@@ -411,7 +337,7 @@ def _bar(items: tuple[Iterable[Any], ...], *, shown: bool) -> Any:
     except ImportError as error:
         raise ConfigError("progress=True needs tqdm: pip install 'penstock[notebook]'") from error
     first = items[0] if items else ()
-    return tqdm(total=len(first) if hasattr(first, "__len__") else None)
+    return tqdm(total=len(cast("Sized", first)) if hasattr(first, "__len__") else None)
 
 
 def _expire(future: asyncio.Future[Any], timeout: float) -> None:
@@ -440,20 +366,6 @@ def _in_context(fn: Callable[..., Any], context: Context) -> Callable[..., Any]:
     return run
 
 
-def _policy(policy: BatchPolicy | None, settings: dict[str, Any]) -> BatchPolicy:
-    known = {known.name for known in fields(BatchPolicy)}
-    for name in settings:
-        if name not in known:
-            raise ConfigError(f"unknown setting {name!r}; known are {', '.join(sorted(known))}, policy and workers")
-    if policy is None:
-        return BatchPolicy(**settings)
-    if settings:
-        raise ConfigError(f"policy and {', '.join(sorted(settings))} exclude each other: put them into the policy")
-    if not isinstance(policy, BatchPolicy):
-        raise ConfigError(f"policy must be a BatchPolicy, not {policy!r}")
-    return policy
-
-
 def _check_function(fn: object) -> None:
     if not callable(fn):
         raise ConfigError(f"a batched function must be callable, not {fn!r}")
@@ -463,50 +375,15 @@ def _check_function(fn: object) -> None:
         raise ConfigError(f"{fn!r} is a generator: a batched function returns all its rows at once")
 
 
-def _check_workers(workers: object) -> object:
-    if workers != "inline":
-        if isinstance(workers, str):
-            raise ConfigError(f"workers must be a number of threads or 'inline', not {workers!r}")
-        _check_count("workers", workers)
-        if cast("int", workers) < 1:
-            raise ConfigError(f"workers must be at least 1, not {workers}")
-    return workers
-
-
-def _check_count(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigError(f"{name} must be a whole number, not {value!r}")
-    if not 0 <= value <= sys.maxsize:
-        raise ConfigError(f"{name} must be between 1 and {sys.maxsize}, not {value}")
-
-
-def _check_seconds(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigError(f"{name} must be a number of seconds, not {value!r}")
-    if not (math.isfinite(value) and value >= 0):
-        raise ConfigError(f"{name} must be finite and not negative, not {value}")
-
-
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ConfigError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
-
-
 _cells: dict[str, weakref.ref[Batcher[Any]]] = {}
 
 
 def _close_older_cell(batcher: Batcher[Any]) -> None:
     """Running a notebook cell again defines its functions again: the older one's threads would stay for ever."""
     name = getattr(batcher.fn, "__qualname__", "<")
-    if getattr(batcher.fn, "__module__", None) != "__main__" or "<" in name or "get_ipython" not in _builtins():
+    if getattr(batcher.fn, "__module__", None) != "__main__" or "<" in name or not hasattr(builtins, "get_ipython"):
         return
     older = _cells.get(name, lambda: None)()
     if older is not None and older.fn is not batcher.fn:
         older.begin_close(drain=True)
     _cells[name] = weakref.ref(batcher)
-
-
-def _builtins() -> dict[str, Any]:
-    import builtins  # noqa: PLC0415  for one look-up at definition time
-
-    return vars(builtins)

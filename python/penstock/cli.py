@@ -9,6 +9,7 @@ import logging
 import signal
 import sys
 import threading
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PenstockError as error:
         print(f"penstock: {error}", file=sys.stderr)  # noqa: T201  a command line answers so
         if error.__cause__ is not None and not isinstance(error, ConfigError):
-            logging.getLogger("penstock").error("the cause:", exc_info=error.__cause__)
+            traceback.print_exception(error.__cause__)
         return 2
 
 

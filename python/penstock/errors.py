@@ -29,7 +29,7 @@ from typing import Any, ClassVar
 
 from penstock import _native
 
-_TABLE = {name: row for name, *row in _native.error_table()}
+_TABLE = {row[0]: row for row in _native.error_table()}
 
 
 class PenstockError(Exception):
@@ -50,7 +50,7 @@ class PenstockError(Exception):
         row = _TABLE.get(cls.__name__)
         # A user's own subclass keeps the meaning of the class that it extends.
         if row is not None and cls.__module__ == __name__:
-            _parent, cls.http_status, cls.grpc_code, cls.retryable = row
+            _name, _parent, cls.http_status, cls.grpc_code, cls.retryable = row
 
 
 class ConfigError(PenstockError, ValueError):

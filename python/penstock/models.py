@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from penstock import _lifecycle
-from penstock.batching import BatchPolicy
+from penstock._policy import BatchPolicy
 from penstock.errors import ConfigError, LoadFailed, PenstockError
 
 if TYPE_CHECKING:
@@ -170,7 +170,8 @@ def _blocking(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _by_columns(spec: ModelSpec, function: Callable[..., Any]) -> Callable[..., Any]:
     names = tuple(spec.inputs)
-    original = spec.target.predict if inspect.isclass(spec.target) else spec.target
+    target: Any = spec.target
+    original = getattr(target, "predict", target)
     try:
         parameters = inspect.signature(original).parameters
     except (TypeError, ValueError):  # a function of a C extension does not say

@@ -103,7 +103,7 @@ class Server:
         self._host = host
         self._port = port
         self._drain_timeout = float(drain_timeout)
-        self._limits = {"max_body": max_body, "header_timeout": float(header_timeout)}
+        self._limits: dict[str, Any] = {"max_body": max_body, "header_timeout": float(header_timeout)}
         self._native: _native.NativeServer | None = None
         self._models: list[LoadedModel] = []
         self._threads: list[threading.Thread] = []

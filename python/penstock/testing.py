@@ -115,9 +115,7 @@ def load(
     return LoadReport(**report)
 
 
-def infer_body(
-    inputs: dict[str, tuple[str, Sequence[int], Any]], *, request_id: str | None = None
-) -> dict[str, Any]:
+def infer_body(inputs: dict[str, tuple[str, Sequence[int], Any]], *, request_id: str | None = None) -> dict[str, Any]:
     """The body of an inference request: `{"x": ("FP32", [1, 64], data)}`, data as nested or flat lists."""
     tensors = [
         {"name": name, "datatype": datatype, "shape": list(shape), "data": data}

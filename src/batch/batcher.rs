@@ -7,9 +7,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::queue::Outlook;
-use super::{
-    Batch, BatchPolicy, BatchQueue, BatchStats, Dispatch, Entry, GroupKey, Priority, Removed,
-};
+use super::{Batch, BatchPolicy, BatchQueue, BatchStats, Dispatch, Entry, GroupKey, Priority, Removed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::{Clock, Moment, SystemClock};
 use crate::tensor::{Rows, Spares};
@@ -69,13 +67,7 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
         let spares = Spares::new(SPARE_BYTES);
         let queue = BatchQueue::new(policy, Arc::clone(&spares));
         Ok(Self {
-            state: Mutex::new(State {
-                queue,
-                asleep: 0,
-                running: 0,
-                last_search: None,
-                tick: None,
-            }),
+            state: Mutex::new(State { queue, asleep: 0, running: 0, last_search: None, tick: None }),
             ready: Condvar::new(),
             finished: Condvar::new(),
             clock: SystemClock::new(),
@@ -111,20 +103,8 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
         if state.queue.is_closing() {
             return Err(Error::new(ErrorKind::Closed, "the batcher is closed"));
         }
-        let left = if state.queue.is_full() {
-            Some(state.make_room(now, attendance)?)
-        } else {
-            None
-        };
-        let look = state.queue.push(
-            key,
-            priority,
-            Entry {
-                waiter,
-                arrived: now,
-            },
-            write,
-        );
+        let left = if state.queue.is_full() { Some(state.make_room(now, attendance)?) } else { None };
+        let look = state.queue.push(key, priority, Entry { waiter, arrived: now }, write);
         let wake = look && state.asleep > 0;
         drop(state);
         if wake {
@@ -155,18 +135,11 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
         }
         let limit = state.queue.policy().max_queue;
         if waiters.len() > limit {
-            let message = format!(
-                "{} rows in one request exceed max_queue={limit}",
-                waiters.len()
-            );
+            let message = format!("{} rows in one request exceed max_queue={limit}", waiters.len());
             return Err(Error::new(ErrorKind::Item, message));
         }
         let crowded = state.queue.waiting() + waiters.len() > limit;
-        let left = if crowded {
-            Some(state.make_room(now, attendance)?)
-        } else {
-            None
-        };
+        let left = if crowded { Some(state.make_room(now, attendance)?) } else { None };
         if state.queue.waiting() + waiters.len() > limit {
             let error = state.refuse();
             drop(state);
@@ -177,13 +150,8 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
         }
         let mut look = false;
         for (row, waiter) in waiters.into_iter().enumerate() {
-            let entry = Entry {
-                waiter,
-                arrived: now,
-            };
-            look |= state
-                .queue
-                .push(key, priority, entry, |rows| write(rows, row));
+            let entry = Entry { waiter, arrived: now };
+            look |= state.queue.push(key, priority, entry, |rows| write(rows, row));
         }
         let wake = look && state.asleep > 0;
         drop(state);
@@ -222,8 +190,7 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
                 }
                 Outlook::Later(moment) => {
                     state.asleep += 1;
-                    self.ready
-                        .wait_until(&mut state, self.clock.instant(moment));
+                    self.ready.wait_until(&mut state, self.clock.instant(moment));
                     state.asleep -= 1;
                 }
             }
@@ -289,11 +256,7 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
     pub fn close(&self, drain: bool) -> Removed<W> {
         let mut state = self.state.lock();
         state.queue.close();
-        let left = if drain {
-            Removed::none()
-        } else {
-            state.queue.remove_gone(|_| true)
-        };
+        let left = if drain { Removed::none() } else { state.queue.remove_gone(|_| true) };
         drop(state);
         self.ready.notify_all();
         self.finished.notify_all();
@@ -314,9 +277,7 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
 
     /// True where nothing waits and nothing runs; false also where that could not be seen without waiting.
     pub fn is_idle(&self) -> bool {
-        self.state
-            .try_lock()
-            .is_some_and(|state| state.queue.waiting() == 0 && state.running == 0)
+        self.state.try_lock().is_some_and(|state| state.queue.waiting() == 0 && state.running == 0)
     }
 
     /// True once closing has begun.
@@ -345,15 +306,8 @@ impl<K: Eq + Hash + Clone, W> State<K, W> {
     }
 
     /// Room for a request in a full queue: requests that have left make it.
-    fn make_room(
-        &mut self,
-        now: Moment,
-        attendance: &mut impl Attendance<W>,
-    ) -> Result<Removed<W>> {
-        if self
-            .last_search
-            .is_none_or(|last| now.since(last) >= SEARCH_EVERY)
-        {
+    fn make_room(&mut self, now: Moment, attendance: &mut impl Attendance<W>) -> Result<Removed<W>> {
+        if self.last_search.is_none_or(|last| now.since(last) >= SEARCH_EVERY) {
             self.last_search = Some(now);
             let left = self.queue.remove_gone(|waiter| attendance.is_gone(waiter));
             if !self.queue.is_full() {
@@ -366,9 +320,6 @@ impl<K: Eq + Hash + Clone, W> State<K, W> {
     fn refuse(&mut self) -> Error {
         self.queue.count_rejected();
         let limit = self.queue.policy().max_queue;
-        Error::new(
-            ErrorKind::Overloaded,
-            format!("the queue is full: max_queue={limit} requests wait"),
-        )
+        Error::new(ErrorKind::Overloaded, format!("the queue is full: max_queue={limit} requests wait"))
     }
 }

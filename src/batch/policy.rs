@@ -40,24 +40,15 @@ impl BatchPolicy {
         } else if self.min_size == 0 {
             "min_batch_size must be at least 1, not 0".to_owned()
         } else if self.min_size > self.max_size {
-            format!(
-                "min_batch_size={} is above max_batch_size={}",
-                self.min_size, self.max_size
-            )
+            format!("min_batch_size={} is above max_batch_size={}", self.min_size, self.max_size)
         } else if self.max_queue == 0 {
             "max_queue must be at least 1, not 0".to_owned()
         } else if self.min_size > self.max_queue {
-            format!(
-                "min_batch_size={} can never wait in max_queue={}",
-                self.min_size, self.max_queue
-            )
+            format!("min_batch_size={} can never wait in max_queue={}", self.min_size, self.max_queue)
         } else if self.dispatch == Dispatch::Window && self.max_wait.is_zero() {
             "max_wait=0 leaves dispatch='window' no window; use dispatch='tick'".to_owned()
         } else if self.min_size > 1 && self.max_wait.is_zero() {
-            format!(
-                "min_batch_size={} can hold nothing back with max_wait=0",
-                self.min_size
-            )
+            format!("min_batch_size={} can hold nothing back with max_wait=0", self.min_size)
         } else {
             return Ok(());
         };
@@ -156,155 +147,69 @@ mod tests {
     }
 
     fn pressure(waiting: usize, released: bool) -> Pressure {
-        Pressure {
-            waiting,
-            oldest: at(100),
-            released,
-            closing: false,
-        }
+        Pressure { waiting, oldest: at(100), released, closing: false }
     }
 
     #[test]
     fn a_lone_request_leaves_at_the_end_of_its_tick() {
         let policy = BatchPolicy::default();
-        assert_eq!(
-            verdict(&policy, &pressure(1, false), at(100)),
-            Verdict::HoldForTick
-        );
-        assert_eq!(
-            verdict(&policy, &pressure(1, true), at(100)),
-            Verdict::Cut(Reason::Tick)
-        );
+        assert_eq!(verdict(&policy, &pressure(1, false), at(100)), Verdict::HoldForTick);
+        assert_eq!(verdict(&policy, &pressure(1, true), at(100)), Verdict::Cut(Reason::Tick));
     }
 
     #[test]
     fn a_full_batch_waits_for_nothing() {
         for dispatch in [Dispatch::Tick, Dispatch::Window] {
-            let policy = BatchPolicy {
-                dispatch,
-                ..BatchPolicy::default()
-            };
-            assert_eq!(
-                verdict(&policy, &pressure(100, false), at(100)),
-                Verdict::Cut(Reason::Full)
-            );
+            let policy = BatchPolicy { dispatch, ..BatchPolicy::default() };
+            assert_eq!(verdict(&policy, &pressure(100, false), at(100)), Verdict::Cut(Reason::Full));
         }
     }
 
     #[test]
     fn a_window_counts_from_its_first_request_to_the_nanosecond() {
-        let policy = BatchPolicy {
-            dispatch: Dispatch::Window,
-            ..BatchPolicy::default()
-        };
+        let policy = BatchPolicy { dispatch: Dispatch::Window, ..BatchPolicy::default() };
         let waiting = pressure(99, true);
-        assert_eq!(
-            verdict(&policy, &waiting, at(149)),
-            Verdict::HoldUntil(at(150))
-        );
-        assert_eq!(
-            verdict(&policy, &waiting, at(150)),
-            Verdict::Cut(Reason::Window)
-        );
+        assert_eq!(verdict(&policy, &waiting, at(149)), Verdict::HoldUntil(at(150)));
+        assert_eq!(verdict(&policy, &waiting, at(150)), Verdict::Cut(Reason::Window));
     }
 
     #[test]
     fn a_minimum_holds_a_small_batch_back_for_max_wait_only() {
-        let policy = BatchPolicy {
-            min_size: 8,
-            ..BatchPolicy::default()
-        };
-        assert_eq!(
-            verdict(&policy, &pressure(7, true), at(120)),
-            Verdict::HoldUntil(at(150))
-        );
-        assert_eq!(
-            verdict(&policy, &pressure(8, true), at(120)),
-            Verdict::Cut(Reason::Tick)
-        );
-        assert_eq!(
-            verdict(&policy, &pressure(7, true), at(150)),
-            Verdict::Cut(Reason::Window)
-        );
+        let policy = BatchPolicy { min_size: 8, ..BatchPolicy::default() };
+        assert_eq!(verdict(&policy, &pressure(7, true), at(120)), Verdict::HoldUntil(at(150)));
+        assert_eq!(verdict(&policy, &pressure(8, true), at(120)), Verdict::Cut(Reason::Tick));
+        assert_eq!(verdict(&policy, &pressure(7, true), at(150)), Verdict::Cut(Reason::Window));
     }
 
     #[test]
     fn closing_hands_out_what_is_left() {
-        let policy = BatchPolicy {
-            dispatch: Dispatch::Window,
-            ..BatchPolicy::default()
-        };
-        let waiting = Pressure {
-            closing: true,
-            ..pressure(3, false)
-        };
-        assert_eq!(
-            verdict(&policy, &waiting, at(100)),
-            Verdict::Cut(Reason::Drain)
-        );
+        let policy = BatchPolicy { dispatch: Dispatch::Window, ..BatchPolicy::default() };
+        let waiting = Pressure { closing: true, ..pressure(3, false) };
+        assert_eq!(verdict(&policy, &waiting, at(100)), Verdict::Cut(Reason::Drain));
+    }
+
+    fn refusal(change: impl FnOnce(&mut BatchPolicy)) -> String {
+        let mut policy = BatchPolicy::default();
+        change(&mut policy);
+        let error = policy.check().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        error.message().to_owned()
     }
 
     #[test]
     fn contradictions_are_refused_by_name() {
-        let good = BatchPolicy::default();
-        assert!(good.check().is_ok());
-        for (bad, words) in [
-            (
-                BatchPolicy {
-                    max_size: 0,
-                    ..good.clone()
-                },
-                "max_batch_size",
-            ),
-            (
-                BatchPolicy {
-                    min_size: 0,
-                    ..good.clone()
-                },
-                "min_batch_size",
-            ),
-            (
-                BatchPolicy {
-                    min_size: 101,
-                    ..good.clone()
-                },
-                "min_batch_size=101",
-            ),
-            (
-                BatchPolicy {
-                    max_queue: 0,
-                    ..good.clone()
-                },
-                "max_queue",
-            ),
-            (
-                BatchPolicy {
-                    min_size: 50,
-                    max_queue: 49,
-                    ..good.clone()
-                },
-                "max_queue=49",
-            ),
-            (
-                BatchPolicy {
-                    dispatch: Dispatch::Window,
-                    max_wait: Duration::ZERO,
-                    ..good.clone()
-                },
-                "dispatch='tick'",
-            ),
-            (
-                BatchPolicy {
-                    min_size: 2,
-                    max_wait: Duration::ZERO,
-                    ..good.clone()
-                },
-                "max_wait=0",
-            ),
-        ] {
-            let error = bad.check().unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Config);
-            assert!(error.message().contains(words), "{error}");
-        }
+        assert!(BatchPolicy::default().check().is_ok());
+        assert!(refusal(|policy| policy.max_size = 0).contains("max_batch_size"));
+        assert!(refusal(|policy| policy.min_size = 0).contains("min_batch_size"));
+        assert!(refusal(|policy| policy.min_size = 101).contains("min_batch_size=101"));
+        assert!(refusal(|policy| policy.max_queue = 0).contains("max_queue"));
+        let too_small = |policy: &mut BatchPolicy| (policy.min_size, policy.max_queue) = (50, 49);
+        assert!(refusal(too_small).contains("max_queue=49"));
+        let no_window = |policy: &mut BatchPolicy| {
+            (policy.dispatch, policy.max_wait) = (Dispatch::Window, Duration::ZERO);
+        };
+        assert!(refusal(no_window).contains("dispatch='tick'"));
+        let no_time = |policy: &mut BatchPolicy| (policy.min_size, policy.max_wait) = (2, Duration::ZERO);
+        assert!(refusal(no_time).contains("max_wait=0"));
     }
 }

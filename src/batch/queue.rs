@@ -84,20 +84,13 @@ pub struct Removed<W> {
 impl<W> Removed<W> {
     /// Nobody left.
     pub fn none() -> Self {
-        Self {
-            entries: Vec::new(),
-            objects: Vec::new(),
-        }
+        Self { entries: Vec::new(), objects: Vec::new() }
     }
 }
 
 impl<K, W> Batch<K, W> {
     /// Takes out every request whose waiter is gone and answers with them; the rest keep their order.
-    pub fn remove_gone(
-        &mut self,
-        spares: &Arc<Spares>,
-        mut gone: impl FnMut(&W) -> bool,
-    ) -> Removed<W> {
+    pub fn remove_gone(&mut self, spares: &Arc<Spares>, mut gone: impl FnMut(&W) -> bool) -> Removed<W> {
         let mut left = Removed::none();
         let Some(first) = self.entries.iter().position(|entry| gone(&entry.waiter)) else {
             return left;
@@ -126,10 +119,7 @@ struct OpenBatch<W> {
 
 impl<W> OpenBatch<W> {
     fn new<K>(group: &GroupKey<K>, spares: &Arc<Spares>, capacity: usize) -> Self {
-        Self {
-            rows: Rows::new(&group.specs, spares),
-            entries: Vec::with_capacity(capacity),
-        }
+        Self { rows: Rows::new(&group.specs, spares), entries: Vec::with_capacity(capacity) }
     }
 }
 
@@ -143,28 +133,17 @@ struct Group<K, W> {
 
 impl<K, W> Group<K, W> {
     fn oldest(&self) -> Option<Moment> {
-        self.lanes
-            .iter()
-            .filter_map(|lane| Some(lane.front()?.entries.first()?.arrived))
-            .min()
+        self.lanes.iter().filter_map(|lane| Some(lane.front()?.entries.first()?.arrived)).min()
     }
 
     /// The best priority that waits here; lower is better.
     fn urgency(&self) -> usize {
-        self.lanes
-            .iter()
-            .position(|lane| !lane.is_empty())
-            .unwrap_or(Priority::COUNT)
+        self.lanes.iter().position(|lane| !lane.is_empty()).unwrap_or(Priority::COUNT)
     }
 
     fn pressure(&self, closing: bool) -> Option<Pressure> {
         let oldest = self.oldest()?;
-        Some(Pressure {
-            waiting: self.waiting,
-            oldest,
-            released: self.released,
-            closing,
-        })
+        Some(Pressure { waiting: self.waiting, oldest, released: self.released, closing })
     }
 }
 
@@ -213,10 +192,7 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
 
     /// The counters.
     pub fn stats(&self) -> BatchStats {
-        BatchStats {
-            queued: self.waiting,
-            ..self.stats.clone()
-        }
+        BatchStats { queued: self.waiting, ..self.stats.clone() }
     }
 
     /// Counts a request that was refused because the queue is full.
@@ -245,10 +221,7 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
         let Some(lane) = group.lanes.get_mut(priority as usize) else {
             return false;
         };
-        if lane
-            .back()
-            .is_none_or(|open| open.entries.len() >= max_size)
-        {
+        if lane.back().is_none_or(|open| open.entries.len() >= max_size) {
             // Room for a few only: a batch that stays small should not pay for a large one.
             lane.push_back(OpenBatch::new(&group.key, &self.spares, max_size.min(16)));
         }
@@ -312,12 +285,7 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
         group.waiting -= open.entries.len();
         group.released &= group.waiting > 0;
         self.waiting -= open.entries.len();
-        Some(Batch {
-            group: Arc::clone(&group.key),
-            rows: open.rows,
-            entries: open.entries,
-            reason,
-        })
+        Some(Batch { group: Arc::clone(&group.key), rows: open.rows, entries: open.entries, reason })
     }
 
     /// Counts a batch that goes to the model with `requests` requests in it.
@@ -341,19 +309,11 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
                     left.entries.extend(removed.entries);
                     left.objects.extend(removed.objects);
                     if !batch.entries.is_empty() {
-                        lane.push_back(OpenBatch {
-                            rows: batch.rows,
-                            entries: batch.entries,
-                        });
+                        lane.push_back(OpenBatch { rows: batch.rows, entries: batch.entries });
                     }
                 }
             }
-            group.waiting = group
-                .lanes
-                .iter()
-                .flatten()
-                .map(|open| open.entries.len())
-                .sum();
+            group.waiting = group.lanes.iter().flatten().map(|open| open.entries.len()).sum();
             group.released &= group.waiting > 0;
         }
         self.waiting -= left.entries.len();
@@ -372,11 +332,7 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
     }
 
     fn find_or_add(&mut self, key: &GroupKey<K>) -> usize {
-        if self
-            .groups
-            .get(self.recent)
-            .is_some_and(|group| *group.key == *key)
-        {
+        if self.groups.get(self.recent).is_some_and(|group| *group.key == *key) {
             return self.recent;
         }
         self.recent = match self.index.get(key) {
@@ -389,21 +345,12 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
     fn add_group(&mut self, key: &GroupKey<K>) -> usize {
         if self.groups.len() >= EMPTY_GROUPS_KEPT {
             self.groups.retain(|group| group.waiting > 0);
-            self.index = self
-                .groups
-                .iter()
-                .enumerate()
-                .map(|(at, group)| (Arc::clone(&group.key), at))
-                .collect();
+            self.index =
+                self.groups.iter().enumerate().map(|(at, group)| (Arc::clone(&group.key), at)).collect();
         }
         let key = Arc::new(key.clone());
         self.index.insert(Arc::clone(&key), self.groups.len());
-        self.groups.push(Group {
-            key,
-            lanes: Default::default(),
-            waiting: 0,
-            released: false,
-        });
+        self.groups.push(Group { key, lanes: Default::default(), waiting: 0, released: false });
         self.groups.len() - 1
     }
 }
@@ -420,11 +367,7 @@ pub enum Outlook {
 }
 
 /// The next rows of a group, best priority first. A batch that leaves whole and alone is handed over uncopied.
-fn gather<K, W>(
-    group: &mut Group<K, W>,
-    max_size: usize,
-    spares: &Arc<Spares>,
-) -> Option<OpenBatch<W>> {
+fn gather<K, W>(group: &mut Group<K, W>, max_size: usize, spares: &Arc<Spares>) -> Option<OpenBatch<W>> {
     let take = group.waiting.min(max_size);
     let lane = group.lanes.iter_mut().find(|lane| !lane.is_empty())?;
     if lane.front().is_some_and(|open| open.entries.len() == take) {

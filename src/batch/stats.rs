@@ -35,11 +35,7 @@ impl BatchStats {
     /// Requests in a batch on average; 0 before the first.
     #[allow(clippy::cast_precision_loss, reason = "counters stay far below 2^52")]
     pub fn mean_size(&self) -> f64 {
-        if self.batches == 0 {
-            0.0
-        } else {
-            self.requests as f64 / self.batches as f64
-        }
+        if self.batches == 0 { 0.0 } else { self.requests as f64 / self.batches as f64 }
     }
 
     /// Share of model calls that batching saved: (requests − batches) / requests; 0 before the first.

@@ -23,7 +23,9 @@ pub(super) struct Schedule {
 #[derive(Debug, Clone)]
 enum Gaps {
     /// The moment is computed from the number of those before it: adding up gaps would drift.
-    Constant { passed: f64 },
+    Constant {
+        passed: f64,
+    },
     Poisson {
         random: fastrand::Rng,
         last_seconds: f64,
@@ -34,16 +36,11 @@ impl Schedule {
     pub(super) fn new(rate_per_second: f64, duration: Duration, spacing: Spacing) -> Self {
         let gaps = match spacing {
             Spacing::Constant => Gaps::Constant { passed: 0.0 },
-            Spacing::Poisson { seed } => Gaps::Poisson {
-                random: fastrand::Rng::with_seed(seed),
-                last_seconds: 0.0,
-            },
+            Spacing::Poisson { seed } => {
+                Gaps::Poisson { random: fastrand::Rng::with_seed(seed), last_seconds: 0.0 }
+            }
         };
-        Self {
-            rate_per_second,
-            duration,
-            gaps,
-        }
+        Self { rate_per_second, duration, gaps }
     }
 }
 
@@ -57,17 +54,12 @@ impl Iterator for Schedule {
                 *passed += 1.0;
                 seconds
             }
-            Gaps::Poisson {
-                random,
-                last_seconds,
-            } => {
+            Gaps::Poisson { random, last_seconds } => {
                 *last_seconds -= (1.0 - random.f64()).ln() / self.rate_per_second;
                 *last_seconds
             }
         };
-        Duration::try_from_secs_f64(seconds)
-            .ok()
-            .filter(|due| *due < self.duration)
+        Duration::try_from_secs_f64(seconds).ok().filter(|due| *due < self.duration)
     }
 }
 
@@ -101,11 +93,7 @@ impl Arrivals {
         let awaited = self.permits.available_permits() == 0;
         self.permits.acquire().await.ok()?.forget();
         let (number, due) = self.ahead.lock().next()?;
-        Some(Arrival {
-            number,
-            due: self.start + due,
-            awaited,
-        })
+        Some(Arrival { number, due: self.start + due, awaited })
     }
 
     /// How many requests have fallen due so far.
@@ -130,8 +118,7 @@ impl Arrivals {
                 fallen_due += 1;
                 upcoming = schedule.next();
             }
-            self.released
-                .fetch_add(fallen_due as u64, Ordering::Relaxed);
+            self.released.fetch_add(fallen_due as u64, Ordering::Relaxed);
             self.permits.add_permits(fallen_due);
         }
         // Past the end of the schedule, one permit for each client lets it find out.
@@ -163,10 +150,7 @@ impl Pacer {
             .name("penstock-pacer".to_owned())
             .spawn(move || paced.pace(schedule, clients));
         match spawned {
-            Ok(handle) => Ok(Self {
-                arrivals,
-                thread: handle.thread().clone(),
-            }),
+            Ok(handle) => Ok(Self { arrivals, thread: handle.thread().clone() }),
             Err(source) => {
                 let message = "the thread that paces arrivals could not be started";
                 Err(Error::with_source(ErrorKind::Internal, message, source))

@@ -28,23 +28,14 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(plan: &Plan) -> Result<Self> {
         let report = Mutex::new(Report::new()?);
-        Ok(Self {
-            plan: plan.clone(),
-            report,
-            sent: AtomicU64::new(0),
-        })
+        Ok(Self { plan: plan.clone(), report, sent: AtomicU64::new(0) })
     }
 }
 
 /// Where a client's next request comes from.
 pub(super) enum Feed {
     /// Each client counts its own: all first requests come before all second ones.
-    Closed {
-        client: usize,
-        clients: usize,
-        turn: usize,
-        requests: usize,
-    },
+    Closed { client: usize, clients: usize, turn: usize, requests: usize },
     /// All clients share one schedule.
     Open(Arc<Arrivals>),
 }
@@ -61,29 +52,16 @@ struct Job {
 impl Feed {
     async fn next(&mut self) -> Option<Job> {
         match self {
-            Self::Closed {
-                client,
-                clients,
-                turn,
-                requests,
-            } => {
+            Self::Closed { client, clients, turn, requests } => {
                 let number = *turn * *clients + *client;
                 *turn += 1;
                 let left = *turn <= *requests;
-                left.then(|| Job {
-                    number,
-                    since: Instant::now(),
-                    lag: None,
-                })
+                left.then(|| Job { number, since: Instant::now(), lag: None })
             }
             Self::Open(arrivals) => {
                 let arrival = arrivals.next().await?;
                 let lag = arrival.awaited.then(|| arrival.due.elapsed());
-                Some(Job {
-                    number: arrival.number,
-                    since: arrival.due,
-                    lag,
-                })
+                Some(Job { number: arrival.number, since: arrival.due, lag })
             }
         }
     }
@@ -100,12 +78,7 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn new(shared: Arc<Shared>, feed: Feed, link: Link) -> Self {
         let reopens_left = shared.plan.max_reopens;
-        Self {
-            shared,
-            feed,
-            link: Some(link),
-            reopens_left,
-        }
+        Self { shared, feed, link: Some(link), reopens_left }
     }
 
     /// Sends requests until there are no more, or the connection broke too often.
@@ -166,10 +139,7 @@ impl Client {
         };
         self.reopens_left = left;
         let Ok(link) = Link::open(self.shared.plan.target.address()).await else {
-            self.shared
-                .report
-                .lock()
-                .add_failure(ErrorKind::ConnectFailed);
+            self.shared.report.lock().add_failure(ErrorKind::ConnectFailed);
             tokio::time::sleep(PAUSE_AFTER_REFUSAL).await;
             return ControlFlow::Continue(None);
         };
@@ -186,11 +156,7 @@ impl Client {
             report.lag.record(lag);
         }
         if self.shared.plan.keep_bodies {
-            report.keep(Answer {
-                body_index,
-                status: whole.status,
-                body: whole.body,
-            });
+            report.keep(Answer { body_index, status: whole.status, body: whole.body });
         }
     }
 }

@@ -54,17 +54,11 @@ impl Link {
         };
         let stream = TcpStream::connect(address).await.map_err(refused)?;
         stream.set_nodelay(true).map_err(refused)?;
-        let (sender, connection) =
-            http1::handshake(TokioIo::new(stream))
-                .await
-                .map_err(|source| {
-                    let message = format!("the connection to {address} could not be set up");
-                    Error::with_source(ErrorKind::ConnectFailed, message, source)
-                })?;
-        Ok(Self {
-            sender,
-            wire: Wire(Some(Box::new(connection))),
-        })
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|source| {
+            let message = format!("the connection to {address} could not be set up");
+            Error::with_source(ErrorKind::ConnectFailed, message, source)
+        })?;
+        Ok(Self { sender, wire: Wire(Some(Box::new(connection))) })
     }
 
     /// True where the server has closed the connection, as far as is known.
@@ -80,11 +74,7 @@ impl Link {
     /// Sends a request and reads its answer, keeping a copy of its body if `keep` is set.
     ///
     /// After a loss, or when the future is dropped half way, the link is of no more use.
-    pub(super) async fn exchange(
-        &mut self,
-        request: Sent,
-        keep: bool,
-    ) -> std::result::Result<Whole, Lost> {
+    pub(super) async fn exchange(&mut self, request: Sent, keep: bool) -> std::result::Result<Whole, Lost> {
         self.wire.drive(ask(&mut self.sender, request, keep)).await
     }
 }
@@ -137,11 +127,7 @@ async fn ask(
 }
 
 async fn collect(response: Response<Incoming>, keep: bool) -> std::result::Result<Whole, Lost> {
-    let mut whole = Whole {
-        status: response.status(),
-        length: 0,
-        body: Vec::new(),
-    };
+    let mut whole = Whole { status: response.status(), length: 0, body: Vec::new() };
     let mut body = response.into_body();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Lost::Failed(kind_of(&error), whole.length))?;
@@ -158,9 +144,7 @@ async fn collect(response: Response<Incoming>, keep: bool) -> std::result::Resul
 }
 
 fn kind_of(error: &hyper::Error) -> ErrorKind {
-    let cause = error
-        .source()
-        .and_then(|source| source.downcast_ref::<io::Error>());
+    let cause = error.source().and_then(|source| source.downcast_ref::<io::Error>());
     match cause.map(io::Error::kind) {
         _ if error.is_parse() => ErrorKind::ProtocolError,
         _ if error.is_canceled() || error.is_closed() => ErrorKind::WriteFailed,

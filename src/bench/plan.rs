@@ -36,9 +36,7 @@ impl Target {
     pub fn new(authority: &str, path: &str) -> Result<Self> {
         let address = loopback(authority)?;
         if !path.starts_with('/') {
-            return Err(config(format!(
-                "path {path:?} of the target does not start with /"
-            )));
+            return Err(config(format!("path {path:?} of the target does not start with /")));
         }
         let path = path.parse().map_err(|source| {
             let message = format!("path {path:?} of the target is not valid");
@@ -46,11 +44,7 @@ impl Target {
         })?;
         let mut headers = HeaderMap::new();
         headers.insert(HOST, header_value("host", authority)?);
-        Ok(Self {
-            address,
-            path,
-            headers,
-        })
+        Ok(Self { address, path, headers })
     }
 
     /// Adds a header to every request; one that is there already is replaced, `host` included.
@@ -166,15 +160,11 @@ impl Plan {
     pub(super) fn check(&self) -> Result<()> {
         if self.clients == 0 || self.clients > MAX_CLIENTS {
             let clients = self.clients;
-            return Err(config(format!(
-                "{clients} clients are not between 1 and {MAX_CLIENTS}"
-            )));
+            return Err(config(format!("{clients} clients are not between 1 and {MAX_CLIENTS}")));
         }
         if self.deadline > MAX_DEADLINE {
             let deadline = self.deadline;
-            return Err(config(format!(
-                "deadline {deadline:?} is longer than {MAX_DEADLINE:?}"
-            )));
+            return Err(config(format!("deadline {deadline:?} is longer than {MAX_DEADLINE:?}")));
         }
         self.check_bodies()?;
         self.check_mode()
@@ -183,9 +173,7 @@ impl Plan {
     fn check_bodies(&self) -> Result<()> {
         let bodies = self.bodies.len();
         if bodies == 0 {
-            return Err(config(
-                "there is no body to send; requests without one need an empty body",
-            ));
+            return Err(config("there is no body to send; requests without one need an empty body"));
         }
         let Order::Listed(indices) = &self.order else {
             return Ok(());
@@ -194,24 +182,16 @@ impl Plan {
             return Err(config("the list of bodies to send is empty"));
         }
         match indices.iter().find(|index| **index >= bodies) {
-            Some(index) => Err(config(format!(
-                "body {index} is to be sent, of {bodies} bodies"
-            ))),
+            Some(index) => Err(config(format!("body {index} is to be sent, of {bodies} bodies"))),
             None => Ok(()),
         }
     }
 
     fn check_mode(&self) -> Result<()> {
         match self.mode {
-            Mode::Closed {
-                requests_per_client: 0,
-            } => Err(config("0 requests per client are fewer than 1")),
+            Mode::Closed { requests_per_client: 0 } => Err(config("0 requests per client are fewer than 1")),
             Mode::Closed { .. } => Ok(()),
-            Mode::Open {
-                rate_per_second: rate,
-                duration,
-                ..
-            } => {
+            Mode::Open { rate_per_second: rate, duration, .. } => {
                 if !(rate > 0.0 && rate <= MAX_RATE_PER_SECOND) {
                     let limits = format!("above 0 and at most {MAX_RATE_PER_SECOND}");
                     return Err(config(format!("rate {rate} per second is not {limits}")));
@@ -241,10 +221,7 @@ impl Plan {
 
 fn loopback(authority: &str) -> Result<SocketAddr> {
     let address = match authority.strip_prefix("localhost:") {
-        Some(port) => port
-            .parse()
-            .ok()
-            .map(|port| (IpAddr::V4(Ipv4Addr::LOCALHOST), port).into()),
+        Some(port) => port.parse().ok().map(|port| (IpAddr::V4(Ipv4Addr::LOCALHOST), port).into()),
         None => authority.parse::<SocketAddr>().ok(),
     };
     match address {

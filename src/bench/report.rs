@@ -141,11 +141,7 @@ impl Report {
     /// Answers in a second, over the whole run.
     pub fn throughput(&self) -> f64 {
         let seconds = self.elapsed.as_secs_f64();
-        if seconds > 0.0 {
-            to_float(self.answered()) / seconds
-        } else {
-            0.0
-        }
+        if seconds > 0.0 { to_float(self.answered()) / seconds } else { 0.0 }
     }
 
     /// The latency within which the fraction `quantile` of the answers came: 0.99 for p99.
@@ -160,12 +156,8 @@ impl Report {
 
     /// The answers to the body of that index, in the order they came.
     pub fn answers_to(&self, body_index: usize) -> &[Answer] {
-        let start = self
-            .answers
-            .partition_point(|answer| answer.body_index < body_index);
-        let end = self
-            .answers
-            .partition_point(|answer| answer.body_index <= body_index);
+        let start = self.answers.partition_point(|answer| answer.body_index < body_index);
+        let end = self.answers.partition_point(|answer| answer.body_index <= body_index);
         self.answers.get(start..end).unwrap_or_default()
     }
 

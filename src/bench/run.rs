@@ -34,10 +34,7 @@ pub async fn run(plan: &Plan) -> Result<Report> {
     let deadline = Instant::now() + plan.deadline;
     let links = timeout_at(deadline, open_all(plan)).await.map_err(|_| {
         let clients = plan.clients;
-        let message = format!(
-            "deadline {:?} passed before {clients} connections were open",
-            plan.deadline
-        );
+        let message = format!("deadline {:?} passed before {clients} connections were open", plan.deadline);
         Error::new(ErrorKind::DeadlineExceeded, message)
     })??;
     let shared = Arc::new(Shared::new(plan)?);
@@ -67,11 +64,7 @@ async fn open_all(plan: &Plan) -> Result<Vec<Link>> {
 fn pace(plan: &Plan, start: StdInstant) -> Result<Option<Pacer>> {
     match plan.mode {
         Mode::Closed { .. } => Ok(None),
-        Mode::Open {
-            rate_per_second,
-            duration,
-            spacing,
-        } => {
+        Mode::Open { rate_per_second, duration, spacing } => {
             let schedule = Schedule::new(rate_per_second, duration, spacing);
             Pacer::start(schedule, start, plan.clients).map(Some)
         }
@@ -83,17 +76,9 @@ fn start_clients(shared: &Arc<Shared>, links: Vec<Link>, pacer: Option<&Pacer>) 
     let mut tasks = JoinSet::new();
     for (client, link) in links.into_iter().enumerate() {
         let feed = match (&shared.plan.mode, pacer) {
-            (
-                Mode::Closed {
-                    requests_per_client: requests,
-                },
-                _,
-            ) => Feed::Closed {
-                client,
-                clients,
-                turn: 0,
-                requests: *requests,
-            },
+            (Mode::Closed { requests_per_client: requests }, _) => {
+                Feed::Closed { client, clients, turn: 0, requests: *requests }
+            }
             (Mode::Open { .. }, Some(pacer)) => Feed::Open(Arc::clone(pacer.arrivals())),
             (Mode::Open { .. }, None) => continue,
         };
@@ -111,9 +96,7 @@ async fn all_done(clients: &mut JoinSet<()>, shared: &Shared) {
 
 fn planned(plan: &Plan, pacer: Option<&Pacer>) -> u64 {
     match plan.mode {
-        Mode::Closed {
-            requests_per_client,
-        } => plan.clients.saturating_mul(requests_per_client) as u64,
+        Mode::Closed { requests_per_client } => plan.clients.saturating_mul(requests_per_client) as u64,
         Mode::Open { .. } => pacer.map_or(0, |pacer| pacer.arrivals().released()),
     }
 }

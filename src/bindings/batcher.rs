@@ -55,12 +55,7 @@ impl NativeBatcher {
         let batcher = Batcher::new(policy).map_err(|error| to_python(py, &error))?;
         let inline = start.is_none();
         let core = Arc::new(Core::new(batcher, function, isolate, inline));
-        Ok(Self {
-            core,
-            recent: Mutex::new(None),
-            start,
-            started: AtomicU64::new(0),
-        })
+        Ok(Self { core, recent: Mutex::new(None), start, started: AtomicU64::new(0) })
     }
 
     #[pyo3(signature = (*args, **kwargs))]
@@ -81,19 +76,14 @@ impl NativeBatcher {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let this = slf.get();
-        this.ensure_started(slf)?;
+        this.ensure_started(py)?;
         let port = Port::current(py, &this.recent)?;
         let mut made = None;
-        let admitted = this
-            .core
-            .submit(py, args, kwargs, priority_of(priority), || {
-                let (future, slot) = port.get().new_future(py)?;
-                made = Some((future, slot));
-                Ok(Waiter::Future {
-                    port: Arc::clone(&port.get().shared),
-                    slot,
-                })
-            });
+        let admitted = this.core.submit(py, args, kwargs, priority_of(priority), || {
+            let (future, slot) = port.get().new_future(py)?;
+            made = Some((future, slot));
+            Ok(Waiter::Future { port: Arc::clone(&port.get().shared), slot })
+        });
         match (admitted, made) {
             (Ok(()), Some((future, _))) => {
                 Port::touch(&port, &this.core)?;
@@ -118,14 +108,11 @@ impl NativeBatcher {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let this = slf.get();
-        this.ensure_started(slf)?;
-        let deadline = Duration::try_from_secs_f64(timeout)
-            .ok()
-            .map(|timeout| Instant::now() + timeout);
+        this.ensure_started(py)?;
+        let deadline = Duration::try_from_secs_f64(timeout).ok().map(|timeout| Instant::now() + timeout);
         let parked = Arc::new(Parked::default());
         let waiter = || Ok(Waiter::Thread(Arc::clone(&parked)));
-        this.core
-            .submit(py, args, kwargs, priority_of(priority), waiter)?;
+        this.core.submit(py, args, kwargs, priority_of(priority), waiter)?;
         // A thread has no tick: what it sends may leave at once.
         this.core.batcher.release();
         let answer = this.wait_for(py, &parked, deadline);
@@ -139,7 +126,7 @@ impl NativeBatcher {
     /// Accepts nothing more; without `drain` whoever waits gets `Closed`. Does not wait.
     fn begin_close(&self, py: Python<'_>, drain: bool) -> PyResult<()> {
         let left = self.core.batcher.close(drain);
-        self.fail_closed(py, left)?;
+        self.fail_closed(py, left);
         if self.core.inline {
             let port = port::running_loop(py)?.and_then(|_| Port::current(py, &self.recent).ok());
             while self.core.run_one(py, port.as_ref()) {}
@@ -153,9 +140,8 @@ impl NativeBatcher {
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let core = &self.core;
-            let idle = lock::without(py, &LockCounts::new(), || {
-                core.batcher.wait_idle(left.min(SIGNAL_CHECK))
-            });
+            let idle =
+                lock::without(py, &LockCounts::new(), || core.batcher.wait_idle(left.min(SIGNAL_CHECK)));
             py.check_signals()?;
             if idle || left.is_zero() {
                 return Ok(idle);
@@ -173,11 +159,7 @@ impl NativeBatcher {
     /// The function is part of a cycle where it is a method of the object that holds the batcher. Work in progress keeps
     /// everything: only an idle batcher shows the collector what it holds.
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        if self.core.batcher.is_idle() {
-            visit.call(&self.core.function)
-        } else {
-            Ok(())
-        }
+        if self.core.batcher.is_idle() { visit.call(&self.core.function) } else { Ok(()) }
     }
 
     fn __clear__(&self) {
@@ -200,11 +182,7 @@ impl NativeBatcher {
         counters.set_item("max_batch_size", stats.largest)?;
         counters.set_item("efficiency", stats.efficiency())?;
         let reasons = PyDict::new(py);
-        for (reason, count) in Reason::ALL
-            .iter()
-            .zip(stats.reasons)
-            .filter(|(_, count)| *count > 0)
-        {
+        for (reason, count) in Reason::ALL.iter().zip(stats.reasons).filter(|(_, count)| *count > 0) {
             reasons.set_item(reason.name(), count)?;
         }
         counters.set_item("reasons", reasons)?;
@@ -224,7 +202,7 @@ impl NativeBatcher {
 
 impl NativeBatcher {
     /// Starts the threads on first use; refuses to go on in a child that was forked after that.
-    fn ensure_started(&self, slf: &Bound<'_, Self>) -> PyResult<()> {
+    fn ensure_started(&self, py: Python<'_>) -> PyResult<()> {
         let now = generation();
         match self.started.load(Ordering::Relaxed) {
             started if started == now => Ok(()),
@@ -233,13 +211,11 @@ impl NativeBatcher {
                 let Some(start) = &self.start else {
                     return Ok(());
                 };
-                let worker = Worker {
-                    core: Arc::clone(&self.core),
-                };
-                start.bind(slf.py()).call1((worker,)).map(drop)
+                let worker = Worker { core: Arc::clone(&self.core) };
+                start.bind(py).call1((worker,)).map(drop)
             }
             _ => Err(raised(
-                slf.py(),
+                py,
                 ErrorKind::Closed,
                 "this batcher was used before a fork and its threads are not in this process: make it after the fork",
             )),
@@ -268,36 +244,21 @@ impl NativeBatcher {
                     "no answer came within the timeout of the call",
                 ));
             }
-            let window = if self.core.inline {
-                self.core.batcher.look_again_in()
-            } else {
-                None
-            };
-            let limit = SIGNAL_CHECK
-                .min(left.unwrap_or(SIGNAL_CHECK))
-                .min(window.unwrap_or(SIGNAL_CHECK));
+            let window = if self.core.inline { self.core.batcher.look_again_in() } else { None };
+            let limit = SIGNAL_CHECK.min(left.unwrap_or(SIGNAL_CHECK)).min(window.unwrap_or(SIGNAL_CHECK));
             lock::without(py, &LockCounts::new(), || parked.wait(limit));
             py.check_signals()?;
         }
     }
 
-    fn fail_closed(&self, py: Python<'_>, left: Removed<Waiter>) -> PyResult<()> {
+    fn fail_closed(&self, py: Python<'_>, left: Removed<Waiter>) {
         let message = "the batcher was closed before this request was run".to_owned();
-        let failure = Arc::new(Failure {
-            kind: ErrorKind::Closed,
-            message,
-            cause: None,
-        });
-        let outcomes = left
-            .entries
-            .iter()
-            .map(|_| Outcome::Failed(Arc::clone(&failure)))
-            .collect();
+        let failure = Arc::new(Failure { kind: ErrorKind::Closed, message, cause: None });
+        let outcomes = left.entries.iter().map(|_| Outcome::Failed(Arc::clone(&failure))).collect();
         for number in left.objects {
             drop(self.core.take_object(number));
         }
-        hand_out(py, left.entries, Arc::new(Results::Each(outcomes)), None);
-        Ok(())
+        hand_out(py, left.entries, &Arc::new(Results::Each(outcomes)), None);
     }
 }
 
@@ -349,25 +310,11 @@ fn policy_of(
     window: bool,
     max_queue: usize,
 ) -> PyResult<BatchPolicy> {
-    let dispatch = if window {
-        Dispatch::Window
-    } else {
-        Dispatch::Tick
-    };
+    let dispatch = if window { Dispatch::Window } else { Dispatch::Tick };
     let max_wait = Duration::try_from_secs_f64(max_wait).map_err(|_| {
-        raised(
-            py,
-            ErrorKind::Config,
-            &format!("max_wait={max_wait} is no duration in seconds"),
-        )
+        raised(py, ErrorKind::Config, &format!("max_wait={max_wait} is no duration in seconds"))
     })?;
-    Ok(BatchPolicy {
-        min_size,
-        max_size,
-        max_wait,
-        dispatch,
-        max_queue,
-    })
+    Ok(BatchPolicy { min_size, max_size, max_wait, dispatch, max_queue })
 }
 
 fn priority_of(number: u8) -> Priority {

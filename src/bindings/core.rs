@@ -81,13 +81,7 @@ impl Core {
         let admitted = waiter().and_then(|waiter| {
             let write = |rows: &mut _| items::write_row(rows, &item.leaves, &objects);
             self.batcher
-                .submit(
-                    &item.key,
-                    priority,
-                    waiter,
-                    write,
-                    &mut Roll { py, core: self },
-                )
+                .submit(&item.key, priority, waiter, write, &mut Roll { py, core: self })
                 .map_err(|error| errors::to_python(py, &error))
         });
         if admitted.is_err() {
@@ -98,9 +92,7 @@ impl Core {
 
     fn keep_objects(&self, leaves: &[Leaf<'_>]) -> SmallVec<[u64; 4]> {
         let kept = leaves.iter().filter_map(|leaf| match leaf {
-            Leaf::Object(object) => {
-                Some(self.objects.lock().insert(object.clone().unbind()) as u64)
-            }
+            Leaf::Object(object) => Some(self.objects.lock().insert(object.clone().unbind()) as u64),
             _ => None,
         });
         kept.collect()
@@ -108,9 +100,7 @@ impl Core {
 
     /// The object that a number stands for; it is let go of.
     pub(crate) fn take_object(&self, number: u64) -> Option<Py<PyAny>> {
-        self.objects
-            .lock()
-            .try_remove(usize::try_from(number).ok()?)
+        self.objects.lock().try_remove(usize::try_from(number).ok()?)
     }
 
     fn drop_objects(&self, numbers: &[u64]) {
@@ -139,15 +129,8 @@ impl Core {
         if self.timer_set.swap(true, Ordering::Relaxed) {
             return;
         }
-        let alarm = Alarm {
-            core: Arc::clone(self),
-            port: port.clone().unbind(),
-        };
-        let set = port
-            .get()
-            .event_loop
-            .bind(py)
-            .call_method1("call_later", (wait.as_secs_f64(), alarm));
+        let alarm = Alarm { core: Arc::clone(self), port: port.clone().unbind() };
+        let set = port.get().event_loop.bind(py).call_method1("call_later", (wait.as_secs_f64(), alarm));
         if let Err(error) = set {
             self.timer_set.store(false, Ordering::Relaxed);
             error.write_unraisable(py, None);

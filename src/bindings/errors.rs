@@ -15,15 +15,7 @@ pub(crate) fn error_table() -> Vec<(&'static str, &'static str, u16, &'static st
     ErrorKind::ALL
         .iter()
         .map(|kind| kind.meaning())
-        .map(|row| {
-            (
-                row.class,
-                row.parent,
-                row.http_status,
-                row.grpc_code,
-                row.retryable,
-            )
-        })
+        .map(|row| (row.class, row.parent, row.http_status, row.grpc_code, row.retryable))
         .collect()
 }
 
@@ -43,9 +35,8 @@ pub(crate) fn bind_errors(module: &Bound<'_, PyModule>) -> PyResult<()> {
 
 /// The class for a kind.
 pub(crate) fn class(py: Python<'_>, kind: ErrorKind) -> PyResult<Bound<'_, PyAny>> {
-    let classes = CLASSES
-        .get(py)
-        .ok_or_else(|| PyRuntimeError::new_err("penstock.errors was not imported"))?;
+    let classes =
+        CLASSES.get(py).ok_or_else(|| PyRuntimeError::new_err("penstock.errors was not imported"))?;
     classes.bind(py).as_any().get_item(kind.meaning().class)
 }
 
@@ -71,12 +62,9 @@ pub(crate) fn raised(py: Python<'_>, kind: ErrorKind, message: &str) -> PyErr {
 /// The Python exception for a failure of the core; its Rust causes become the text of `__cause__`.
 pub(crate) fn to_python(py: Python<'_>, error: &Error) -> PyErr {
     let build = || {
-        let cause = std::error::Error::source(error).map(|source| {
-            PyRuntimeError::new_err(source.to_string())
-                .into_value(py)
-                .into_bound(py)
-        });
-        let cause = cause.as_ref().map(|cause| cause.as_any());
+        let cause = std::error::Error::source(error)
+            .map(|source| PyRuntimeError::new_err(source.to_string()).into_value(py).into_bound(py));
+        let cause = cause.as_ref().map(Bound::as_any);
         let exception = exception(py, error.kind(), error.message(), cause)?;
         if let Some(wait) = error.wait_before_retry() {
             exception.setattr("retry_after", wait.as_secs_f64())?;
@@ -90,7 +78,9 @@ pub(crate) fn to_python(py: Python<'_>, error: &Error) -> PyErr {
 pub(crate) fn kind_of(exception: &Bound<'_, PyAny>) -> Option<ErrorKind> {
     let py = exception.py();
     // Deeper classes stand later in the table: the last that fits is the closest.
-    ErrorKind::ALL.iter().rev().copied().find(|kind| {
-        class(py, *kind).is_ok_and(|class| exception.is_instance(&class).unwrap_or(false))
-    })
+    ErrorKind::ALL
+        .iter()
+        .rev()
+        .copied()
+        .find(|kind| class(py, *kind).is_ok_and(|class| exception.is_instance(&class).unwrap_or(false)))
 }

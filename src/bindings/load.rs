@@ -17,13 +17,8 @@ use crate::metrics::LockCounts;
 const SIGNAL_CHECK: Duration = Duration::from_millis(50);
 
 /// Quantiles that a report carries.
-const QUANTILES: [(&str, f64); 5] = [
-    ("p50", 0.5),
-    ("p90", 0.9),
-    ("p95", 0.95),
-    ("p99", 0.99),
-    ("p999", 0.999),
-];
+const QUANTILES: [(&str, f64); 5] =
+    [("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99), ("p999", 0.999)];
 
 /// Sends requests and reports; `rate` of 0 is the closed loop. Runs on a thread and a runtime of its own.
 #[pyfunction]
@@ -43,15 +38,9 @@ pub(crate) fn run_load<'py>(
 ) -> PyResult<Bound<'py, PyDict>> {
     let mode = if rate > 0.0 {
         let duration = Duration::try_from_secs_f64(duration).unwrap_or_default();
-        Mode::Open {
-            rate_per_second: rate,
-            duration,
-            spacing: Spacing::Poisson { seed: 7 },
-        }
+        Mode::Open { rate_per_second: rate, duration, spacing: Spacing::Poisson { seed: 7 } }
     } else {
-        Mode::Closed {
-            requests_per_client: requests,
-        }
+        Mode::Closed { requests_per_client: requests }
     };
     let plan = Target::new(authority, path).map(|target| {
         let bodies = bodies.into_iter().map(Bytes::from).collect();
@@ -60,23 +49,22 @@ pub(crate) fn run_load<'py>(
         plan.keep_bodies = keep;
         plan
     });
-    let report = plan
-        .map_err(|error| to_python(py, &error))
-        .and_then(|plan| wait(py, plan))?;
+    let report = plan.map_err(|error| to_python(py, &error)).and_then(|plan| wait(py, plan))?;
     to_dict(py, &report, keep)
 }
 
 fn wait(py: Python<'_>, plan: Plan) -> PyResult<Report> {
     let (sender, mut receiver) = std::sync::mpsc::channel();
     let thread = std::thread::Builder::new().name("penstock-load".to_owned());
-    let started = thread.spawn(move || sender.send(drive(&plan)));
+    let started = thread.spawn(move || {
+        // The receiver is gone where Ctrl-C ended the waiting.
+        let _ = sender.send(drive(&plan));
+    });
     started.map_err(PyErr::from)?;
     loop {
         // Exclusive, because a receiver is for one thread at a time.
         let receiver = &mut receiver;
-        let came = lock::without(py, &LockCounts::new(), move || {
-            receiver.recv_timeout(SIGNAL_CHECK)
-        });
+        let came = lock::without(py, &LockCounts::new(), move || receiver.recv_timeout(SIGNAL_CHECK));
         match came {
             Ok(report) => return report.map_err(|error| to_python(py, &error)),
             Err(std::sync::mpsc::RecvTimeoutError::Timeout) => py.check_signals()?,
@@ -92,9 +80,7 @@ fn drive(plan: &Plan) -> CoreResult<Report> {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| {
-            Error::with_source(ErrorKind::Internal, "no runtime could be made", error)
-        })?;
+        .map_err(|error| Error::with_source(ErrorKind::Internal, "no runtime could be made", error))?;
     runtime.block_on(run(plan))
 }
 

@@ -18,33 +18,19 @@ use crate::batch::{Batch, Entry};
 use crate::error::ErrorKind;
 
 /// Runs a batch and hands its answers out; waiters of the loop `on`, whose thread this is, are answered at once.
-pub(crate) fn run(
-    py: Python<'_>,
-    core: &Core,
-    batch: Batch<Key, Waiter>,
-    on: Option<&Bound<'_, Port>>,
-) {
+pub(crate) fn run(py: Python<'_>, core: &Core, batch: Batch<Key, Waiter>, on: Option<&Bound<'_, Port>>) {
     let count = batch.entries.len();
-    let call = Call {
-        function: &core.function,
-        counters: &core.counters,
-        isolate: core.isolate,
-        form: &Rows,
-    };
+    let call =
+        Call { function: &core.function, counters: &core.counters, isolate: core.isolate, form: &Rows };
     let results = match assemble::leaves(py, batch.rows, count, |number| core.take_object(number)) {
         Ok(leaves) => call.batch(py, &batch.group.key, &leaves, count),
         Err(error) => Rows.fail(py, error, count),
     };
     if let Results::Each(outcomes) = &results {
-        let failed = outcomes
-            .iter()
-            .filter(|outcome| !matches!(outcome, Outcome::Value(_)))
-            .count();
-        core.counters
-            .failed
-            .fetch_add(failed as u64, Ordering::Relaxed);
+        let failed = outcomes.iter().filter(|outcome| !matches!(outcome, Outcome::Value(_))).count();
+        core.counters.failed.fetch_add(failed as u64, Ordering::Relaxed);
     }
-    hand_out(py, batch.entries, Arc::new(results), on);
+    hand_out(py, batch.entries, &Arc::new(results), on);
 }
 
 /// What becomes of a function's return value: answers for callers in Python, or columns for a door.
@@ -135,11 +121,7 @@ impl Form for Rows {
         let failure = Failure::of(py, error);
         if failure.kind != ErrorKind::Item {
             let failure = Arc::new(failure);
-            return Results::Each(
-                (0..count)
-                    .map(|_| Outcome::Failed(Arc::clone(&failure)))
-                    .collect(),
-            );
+            return Results::Each((0..count).map(|_| Outcome::Failed(Arc::clone(&failure))).collect());
         }
         let refusals = (0..count).filter_map(|_| {
             let cause = failure.cause.as_ref()?.bind(py);
@@ -158,53 +140,46 @@ impl Form for Rows {
 
 fn outcomes(py: Python<'_>, results: Results) -> Vec<Outcome> {
     match results {
-        Results::Rows(rows) => rows
-            .bind(py)
-            .iter()
-            .map(|row| Outcome::Value(row.unbind()))
-            .collect(),
+        Results::Rows(rows) => rows.bind(py).iter().map(|row| Outcome::Value(row.unbind())).collect(),
         Results::Each(outcomes) => outcomes,
     }
 }
+
+/// Which rows answer which futures of one event loop.
+type Answered = Vec<(usize, usize)>;
 
 /// Gives every waiter its row: one delivery for each event loop.
 pub(crate) fn hand_out(
     py: Python<'_>,
     entries: Vec<Entry<Waiter>>,
-    results: Arc<Results>,
+    results: &Arc<Results>,
     on: Option<&Bound<'_, Port>>,
 ) {
-    let mut deliveries: Vec<(Arc<Shared>, Vec<(usize, usize)>)> = Vec::new();
+    let mut deliveries: Vec<(Arc<Shared>, Answered)> = Vec::with_capacity(1);
     let capacity = entries.len();
     for (row, entry) in entries.into_iter().enumerate() {
         match entry.waiter {
-            Waiter::Thread(parked) => parked.answer(Arc::clone(&results), row),
-            Waiter::Future { port, slot } => match deliveries.last_mut() {
-                Some((last, rows)) if Arc::ptr_eq(last, &port) => rows.push((slot, row)),
-                _ => match deliveries
-                    .iter_mut()
-                    .find(|(known, _)| Arc::ptr_eq(known, &port))
-                {
-                    Some((_, rows)) => rows.push((slot, row)),
-                    None => {
-                        let mut rows = Vec::with_capacity(capacity);
-                        rows.push((slot, row));
-                        deliveries.push((port, rows));
-                    }
-                },
-            },
+            Waiter::Thread(parked) => parked.answer(Arc::clone(results), row),
+            // Mostly all waiters are of one loop, and the first comparison is the last.
+            Waiter::Future { port, slot } => {
+                let known = deliveries.iter().position(|(known, _)| Arc::ptr_eq(known, &port));
+                let at = known.unwrap_or(deliveries.len());
+                if known.is_none() {
+                    deliveries.push((port, Vec::with_capacity(capacity)));
+                }
+                if let Some((_, rows)) = deliveries.get_mut(at) {
+                    rows.push((slot, row));
+                }
+            }
         }
     }
     for (port, rows) in deliveries {
         if on.is_some_and(|on| Arc::ptr_eq(&on.get().shared, &port)) {
-            if let Err(error) = port.answer(py, &results, &rows) {
+            if let Err(error) = port.answer(py, results, &rows) {
                 error.write_unraisable(py, None);
             }
         } else {
-            port.deliver(Delivery {
-                results: Arc::clone(&results),
-                rows,
-            });
+            port.deliver(Delivery { results: Arc::clone(results), rows });
         }
     }
 }

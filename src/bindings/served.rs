@@ -8,8 +8,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyModule, PyString};
 
 use super::bridge::lock;
-use super::convert::arrays;
 use super::convert::assemble::Leaves;
+use super::convert::{arrays, items};
 use super::core::Counters;
 use super::errors;
 use super::run::{Call, Form};
@@ -17,7 +17,7 @@ use super::waiter::Failure;
 use crate::batch::{Batch, Turn};
 use crate::error::{Error, ErrorKind, Result as CoreResult};
 use crate::pipeline::{AnswerRow, Endpoint, Finished, Reply};
-use crate::tensor::{Column, Elements, Shape, Spares, TensorSpec, Texts};
+use crate::tensor::{Column, DType, Elements, Shape, Spares, TensorSpec, Texts};
 
 /// What a worker thread of a served model runs.
 #[pyclass(frozen, module = "penstock._native")]
@@ -28,16 +28,8 @@ pub(crate) struct ServedWorker {
 }
 
 impl ServedWorker {
-    pub(crate) fn new(
-        endpoint: Arc<Endpoint>,
-        function: Py<PyAny>,
-        counters: Arc<Counters>,
-    ) -> Self {
-        Self {
-            endpoint,
-            function,
-            counters,
-        }
+    pub(crate) fn new(endpoint: Arc<Endpoint>, function: Py<PyAny>, counters: Arc<Counters>) -> Self {
+        Self { endpoint, function, counters }
     }
 }
 
@@ -58,24 +50,13 @@ impl ServedWorker {
     fn run_batch(&self, py: Python<'_>, batch: Batch<(), Reply>) {
         let spec = &self.endpoint.spec;
         let count = batch.entries.len();
-        let form = Columns {
-            outputs: &spec.outputs,
-            spares: self.endpoint.spares(),
-        };
-        let call = Call {
-            function: &self.function,
-            counters: &self.counters,
-            isolate: true,
-            form: &form,
-        };
+        let form = Columns { outputs: &spec.outputs, spares: self.endpoint.spares() };
+        let call = Call { function: &self.function, counters: &self.counters, isolate: true, form: &form };
         let rows = match inputs(py, &spec.inputs, batch.rows.into_columns(), count) {
             Ok(leaves) => call.batch(py, &None, &leaves, count),
             Err(error) => form.fail(py, error, count),
         };
-        self.endpoint.finish(Finished {
-            entries: batch.entries,
-            rows,
-        });
+        self.endpoint.finish(Finished { entries: batch.entries, rows });
     }
 }
 
@@ -87,22 +68,13 @@ fn inputs<'py>(
     count: usize,
 ) -> PyResult<Leaves<'py>> {
     let input = |(spec, column): (&TensorSpec, Column)| match column {
-        Column::Numbers {
-            dtype,
-            shape,
-            memory,
-            ..
-        } => arrays::over_memory(py, dtype, &shape, count, memory),
+        Column::Numbers { dtype, shape, memory, .. } => arrays::over_memory(py, dtype, &shape, count, memory),
         Column::Texts { shape, texts } => {
             let mut axes = vec![count];
             axes.extend_from_slice(&shape);
             nested_texts(py, &texts, &axes, &mut 0, spec.elements)
         }
-        Column::Objects(_) => Err(errors::raised(
-            py,
-            ErrorKind::Internal,
-            "no objects come through a door",
-        )),
+        Column::Objects(_) => Err(errors::raised(py, ErrorKind::Internal, "no objects come through a door")),
     };
     specs.iter().zip(columns).map(input).collect()
 }
@@ -136,32 +108,26 @@ impl Form for Columns<'_> {
     type Answers = Vec<CoreResult<AnswerRow>>;
 
     fn split(&self, returned: Bound<'_, PyAny>, count: usize) -> PyResult<Self::Answers> {
-        let py = returned.py();
-        let mut refused: Vec<Option<Error>> = vec![None; count];
-        let mut columns = Vec::with_capacity(self.outputs.len());
+        let mut refusals = Refusals { of_row: vec![None; count], kept: count };
+        let mut values = Vec::with_capacity(self.outputs.len());
         for spec in self.outputs {
             let value = self.output(&returned, spec)?;
-            let value = without_refusals(value, count, &mut refused)?;
-            columns.push((spec, value));
+            refusals.note(&value)?;
+            values.push(value);
         }
-        let good = refused.iter().filter(|refusal| refusal.is_none()).count();
-        let columns = columns
-            .into_iter()
-            .map(|(spec, value)| self.column(py, spec, value, &refused, good))
-            .collect::<PyResult<Vec<_>>>()?;
-        let columns = Arc::new(columns);
-        let mut row = 0;
-        let answers = refused.into_iter().map(|refusal| match refusal {
-            Some(error) => Err(error),
-            None => {
-                row += 1;
-                Ok(AnswerRow {
-                    columns: Arc::clone(&columns),
-                    row: row - 1,
-                })
-            }
+        let columns = self.outputs.iter().zip(values).map(|(spec, value)| match spec.elements {
+            Elements::Numbers(dtype) => self.numbers(spec, dtype, &value, &refusals),
+            Elements::Text | Elements::Bytes => texts(spec, &value, &refusals),
         });
-        Ok(answers.collect())
+        let columns = Arc::new(columns.collect::<PyResult<Vec<_>>>()?);
+        let mut rows = 0..;
+        let answer = |refusal: Option<Error>| match (refusal, &mut rows) {
+            (Some(error), _) => Err(error),
+            (None, rows) => {
+                Ok(AnswerRow { columns: Arc::clone(&columns), row: rows.next().unwrap_or_default() })
+            }
+        };
+        Ok(refusals.of_row.into_iter().map(answer).collect())
     }
 
     fn fail(&self, py: Python<'_>, error: PyErr, count: usize) -> Self::Answers {
@@ -169,39 +135,21 @@ impl Form for Columns<'_> {
         if failure.kind != ErrorKind::Item {
             report(py, &failure);
         }
-        (0..count)
-            .map(|_| Err(Error::new(failure.kind, failure.message.clone())))
-            .collect()
+        (0..count).map(|_| Err(Error::new(failure.kind, failure.message.clone()))).collect()
     }
 
-    fn join(
-        &self,
-        _py: Python<'_>,
-        mut first: Self::Answers,
-        second: Self::Answers,
-    ) -> Self::Answers {
+    fn join(&self, _py: Python<'_>, mut first: Self::Answers, second: Self::Answers) -> Self::Answers {
         first.extend(second);
         first
     }
 }
 
 impl Columns<'_> {
-    fn output<'py>(
-        &self,
-        returned: &Bound<'py, PyAny>,
-        spec: &TensorSpec,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    fn output<'py>(&self, returned: &Bound<'py, PyAny>, spec: &TensorSpec) -> PyResult<Bound<'py, PyAny>> {
         let py = returned.py();
         match returned.cast::<PyDict>() {
             Ok(outputs) => outputs.get_item(&spec.name)?.ok_or_else(|| {
-                wrong(
-                    py,
-                    &format!(
-                        "the model returned no output '{}', only {}",
-                        spec.name,
-                        outputs.keys()
-                    ),
-                )
+                wrong(py, &format!("the model returned no output '{}', only {}", spec.name, outputs.keys()))
             }),
             Err(_) if self.outputs.len() == 1 => Ok(returned.clone()),
             Err(_) => Err(wrong(
@@ -215,163 +163,124 @@ impl Columns<'_> {
         }
     }
 
-    fn column(
-        &self,
-        py: Python<'_>,
-        spec: &TensorSpec,
-        value: Bound<'_, PyAny>,
-        refused: &[Option<Error>],
-        good: usize,
-    ) -> PyResult<Column> {
-        match spec.elements {
-            Elements::Numbers(_) => self.numbers(py, spec, value, refused, good),
-            Elements::Text | Elements::Bytes => texts(py, spec, &value, refused, good),
-        }
-    }
-
     fn numbers(
         &self,
-        py: Python<'_>,
         spec: &TensorSpec,
-        value: Bound<'_, PyAny>,
-        refused: &[Option<Error>],
-        good: usize,
+        dtype: DType,
+        value: &Bound<'_, PyAny>,
+        refusals: &Refusals,
     ) -> PyResult<Column> {
-        let numpy = PyModule::import(py, intern!(py, "numpy"))?;
+        let py = value.py();
         let array = match value.cast::<PyUntypedArray>() {
-            Ok(array) => array.clone(),
-            Err(_) => rows_to_array(&numpy, spec, &value)?,
+            Ok(array) => refusals.without_rows(array)?,
+            Err(_) => rows_to_array(spec, &refusals.without_items(value)?)?,
         };
-        let array = if good < refused.len() && array.shape().first() == Some(&refused.len()) {
-            let kept: Vec<bool> = refused.iter().map(Option::is_none).collect();
-            array
-                .get_item(PyList::new(py, kept)?)?
-                .cast_into::<PyUntypedArray>()?
-        } else {
-            array
-        };
-        let dtype = arrays::dtype(&array);
-        let (rows, row_shape) = array
-            .shape()
-            .split_first()
-            .map_or((None, &[][..]), |(n, row)| (Some(*n), row));
-        let expected = match spec.elements {
-            Elements::Numbers(dtype) => dtype,
-            _ => return Err(wrong(py, "numbers were expected")),
-        };
-        if dtype != Some(expected) || rows != Some(good) || !spec.fits(row_shape) {
+        let row = array.shape().get(1..).unwrap_or_default();
+        let counted = array.shape().first() == Some(&refusals.kept);
+        if arrays::dtype(&array) != Some(dtype) || !counted || !spec.fits(row) {
             return Err(wrong(
                 py,
                 &format!(
-                    "output '{}' is {} of shape {:?}; the model declares {} of shape [{good}] and then {:?}",
+                    "output '{}' is {} of shape {:?}; the model declares {} of shape [{}] and then {:?}",
                     spec.name,
                     array.dtype(),
                     array.shape(),
-                    expected.name(),
+                    dtype.name(),
+                    refusals.kept,
                     spec.shown_axes()
                 ),
             ));
         }
-        let shape = Shape::from_slice(row_shape);
-        let array = if array.is_c_contiguous() {
-            array
-        } else {
-            numpy
-                .call_method1(intern!(py, "ascontiguousarray"), (array,))?
-                .cast_into::<PyUntypedArray>()?
-        };
+        let shape = Shape::from_slice(row);
+        let array = if array.is_c_contiguous() { array } else { items::contiguous_copy(&array)? };
         let mut memory = self.spares.memory();
         arrays::with_bytes(&array, |bytes| memory.extend(bytes));
-        let row_bytes = shape.iter().product::<usize>() * expected.size();
-        Ok(Column::Numbers {
-            dtype: expected,
-            shape,
-            row_bytes,
-            memory,
-        })
+        let row_bytes = shape.iter().product::<usize>() * dtype.size();
+        Ok(Column::Numbers { dtype, shape, row_bytes, memory })
+    }
+}
+
+/// Requests of a batch that the model refused one by one.
+struct Refusals {
+    of_row: Vec<Option<Error>>,
+    /// Requests that were not refused.
+    kept: usize,
+}
+
+impl Refusals {
+    /// Notes every `ItemError` in a list of rows.
+    fn note(&mut self, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        let Ok(list) = value.cast::<PyList>() else { return Ok(()) };
+        let refusal = errors::class(value.py(), ErrorKind::Item)?;
+        if list.len() != self.of_row.len() {
+            return Ok(());
+        }
+        for (row, place) in list.iter().zip(&mut self.of_row) {
+            if row.is_instance(&refusal)? {
+                self.kept -= usize::from(place.is_none());
+                *place = Some(Error::new(ErrorKind::Item, row.str()?.to_string()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows of a list whose requests were not refused.
+    fn without_items<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        match value.cast::<PyList>() {
+            Ok(list) if self.kept < self.of_row.len() && list.len() == self.of_row.len() => {
+                let rows = list.iter().zip(&self.of_row).filter(|(_, place)| place.is_none());
+                let kept = rows.map(|(row, _)| row).collect::<Vec<_>>();
+                Ok(PyList::new(value.py(), kept)?.into_any())
+            }
+            _ => Ok(value.clone()),
+        }
+    }
+
+    /// The rows of an array whose requests were not refused.
+    fn without_rows<'py>(&self, array: &Bound<'py, PyUntypedArray>) -> PyResult<Bound<'py, PyUntypedArray>> {
+        if self.kept == self.of_row.len() || array.shape().first() != Some(&self.of_row.len()) {
+            return Ok(array.clone());
+        }
+        let kept: Vec<usize> =
+            self.of_row.iter().enumerate().filter(|(_, place)| place.is_none()).map(|(at, _)| at).collect();
+        Ok(array.get_item(PyList::new(array.py(), kept)?)?.cast_into::<PyUntypedArray>()?)
     }
 }
 
 /// A list of rows as an array of the declared type; a value that this type cannot hold exactly in kind is refused.
-fn rows_to_array<'py>(
-    numpy: &Bound<'py, PyModule>,
-    spec: &TensorSpec,
-    value: &Bound<'py, PyAny>,
-) -> PyResult<Bound<'py, PyUntypedArray>> {
+fn rows_to_array<'py>(spec: &TensorSpec, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUntypedArray>> {
     let py = value.py();
-    let made = numpy
-        .call_method1(intern!(py, "asarray"), (value,))
-        .and_then(|array| {
-            let options = PyDict::new(py);
-            options.set_item("casting", "same_kind")?;
-            array.call_method("astype", (spec.elements.name(),), Some(&options))
-        });
+    let numpy = PyModule::import(py, intern!(py, "numpy"))?;
+    let made = numpy.call_method1(intern!(py, "asarray"), (value,)).and_then(|array| {
+        let options = PyDict::new(py);
+        options.set_item("casting", "same_kind")?;
+        array.call_method("astype", (spec.elements.name(),), Some(&options))
+    });
     let array = made.map_err(|error| {
-        wrong(
-            py,
-            &format!(
-                "output '{}' could not become {}: {error}",
-                spec.name,
-                spec.elements.name()
-            ),
-        )
+        wrong(py, &format!("output '{}' could not become {}: {error}", spec.name, spec.elements.name()))
     })?;
     Ok(array.cast_into::<PyUntypedArray>()?)
 }
 
-/// Takes refusals out of a list of rows and notes whose they are.
-fn without_refusals<'py>(
-    value: Bound<'py, PyAny>,
-    count: usize,
-    refused: &mut [Option<Error>],
-) -> PyResult<Bound<'py, PyAny>> {
+fn texts(spec: &TensorSpec, value: &Bound<'_, PyAny>, refusals: &Refusals) -> PyResult<Column> {
     let py = value.py();
-    let Ok(list) = value.cast::<PyList>() else {
-        return Ok(value);
-    };
-    let refusal = errors::class(py, ErrorKind::Item)?;
-    if list.len() != count {
-        return Ok(value);
-    }
-    let kept = PyList::empty(py);
-    for (row, place) in list.iter().zip(refused) {
-        if row.is_instance(&refusal)? {
-            *place = Some(Error::new(ErrorKind::Item, row.str()?.to_string()));
-        } else {
-            kept.append(row)?;
-        }
-    }
-    Ok(kept.into_any())
-}
-
-fn texts(
-    py: Python<'_>,
-    spec: &TensorSpec,
-    value: &Bound<'_, PyAny>,
-    refused: &[Option<Error>],
-    good: usize,
-) -> PyResult<Column> {
     let mut texts = Texts::default();
     let shape: Shape = spec.axes.iter().map(|axis| axis.unwrap_or(1)).collect();
-    let rows = value
-        .try_iter()
-        .map_err(|_| wrong(py, &format!("output '{}' is no list of rows", spec.name)))?;
-    let rows = rows.collect::<PyResult<Vec<_>>>()?;
-    if rows.len() != good && rows.len() != refused.len() {
-        return Err(wrong(
-            py,
-            &format!(
-                "output '{}' has {} rows for a batch of {good}",
-                spec.name,
-                rows.len()
-            ),
-        ));
+    let value = refusals.without_items(value)?;
+    let rows =
+        value.try_iter().map_err(|_| wrong(py, &format!("output '{}' is no list of rows", spec.name)))?;
+    let mut rows = rows.collect::<PyResult<Vec<_>>>()?;
+    if rows.len() == refusals.of_row.len() {
+        let mut places = refusals.of_row.iter();
+        rows.retain(|_| places.next().is_none_or(Option::is_none));
     }
-    let all = rows.len() == refused.len();
-    for (at, row) in rows.iter().enumerate() {
-        if !all || refused.get(at).is_none_or(Option::is_none) {
-            push_texts(spec, row, &shape, &mut texts)?;
-        }
+    if rows.len() != refusals.kept {
+        let message =
+            format!("output '{}' has {} rows for a batch of {}", spec.name, rows.len(), refusals.kept);
+        return Err(wrong(py, &message));
+    }
+    for row in &rows {
+        push_texts(spec, row, &shape, &mut texts)?;
     }
     Ok(Column::Texts { shape, texts })
 }
@@ -383,15 +292,7 @@ fn push_texts(
     texts: &mut Texts,
 ) -> PyResult<()> {
     let py = value.py();
-    let misfit = || {
-        wrong(
-            py,
-            &format!(
-                "output '{}' does not fit its declared strings and shape",
-                spec.name
-            ),
-        )
-    };
+    let misfit = || wrong(py, &format!("output '{}' does not fit its declared strings and shape", spec.name));
     let Some((length, inner)) = axes.split_first() else {
         if let Ok(text) = value.cast::<PyString>() {
             texts.push(text.to_cow()?.as_bytes());
@@ -402,32 +303,22 @@ fn push_texts(
         }
         return Ok(());
     };
-    let parts = value
-        .try_iter()
-        .map_err(|_| misfit())?
-        .collect::<PyResult<Vec<_>>>()?;
+    let parts = value.try_iter().map_err(|_| misfit())?.collect::<PyResult<Vec<_>>>()?;
     if parts.len() != *length {
         return Err(misfit());
     }
-    parts
-        .iter()
-        .try_for_each(|part| push_texts(spec, part, inner, texts))
+    parts.iter().try_for_each(|part| push_texts(spec, part, inner, texts))
 }
 
 /// The server's log is where the traceback goes: a caller sees the message only.
 fn report(py: Python<'_>, failure: &Failure) {
     let logged = (|| {
-        let logger =
-            PyModule::import(py, "logging")?.call_method1("getLogger", ("penstock.server",))?;
+        let logger = PyModule::import(py, "logging")?.call_method1("getLogger", ("penstock.server",))?;
         let options = PyDict::new(py);
         if let Some(cause) = &failure.cause {
             options.set_item("exc_info", cause)?;
         }
-        logger.call_method(
-            "error",
-            ("a batch failed: %s", &failure.message),
-            Some(&options),
-        )
+        logger.call_method("error", ("a batch failed: %s", &failure.message), Some(&options))
     })();
     if let Err(error) = logged {
         error.write_unraisable(py, None);

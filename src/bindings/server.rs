@@ -66,34 +66,18 @@ impl NativeServer {
         max_body: usize,
         header_timeout: f64,
     ) -> PyResult<Self> {
-        let header_timeout = Duration::try_from_secs_f64(header_timeout).map_err(|_| {
-            raised(
-                py,
-                ErrorKind::Config,
-                "header_timeout is no duration in seconds",
-            )
-        })?;
-        let settings = HttpSettings {
-            max_body,
-            header_timeout,
-        };
+        let header_timeout = Duration::try_from_secs_f64(header_timeout)
+            .map_err(|_| raised(py, ErrorKind::Config, "header_timeout is no duration in seconds"))?;
+        let settings = HttpSettings { max_body, header_timeout };
         Self::open(models, host, port, settings).map_err(|error| to_python(py, &error))
     }
 
     /// What a worker thread of model `index` runs: `function` over its batches.
     fn worker(&self, py: Python<'_>, index: usize, function: Py<PyAny>) -> PyResult<ServedWorker> {
         let served = self.endpoints.get(index).ok_or_else(|| {
-            raised(
-                py,
-                ErrorKind::Internal,
-                "a worker was asked for a model that is not served",
-            )
+            raised(py, ErrorKind::Internal, "a worker was asked for a model that is not served")
         })?;
-        Ok(ServedWorker::new(
-            Arc::clone(&served.endpoint),
-            function,
-            Arc::clone(&served.counters),
-        ))
+        Ok(ServedWorker::new(Arc::clone(&served.endpoint), function, Arc::clone(&served.counters)))
     }
 
     /// Says that model `index` can answer.
@@ -139,11 +123,7 @@ impl NativeServer {
             counters.set_item("max_batch_size", stats.largest)?;
             counters.set_item("efficiency", stats.efficiency())?;
             let reasons = PyDict::new(py);
-            for (reason, count) in Reason::ALL
-                .iter()
-                .zip(stats.reasons)
-                .filter(|(_, count)| *count > 0)
-            {
+            for (reason, count) in Reason::ALL.iter().zip(stats.reasons).filter(|(_, count)| *count > 0) {
                 reasons.set_item(reason.name(), count)?;
             }
             counters.set_item("reasons", reasons)?;
@@ -154,10 +134,7 @@ impl NativeServer {
             let busy = Duration::from_nanos(served.counters.busy_nanos.load(Ordering::Relaxed));
             counters.set_item("function_seconds", busy.as_secs_f64())?;
             counters.set_item("lock_acquisitions", served.endpoint.locks.acquisitions())?;
-            counters.set_item(
-                "lock_wait_seconds",
-                served.endpoint.locks.waited().as_secs_f64(),
-            )?;
+            counters.set_item("lock_wait_seconds", served.endpoint.locks.waited().as_secs_f64())?;
             all.set_item(&served.endpoint.spec.name, counters)?;
         }
         Ok(all)
@@ -175,12 +152,7 @@ impl NativeServer {
     }
 
     /// As `close`, awaitable.
-    fn close_async<'py>(
-        &self,
-        py: Python<'py>,
-        drain: bool,
-        limit: f64,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    fn close_async<'py>(&self, py: Python<'py>, drain: bool, limit: f64) -> PyResult<Bound<'py, PyAny>> {
         let limit = Duration::try_from_secs_f64(limit).unwrap_or(Duration::from_secs(365 * 86400));
         stock::blocking(py, self.closing(drain, limit))
     }
@@ -195,25 +167,13 @@ impl NativeServer {
             let (spec, policy) = model.into_spec()?;
             let metrics = registry.model(&spec.name);
             let endpoint = Endpoint::open(spec, policy, metrics, &runtime)?;
-            endpoints.push(Served {
-                endpoint,
-                counters: Arc::default(),
-            });
+            endpoints.push(Served { endpoint, counters: Arc::default() });
         }
-        let served = endpoints
-            .iter()
-            .map(|served| Arc::clone(&served.endpoint))
-            .collect();
+        let served = endpoints.iter().map(|served| Arc::clone(&served.endpoint)).collect();
         let service = Service::new(served, registry)?;
         let address = resolve(host, port)?;
         let http = HttpServer::open(address, Arc::clone(&service), settings, &runtime)?;
-        Ok(Self {
-            endpoints,
-            http,
-            service,
-            born: generation(),
-            closed: Mutex::new(false),
-        })
+        Ok(Self { endpoints, http, service, born: generation(), closed: Mutex::new(false) })
     }
 
     /// True in a child that was forked after this server was made: its threads are the parent's.
@@ -223,11 +183,7 @@ impl NativeServer {
 
     fn closing(&self, drain: bool, limit: Duration) -> impl FnOnce() -> bool + Send + use<> {
         let first = !std::mem::replace(&mut *self.closed.lock(), true);
-        let endpoints: Vec<_> = self
-            .endpoints
-            .iter()
-            .map(|served| Arc::clone(&served.endpoint))
-            .collect();
+        let endpoints: Vec<_> = self.endpoints.iter().map(|served| Arc::clone(&served.endpoint)).collect();
         if first {
             self.http.begin_close();
         }
@@ -236,15 +192,19 @@ impl NativeServer {
             let end = Instant::now() + limit;
             let left = || end.saturating_duration_since(Instant::now());
             if !drain {
-                endpoints.iter().for_each(|endpoint| endpoint.close(false));
+                for endpoint in &endpoints {
+                    endpoint.close(false);
+                }
             }
             // Whoever is connected may still be sending: the queues close when the connections have ended.
             let quiet = connections.wait_none(left());
-            endpoints.iter().for_each(|endpoint| endpoint.close(drain));
+            for endpoint in &endpoints {
+                endpoint.close(drain);
+            }
             let idle = endpoints.iter().all(|endpoint| endpoint.wait_idle(left()));
-            endpoints
-                .iter()
-                .for_each(|endpoint| endpoint.set_ready(false));
+            for endpoint in &endpoints {
+                endpoint.set_ready(false);
+            }
             quiet && idle
         }
     }
@@ -265,9 +225,7 @@ impl Drop for NativeServer {
 impl Model {
     fn into_spec(self) -> CoreResult<(ModelSpec, BatchPolicy)> {
         let tensors = |tensors: Vec<Tensor>| {
-            let each = tensors
-                .iter()
-                .map(|(name, elements, axes)| TensorSpec::new(name, elements, axes));
+            let each = tensors.iter().map(|(name, elements, axes)| TensorSpec::new(name, elements, axes));
             each.collect::<CoreResult<Vec<_>>>()
         };
         let max_wait = Duration::try_from_secs_f64(self.max_wait)
@@ -275,11 +233,7 @@ impl Model {
         let policy = BatchPolicy {
             max_size: self.max_batch_size,
             max_wait,
-            dispatch: if self.window {
-                Dispatch::Window
-            } else {
-                Dispatch::Tick
-            },
+            dispatch: if self.window { Dispatch::Window } else { Dispatch::Tick },
             max_queue: self.max_queue,
             ..BatchPolicy::default()
         };

@@ -31,28 +31,14 @@ impl Failure {
         let value = error.into_value(py).into_bound(py).into_any();
         let text = value.str().map(|text| text.to_string()).unwrap_or_default();
         match errors::kind_of(&value) {
-            Some(ErrorKind::Output) => Self {
-                kind: ErrorKind::Output,
-                message: text,
-                cause: None,
-            },
-            Some(ErrorKind::Item) => Self {
-                kind: ErrorKind::Item,
-                message: text,
-                cause: Some(value.unbind()),
-            },
+            Some(ErrorKind::Output) => Self { kind: ErrorKind::Output, message: text, cause: None },
+            Some(ErrorKind::Item) => {
+                Self { kind: ErrorKind::Item, message: text, cause: Some(value.unbind()) }
+            }
             _ => {
-                let class = value
-                    .get_type()
-                    .name()
-                    .map(|name| name.to_string())
-                    .unwrap_or_default();
+                let class = value.get_type().name().map(|name| name.to_string()).unwrap_or_default();
                 let message = format!("the function raised {class}: {text}");
-                Self {
-                    kind: ErrorKind::Model,
-                    message,
-                    cause: Some(value.unbind()),
-                }
+                Self { kind: ErrorKind::Model, message, cause: Some(value.unbind()) }
             }
         }
     }
@@ -92,12 +78,7 @@ impl Results {
                 Some(Outcome::Value(value)) => Ok(value.bind(py).clone()),
                 Some(Outcome::Refused(exception)) => Err(exception.bind(py).clone()),
                 Some(Outcome::Failed(failure)) => Err(failure.exception(py)?),
-                None => Err(errors::exception(
-                    py,
-                    ErrorKind::Internal,
-                    "a row has no outcome",
-                    None,
-                )?),
+                None => Err(errors::exception(py, ErrorKind::Internal, "a row has no outcome", None)?),
             },
         })
     }

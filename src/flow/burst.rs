@@ -23,10 +23,7 @@ pub struct BurstQueue<T> {
 impl<T> BurstQueue<T> {
     /// An empty queue.
     pub fn new() -> Self {
-        Self {
-            entries: Mutex::new(Vec::new()),
-            armed: AtomicBool::new(false),
-        }
+        Self { entries: Mutex::new(Vec::new()), armed: AtomicBool::new(false) }
     }
 
     /// Adds an entry; `true` says that the caller must wake the consumer.

@@ -24,10 +24,7 @@ impl Add<Duration> for Moment {
     type Output = Moment;
 
     fn add(self, wait: Duration) -> Moment {
-        Moment(
-            self.0
-                .saturating_add(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)),
-        )
+        Moment(self.0.saturating_add(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)))
     }
 }
 
@@ -46,9 +43,7 @@ pub struct SystemClock {
 impl SystemClock {
     /// A clock that begins now.
     pub fn new() -> Self {
-        Self {
-            beginning: Instant::now(),
-        }
+        Self { beginning: Instant::now() }
     }
 
     /// The instant that `moment` stands for, for waits on the operating system.
@@ -81,10 +76,7 @@ impl VirtualClock {
 
     /// Moves the clock forward.
     pub fn advance(&self, by: Duration) {
-        self.0.fetch_add(
-            u64::try_from(by.as_nanos()).unwrap_or(u64::MAX),
-            Ordering::Relaxed,
-        );
+        self.0.fetch_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 }
 

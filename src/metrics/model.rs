@@ -22,10 +22,7 @@ pub struct LockCounts {
 impl LockCounts {
     /// Nothing counted yet.
     pub const fn new() -> Self {
-        Self {
-            acquisitions: AtomicU64::new(0),
-            wait_nanos: AtomicU64::new(0),
-        }
+        Self { acquisitions: AtomicU64::new(0), wait_nanos: AtomicU64::new(0) }
     }
 
     /// Counts one acquisition.
@@ -101,13 +98,9 @@ pub struct Registry {
 }
 
 /// Upper bounds in seconds: from the delay of one batch of a small model to a minute.
-const SECONDS: [f64; 16] = [
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
-    15.0, 60.0,
-];
-const SIZES: [f64; 11] = [
-    1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 100.0, 128.0, 200.0, 256.0,
-];
+const SECONDS: [f64; 16] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0];
+const SIZES: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 100.0, 128.0, 200.0, 256.0];
 
 impl Registry {
     /// Families without members.
@@ -128,28 +121,16 @@ impl Registry {
 
     fn name_families(&self) {
         let mut names = self.names.lock();
-        names.register(
-            "requests",
-            "Requests by how they ended",
-            self.requests.clone(),
-        );
+        names.register("requests", "Requests by how they ended", self.requests.clone());
         names.register_with_unit(
             "request",
             "Time from the whole request to its answer",
             Unit::Seconds,
             self.request_seconds.clone(),
         );
-        names.register(
-            "batches",
-            "Batches by why they were cut",
-            self.batches.clone(),
-        );
+        names.register("batches", "Batches by why they were cut", self.batches.clone());
         names.register("batch_size", "Rows in a batch", self.batch_size.clone());
-        names.register(
-            "queue_depth",
-            "Rows that wait for a batch",
-            self.queue_depth.clone(),
-        );
+        names.register("queue_depth", "Rows that wait for a batch", self.queue_depth.clone());
         names.register(
             "lock_acquisitions",
             "Times that a worker took the interpreter lock",
@@ -165,9 +146,7 @@ impl Registry {
 
     /// The members for one model.
     pub fn model(self: &Arc<Self>, name: &str) -> ModelMetrics {
-        let of = OfModel {
-            model: name.to_owned(),
-        };
+        let of = OfModel { model: name.to_owned() };
         ModelMetrics {
             request_seconds: self.request_seconds.get_or_create(&of).clone(),
             batch_size: self.batch_size.get_or_create(&of).clone(),
@@ -202,10 +181,7 @@ pub struct ModelMetrics {
 impl ModelMetrics {
     /// Counts a request and how long it took.
     pub fn request(&self, outcome: Outcome, took: Duration) {
-        let key = ByOutcome {
-            model: self.of.model.clone(),
-            outcome,
-        };
+        let key = ByOutcome { model: self.of.model.clone(), outcome };
         self.registry.requests.get_or_create(&key).inc();
         self.request_seconds.observe(took.as_secs_f64());
     }
@@ -213,10 +189,7 @@ impl ModelMetrics {
     /// Counts a batch and why it was cut.
     #[allow(clippy::cast_precision_loss, reason = "a batch is small")]
     pub fn batch(&self, rows: usize, reason: &'static str) {
-        let key = ByReason {
-            model: self.of.model.clone(),
-            reason,
-        };
+        let key = ByReason { model: self.of.model.clone(), reason };
         self.registry.batches.get_or_create(&key).inc();
         self.batch_size.observe(rows as f64);
     }
@@ -226,13 +199,9 @@ impl ModelMetrics {
         let depth = self.registry.queue_depth.get_or_create(&self.of);
         depth.set(i64::try_from(queued).unwrap_or(i64::MAX));
         let counter = self.registry.lock_acquisitions.get_or_create(&self.of);
-        counter
-            .inner()
-            .store(locks.acquisitions(), Ordering::Relaxed);
+        counter.inner().store(locks.acquisitions(), Ordering::Relaxed);
         let counter = self.registry.lock_wait_seconds.get_or_create(&self.of);
-        counter
-            .inner()
-            .store(locks.waited().as_secs_f64().to_bits(), Ordering::Relaxed);
+        counter.inner().store(locks.waited().as_secs_f64().to_bits(), Ordering::Relaxed);
     }
 }
 

@@ -122,10 +122,7 @@ impl Endpoint {
         )?;
         self.ticker.touch();
         answer.await.unwrap_or_else(|_| {
-            Err(Error::new(
-                ErrorKind::Closed,
-                format!("model '{}' was closed", self.spec.name),
-            ))
+            Err(Error::new(ErrorKind::Closed, format!("model '{}' was closed", self.spec.name)))
         })
     }
 
@@ -169,13 +166,8 @@ impl Endpoint {
     pub fn close(&self, drain: bool) {
         let left = self.batcher.close(drain);
         for entry in left.entries {
-            let message = format!(
-                "model '{}' was closed before this request was run",
-                self.spec.name
-            );
-            entry
-                .waiter
-                .answer(Err(Error::new(ErrorKind::Closed, message)));
+            let message = format!("model '{}' was closed before this request was run", self.spec.name);
+            entry.waiter.answer(Err(Error::new(ErrorKind::Closed, message)));
         }
     }
 
@@ -191,8 +183,7 @@ impl Endpoint {
 
     /// Brings the metrics up to date, before their text is made.
     pub fn observe(&self) {
-        self.metrics
-            .observe(self.batcher.stats().queued, &self.locks);
+        self.metrics.observe(self.batcher.stats().queued, &self.locks);
     }
 }
 

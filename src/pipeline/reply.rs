@@ -72,18 +72,9 @@ impl Reply {
         if count == 1 {
             return (vec![Self::Whole(sender)], receiver);
         }
-        let gathering = Gathering {
-            rows: vec![None; count],
-            missing: count,
-            sender: Some(sender),
-        };
+        let gathering = Gathering { rows: vec![None; count], missing: count, sender: Some(sender) };
         let join = Arc::new(Join(Mutex::new(gathering)));
-        let replies = (0..count)
-            .map(|at| Self::Part {
-                join: Arc::clone(&join),
-                at,
-            })
-            .collect();
+        let replies = (0..count).map(|at| Self::Part { join: Arc::clone(&join), at }).collect();
         (replies, receiver)
     }
 
@@ -91,12 +82,7 @@ impl Reply {
     pub fn is_gone(&self) -> bool {
         match self {
             Self::Whole(sender) => sender.is_closed(),
-            Self::Part { join, .. } => join
-                .0
-                .lock()
-                .sender
-                .as_ref()
-                .is_none_or(oneshot::Sender::is_closed),
+            Self::Part { join, .. } => join.0.lock().sender.as_ref().is_none_or(oneshot::Sender::is_closed),
         }
     }
 
@@ -122,8 +108,7 @@ impl Join {
                 if gathering.missing > 0 {
                     return;
                 }
-                let rows: Option<Vec<_>> =
-                    std::mem::take(&mut gathering.rows).into_iter().collect();
+                let rows: Option<Vec<_>> = std::mem::take(&mut gathering.rows).into_iter().collect();
                 rows.ok_or_else(|| Error::new(ErrorKind::Internal, "a row was answered twice"))
             }
         };
@@ -138,10 +123,7 @@ mod tests {
     use super::*;
 
     fn row(row: usize) -> Result<AnswerRow> {
-        Ok(AnswerRow {
-            columns: Arc::new(Vec::new()),
-            row,
-        })
+        Ok(AnswerRow { columns: Arc::new(Vec::new()), row })
     }
 
     #[test]
@@ -149,13 +131,10 @@ mod tests {
         let (replies, mut receiver) = Reply::for_rows(3);
         for (at, reply) in replies.into_iter().enumerate().rev() {
             assert!(receiver.try_recv().is_err());
-            reply.answer(row(10 + at));
+            reply.answer(Ok(row(10 + at)));
         }
         let rows = receiver.try_recv().unwrap().unwrap();
-        assert_eq!(
-            rows.iter().map(|row| row.row).collect::<Vec<_>>(),
-            [10, 11, 12]
-        );
+        assert_eq!(rows.iter().map(|row| row.row).collect::<Vec<_>>(), [10, 11, 12]);
     }
 
     #[test]
@@ -163,12 +142,9 @@ mod tests {
         let (mut replies, mut receiver) = Reply::for_rows(2);
         let last = replies.pop().unwrap();
         assert!(!last.is_gone());
-        replies
-            .pop()
-            .unwrap()
-            .answer(Err(Error::new(ErrorKind::Item, "bad")));
+        replies.pop().unwrap().answer(Err(Error::new(ErrorKind::Item, "bad")));
         assert!(last.is_gone());
-        last.answer(row(1));
+        last.answer(Ok(row(1)));
         assert_eq!(receiver.try_recv().unwrap().unwrap_err().message(), "bad");
     }
 

@@ -3,7 +3,6 @@
 //! A batch that leaves with the first request that was read holds one or two; a batch that leaves after every socket that
 //! was ready has been read holds the whole burst. No timer is involved, and a lone request waits for nothing.
 
-use std::future::Future;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
@@ -29,14 +28,12 @@ impl Ticker {
     ///
     /// # Cancellation
     /// Dropping the future ends it between two calls.
-    pub fn run(self: Arc<Self>, at_end: impl Fn()) -> impl Future<Output = ()> {
-        async move {
-            loop {
-                self.touched.notified().await;
-                // Everything that is ready runs first: the runtime polls it before it comes back here.
-                tokio::task::yield_now().await;
-                at_end();
-            }
+    pub async fn run(self: Arc<Self>, at_end: impl Fn()) {
+        loop {
+            self.touched.notified().await;
+            // Everything that is ready runs first: the runtime polls it before it comes back here.
+            tokio::task::yield_now().await;
+            at_end();
         }
     }
 }

@@ -81,15 +81,9 @@ async fn infer(
         Ok(body) => routes::infer(model, body.to_bytes()).await,
         Err(error) if error.is::<LengthLimitError>() => {
             model.count_invalid();
-            let message = format!(
-                "the body is larger than max_body={} bytes",
-                settings.max_body
-            );
+            let message = format!("the body is larger than max_body={} bytes", settings.max_body);
             Ok(routes::refusal(StatusCode::PAYLOAD_TOO_LARGE, &message))
         }
-        Err(error) => Err(Error::new(
-            ErrorKind::Item,
-            format!("the body could not be read: {error}"),
-        )),
+        Err(error) => Err(Error::new(ErrorKind::Item, format!("the body could not be read: {error}"))),
     }
 }

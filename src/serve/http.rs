@@ -31,10 +31,7 @@ pub struct HttpSettings {
 impl Default for HttpSettings {
     /// 64 MiB and 10 s.
     fn default() -> Self {
-        Self {
-            max_body: 64 << 20,
-            header_timeout: Duration::from_secs(10),
-        }
+        Self { max_body: 64 << 20, header_timeout: Duration::from_secs(10) }
     }
 }
 
@@ -91,15 +88,11 @@ impl HttpServer {
         runtime: &Handle,
     ) -> Result<Self> {
         let listener = bind(address).map_err(|error| {
-            Error::with_source(
-                ErrorKind::Config,
-                format!("cannot listen on {address}: {error}"),
-                error,
-            )
+            Error::with_source(ErrorKind::Config, format!("cannot listen on {address}: {error}"), error)
         })?;
-        let address = listener.local_addr().map_err(|error| {
-            Error::with_source(ErrorKind::Internal, "the listener has no address", error)
-        })?;
+        let address = listener
+            .local_addr()
+            .map_err(|error| Error::with_source(ErrorKind::Internal, "the listener has no address", error))?;
         let (closing, closed) = watch::channel(false);
         let connections = Connections::default();
         drop(runtime.spawn(accept(
@@ -110,12 +103,7 @@ impl HttpServer {
             closed,
             connections.clone(),
         )));
-        Ok(Self {
-            address,
-            service,
-            closing,
-            connections,
-        })
+        Ok(Self { address, service, closing, connections })
     }
 
     /// Where it listens.
@@ -142,11 +130,7 @@ impl HttpServer {
 }
 
 fn bind(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A server that is started again must not wait for connections of the one before.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
@@ -176,12 +160,7 @@ async fn accept(
             continue;
         };
         let counted = connections.one_more();
-        let served = connection::serve(
-            stream,
-            Arc::clone(&service),
-            Arc::clone(&settings),
-            closing.clone(),
-        );
+        let served = connection::serve(stream, Arc::clone(&service), Arc::clone(&settings), closing.clone());
         drop(runtime.spawn(async move {
             served.await;
             drop(counted);

@@ -25,18 +25,9 @@ pub(super) enum Route<'a> {
     Ready,
     Server,
     Metrics,
-    Model {
-        name: &'a str,
-        version: Option<&'a str>,
-    },
-    ModelReady {
-        name: &'a str,
-        version: Option<&'a str>,
-    },
-    Infer {
-        name: &'a str,
-        version: Option<&'a str>,
-    },
+    Model { name: &'a str, version: Option<&'a str> },
+    ModelReady { name: &'a str, version: Option<&'a str> },
+    Infer { name: &'a str, version: Option<&'a str> },
 }
 
 impl<'a> Route<'a> {
@@ -71,22 +62,14 @@ impl<'a> Route<'a> {
 
     /// The method that the route answers to.
     pub(super) fn method(&self) -> Method {
-        if matches!(self, Self::Infer { .. }) {
-            Method::POST
-        } else {
-            Method::GET
-        }
+        if matches!(self, Self::Infer { .. }) { Method::POST } else { Method::GET }
     }
 }
 
 /// Answers everything but inference, which has a body to wait for.
 pub(super) fn answer(service: &Service, route: &Route<'_>) -> Result<Reply> {
     let health = |ready: bool| {
-        let status = if ready {
-            StatusCode::OK
-        } else {
-            StatusCode::SERVICE_UNAVAILABLE
-        };
+        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         reply(status, JSON, Vec::new())
     };
     Ok(match route {
@@ -96,21 +79,12 @@ pub(super) fn answer(service: &Service, route: &Route<'_>) -> Result<Reply> {
         Route::Metrics => reply(StatusCode::OK, OPEN_METRICS, service.metrics().into_bytes()),
         Route::Model { name, version } => {
             let spec = &service.model(name, *version)?.spec;
-            ok(oip::model_metadata(
-                &spec.name,
-                &spec.version,
-                &spec.inputs,
-                &spec.outputs,
-            ))
+            ok(oip::model_metadata(&spec.name, &spec.version, &spec.inputs, &spec.outputs))
         }
         Route::ModelReady { name, version } => {
             let model = service.model(name, *version)?;
             let ready = model.is_ready();
-            let status = if ready {
-                StatusCode::OK
-            } else {
-                StatusCode::SERVICE_UNAVAILABLE
-            };
+            let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
             reply(status, JSON, oip::model_ready(name, ready))
         }
         Route::Infer { .. } => return Err(Error::new(ErrorKind::Internal, "inference has a body")),
@@ -124,16 +98,9 @@ pub(super) async fn infer(model: &Arc<Endpoint>, body: Bytes) -> Result<Reply> {
         .inspect_err(|_| model.count_invalid())?;
     // Its rows have been copied: the read buffer it lies in can serve the next request.
     drop(body);
-    let rows = model
-        .infer(request.specs, &request.rows, request.count)
-        .await?;
-    let rows: Vec<_> = rows
-        .into_iter()
-        .map(|row| AnsweredRow {
-            columns: row.columns,
-            row: row.row,
-        })
-        .collect();
+    let rows = model.infer(request.specs, &request.rows, request.count).await?;
+    let rows: Vec<_> =
+        rows.into_iter().map(|row| AnsweredRow { columns: row.columns, row: row.row }).collect();
     let response = InferResponse {
         model: &spec.name,
         version: &spec.version,
@@ -147,16 +114,12 @@ pub(super) async fn infer(model: &Arc<Endpoint>, body: Bytes) -> Result<Reply> {
 
 /// The answer to a failure, by the one table.
 pub(super) fn failure(error: &Error) -> Reply {
-    let status = StatusCode::from_u16(error.kind().meaning().http_status)
-        .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let status =
+        StatusCode::from_u16(error.kind().meaning().http_status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut reply = reply(status, JSON, oip::error_body(error.message()));
     if status == StatusCode::SERVICE_UNAVAILABLE {
-        let seconds = error
-            .wait_before_retry()
-            .map_or(1, |wait| wait.as_secs().max(1));
-        reply
-            .headers_mut()
-            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        let seconds = error.wait_before_retry().map_or(1, |wait| wait.as_secs().max(1));
+        reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     reply
 }
@@ -188,34 +151,10 @@ mod tests {
             ("/v2/health/ready/", Some(Route::Ready)),
             ("/v2", Some(Route::Server)),
             ("/metrics", Some(Route::Metrics)),
-            (
-                "/v2/models/m",
-                Some(Route::Model {
-                    name: "m",
-                    version: None,
-                }),
-            ),
-            (
-                "/v2/models/m/ready",
-                Some(Route::ModelReady {
-                    name: "m",
-                    version: None,
-                }),
-            ),
-            (
-                "/v2/models/m/infer",
-                Some(Route::Infer {
-                    name: "m",
-                    version: None,
-                }),
-            ),
-            (
-                "/v2/models/m/versions/2/infer",
-                Some(Route::Infer {
-                    name: "m",
-                    version: Some("2"),
-                }),
-            ),
+            ("/v2/models/m", Some(Route::Model { name: "m", version: None })),
+            ("/v2/models/m/ready", Some(Route::ModelReady { name: "m", version: None })),
+            ("/v2/models/m/infer", Some(Route::Infer { name: "m", version: None })),
+            ("/v2/models/m/versions/2/infer", Some(Route::Infer { name: "m", version: Some("2") })),
             ("/v2/models/", None),
             ("/v2/models/m/unload", None),
             ("/v2/health", None),

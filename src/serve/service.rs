@@ -25,17 +25,10 @@ impl Service {
         for model in models {
             let name = model.spec.name.clone();
             if by_name.insert(name.clone(), model).is_some() {
-                return Err(Error::new(
-                    ErrorKind::Config,
-                    format!("two models are named '{name}'"),
-                ));
+                return Err(Error::new(ErrorKind::Config, format!("two models are named '{name}'")));
             }
         }
-        Ok(Arc::new(Self {
-            models: by_name,
-            registry,
-            closing: AtomicBool::new(false),
-        }))
+        Ok(Arc::new(Self { models: by_name, registry, closing: AtomicBool::new(false) }))
     }
 
     /// The model of that name and, where one is given, that version.
@@ -51,8 +44,7 @@ impl Service {
         match version {
             Some(version) if version != model.spec.version => {
                 let known = &model.spec.version;
-                let message =
-                    format!("model '{name}' has no version '{version}'; it has '{known}'");
+                let message = format!("model '{name}' has no version '{version}'; it has '{known}'");
                 Err(Error::new(ErrorKind::ModelNotFound, message))
             }
             _ => Ok(model),

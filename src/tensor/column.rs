@@ -113,10 +113,7 @@ impl Column {
                 shape: shape.clone(),
                 memory: spares.memory(),
             },
-            ColumnSpec::Texts { shape } => Self::Texts {
-                shape: shape.clone(),
-                texts: Texts::default(),
-            },
+            ColumnSpec::Texts { shape } => Self::Texts { shape: shape.clone(), texts: Texts::default() },
             ColumnSpec::Objects => Self::Objects(Vec::new()),
         }
     }
@@ -124,16 +121,8 @@ impl Column {
     /// Copies row `row` of `from`, a column of the same spec, to the end of this one.
     pub fn push_from(&mut self, from: &Column, row: usize) {
         match (self, from) {
-            (
-                Self::Numbers {
-                    memory, row_bytes, ..
-                },
-                Self::Numbers { memory: other, .. },
-            ) => {
-                if let Some(bytes) = other
-                    .as_slice()
-                    .get(row * *row_bytes..(row + 1) * *row_bytes)
-                {
+            (Self::Numbers { memory, row_bytes, .. }, Self::Numbers { memory: other, .. }) => {
+                if let Some(bytes) = other.as_slice().get(row * *row_bytes..(row + 1) * *row_bytes) {
                     memory.extend(bytes);
                 }
             }

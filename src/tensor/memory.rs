@@ -62,10 +62,7 @@ struct Kept {
 impl Spares {
     /// Keeps at most `limit` bytes of unused allocations.
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self {
-            kept: Mutex::default(),
-            limit,
-        })
+        Arc::new(Self { kept: Mutex::default(), limit })
     }
 
     /// Empty memory, reused where some is left.
@@ -76,10 +73,7 @@ impl Spares {
             kept.bytes -= bytes.as_ref().map_or(0, AVec::capacity);
             bytes
         };
-        Memory {
-            bytes: bytes.unwrap_or_else(|| AVec::new(ALIGNMENT)),
-            spares: Arc::clone(self),
-        }
+        Memory { bytes: bytes.unwrap_or_else(|| AVec::new(ALIGNMENT)), spares: Arc::clone(self) }
     }
 
     fn keep(&self, mut bytes: Bytes) {

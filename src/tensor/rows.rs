@@ -18,9 +18,7 @@ pub struct Rows {
 impl Rows {
     /// No rows yet; one column for each spec.
     pub fn new(specs: &[ColumnSpec], spares: &Arc<Spares>) -> Self {
-        Self {
-            columns: specs.iter().map(|spec| Column::new(spec, spares)).collect(),
-        }
+        Self { columns: specs.iter().map(|spec| Column::new(spec, spares)).collect() }
     }
 
     /// The columns, in the order of their specs.
@@ -40,9 +38,7 @@ impl Rows {
 
     /// The numbers of the objects in row `row`.
     pub fn objects(&self, row: usize) -> impl Iterator<Item = u64> {
-        self.columns
-            .iter()
-            .filter_map(move |column| column.object(row))
+        self.columns.iter().filter_map(move |column| column.object(row))
     }
 
     /// Adds row `row` of `from`, whose specs are the same.
@@ -60,13 +56,8 @@ mod tests {
 
     fn specs() -> Specs {
         SmallVec::from_vec(vec![
-            ColumnSpec::Numbers {
-                dtype: DType::UInt8,
-                shape: SmallVec::from_slice(&[2]),
-            },
-            ColumnSpec::Texts {
-                shape: SmallVec::from_slice(&[2]),
-            },
+            ColumnSpec::Numbers { dtype: DType::UInt8, shape: SmallVec::from_slice(&[2]) },
+            ColumnSpec::Texts { shape: SmallVec::from_slice(&[2]) },
             ColumnSpec::Objects,
         ])
     }
@@ -95,16 +86,9 @@ mod tests {
         chosen.push_from(&rows, 2);
         chosen.push_from(&rows, 0);
         match chosen.columns() {
-            [
-                Column::Numbers { memory, .. },
-                Column::Texts { texts, .. },
-                Column::Objects(ids),
-            ] => {
+            [Column::Numbers { memory, .. }, Column::Texts { texts, .. }, Column::Objects(ids)] => {
                 assert_eq!(memory.as_slice(), [30, 31, 10, 11]);
-                assert_eq!(
-                    texts.range(0..4).collect::<Vec<_>>(),
-                    [&b"\x1e"[..], b"", b"\x0a", b""]
-                );
+                assert_eq!(texts.range(0..4).collect::<Vec<_>>(), [&b"\x1e"[..], b"", b"\x0a", b""]);
                 assert_eq!(ids, &[30, 10]);
             }
             other => panic!("{other:?}"),

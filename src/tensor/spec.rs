@@ -60,39 +60,27 @@ impl TensorSpec {
     /// [`ErrorKind::Config`] for an unknown type, one that the protocol has no name for, or an axis that is negative and
     /// not -1.
     pub fn new(name: &str, elements: &str, axes: &[i64]) -> Result<Self> {
-        let refused =
-            |why: String| Error::new(ErrorKind::Config, format!("tensor '{name}': {why}"));
+        let refused = |why: String| Error::new(ErrorKind::Config, format!("tensor '{name}': {why}"));
         let known = Elements::from_name(elements)
             .filter(|elements| elements.oip_name().is_some())
             .ok_or_else(|| refused(format!("'{elements}' is no data type that can be served")))?;
         let axes = axes.iter().map(|axis| match usize::try_from(*axis) {
             Ok(length) => Ok(Some(length)),
             Err(_) if *axis == -1 => Ok(None),
-            Err(_) => Err(refused(format!(
-                "an axis must be a length or -1 for any, not {axis}"
-            ))),
+            Err(_) => Err(refused(format!("an axis must be a length or -1 for any, not {axis}"))),
         });
-        Ok(Self {
-            name: name.to_owned(),
-            elements: known,
-            axes: axes.collect::<Result<_>>()?,
-        })
+        Ok(Self { name: name.to_owned(), elements: known, axes: axes.collect::<Result<_>>()? })
     }
 
     /// True where a row of these axes is one of this tensor's.
     pub fn fits(&self, row: &[usize]) -> bool {
         self.axes.len() == row.len()
-            && self
-                .axes
-                .iter()
-                .zip(row)
-                .all(|(axis, length)| axis.is_none_or(|axis| axis == *length))
+            && self.axes.iter().zip(row).all(|(axis, length)| axis.is_none_or(|axis| axis == *length))
     }
 
     /// The axes of a row as people write them; -1 is any length.
     pub fn shown_axes(&self) -> Vec<i64> {
-        let shown =
-            |axis: &Option<usize>| axis.map_or(-1, |axis| i64::try_from(axis).unwrap_or(i64::MAX));
+        let shown = |axis: &Option<usize>| axis.map_or(-1, |axis| i64::try_from(axis).unwrap_or(i64::MAX));
         self.axes.iter().map(shown).collect()
     }
 
@@ -116,11 +104,9 @@ mod tests {
         assert!(spec.fits(&[3, 7]) && !spec.fits(&[4, 7]) && !spec.fits(&[3]));
         assert_eq!(spec.shown_axes(), [3, -1]);
         assert_eq!(spec.elements.oip_name(), Some("FP32"));
-        for (elements, axes, words) in [
-            ("float31", vec![1], "float31"),
-            ("complex64", vec![], "complex64"),
-            ("int8", vec![-2], "-2"),
-        ] {
+        for (elements, axes, words) in
+            [("float31", vec![1], "float31"), ("complex64", vec![], "complex64"), ("int8", vec![-2], "-2")]
+        {
             let error = TensorSpec::new("x", elements, &axes).unwrap_err();
             assert!(error.message().contains(words), "{error}");
         }

@@ -23,15 +23,9 @@ fn with_status(status: StatusCode) -> Response<Full<Bytes>> {
 async fn a_closed_loop_sends_every_request_of_every_client_once() {
     let server = Server::hello().await;
     let report = run(&server.plan(4, closed(25))).await.unwrap();
-    assert_eq!(
-        (report.planned, report.sent, report.ok, report.unfinished),
-        (100, 100, 100, 0)
-    );
+    assert_eq!((report.planned, report.sent, report.ok, report.unfinished), (100, 100, 100, 0));
     assert_eq!(report.statuses.get(&200), Some(&100));
-    assert_eq!(
-        (report.reopened, report.gave_up, report.bytes_read),
-        (0, 0, 500)
-    );
+    assert_eq!((report.reopened, report.gave_up, report.bytes_read), (0, 0, 500));
     assert_eq!((report.latency.count(), report.lag.count()), (100, 0));
     assert!(report.latency.min() <= report.quantile(0.5));
     assert!(report.quantile(0.5) <= report.quantile(0.999));
@@ -60,12 +54,7 @@ async fn every_body_gets_the_answer_that_belongs_to_it() {
     for (index, body) in plan.bodies.iter().enumerate() {
         let expected = [b"echo ", &body[..]].concat();
         assert_eq!(report.answers_to(index).len(), 10);
-        assert!(
-            report
-                .answers_to(index)
-                .iter()
-                .all(|answer| answer.body == expected)
-        );
+        assert!(report.answers_to(index).iter().all(|answer| answer.body == expected));
     }
     assert!(report.answers_to(3).is_empty());
 }
@@ -78,33 +67,23 @@ async fn bodies_can_be_chosen_by_index() {
     plan.order = Order::Listed(vec![2, 2, 0]);
     plan.keep_bodies = true;
     let report = run(&plan).await.unwrap();
-    let indices: Vec<usize> = report
-        .answers()
-        .iter()
-        .map(|answer| answer.body_index)
-        .collect();
+    let indices: Vec<usize> = report.answers().iter().map(|answer| answer.body_index).collect();
     assert_eq!(indices, [0, 0, 2, 2, 2, 2]);
 }
 
 #[tokio::test]
 async fn error_statuses_are_counted_as_answers() {
     let turn = Arc::new(AtomicUsize::new(0));
-    let server = Server::http(move |_| {
-        let failing = turn.fetch_add(1, Ordering::Relaxed).is_multiple_of(4);
-        async move {
-            with_status(if failing {
-                StatusCode::INTERNAL_SERVER_ERROR
-            } else {
-                StatusCode::CREATED
-            })
-        }
-    })
-    .await;
+    let server =
+        Server::http(move |_| {
+            let failing = turn.fetch_add(1, Ordering::Relaxed).is_multiple_of(4);
+            async move {
+                with_status(if failing { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::CREATED })
+            }
+        })
+        .await;
     let report = run(&server.plan(2, closed(20))).await.unwrap();
-    assert_eq!(
-        (report.statuses.get(&500), report.statuses.get(&201)),
-        (Some(&10), Some(&30))
-    );
+    assert_eq!((report.statuses.get(&500), report.statuses.get(&201)), (Some(&10), Some(&30)));
     assert_eq!((report.ok, report.answered(), report.failed()), (30, 40, 0));
 }
 
@@ -115,17 +94,10 @@ async fn the_deadline_cuts_a_closed_loop_short() {
     plan.deadline = Duration::from_millis(100);
     let began = Instant::now();
     let report = run(&plan).await.unwrap();
-    assert!(
-        (100..400).contains(&began.elapsed().as_millis()),
-        "{:?}",
-        began.elapsed()
-    );
+    assert!((100..400).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
     assert_eq!((report.planned, report.sent, report.answered()), (15, 3, 0));
     assert_eq!((report.unfinished, report.failed()), (15, 0));
-    assert_eq!(
-        (report.quantile(0.99), report.throughput()),
-        (Duration::ZERO, 0.0)
-    );
+    assert_eq!((report.quantile(0.99), report.throughput()), (Duration::ZERO, 0.0));
 }
 
 #[tokio::test]
@@ -141,11 +113,7 @@ async fn dropping_the_run_closes_its_connections() {
     })
     .await;
     let plan = server.plan(3, closed(1));
-    assert!(
-        timeout(Duration::from_millis(50), run(&plan))
-            .await
-            .is_err()
-    );
+    assert!(timeout(Duration::from_millis(50), run(&plan)).await.is_err());
     while closed_by_client.load(Ordering::Relaxed) < 3 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

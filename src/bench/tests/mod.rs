@@ -44,10 +44,7 @@ impl Server {
                 connections.spawn(serve(stream));
             }
         });
-        Self {
-            address,
-            _tasks: tasks,
-        }
+        Self { address, _tasks: tasks }
     }
 
     /// Answers every request with `answer`.
@@ -64,9 +61,7 @@ impl Server {
                     let answered = answer(request);
                     async move { Ok::<_, Infallible>(answered.await) }
                 });
-                let _ = http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await;
+                let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
             }
         })
         .await
@@ -85,17 +80,11 @@ impl Server {
 }
 
 fn closed(requests_per_client: usize) -> Mode {
-    Mode::Closed {
-        requests_per_client,
-    }
+    Mode::Closed { requests_per_client }
 }
 
 fn open(rate_per_second: f64, milliseconds: u64, spacing: Spacing) -> Mode {
-    Mode::Open {
-        rate_per_second,
-        duration: Duration::from_millis(milliseconds),
-        spacing,
-    }
+    Mode::Open { rate_per_second, duration: Duration::from_millis(milliseconds), spacing }
 }
 
 fn adds_up(report: &Report) -> bool {

@@ -14,34 +14,13 @@ use crate::bench::{Spacing, run};
 #[tokio::test]
 async fn an_open_loop_keeps_to_its_rate() {
     let server = Server::hello().await;
-    let report = run(&server.plan(8, open(1000.0, 1000, Spacing::Constant)))
-        .await
-        .unwrap();
-    assert_eq!(
-        (report.planned, report.ok, report.unfinished),
-        (1000, 1000, 0)
-    );
-    assert!(
-        report.elapsed >= Duration::from_millis(999),
-        "{:?}",
-        report.elapsed
-    );
-    assert!(
-        report.elapsed < Duration::from_millis(1500),
-        "{:?}",
-        report.elapsed
-    );
-    assert!(
-        (650.0..1002.0).contains(&report.throughput()),
-        "{}",
-        report.throughput()
-    );
+    let report = run(&server.plan(8, open(1000.0, 1000, Spacing::Constant))).await.unwrap();
+    assert_eq!((report.planned, report.ok, report.unfinished), (1000, 1000, 0));
+    assert!(report.elapsed >= Duration::from_millis(999), "{:?}", report.elapsed);
+    assert!(report.elapsed < Duration::from_millis(1500), "{:?}", report.elapsed);
+    assert!((650.0..1002.0).contains(&report.throughput()), "{}", report.throughput());
     assert!(report.lag.count() > 500);
-    assert!(
-        report.lag.quantile(0.5) < Duration::from_millis(5),
-        "{:?}",
-        report.lag.quantile(0.5)
-    );
+    assert!(report.lag.quantile(0.5) < Duration::from_millis(5), "{:?}", report.lag.quantile(0.5));
 }
 
 #[tokio::test]
@@ -58,28 +37,22 @@ async fn an_open_loop_carries_the_bodies_in_order() {
 
 #[test]
 fn constant_arrivals_are_evenly_spaced_and_do_not_drift() {
-    let due: Vec<Duration> =
-        Schedule::new(3.0, Duration::from_secs(1000), Spacing::Constant).collect();
+    let due: Vec<Duration> = Schedule::new(3.0, Duration::from_secs(1000), Spacing::Constant).collect();
     assert_eq!(due.len(), 3000);
     assert_eq!(due[2997], Duration::from_secs(999));
 }
 
 #[test]
 fn poisson_arrivals_are_the_same_for_a_seed_and_keep_to_the_rate() {
-    let schedule = |seed| {
-        Schedule::new(1000.0, Duration::from_secs(10), Spacing::Poisson { seed })
-            .collect::<Vec<_>>()
-    };
+    let schedule =
+        |seed| Schedule::new(1000.0, Duration::from_secs(10), Spacing::Poisson { seed }).collect::<Vec<_>>();
     let due = schedule(1);
     assert_eq!(due, schedule(1));
     assert_ne!(due, schedule(2));
     assert!((9_600..10_400).contains(&due.len()), "{}", due.len());
     assert!(due.is_sorted());
     // Of exponential gaps, 1 in e is longer than the mean.
-    let long = due
-        .windows(2)
-        .filter(|pair| pair[1] > pair[0] + Duration::from_millis(1))
-        .count();
+    let long = due.windows(2).filter(|pair| pair[1] > pair[0] + Duration::from_millis(1)).count();
     assert!((3_300..4_100).contains(&long), "{long}");
 }
 
@@ -102,25 +75,11 @@ async fn a_server_that_stalls_once_shows_in_the_latency_of_all_that_fell_due_mea
         }
     })
     .await;
-    let report = run(&server.plan(4, open(1000.0, 1000, Spacing::Constant)))
-        .await
-        .unwrap();
+    let report = run(&server.plan(4, open(1000.0, 1000, Spacing::Constant))).await.unwrap();
     assert_eq!((report.ok, report.unfinished), (1000, 0));
-    assert!(
-        report.quantile(0.99) > Duration::from_millis(150),
-        "{:?}",
-        report.quantile(0.99)
-    );
-    assert!(
-        report.quantile(0.9) > Duration::from_millis(60),
-        "{:?}",
-        report.quantile(0.9)
-    );
-    assert!(
-        report.quantile(0.5) < Duration::from_millis(60),
-        "{:?}",
-        report.quantile(0.5)
-    );
+    assert!(report.quantile(0.99) > Duration::from_millis(150), "{:?}", report.quantile(0.99));
+    assert!(report.quantile(0.9) > Duration::from_millis(60), "{:?}", report.quantile(0.9));
+    assert!(report.quantile(0.5) < Duration::from_millis(60), "{:?}", report.quantile(0.5));
     // Waiting for a busy connection is not the load generator's own lateness.
     assert!(report.lag.count() < 950);
 }
@@ -136,19 +95,11 @@ async fn a_server_that_is_too_slow_leaves_requests_unfinished_at_the_deadline() 
     plan.deadline = Duration::from_millis(600);
     let began = Instant::now();
     let report = run(&plan).await.unwrap();
-    assert!(
-        began.elapsed() < Duration::from_millis(900),
-        "{:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
     assert_eq!(report.planned, 400);
     assert!(report.unfinished > 300 && adds_up(&report), "{report:?}");
     assert!(report.sent >= report.ok && report.sent <= report.ok + 2);
-    assert!(
-        report.latency.max() > Duration::from_millis(300),
-        "{:?}",
-        report.latency.max()
-    );
+    assert!(report.latency.max() > Duration::from_millis(300), "{:?}", report.latency.max());
 }
 
 #[tokio::test]

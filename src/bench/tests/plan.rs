@@ -10,13 +10,7 @@ use crate::error::ErrorKind;
 
 #[test]
 fn targets_off_this_machine_are_refused() {
-    for authority in [
-        "127.0.0.1:80",
-        "127.9.9.9:80",
-        "[::1]:80",
-        "[::ffff:127.0.0.1]:80",
-        "localhost:80",
-    ] {
+    for authority in ["127.0.0.1:80", "127.9.9.9:80", "[::1]:80", "[::ffff:127.0.0.1]:80", "localhost:80"] {
         assert!(Target::new(authority, "/").is_ok(), "{authority}");
     }
     let outside = [
@@ -32,27 +26,15 @@ fn targets_off_this_machine_are_refused() {
     for authority in outside {
         let error = Target::new(authority, "/").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
-        assert!(
-            error.message().contains("not a loopback address"),
-            "{error}"
-        );
-        assert!(
-            error.message().contains("rule of this workplace"),
-            "{error}"
-        );
+        assert!(error.message().contains("not a loopback address"), "{error}");
+        assert!(error.message().contains("rule of this workplace"), "{error}");
     }
 }
 
 #[test]
 fn targets_that_are_not_http_are_refused() {
-    assert_eq!(
-        Target::new("[::1]:80", "no-slash").unwrap_err().kind(),
-        ErrorKind::Config
-    );
-    assert_eq!(
-        Target::new("[::1]:80", "/a b").unwrap_err().kind(),
-        ErrorKind::Config
-    );
+    assert_eq!(Target::new("[::1]:80", "no-slash").unwrap_err().kind(), ErrorKind::Config);
+    assert_eq!(Target::new("[::1]:80", "/a b").unwrap_err().kind(), ErrorKind::Config);
     let target = Target::new("[::1]:80", "/").unwrap();
     assert!(target.clone().header("a b", "c").is_err());
     assert!(target.header("a", "b\nc").is_err());

@@ -9,10 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
 /// `function(first)`, for a function of a C class: it is found once, not looked up for each object.
-pub(crate) fn function1<'py>(
-    function: &Py<PyAny>,
-    first: &Bound<'py, PyAny>,
-) -> PyResult<Bound<'py, PyAny>> {
+pub(crate) fn function1<'py>(function: &Py<PyAny>, first: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     // SAFETY: both pointers come from live references and the lock is held (`first` is bound); the list of
     // arguments ends with null, as the function wants; it answers with a new reference or null with an exception set.
     unsafe {
@@ -63,10 +60,7 @@ pub(crate) fn prepared<'py>(
 ///
 /// `asyncio.get_running_loop()` asks the kernel for the process number on Python 3.11, once a request; to compare a token
 /// costs nothing. It is an optimisation only: without a token, asyncio is asked.
-pub(crate) fn running_token<'py>(
-    py: Python<'py>,
-    name: &Bound<'py, PyString>,
-) -> Option<Bound<'py, PyAny>> {
+pub(crate) fn running_token<'py>(py: Python<'py>, name: &Bound<'py, PyString>) -> Option<Bound<'py, PyAny>> {
     // SAFETY: the lock is held (`py`), so this thread has a state; both functions answer with borrowed references or null,
     // and the first reference is only used before anything else can run. An error of the look-up is cleared by nobody
     // else: a string key raises none.

@@ -2,10 +2,7 @@
 //!
 //! A worker holds the lock while it runs a batch and gives it back while it waits for the next one: one acquisition a
 //! batch. A lint bans every other way to the lock.
-#![allow(
-    clippy::disallowed_methods,
-    reason = "this is the one place that the lint points to"
-)]
+#![allow(clippy::disallowed_methods, reason = "this is the one place that the lint points to")]
 
 use std::time::Instant;
 
@@ -17,11 +14,7 @@ use crate::metrics::LockCounts;
 pub(crate) static ALL: LockCounts = LockCounts::new();
 
 /// Gives the lock back, does `work` without it, and takes it again: one acquisition, counted for `counts` and for all.
-pub(crate) fn without<T: Send>(
-    py: Python<'_>,
-    counts: &LockCounts,
-    work: impl Send + FnOnce() -> T,
-) -> T {
+pub(crate) fn without<T: Send>(py: Python<'_>, counts: &LockCounts, work: impl Send + FnOnce() -> T) -> T {
     let (value, done) = py.detach(|| (work(), Instant::now()));
     let wait = done.elapsed();
     counts.count(wait);

@@ -46,14 +46,9 @@ impl Shared {
 
     /// True where the future was cancelled or given a result by somebody else.
     pub(crate) fn is_done(&self, py: Python<'_>, slot: usize) -> bool {
-        let future = self
-            .futures
-            .lock()
-            .get(slot)
-            .map(|future| future.clone_ref(py));
+        let future = self.futures.lock().get(slot).map(|future| future.clone_ref(py));
         future.is_none_or(|future| {
-            let done =
-                asyncio(py).and_then(|asyncio| calls::function1(&asyncio.done, future.bind(py)));
+            let done = asyncio(py).and_then(|asyncio| calls::function1(&asyncio.done, future.bind(py)));
             done.and_then(|done| done.is_truthy()).unwrap_or(true)
         })
     }
@@ -65,26 +60,17 @@ impl Shared {
     }
 
     /// Gives futures of the running loop their answers.
-    pub(crate) fn answer(
-        &self,
-        py: Python<'_>,
-        results: &Results,
-        rows: &[(usize, usize)],
-    ) -> PyResult<()> {
+    pub(crate) fn answer(&self, py: Python<'_>, results: &Results, rows: &[(usize, usize)]) -> PyResult<()> {
         let futures: Vec<Option<Py<PyAny>>> = {
             let mut futures = self.futures.lock();
-            rows.iter()
-                .map(|(slot, _)| futures.try_remove(*slot))
-                .collect()
+            rows.iter().map(|(slot, _)| futures.try_remove(*slot)).collect()
         };
         let asyncio = asyncio(py)?;
         for (future, (_, row)) in futures.into_iter().zip(rows) {
             let Some(future) = future else { continue };
             let set = match results.get(py, *row)? {
                 Ok(value) => calls::function2(&asyncio.set_result, future.bind(py), &value),
-                Err(exception) => {
-                    calls::function2(&asyncio.set_exception, future.bind(py), &exception)
-                }
+                Err(exception) => calls::function2(&asyncio.set_exception, future.bind(py), &exception),
             };
             match set {
                 Err(error) if !error.is_instance(py, asyncio.invalid_state.bind(py)) => {
@@ -129,10 +115,7 @@ impl NewFuture {
         let py = event_loop.py();
         let keywords = PyDict::new(py);
         keywords.set_item("loop", event_loop)?;
-        Ok(Self {
-            arguments: PyTuple::empty(py).unbind(),
-            keywords: keywords.unbind(),
-        })
+        Ok(Self { arguments: PyTuple::empty(py).unbind(), keywords: keywords.unbind() })
     }
 }
 
@@ -164,9 +147,7 @@ fn asyncio(py: Python<'_>) -> PyResult<&Asyncio> {
             set_result: future.getattr("set_result")?.unbind(),
             set_exception: future.getattr("set_exception")?.unbind(),
             future: future.unbind(),
-            running_loop: PyModule::import(py, "asyncio.events")?
-                .getattr("_get_running_loop")?
-                .unbind(),
+            running_loop: PyModule::import(py, "asyncio.events")?.getattr("_get_running_loop")?.unbind(),
             invalid_state: module.getattr("InvalidStateError")?.unbind(),
         })
     })
@@ -175,11 +156,7 @@ fn asyncio(py: Python<'_>) -> PyResult<&Asyncio> {
 /// The event loop that runs in this thread, if one does.
 pub(crate) fn running_loop(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
     let event_loop = asyncio(py)?.running_loop.bind(py).call0()?;
-    Ok(if event_loop.is_none() {
-        None
-    } else {
-        Some(event_loop)
-    })
+    Ok(if event_loop.is_none() { None } else { Some(event_loop) })
 }
 
 impl Port {
@@ -199,36 +176,22 @@ impl Port {
                 "no event loop runs in this thread: await the call inside a coroutine, or use .call(item)",
             ));
         };
-        let known = recent
-            .lock()
-            .as_ref()
-            .map(|recent| recent.port.clone_ref(py));
+        let known = recent.lock().as_ref().map(|recent| recent.port.clone_ref(py));
         let port = match known {
             Some(port) if port.get().event_loop.is(&event_loop) => port.into_bound(py),
             _ => Self::find_or_open(py, &event_loop)?,
         };
-        let found = Recent {
-            token: token.map(Bound::unbind),
-            port: port.clone().unbind(),
-        };
+        let found = Recent { token: token.map(Bound::unbind), port: port.clone().unbind() };
         let before = recent.lock().replace(found);
         drop(before);
         Ok(port)
     }
 
-    fn find_or_open<'py>(
-        py: Python<'py>,
-        event_loop: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, Self>> {
+    fn find_or_open<'py>(py: Python<'py>, event_loop: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Self>> {
         let known: Vec<Py<Port>> = PORTS.lock().iter().map(|port| port.clone_ref(py)).collect();
         let mut open = Vec::with_capacity(known.len() + 1);
         for port in known {
-            let closed = port
-                .get()
-                .event_loop
-                .bind(py)
-                .call_method0("is_closed")?
-                .is_truthy()?;
+            let closed = port.get().event_loop.bind(py).call_method0("is_closed")?.is_truthy()?;
             if port.get().event_loop.is(event_loop) {
                 return Ok(port.into_bound(py));
             } else if closed {
@@ -249,11 +212,7 @@ impl Port {
         bell.set_nonblocking(true)?;
         listener.set_nonblocking(true)?;
         let descriptor = listener.as_raw_fd();
-        let shared = Shared {
-            queue: BurstQueue::new(),
-            futures: Mutex::new(Slab::new()),
-            bell,
-        };
+        let shared = Shared { queue: BurstQueue::new(), futures: Mutex::new(Slab::new()), bell };
         let port = Self {
             shared: Arc::new(shared),
             event_loop: event_loop.clone().unbind(),
@@ -264,20 +223,14 @@ impl Port {
             on_tick_end: PyOnceLock::new(),
         };
         let port = Bound::new(py, port)?;
-        let _ = port
-            .get()
-            .on_tick_end
-            .set(py, port.getattr("end_tick")?.unbind());
+        let _ = port.get().on_tick_end.set(py, port.getattr("end_tick")?.unbind());
         event_loop.call_method1("add_reader", (descriptor, port.getattr("drain")?))?;
         Ok(port)
     }
 
     /// A new future of this loop, and the number it goes by.
     pub(crate) fn new_future<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, usize)> {
-        let NewFuture {
-            arguments,
-            keywords,
-        } = &self.new_future;
+        let NewFuture { arguments, keywords } = &self.new_future;
         let future = calls::prepared(py, &asyncio(py)?.future, arguments, keywords)?;
         let slot = self.shared.futures.lock().insert(future.clone().unbind());
         Ok((future, slot))
@@ -296,9 +249,7 @@ impl Port {
         }
         if !port.scheduled.swap(true, Ordering::Relaxed) {
             let callback = port.on_tick_end.get(py);
-            port.event_loop
-                .bind(py)
-                .call_method1(intern!(py, "call_soon"), (callback,))?;
+            port.event_loop.bind(py).call_method1(intern!(py, "call_soon"), (callback,))?;
         }
         Ok(())
     }

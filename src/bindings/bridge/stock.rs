@@ -45,9 +45,7 @@ impl Future for Task {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match self.0.as_mut() {
-            Some(handle) => Pin::new(handle)
-                .poll(context)
-                .map_err(|error| TaskFailed(Some(error))),
+            Some(handle) => Pin::new(handle).poll(context).map_err(|error| TaskFailed(Some(error))),
             None => Poll::Ready(Err(TaskFailed(None))),
         }
     }
@@ -62,11 +60,7 @@ impl generic::Runtime for Stock {
     }
 
     fn spawn_blocking<F: FnOnce() + Send + 'static>(work: F) -> Task {
-        Task(
-            runtime::handle()
-                .ok()
-                .map(|handle| handle.spawn_blocking(work)),
-        )
+        Task(runtime::handle().ok().map(|handle| handle.spawn_blocking(work)))
     }
 }
 
@@ -99,9 +93,7 @@ where
         });
         drop(task);
         receiver.await.map_err(|_| {
-            pyo3::exceptions::PyRuntimeError::new_err(
-                "penstock's runtime was shut down while it worked",
-            )
+            pyo3::exceptions::PyRuntimeError::new_err("penstock's runtime was shut down while it worked")
         })
     })
 }

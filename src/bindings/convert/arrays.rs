@@ -1,8 +1,5 @@
 //! NumPy arrays by their memory: the one file that reads and makes them through NumPy's C interface.
-#![allow(
-    unsafe_code,
-    reason = "NumPy's C interface; every block states what it relies on"
-)]
+#![allow(unsafe_code, reason = "NumPy's C interface; every block states what it relies on")]
 
 use std::ffi::c_int;
 
@@ -26,11 +23,8 @@ pub(crate) struct BatchMemory {
 fn dtype_of_number(number: c_int) -> Option<DType> {
     // C's `long` and `long long` are different numbers of the same width; the width is what counts here.
     const LONG_IS_64: bool = std::mem::size_of::<std::ffi::c_long>() == 8;
-    let (long, ulong) = if LONG_IS_64 {
-        (DType::Int64, DType::UInt64)
-    } else {
-        (DType::Int32, DType::UInt32)
-    };
+    let (long, ulong) =
+        if LONG_IS_64 { (DType::Int64, DType::UInt64) } else { (DType::Int32, DType::UInt32) };
     Some(match number {
         n if n == NPY_TYPES::NPY_BOOL as c_int => DType::Bool,
         n if n == NPY_TYPES::NPY_BYTE as c_int => DType::Int8,
@@ -74,15 +68,9 @@ fn number_of_dtype(dtype: DType) -> c_int {
 }
 
 /// True where `object` is an array and not of a subclass, whose rows would lose what the subclass adds.
-pub(crate) fn as_exact<'a, 'py>(
-    object: &'a Bound<'py, PyAny>,
-) -> Option<&'a Bound<'py, PyUntypedArray>> {
+pub(crate) fn as_exact<'a, 'py>(object: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, PyUntypedArray>> {
     let ndarray = PyUntypedArray::type_object_raw(object.py());
-    if object.get_type_ptr() == ndarray {
-        object.cast::<PyUntypedArray>().ok()
-    } else {
-        None
-    }
+    if object.get_type_ptr() == ndarray { object.cast::<PyUntypedArray>().ok() } else { None }
 }
 
 /// What a row of this array would be in a batch, and whether its memory can be copied as it is; `None` where NumPy
@@ -93,21 +81,14 @@ pub(crate) fn describe(array: &Bound<'_, PyUntypedArray>) -> Option<(ColumnSpec,
     if descr.is_native_byteorder() == Some(false) {
         return None;
     }
-    let spec = ColumnSpec::Numbers {
-        dtype,
-        shape: Shape::from_slice(array.shape()),
-    };
+    let spec = ColumnSpec::Numbers { dtype, shape: Shape::from_slice(array.shape()) };
     Some((spec, array.is_c_contiguous()))
 }
 
 /// The type of the array's elements, where Penstock gathers it.
 pub(crate) fn dtype(array: &Bound<'_, PyUntypedArray>) -> Option<DType> {
     let descr = array.dtype();
-    if descr.is_native_byteorder() == Some(false) {
-        None
-    } else {
-        dtype_of_number(descr.num())
-    }
+    if descr.is_native_byteorder() == Some(false) { None } else { dtype_of_number(descr.num()) }
 }
 
 /// Hands the bytes of a C-contiguous array of plain numbers to `copy`, which must not call into Python.
@@ -119,14 +100,7 @@ pub(crate) fn with_bytes<T>(array: &Bound<'_, PyUntypedArray>, copy: impl FnOnce
     // and does not call into Python, so nothing under the lock writes to it meanwhile.
     let bytes = unsafe {
         let data = (*array.as_array_ptr()).fields.data.cast::<u8>();
-        std::slice::from_raw_parts(
-            if length == 0 {
-                std::ptr::dangling()
-            } else {
-                data
-            },
-            length,
-        )
+        std::slice::from_raw_parts(if length == 0 { std::ptr::dangling() } else { data }, length)
     };
     copy(bytes)
 }
@@ -139,16 +113,11 @@ pub(crate) fn over_memory<'py>(
     rows: usize,
     mut memory: Memory,
 ) -> PyResult<Bound<'py, PyAny>> {
-    debug_assert_eq!(
-        memory.as_slice().len(),
-        rows * shape.iter().product::<usize>() * dtype.size()
-    );
+    debug_assert_eq!(memory.as_slice().len(), rows * shape.iter().product::<usize>() * dtype.size());
     let data = memory.as_mut_slice().as_mut_ptr();
     let owner = Bound::new(py, BatchMemory { _memory: memory })?;
-    let mut axes: SmallVec<[npy_intp; 5]> = std::iter::once(&rows)
-        .chain(shape)
-        .map(|axis| npy_intp::try_from(*axis).unwrap_or(0))
-        .collect();
+    let mut axes: SmallVec<[npy_intp; 5]> =
+        std::iter::once(&rows).chain(shape).map(|axis| npy_intp::try_from(*axis).unwrap_or(0)).collect();
     // SAFETY: `data` points at `rows * shape` elements (asserted above, kept by the batcher's columns) which live as long
     // as `owner`: moving `Memory` moves its pointer, not its allocation. Nobody else touches them: the core has handed
     // the memory over. `PyArray_SetBaseObject` steals the reference to `owner`, also where it fails; `NewFromDescr`
@@ -180,11 +149,7 @@ pub(crate) fn is_exclusive(array: &Bound<'_, PyUntypedArray>) -> bool {
     // SAFETY: the lock is held and `array` is alive; the fields and the count are plain values.
     let (owns, base, references) = unsafe {
         let fields = &(*array.as_array_ptr()).fields;
-        (
-            fields.flags & npyffi::NPY_ARRAY_OWNDATA != 0,
-            fields.base,
-            ffi::Py_REFCNT(array.as_ptr()),
-        )
+        (fields.flags & npyffi::NPY_ARRAY_OWNDATA != 0, fields.base, ffi::Py_REFCNT(array.as_ptr()))
     };
     owns && base.is_null() && references == 1
 }

@@ -15,30 +15,25 @@ use crate::tensor::{Column, Rows};
 pub(crate) type Leaves<'py> = SmallVec<[Bound<'py, PyAny>; 1]>;
 
 /// Makes the columns of a batch of `count` rows; `object` gives the object that a number stands for, and lets go of it.
-pub(crate) fn leaves<'py>(
-    py: Python<'py>,
+pub(crate) fn leaves(
+    py: Python<'_>,
     rows: Rows,
     count: usize,
     mut object: impl FnMut(u64) -> Option<Py<PyAny>>,
-) -> PyResult<Leaves<'py>> {
+) -> PyResult<Leaves<'_>> {
     rows.into_columns()
         .into_iter()
         .map(|column| match column {
-            Column::Numbers {
-                dtype,
-                shape,
-                memory,
-                ..
-            } => arrays::over_memory(py, dtype, &shape, count, memory),
+            Column::Numbers { dtype, shape, memory, .. } => {
+                arrays::over_memory(py, dtype, &shape, count, memory)
+            }
             Column::Objects(ids) => {
                 let objects: Vec<Py<PyAny>> = ids.into_iter().filter_map(&mut object).collect();
                 Ok(PyList::new(py, objects)?.into_any())
             }
-            Column::Texts { .. } => Err(errors::raised(
-                py,
-                ErrorKind::Internal,
-                "texts come through the doors alone",
-            )),
+            Column::Texts { .. } => {
+                Err(errors::raised(py, ErrorKind::Internal, "texts come through the doors alone"))
+            }
         })
         .collect()
 }
@@ -65,19 +60,12 @@ pub(crate) fn call<'py>(
     let Some(structure) = key else {
         return match leaves.as_slice() {
             [leaf] => function.call1((leaf,)),
-            _ => Err(errors::raised(
-                py,
-                ErrorKind::Internal,
-                "a plain call has one column",
-            )),
+            _ => Err(errors::raised(py, ErrorKind::Internal, "a plain call has one column")),
         };
     };
     let mut next = leaves.iter();
-    let arguments = structure
-        .arguments
-        .iter()
-        .map(|node| build(py, node, &mut next))
-        .collect::<PyResult<Vec<_>>>()?;
+    let arguments =
+        structure.arguments.iter().map(|node| build(py, node, &mut next)).collect::<PyResult<Vec<_>>>()?;
     let arguments = PyTuple::new(py, arguments)?;
     match &structure.keywords {
         // A copy: a function with **options may keep or change what it is given.
@@ -117,9 +105,6 @@ fn tuple<'a, 'py: 'a>(
     nodes: &[Node],
     leaves: &mut impl Iterator<Item = &'a Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyTuple>> {
-    let parts = nodes
-        .iter()
-        .map(|node| build(py, node, leaves))
-        .collect::<PyResult<Vec<_>>>()?;
+    let parts = nodes.iter().map(|node| build(py, node, leaves)).collect::<PyResult<Vec<_>>>()?;
     PyTuple::new(py, parts)
 }

@@ -53,37 +53,18 @@ impl<'py> Item<'py> {
             if let Some(array) = arrays::as_exact(&argument)
                 && let Some((spec, true)) = arrays::describe(array)
             {
-                let key = GroupKey {
-                    key: None,
-                    specs: smallvec![spec],
-                };
-                return Ok(Self {
-                    key,
-                    leaves: smallvec![Leaf::Array(array.clone())],
-                });
+                let key = GroupKey { key: None, specs: smallvec![spec] };
+                return Ok(Self { key, leaves: smallvec![Leaf::Array(array.clone())] });
             }
         }
         if arguments.is_empty() {
-            return Err(PyTypeError::new_err(
-                "a call needs an item: pass at least one positional argument",
-            ));
+            return Err(PyTypeError::new_err("a call needs an item: pass at least one positional argument"));
         }
-        let keywords = keywords
-            .map(|keywords| structures.keywords(keywords))
-            .transpose()?;
+        let keywords = keywords.map(|keywords| structures.keywords(keywords)).transpose()?;
         let mut parts = Parts::default();
-        let nodes = arguments
-            .iter()
-            .map(|argument| parts.add(&argument))
-            .collect::<PyResult<Vec<_>>>()?;
-        let key = GroupKey {
-            key: structures.key(nodes, keywords),
-            specs: parts.specs,
-        };
-        Ok(Self {
-            key,
-            leaves: parts.leaves,
-        })
+        let nodes = arguments.iter().map(|argument| parts.add(&argument)).collect::<PyResult<Vec<_>>>()?;
+        let key = GroupKey { key: structures.key(nodes, keywords), specs: parts.specs };
+        Ok(Self { key, leaves: parts.leaves })
     }
 }
 
@@ -140,66 +121,41 @@ impl<'py> Parts<'py> {
     }
 
     fn add_number(&mut self, dtype: DType, bytes: [u8; 16]) -> Node {
-        self.specs.push(ColumnSpec::Numbers {
-            dtype,
-            shape: Shape::new(),
-        });
+        self.specs.push(ColumnSpec::Numbers { dtype, shape: Shape::new() });
         self.leaves.push(Leaf::Number(bytes, dtype.size()));
         Node::Leaf
     }
 
     fn add_array(&mut self, array: &Bound<'py, PyUntypedArray>) -> PyResult<Node> {
-        match arrays::describe(array) {
-            Some((spec, contiguous)) => {
-                let array = if contiguous {
-                    array.clone()
-                } else {
-                    contiguous_copy(array)?
-                };
-                self.specs.push(spec);
-                self.leaves.push(Leaf::Array(array));
-                Ok(Node::Leaf)
-            }
-            None => {
-                let kind = format!("{:?} {:?}", array.dtype(), array.shape());
-                // A copy: whoever sent the item may change it before the batch is gathered.
-                let copy = array.call_method0(intern!(array.py(), "copy"))?;
-                self.add_object(&copy);
-                Ok(Node::Stacked(kind))
-            }
-        }
+        let Some((spec, contiguous)) = arrays::describe(array) else {
+            let kind = format!("{:?} {:?}", array.dtype(), array.shape());
+            // A copy: whoever sent the item may change it before the batch is gathered.
+            let copy = array.call_method0(intern!(array.py(), "copy"))?;
+            self.add_object(&copy);
+            return Ok(Node::Stacked(kind));
+        };
+        let array = if contiguous { array.clone() } else { contiguous_copy(array)? };
+        self.specs.push(spec);
+        self.leaves.push(Leaf::Array(array));
+        Ok(Node::Leaf)
     }
 
     fn add_tuple(&mut self, tuple: &Bound<'py, PyTuple>) -> PyResult<Node> {
         let class = tuple.get_type();
-        let exact = class.is(&tuple.py().get_type::<PyTuple>());
+        let exact = class.is(tuple.py().get_type::<PyTuple>());
         if tuple.is_empty() || !(exact || class.hasattr(intern!(tuple.py(), "_fields"))?) {
             return Ok(self.add_object(tuple.as_any()));
         }
-        let nodes = tuple
-            .iter()
-            .map(|part| self.add(&part))
-            .collect::<PyResult<Vec<_>>>()?;
-        Ok(if exact {
-            Node::Tuple(nodes)
-        } else {
-            Node::Named(TypeName(Arc::new(class.unbind())), nodes)
-        })
+        let nodes = tuple.iter().map(|part| self.add(&part)).collect::<PyResult<Vec<_>>>()?;
+        Ok(if exact { Node::Tuple(nodes) } else { Node::Named(TypeName(Arc::new(class.unbind())), nodes) })
     }
 
     fn add_dict(&mut self, dict: &Bound<'py, PyDict>) -> PyResult<Node> {
-        if dict.is_empty()
-            || !dict
-                .keys()
-                .iter()
-                .all(|key| key.is_exact_instance_of::<PyString>())
-        {
+        if dict.is_empty() || !dict.keys().iter().all(|key| key.is_exact_instance_of::<PyString>()) {
             return Ok(self.add_object(dict.as_any()));
         }
-        let mut parts: Vec<(String, Bound<'py, PyAny>)> = dict
-            .iter()
-            .map(|(key, value)| Ok((key.extract()?, value)))
-            .collect::<PyResult<_>>()?;
+        let mut parts: Vec<(String, Bound<'py, PyAny>)> =
+            dict.iter().map(|(key, value)| Ok((key.extract()?, value))).collect::<PyResult<_>>()?;
         // Two dictionaries with the same keys are one structure, whatever order they were written in.
         parts.sort_by(|left, right| left.0.cmp(&right.0));
         let nodes = parts
@@ -225,10 +181,7 @@ fn python_number(value: &Bound<'_, PyAny>) -> PyResult<Option<(DType, [u8; 16])>
         put(&[u8::from(flag.is_true())]);
         DType::Bool
     } else if let Ok(number) = value.cast_exact::<PyInt>() {
-        put(&number
-            .extract::<i64>()
-            .map_err(|_| too_large(number))?
-            .to_ne_bytes());
+        put(&number.extract::<i64>().map_err(|_| too_large(number))?.to_ne_bytes());
         DType::Int64
     } else if let Ok(number) = value.cast_exact::<PyComplex>() {
         put(&number.getattr("real")?.extract::<f64>()?.to_ne_bytes());
@@ -244,12 +197,12 @@ fn python_number(value: &Bound<'_, PyAny>) -> PyResult<Option<(DType, [u8; 16])>
 }
 
 fn too_large(number: &Bound<'_, PyInt>) -> PyErr {
-    let message =
-        format!("the integer {number} does not fit int64; pass it as text or inside a list");
+    let message = format!("the integer {number} does not fit int64; pass it as text or inside a list");
     errors::raised(number.py(), ErrorKind::Item, &message)
 }
 
-fn contiguous_copy<'py>(
+/// A copy in C order.
+pub(crate) fn contiguous_copy<'py>(
     array: &Bound<'py, PyUntypedArray>,
 ) -> PyResult<Bound<'py, PyUntypedArray>> {
     let copy = array.call_method1(intern!(array.py(), "copy"), (intern!(array.py(), "C"),))?;

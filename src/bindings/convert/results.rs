@@ -35,10 +35,7 @@ pub(crate) fn split(returned: Bound<'_, PyAny>, count: usize) -> PyResult<Result
         return Ok(Results::Rows(list.unbind()));
     }
     let mut seen: Vec<Bound<'_, PyAny>> = Vec::new();
-    let outcomes = list
-        .iter()
-        .map(|row| outcome(row, &refusal, &mut seen))
-        .collect::<PyResult<Vec<_>>>()?;
+    let outcomes = list.iter().map(|row| outcome(row, &refusal, &mut seen)).collect::<PyResult<Vec<_>>>()?;
     Ok(Results::Each(outcomes))
 }
 
@@ -59,9 +56,7 @@ impl<'py> Split<'py> {
 fn rows_of<'py>(returned: Bound<'py, PyAny>, count: usize, who: &str) -> PyResult<Split<'py>> {
     let py = returned.py();
     if returned.is_instance_of::<PyUntypedArray>() {
-        let array = returned
-            .cast_into::<PyUntypedArray>()
-            .map_err(PyErr::from)?;
+        let array = returned.cast_into::<PyUntypedArray>().map_err(PyErr::from)?;
         return array_rows(array, count, who);
     }
     if let Ok(list) = returned.cast::<PyList>() {
@@ -76,11 +71,8 @@ fn rows_of<'py>(returned: Bound<'py, PyAny>, count: usize, who: &str) -> PyResul
     if returned.hasattr(intern!(py, "__dlpack__"))? {
         return array_rows(items::from_dlpack(&returned)?, count, who);
     }
-    let what = if returned.is_none() {
-        "None".to_owned()
-    } else {
-        format!("a {}", returned.get_type().name()?)
-    };
+    let what =
+        if returned.is_none() { "None".to_owned() } else { format!("a {}", returned.get_type().name()?) };
     Err(refused(
         py,
         &format!(
@@ -90,11 +82,7 @@ fn rows_of<'py>(returned: Bound<'py, PyAny>, count: usize, who: &str) -> PyResul
     ))
 }
 
-fn array_rows<'py>(
-    array: Bound<'py, PyUntypedArray>,
-    count: usize,
-    who: &str,
-) -> PyResult<Split<'py>> {
+fn array_rows<'py>(array: Bound<'py, PyUntypedArray>, count: usize, who: &str) -> PyResult<Split<'py>> {
     let py = array.py();
     if array.shape().first() != Some(&count) {
         return Err(refused(
@@ -112,41 +100,18 @@ fn array_rows<'py>(
         to_list(array.as_any())?
     } else if bytes <= SHARED_BYTES {
         let exclusive = arrays::is_exclusive(&array);
-        to_list(&if exclusive {
-            array.into_any()
-        } else {
-            copied(array.as_any())?
-        })?
+        to_list(&if exclusive { array.into_any() } else { copied(array.as_any())? })?
     } else {
         let rows = to_list(array.as_any())?;
-        PyList::new(
-            py,
-            rows.iter()
-                .map(|row| copied(&row))
-                .collect::<PyResult<Vec<_>>>()?,
-        )?
+        PyList::new(py, rows.iter().map(|row| copied(&row)).collect::<PyResult<Vec<_>>>()?)?
     };
-    Ok(if objects {
-        Split::Checked(list)
-    } else {
-        Split::Plain(list)
-    })
+    Ok(if objects { Split::Checked(list) } else { Split::Plain(list) })
 }
 
-fn list_rows<'py>(
-    list: &Bound<'py, PyList>,
-    count: usize,
-    who: &str,
-) -> PyResult<Bound<'py, PyList>> {
+fn list_rows<'py>(list: &Bound<'py, PyList>, count: usize, who: &str) -> PyResult<Bound<'py, PyList>> {
     let py = list.py();
     if list.len() != count {
-        return Err(refused(
-            py,
-            &format!(
-                "{who} returned a list of {} for a batch of {count}",
-                list.len()
-            ),
-        ));
+        return Err(refused(py, &format!("{who} returned a list of {} for a batch of {count}", list.len())));
     }
     let rows = list.iter().map(own).collect::<PyResult<Vec<_>>>()?;
     PyList::new(py, rows)
@@ -187,29 +152,20 @@ fn tuple_rows<'py>(tuple: &Bound<'py, PyTuple>, count: usize) -> PyResult<Bound<
     let refusal = errors::class(py, ErrorKind::Item)?;
     let mut columns = Vec::with_capacity(tuple.len());
     for (at, value) in tuple.iter().enumerate() {
-        let who = format!(
-            "output {at} of the function's tuple (return a list for one result per request)"
-        );
+        let who = format!("output {at} of the function's tuple (return a list for one result per request)");
         columns.push(rows_of(value, count, &who)?.into_list());
     }
     let class = tuple.get_type();
     let named = class.hasattr(intern!(py, "_fields"))?;
     let rows = (0..count).map(|at| {
-        let parts = columns
-            .iter()
-            .map(|column| column.get_item(at))
-            .collect::<PyResult<Vec<_>>>()?;
+        let parts = columns.iter().map(|column| column.get_item(at)).collect::<PyResult<Vec<_>>>()?;
         for part in &parts {
             if part.is_instance(&refusal)? {
                 return Ok(part.clone());
             }
         }
         let row = PyTuple::new(py, parts)?;
-        if named {
-            class.call1(row)
-        } else {
-            Ok(row.into_any())
-        }
+        if named { class.call1(row) } else { Ok(row.into_any()) }
     });
     PyList::new(py, rows.collect::<PyResult<Vec<_>>>()?)
 }
@@ -223,11 +179,7 @@ fn outcome<'py>(
         return Ok(Outcome::Value(row.unbind()));
     }
     // One exception raised for several requests would collect the tracebacks of all.
-    let fresh = if seen.iter().any(|other| other.is(&row)) {
-        copy_exception(&row)?
-    } else {
-        row.clone()
-    };
+    let fresh = if seen.iter().any(|other| other.is(&row)) { copy_exception(&row)? } else { row.clone() };
     seen.push(row);
     Ok(Outcome::Refused(fresh.unbind()))
 }

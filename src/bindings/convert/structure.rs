@@ -93,10 +93,7 @@ struct KnownKeywords {
 
 impl Structures {
     pub(crate) fn new() -> Self {
-        Self {
-            known: Mutex::default(),
-            keywords: Mutex::default(),
-        }
+        Self { known: Mutex::default(), keywords: Mutex::default() }
     }
 
     /// The key for calls of this structure.
@@ -104,10 +101,7 @@ impl Structures {
         if keywords.is_none() && matches!(arguments.as_slice(), [Node::Leaf]) {
             return None;
         }
-        let structure = Structure {
-            arguments,
-            keywords,
-        };
+        let structure = Structure { arguments, keywords };
         let mut known = self.known.lock();
         if let Some(found) = known.get(&structure) {
             return Some(Arc::clone(found));
@@ -126,24 +120,16 @@ impl Structures {
         let canonical = canonical_keywords(given)?;
         let (numbers, known, first) = {
             let mut keywords = self.keywords.lock();
-            let numbers = keywords
-                .numbers
-                .get_or_insert_with(|| PyDict::new(py).unbind())
-                .clone_ref(py);
+            let numbers = keywords.numbers.get_or_insert_with(|| PyDict::new(py).unbind()).clone_ref(py);
             (numbers, keywords.values.len(), keywords.first)
         };
         let numbers = numbers.bind(py);
-        let found = numbers
-            .get_item(&canonical)
-            .map_err(|error| unhashable(py, given, &error))?;
+        let found = numbers.get_item(&canonical).map_err(|error| unhashable(py, given, &error))?;
         if let Some(number) = found {
             let number: u64 = number.extract()?;
             let at = usize::try_from(number - first).unwrap_or(usize::MAX);
             if let Some(values) = self.keywords.lock().values.get(at) {
-                return Ok(Keywords {
-                    number,
-                    values: Arc::clone(values),
-                });
+                return Ok(Keywords { number, values: Arc::clone(values) });
             }
         }
         let number = first + known as u64;
@@ -177,10 +163,7 @@ fn canonical<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         // Tells 0.0 from -0.0 and lets a NaN equal itself.
         number.call_method0("hex")?
     } else if let Ok(tuple) = value.cast_exact::<PyTuple>() {
-        let items = tuple
-            .iter()
-            .map(|item| canonical(&item))
-            .collect::<PyResult<Vec<_>>>()?;
+        let items = tuple.iter().map(|item| canonical(&item)).collect::<PyResult<Vec<_>>>()?;
         PyTuple::new(py, items)?.into_any()
     } else {
         value.clone()
@@ -190,9 +173,7 @@ fn canonical<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
 
 fn unhashable(py: Python<'_>, given: &Bound<'_, PyDict>, cause: &PyErr) -> PyErr {
     let culprit = given.iter().find(|(_, value)| value.hash().is_err());
-    let name = culprit
-        .and_then(|(name, _)| name.extract::<String>().ok())
-        .unwrap_or_default();
+    let name = culprit.and_then(|(name, _)| name.extract::<String>().ok()).unwrap_or_default();
     let error = PyTypeError::new_err(format!(
         "keyword argument '{name}' is not hashable, so calls cannot be grouped by it; pass it as part of the item"
     ));

@@ -42,18 +42,10 @@ impl<'de> Visitor<'de> for Flatten<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Found, A::Error> {
-        let Self {
-            column,
-            axes,
-            depth,
-        } = self;
+        let Self { column, axes, depth } = self;
         let (mut elements, mut lists) = (0_usize, 0_usize);
         loop {
-            let next = Flatten {
-                column: &mut *column,
-                axes,
-                depth: depth + 1,
-            };
+            let next = Flatten { column: &mut *column, axes, depth: depth + 1 };
             match list.next_element_seed(next)? {
                 None => break,
                 Some(Found::Element) => elements += 1,
@@ -61,16 +53,10 @@ impl<'de> Visitor<'de> for Flatten<'_> {
             }
         }
         let flat = depth == 0 && lists == 0;
-        let expected = if flat {
-            axes.iter().product()
-        } else {
-            axes.get(depth).copied().unwrap_or(0)
-        };
+        let expected = if flat { axes.iter().product() } else { axes.get(depth).copied().unwrap_or(0) };
         let leaf = depth + 1 >= axes.len();
         if (lists > 0 && (elements > 0 || leaf)) || (!flat && lists == 0 && !leaf && elements > 0) {
-            return Err(A::Error::custom(format!(
-                "the nesting of the data does not fit shape {axes:?}"
-            )));
+            return Err(A::Error::custom(format!("the nesting of the data does not fit shape {axes:?}")));
         }
         if elements + lists != expected {
             return Err(A::Error::custom(format!(
@@ -83,11 +69,7 @@ impl<'de> Visitor<'de> for Flatten<'_> {
 
     fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Found, E> {
         match self.column {
-            Column::Numbers {
-                dtype: DType::Bool,
-                memory,
-                ..
-            } => memory.extend(&[u8::from(value)]),
+            Column::Numbers { dtype: DType::Bool, memory, .. } => memory.extend(&[u8::from(value)]),
             other => return Err(mismatch(other, &value)),
         }
         Ok(Found::Element)
@@ -106,11 +88,7 @@ impl<'de> Visitor<'de> for Flatten<'_> {
             Column::Numbers { dtype, memory, .. } => put_float(*dtype, memory, value),
             _ => false,
         };
-        if put {
-            Ok(Found::Element)
-        } else {
-            Err(mismatch(self.column, &value))
-        }
+        if put { Ok(Found::Element) } else { Err(mismatch(self.column, &value)) }
     }
 
     fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Found, E> {
@@ -130,10 +108,7 @@ fn mismatch<E: serde::de::Error>(column: &Column, value: &dyn fmt::Display) -> E
     E::custom(format!("{value} is no {wanted}"))
 }
 
-#[allow(
-    clippy::cast_possible_truncation,
-    reason = "the declared type is what the sender asked for"
-)]
+#[allow(clippy::cast_possible_truncation, reason = "the declared type is what the sender asked for")]
 fn put_float(dtype: DType, memory: &mut crate::tensor::Memory, value: f64) -> bool {
     match dtype {
         DType::Float16 => memory.extend(&f16::from_f64(value).to_ne_bytes()),
@@ -144,10 +119,7 @@ fn put_float(dtype: DType, memory: &mut crate::tensor::Memory, value: f64) -> bo
     true
 }
 
-#[allow(
-    clippy::cast_precision_loss,
-    reason = "an integer sent for a float is rounded as any decimal is"
-)]
+#[allow(clippy::cast_precision_loss, reason = "an integer sent for a float is rounded as any decimal is")]
 fn put_integer<E: serde::de::Error>(column: &mut Column, value: i128) -> Result<Found, E> {
     fn fit<T: TryFrom<i128>>(value: i128) -> Option<T> {
         T::try_from(value).ok()

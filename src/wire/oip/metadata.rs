@@ -6,18 +6,11 @@ use crate::tensor::TensorSpec;
 
 /// The body of server metadata.
 pub fn server_metadata(name: &str, version: &str) -> Vec<u8> {
-    json!({ "name": name, "version": version, "extensions": [] })
-        .to_string()
-        .into_bytes()
+    json!({ "name": name, "version": version, "extensions": [] }).to_string().into_bytes()
 }
 
 /// The body of model metadata; the batch axis stands first in every shape, as -1.
-pub fn model_metadata(
-    name: &str,
-    version: &str,
-    inputs: &[TensorSpec],
-    outputs: &[TensorSpec],
-) -> Vec<u8> {
+pub fn model_metadata(name: &str, version: &str, inputs: &[TensorSpec], outputs: &[TensorSpec]) -> Vec<u8> {
     let body = json!({
         "name": name,
         "versions": [version],
@@ -30,9 +23,7 @@ pub fn model_metadata(
 
 /// The body of model readiness.
 pub fn model_ready(name: &str, ready: bool) -> Vec<u8> {
-    json!({ "name": name, "ready": ready })
-        .to_string()
-        .into_bytes()
+    json!({ "name": name, "ready": ready }).to_string().into_bytes()
 }
 
 /// The body of an error.

@@ -74,10 +74,7 @@ impl InferRequest {
         for given in &body.inputs {
             if !inputs.iter().any(|spec| spec.name == given.name) {
                 let known: Vec<_> = inputs.iter().map(|spec| spec.name.as_str()).collect();
-                return Err(refused(format!(
-                    "there is no input '{}'; the model has {known:?}",
-                    given.name
-                )));
+                return Err(refused(format!("there is no input '{}'; the model has {known:?}", given.name)));
             }
         }
         let mut specs = Specs::new();
@@ -93,17 +90,8 @@ impl InferRequest {
         for (column, input) in rows.columns_mut().iter_mut().zip(&given) {
             read_data(column, input)?;
         }
-        let wanted = body
-            .outputs
-            .map(|wanted| wanted_outputs(&wanted, outputs))
-            .transpose()?;
-        Ok(Self {
-            id: body.id.map(Cow::into_owned),
-            count,
-            rows,
-            specs,
-            outputs: wanted,
-        })
+        let wanted = body.outputs.map(|wanted| wanted_outputs(&wanted, outputs)).transpose()?;
+        Ok(Self { id: body.id.map(Cow::into_owned), count, rows, specs, outputs: wanted })
     }
 }
 
@@ -124,10 +112,7 @@ fn check(spec: &TensorSpec, input: &Input<'_>) -> Result<()> {
             spec.name, input.datatype
         )));
     }
-    let elements = input
-        .shape
-        .iter()
-        .try_fold(1_usize, |product, axis| product.checked_mul(*axis));
+    let elements = input.shape.iter().try_fold(1_usize, |product, axis| product.checked_mul(*axis));
     match input.shape.split_first() {
         _ if elements.is_none_or(|elements| elements > MOST_ELEMENTS) => Err(refused(format!(
             "input '{}' of shape {:?} has more than {MOST_ELEMENTS} elements",
@@ -145,34 +130,21 @@ fn check(spec: &TensorSpec, input: &Input<'_>) -> Result<()> {
 }
 
 fn common_count(given: &[&Input<'_>]) -> Result<usize> {
-    let mut counts = given
-        .iter()
-        .filter_map(|input| input.shape.first().copied());
-    let first = counts
-        .next()
-        .ok_or_else(|| refused("the model has no inputs".to_owned()))?;
+    let mut counts = given.iter().filter_map(|input| input.shape.first().copied());
+    let first = counts.next().ok_or_else(|| refused("the model has no inputs".to_owned()))?;
     if counts.all(|count| count == first) {
         Ok(first)
     } else {
-        Err(refused(
-            "the inputs have different numbers of rows".to_owned(),
-        ))
+        Err(refused("the inputs have different numbers of rows".to_owned()))
     }
 }
 
 fn read_data(column: &mut Column, input: &Input<'_>) -> Result<()> {
     let mut json = serde_json::Deserializer::from_str(input.data.get());
-    let seed = Flatten {
-        column,
-        axes: &input.shape,
-        depth: 0,
-    };
+    let seed = Flatten { column, axes: &input.shape, depth: 0 };
     match seed.deserialize(&mut json) {
         Ok(Found::List) => Ok(()),
-        Ok(Found::Element) => Err(refused(format!(
-            "input '{}': data must be a list",
-            input.name
-        ))),
+        Ok(Found::Element) => Err(refused(format!("input '{}': data must be a list", input.name))),
         Err(error) => Err(refused(format!("input '{}': {error}", input.name))),
     }
 }
@@ -183,10 +155,7 @@ fn wanted_outputs(wanted: &[Output<'_>], outputs: &[TensorSpec]) -> Result<Vec<S
             Ok(output.name.clone().into_owned())
         } else {
             let known: Vec<_> = outputs.iter().map(|spec| spec.name.as_str()).collect();
-            Err(refused(format!(
-                "there is no output '{}'; the model has {known:?}",
-                output.name
-            )))
+            Err(refused(format!("there is no output '{}'; the model has {known:?}", output.name)))
         }
     };
     wanted.iter().map(check).collect()

@@ -48,10 +48,7 @@ impl InferResponse<'_> {
         out.extend_from_slice(b",\"outputs\":[");
         let mut first = true;
         for (at, spec) in self.outputs.iter().enumerate() {
-            if self
-                .wanted
-                .is_some_and(|wanted| !wanted.contains(&spec.name))
-            {
+            if self.wanted.is_some_and(|wanted| !wanted.contains(&spec.name)) {
                 continue;
             }
             if !std::mem::take(&mut first) {
@@ -70,11 +67,7 @@ impl InferResponse<'_> {
         put_string(out, spec.elements.oip_name().unwrap_or_default());
         out.extend_from_slice(b",\"shape\":[");
         put_integer(out, self.rows.len());
-        let row_shape = self
-            .rows
-            .first()
-            .and_then(|row| row.columns.get(at))
-            .map(shape_of);
+        let row_shape = self.rows.first().and_then(|row| row.columns.get(at)).map(shape_of);
         for axis in row_shape.unwrap_or_default() {
             out.push(b',');
             put_integer(out, *axis);
@@ -103,15 +96,8 @@ fn shape_of(column: &Column) -> &[usize] {
 
 fn put_row(out: &mut Vec<u8>, column: &Column, row: usize, elements: Elements) {
     match column {
-        Column::Numbers {
-            dtype,
-            row_bytes,
-            memory,
-            ..
-        } => {
-            let bytes = memory
-                .as_slice()
-                .get(row * row_bytes..(row + 1) * row_bytes);
+        Column::Numbers { dtype, row_bytes, memory, .. } => {
+            let bytes = memory.as_slice().get(row * row_bytes..(row + 1) * row_bytes);
             for element in bytes.unwrap_or_default().chunks_exact(dtype.size()) {
                 put_number(out, *dtype, element);
                 out.push(b',');
@@ -132,18 +118,12 @@ fn put_row(out: &mut Vec<u8>, column: &Column, row: usize, elements: Elements) {
 fn put_number(out: &mut Vec<u8>, dtype: DType, bytes: &[u8]) {
     macro_rules! read {
         ($kind:ty) => {
-            bytes
-                .try_into()
-                .map_or(<$kind>::default(), <$kind>::from_ne_bytes)
+            bytes.try_into().map_or(<$kind>::default(), <$kind>::from_ne_bytes)
         };
     }
     match dtype {
         DType::Bool => {
-            let word: &[u8] = if bytes.first() == Some(&0) {
-                b"false"
-            } else {
-                b"true"
-            };
+            let word: &[u8] = if bytes.first() == Some(&0) { b"false" } else { b"true" };
             out.extend_from_slice(word);
         }
         DType::Int8 => put_integer(out, read!(i8)),
