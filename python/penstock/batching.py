@@ -157,14 +157,15 @@ class Batcher(_native.NativeBatcher, Generic[R]):
             drain: run what waits; without it, whoever waits gets `Closed`.
             timeout: seconds to wait at most, or `None` for as long as it takes.
         """
-        self.begin_close(drain)
-        if threading.current_thread() not in self._threads:
+        self._begin_close(drain=drain)
+        if not self._waits_for_itself():
             self.wait_idle(math.inf if timeout is None else timeout)
 
     async def aclose(self, *, drain: bool = True, timeout: float | None = None) -> None:
         """As `close`, without blocking the event loop."""
-        self.begin_close(drain)
-        await self.wait_idle_async(math.inf if timeout is None else timeout)
+        self._begin_close(drain=drain)
+        if not self._waits_for_itself():
+            await self.wait_idle_async(math.inf if timeout is None else timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -191,19 +192,27 @@ class Batcher(_native.NativeBatcher, Generic[R]):
     def _blocking(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], priority: Priority, timeout: float | None
     ) -> Any:
-        here = threading.current_thread()
-        if here in self._threads:
-            raise ConfigError("call() inside its own function would wait for itself: call .fn for the plain function")
-        if self._runs_alone and here is _lifecycle.own_loop().thread:
-            raise ConfigError("call() of an async def function on penstock's own loop would wait for itself: await it")
-        return self.submit_blocking(args, kwargs, _PRIORITIES[priority], -1.0 if timeout is None else timeout)
+        if self._waits_for_itself():
+            raise ConfigError(
+                "call() here would wait for itself: inside the function use .fn, on penstock's own loop await the call"
+            )
+        # An inline function may run right here, and must not see the context of whoever calls.
+        run = Context().run if self.workers == "inline" else _plainly
+        seconds = -1.0 if timeout is None else timeout
+        return run(self.submit_blocking, args, kwargs, _PRIORITIES[priority], seconds)
+
+    def _begin_close(self, *, drain: bool) -> None:
+        (Context().run if self.workers == "inline" else _plainly)(self.begin_close, drain)
+
+    def _waits_for_itself(self) -> bool:
+        return self.runs_here() or (self._runs_alone and threading.current_thread() is _lifecycle.own_loop().thread)
 
     def _count_tenant(self, tenant: str) -> None:
         known = tenant in self._tenants or len(self._tenants) < _TENANTS_COUNTED
         self._tenants[tenant if known else "(others)"] += 1
 
     def _at_exit(self, deadline: float) -> None:
-        self.begin_close(drain=False)
+        self._begin_close(drain=False)
         self.wait_idle(max(0.0, deadline - time.monotonic()))
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -338,6 +347,10 @@ def _bar(items: tuple[Iterable[Any], ...], *, shown: bool) -> Any:
         raise ConfigError("progress=True needs tqdm: pip install 'penstock[notebook]'") from error
     first = items[0] if items else ()
     return tqdm(total=len(cast("Sized", first)) if hasattr(first, "__len__") else None)
+
+
+def _plainly(function: Callable[..., Any], *args: Any) -> Any:
+    return function(*args)
 
 
 def _expire(future: asyncio.Future[Any], timeout: float) -> None:

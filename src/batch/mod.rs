@@ -7,6 +7,8 @@ mod batcher;
 mod policy;
 mod queue;
 mod stats;
+#[cfg(test)]
+mod tests;
 
 pub use batcher::{Attendance, Batcher, Turn};
 pub use policy::{BatchPolicy, Dispatch, Pressure, Reason, Verdict, verdict};

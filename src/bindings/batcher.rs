@@ -149,6 +149,11 @@ impl NativeBatcher {
         }
     }
 
+    /// True where this very thread is in the function.
+    fn runs_here(&self) -> bool {
+        self.core.runs_here()
+    }
+
     /// As `wait_idle`, awaitable.
     fn wait_idle_async<'py>(&self, py: Python<'py>, limit: f64) -> PyResult<Bound<'py, PyAny>> {
         let core = Arc::clone(&self.core);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::ThreadId;
 
 use parking_lot::Mutex;
 use pyo3::prelude::*;
@@ -31,6 +32,8 @@ pub(crate) struct Core {
     pub(crate) inline: bool,
     objects: Mutex<Slab<Py<PyAny>>>,
     timer_set: AtomicBool,
+    /// Threads that are in the function now: one that asks to wait for the function would wait for itself.
+    running_in: Mutex<SmallVec<[ThreadId; 4]>>,
 }
 
 /// What happened to requests after their batch was cut.
@@ -61,6 +64,7 @@ impl Core {
             inline,
             objects: Mutex::default(),
             timer_set: AtomicBool::new(false),
+            running_in: Mutex::default(),
         }
     }
 
@@ -90,6 +94,11 @@ impl Core {
         admitted
     }
 
+    /// True where this very thread is in the function.
+    pub(crate) fn runs_here(&self) -> bool {
+        self.running_in.lock().contains(&std::thread::current().id())
+    }
+
     fn keep_objects(&self, leaves: &[Leaf<'_>]) -> SmallVec<[u64; 4]> {
         let kept = leaves.iter().filter_map(|leaf| match leaf {
             Leaf::Object(object) => Some(self.objects.lock().insert(object.clone().unbind()) as u64),
@@ -114,7 +123,10 @@ impl Core {
         let Some(batch) = self.batcher.take(&mut Roll { py, core: self }) else {
             return false;
         };
+        let here = std::thread::current().id();
+        self.running_in.lock().push(here);
         run::run(py, self, batch, on);
+        self.running_in.lock().retain(|thread| *thread != here);
         self.batcher.finish();
         true
     }
@@ -130,7 +142,11 @@ impl Core {
             return;
         }
         let alarm = Alarm { core: Arc::clone(self), port: port.clone().unbind() };
-        let set = port.get().event_loop.bind(py).call_method1("call_later", (wait.as_secs_f64(), alarm));
+        let context = PyDict::new(py);
+        let event_loop = port.get().event_loop.bind(py);
+        let set = context
+            .set_item("context", &port.get().context)
+            .and_then(|()| event_loop.call_method("call_later", (wait.as_secs_f64(), alarm), Some(&context)));
         if let Err(error) = set {
             self.timer_set.store(false, Ordering::Relaxed);
             error.write_unraisable(py, None);

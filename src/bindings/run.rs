@@ -8,7 +8,7 @@ use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 
 use super::bridge::port::{Delivery, Port, Shared};
-use super::convert::assemble::{self, Leaves};
+use super::convert::assemble::{self, Input, Leaves};
 use super::convert::results;
 use super::convert::structure::Key;
 use super::core::{Core, Counters};
@@ -22,8 +22,13 @@ pub(crate) fn run(py: Python<'_>, core: &Core, batch: Batch<Key, Waiter>, on: Op
     let count = batch.entries.len();
     let call =
         Call { function: &core.function, counters: &core.counters, isolate: core.isolate, form: &Rows };
-    let results = match assemble::leaves(py, batch.rows, count, |number| core.take_object(number)) {
-        Ok(leaves) => call.batch(py, &batch.group.key, &leaves, count),
+    let objects = |number| core.take_object(number);
+    let no_texts = |_, _: &_, _: &[usize]| {
+        Err(errors::raised(py, ErrorKind::Internal, "texts come through the doors alone"))
+    };
+    let spares = core.batcher.spares();
+    let results = match Input::new(py, batch.rows, count, spares, core.isolate, objects, no_texts) {
+        Ok(input) => call.batch(py, &batch.group.key, &input, count),
         Err(error) => Rows.fail(py, error, count),
     };
     if let Results::Each(outcomes) = &results {
@@ -63,25 +68,41 @@ impl<F: Form> Call<'_, F> {
         &self,
         py: Python<'py>,
         key: &Key,
-        leaves: &Leaves<'py>,
+        input: &Input<'py>,
         count: usize,
     ) -> F::Answers {
-        let error = match self.once(py, key, leaves, count) {
-            Ok(answers) => return answers,
-            Err(error) => error,
-        };
-        if count == 1 || !self.isolate || !is_worth_splitting(py, &error) {
-            return self.form.fail(py, error, count);
+        match input.whole().and_then(|leaves| self.once(py, key, leaves, count)) {
+            Ok(answers) => answers,
+            Err(error) => self.split(py, key, input, (0, count), error),
         }
-        let middle = count / 2;
-        let half = |from: usize, to: usize| match assemble::part(leaves, from, to) {
-            Ok(part) => {
+    }
+
+    /// Answers rows `from..to`, which together raised `error`.
+    fn split<'py>(
+        &self,
+        py: Python<'py>,
+        key: &Key,
+        input: &Input<'py>,
+        (from, to): (usize, usize),
+        error: PyErr,
+    ) -> F::Answers {
+        if to - from == 1 || !self.isolate || !is_worth_splitting(py, &error) {
+            return self.form.fail(py, error, to - from);
+        }
+        let half = |from: usize, to: usize| match input.part(from, to) {
+            Ok(Some(part)) => {
                 self.counters.reruns.fetch_add(1, Ordering::Relaxed);
-                self.batch(py, key, &part, to - from)
+                match self.once(py, key, part, to - from) {
+                    Ok(answers) => answers,
+                    Err(error) => self.split(py, key, input, (from, to), error),
+                }
             }
+            // The function works in place on a batch too large to keep: to run it again would give wrong answers.
+            Ok(None) => self.form.fail(py, error.clone_ref(py), to - from),
             Err(error) => self.form.fail(py, error, to - from),
         };
-        let (first, second) = (half(0, middle), half(middle, count));
+        let middle = usize::midpoint(from, to);
+        let (first, second) = (half(from, middle), half(middle, to));
         self.form.join(py, first, second)
     }
 
@@ -89,13 +110,14 @@ impl<F: Form> Call<'_, F> {
         &self,
         py: Python<'py>,
         key: &Key,
-        leaves: &Leaves<'py>,
+        leaves: Leaves<'py>,
         count: usize,
     ) -> PyResult<F::Answers> {
         let start = Instant::now();
-        let returned = assemble::call(self.function.bind(py), key, leaves);
+        let returned = assemble::call(self.function.bind(py), key, &leaves);
         let busy = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.counters.busy_nanos.fetch_add(busy, Ordering::Relaxed);
+        drop(leaves);
         self.form.split(returned?, count)
     }
 }

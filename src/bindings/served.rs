@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyModule, PyString};
 
 use super::bridge::lock;
-use super::convert::assemble::Leaves;
+use super::convert::assemble::Input;
 use super::convert::{arrays, items};
 use super::core::Counters;
 use super::errors;
@@ -52,31 +52,18 @@ impl ServedWorker {
         let count = batch.entries.len();
         let form = Columns { outputs: &spec.outputs, spares: self.endpoint.spares() };
         let call = Call { function: &self.function, counters: &self.counters, isolate: true, form: &form };
-        let rows = match inputs(py, &spec.inputs, batch.rows.into_columns(), count) {
-            Ok(leaves) => call.batch(py, &None, &leaves, count),
+        let no_objects = |_| None;
+        let texts = |at: usize, texts: &Texts, row: &[usize]| {
+            let elements = spec.inputs.get(at).map_or(Elements::Bytes, |input| input.elements);
+            let axes: Shape = std::iter::once(&count).chain(row).copied().collect();
+            nested_texts(py, texts, &axes, &mut 0, elements)
+        };
+        let rows = match Input::new(py, batch.rows, count, form.spares, true, no_objects, texts) {
+            Ok(input) => call.batch(py, &None, &input, count),
             Err(error) => form.fail(py, error, count),
         };
         self.endpoint.finish(Finished { entries: batch.entries, rows });
     }
-}
-
-/// A batch's columns as what the model is given: one tuple, unpacked on Python's side.
-fn inputs<'py>(
-    py: Python<'py>,
-    specs: &[TensorSpec],
-    columns: impl IntoIterator<Item = Column>,
-    count: usize,
-) -> PyResult<Leaves<'py>> {
-    let input = |(spec, column): (&TensorSpec, Column)| match column {
-        Column::Numbers { dtype, shape, memory, .. } => arrays::over_memory(py, dtype, &shape, count, memory),
-        Column::Texts { shape, texts } => {
-            let mut axes = vec![count];
-            axes.extend_from_slice(&shape);
-            nested_texts(py, &texts, &axes, &mut 0, spec.elements)
-        }
-        Column::Objects(_) => Err(errors::raised(py, ErrorKind::Internal, "no objects come through a door")),
-    };
-    specs.iter().zip(columns).map(input).collect()
 }
 
 fn nested_texts<'py>(

@@ -94,29 +94,34 @@ pub(crate) trait TickEnd: Send + Sync {
 pub(crate) struct Port {
     pub(crate) shared: Arc<Shared>,
     pub(crate) event_loop: Py<PyAny>,
-    new_future: NewFuture,
+    new_future: Prepared,
     listener: UnixStream,
     /// What was submitted to in this tick.
     touched: Mutex<Vec<Arc<dyn TickEnd>>>,
     /// True while the end of this tick is scheduled.
     scheduled: AtomicBool,
-    /// `end_tick`, bound once: binding it costs more than calling it.
-    on_tick_end: PyOnceLock<Py<PyAny>>,
+    /// `call_soon(end_tick, context=...)`, put together once: no request's context reaches what runs at the end of a tick.
+    on_tick_end: PyOnceLock<Prepared>,
+    pub(crate) context: Py<PyAny>,
 }
 
 /// How futures of a loop are made: as `loop.create_future()` of asyncio and uvloop does, without its Python frame.
-struct NewFuture {
-    arguments: Py<PyTuple>,
-    keywords: Py<PyDict>,
+fn new_future_of(event_loop: &Bound<'_, PyAny>) -> PyResult<Prepared> {
+    let py = event_loop.py();
+    let keywords = PyDict::new(py);
+    keywords.set_item("loop", event_loop)?;
+    Ok(Prepared {
+        callable: PyModule::import(py, "asyncio")?.getattr("Future")?.unbind(),
+        arguments: PyTuple::empty(py).unbind(),
+        keywords: keywords.unbind(),
+    })
 }
 
-impl NewFuture {
-    fn of(event_loop: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let py = event_loop.py();
-        let keywords = PyDict::new(py);
-        keywords.set_item("loop", event_loop)?;
-        Ok(Self { arguments: PyTuple::empty(py).unbind(), keywords: keywords.unbind() })
-    }
+/// A call that is made again and again with the same objects.
+struct Prepared {
+    callable: Py<PyAny>,
+    arguments: Py<PyTuple>,
+    keywords: Py<PyDict>,
 }
 
 /// The port that a batcher used last, and the token of the run of its loop.
@@ -129,7 +134,6 @@ pub(crate) struct Recent {
 struct Asyncio {
     running_loop: Py<PyAny>,
     invalid_state: Py<PyAny>,
-    future: Py<PyAny>,
     done: Py<PyAny>,
     set_result: Py<PyAny>,
     set_exception: Py<PyAny>,
@@ -146,7 +150,6 @@ fn asyncio(py: Python<'_>) -> PyResult<&Asyncio> {
             done: future.getattr("done")?.unbind(),
             set_result: future.getattr("set_result")?.unbind(),
             set_exception: future.getattr("set_exception")?.unbind(),
-            future: future.unbind(),
             running_loop: PyModule::import(py, "asyncio.events")?.getattr("_get_running_loop")?.unbind(),
             invalid_state: module.getattr("InvalidStateError")?.unbind(),
         })
@@ -216,22 +219,30 @@ impl Port {
         let port = Self {
             shared: Arc::new(shared),
             event_loop: event_loop.clone().unbind(),
-            new_future: NewFuture::of(event_loop)?,
+            new_future: new_future_of(event_loop)?,
             listener,
             touched: Mutex::new(Vec::new()),
             scheduled: AtomicBool::new(false),
             on_tick_end: PyOnceLock::new(),
+            context: PyModule::import(py, "contextvars")?.getattr("Context")?.call0()?.unbind(),
         };
         let port = Bound::new(py, port)?;
-        let _ = port.get().on_tick_end.set(py, port.getattr("end_tick")?.unbind());
+        let keywords = PyDict::new(py);
+        keywords.set_item("context", &port.get().context)?;
+        let prepared = Prepared {
+            callable: event_loop.getattr("call_soon")?.unbind(),
+            arguments: PyTuple::new(py, [port.getattr("end_tick")?])?.unbind(),
+            keywords: keywords.unbind(),
+        };
+        let _ = port.get().on_tick_end.set(py, prepared);
         event_loop.call_method1("add_reader", (descriptor, port.getattr("drain")?))?;
         Ok(port)
     }
 
     /// A new future of this loop, and the number it goes by.
     pub(crate) fn new_future<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, usize)> {
-        let NewFuture { arguments, keywords } = &self.new_future;
-        let future = calls::prepared(py, &asyncio(py)?.future, arguments, keywords)?;
+        let Prepared { callable, arguments, keywords } = &self.new_future;
+        let future = calls::prepared(py, callable, arguments, keywords)?;
         let slot = self.shared.futures.lock().insert(future.clone().unbind());
         Ok((future, slot))
     }
@@ -248,8 +259,9 @@ impl Port {
             }
         }
         if !port.scheduled.swap(true, Ordering::Relaxed) {
-            let callback = port.on_tick_end.get(py);
-            port.event_loop.bind(py).call_method1(intern!(py, "call_soon"), (callback,))?;
+            if let Some(Prepared { callable, arguments, keywords }) = port.on_tick_end.get(py) {
+                calls::prepared(py, callable, arguments, keywords)?;
+            }
         }
         Ok(())
     }

@@ -105,6 +105,11 @@ pub(crate) fn with_bytes<T>(array: &Bound<'_, PyUntypedArray>, copy: impl FnOnce
     copy(bytes)
 }
 
+/// As [`with_bytes`], for an array that [`over_memory`] made.
+pub(crate) fn with_view_bytes<T: Default>(array: &Bound<'_, PyAny>, look: impl FnOnce(&[u8]) -> T) -> T {
+    array.cast::<PyUntypedArray>().map_or_else(|_| T::default(), |array| with_bytes(array, look))
+}
+
 /// An array of `rows` rows over `memory`, writable, which keeps the memory alive.
 pub(crate) fn over_memory<'py>(
     py: Python<'py>,

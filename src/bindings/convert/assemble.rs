@@ -1,5 +1,8 @@
 //! From the rows of a batch to the arguments that the function is called with.
 
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyModule, PySlice, PyTuple};
@@ -9,45 +12,139 @@ use super::arrays;
 use super::structure::{Key, Node};
 use crate::bindings::errors;
 use crate::error::ErrorKind;
-use crate::tensor::{Column, Rows};
+use crate::tensor::{Column, DType, Memory, Rows, Shape, Spares, Texts};
 
 /// The columns of a batch as Python objects: arrays for numbers, lists for the rest.
 pub(crate) type Leaves<'py> = SmallVec<[Bound<'py, PyAny>; 1]>;
 
-/// Makes the columns of a batch of `count` rows; `object` gives the object that a number stands for, and lets go of it.
-pub(crate) fn leaves(
-    py: Python<'_>,
-    rows: Rows,
-    count: usize,
-    mut object: impl FnMut(u64) -> Option<Py<PyAny>>,
-) -> PyResult<Leaves<'_>> {
-    rows.into_columns()
-        .into_iter()
-        .map(|column| match column {
-            Column::Numbers { dtype, shape, memory, .. } => {
-                arrays::over_memory(py, dtype, &shape, count, memory)
-            }
-            Column::Objects(ids) => {
-                let objects: Vec<Py<PyAny>> = ids.into_iter().filter_map(&mut object).collect();
-                Ok(PyList::new(py, objects)?.into_any())
-            }
-            Column::Texts { .. } => {
-                Err(errors::raised(py, ErrorKind::Internal, "texts come through the doors alone"))
-            }
-        })
-        .collect()
+/// Bytes of a batch that are kept as they came, in case that it must be run again. A larger one is looked at in places.
+const KEPT_BYTES: usize = 1 << 20;
+
+/// A batch that can be given to a function more than once, whatever the function does to what it is given.
+pub(crate) struct Input<'py> {
+    py: Python<'py>,
+    sources: SmallVec<[Source<'py>; 1]>,
+    spares: Arc<Spares>,
 }
 
-/// Rows `from..to` of every column.
-pub(crate) fn part<'py>(leaves: &Leaves<'py>, from: usize, to: usize) -> PyResult<Leaves<'py>> {
-    leaves
-        .iter()
-        .map(|leaf| {
-            let py = leaf.py();
-            let range = PySlice::new(py, isize::try_from(from)?, isize::try_from(to)?, 1);
-            leaf.get_item(range)
-        })
-        .collect()
+enum Source<'py> {
+    Numbers {
+        dtype: DType,
+        shape: Shape,
+        row_bytes: usize,
+        array: Bound<'py, PyAny>,
+        before: Before,
+    },
+    Objects(Vec<Py<PyAny>>),
+    /// Lists of texts, which came through a door: nobody else holds them.
+    List(Bound<'py, PyAny>),
+}
+
+/// What is known of numbers as they came.
+enum Before {
+    /// Nothing: the batch is run once.
+    Unknown,
+    /// All of them.
+    Kept(Memory),
+    /// A hash of samples: enough to see that a function worked in place.
+    Sampled(u64),
+}
+
+impl<'py> Input<'py> {
+    /// Makes the columns of a batch of `count` rows. `repeatable` keeps what it takes to run parts of it again; `object`
+    /// gives the object that a number stands for, and lets go of it; `texts` makes a list of texts.
+    pub(crate) fn new(
+        py: Python<'py>,
+        rows: Rows,
+        count: usize,
+        spares: &Arc<Spares>,
+        repeatable: bool,
+        mut object: impl FnMut(u64) -> Option<Py<PyAny>>,
+        mut texts: impl FnMut(usize, &Texts, &[usize]) -> PyResult<Bound<'py, PyAny>>,
+    ) -> PyResult<Self> {
+        let source = |(at, column): (usize, Column)| match column {
+            Column::Numbers { dtype, shape, row_bytes, memory } => {
+                let before = if repeatable && count > 1 {
+                    Before::of(memory.as_slice(), row_bytes, spares)
+                } else {
+                    Before::Unknown
+                };
+                let array = arrays::over_memory(py, dtype, &shape, count, memory)?;
+                Ok(Source::Numbers { dtype, shape, row_bytes, array, before })
+            }
+            Column::Objects(ids) => Ok(Source::Objects(ids.into_iter().filter_map(&mut object).collect())),
+            Column::Texts { shape, texts: strings } => texts(at, &strings, &shape).map(Source::List),
+        };
+        let sources = rows.into_columns().into_iter().enumerate().map(source);
+        Ok(Self { py, sources: sources.collect::<PyResult<_>>()?, spares: Arc::clone(spares) })
+    }
+
+    /// The whole batch, for the first call.
+    pub(crate) fn whole(&self) -> PyResult<Leaves<'py>> {
+        let leaf = |source: &Source<'py>| match source {
+            Source::Numbers { array, .. } | Source::List(array) => Ok(array.clone()),
+            Source::Objects(objects) => self.list(objects),
+        };
+        self.sources.iter().map(leaf).collect()
+    }
+
+    /// Rows `from..to` as they came; `None` where the function has changed them and they were too large to keep.
+    pub(crate) fn part(&self, from: usize, to: usize) -> PyResult<Option<Leaves<'py>>> {
+        let mut leaves = Leaves::with_capacity(self.sources.len());
+        for source in &self.sources {
+            leaves.push(match source {
+                Source::Objects(objects) => self.list(objects.get(from..to).unwrap_or_default())?,
+                Source::List(list) => self.slice(list, from, to)?,
+                Source::Numbers { dtype, shape, row_bytes, array, before } => match before {
+                    Before::Kept(bytes) => {
+                        let mut memory = self.spares.memory();
+                        let rows = bytes.as_slice().get(from * row_bytes..to * row_bytes);
+                        memory.extend(rows.unwrap_or_default());
+                        arrays::over_memory(self.py, *dtype, shape, to - from, memory)?
+                    }
+                    Before::Sampled(hash)
+                        if arrays::with_view_bytes(array, |now| sample(now, *row_bytes)) != *hash =>
+                    {
+                        return Ok(None);
+                    }
+                    Before::Sampled(_) | Before::Unknown => self.slice(array, from, to)?,
+                },
+            });
+        }
+        Ok(Some(leaves))
+    }
+
+    fn list(&self, objects: &[Py<PyAny>]) -> PyResult<Bound<'py, PyAny>> {
+        Ok(PyList::new(self.py, objects)?.into_any())
+    }
+
+    fn slice(&self, rows: &Bound<'py, PyAny>, from: usize, to: usize) -> PyResult<Bound<'py, PyAny>> {
+        rows.get_item(PySlice::new(self.py, isize::try_from(from)?, isize::try_from(to)?, 1))
+    }
+}
+
+impl Before {
+    fn of(bytes: &[u8], row_bytes: usize, spares: &Arc<Spares>) -> Self {
+        if bytes.len() > KEPT_BYTES {
+            return Self::Sampled(sample(bytes, row_bytes));
+        }
+        let mut kept = spares.memory();
+        kept.extend(bytes);
+        Self::Kept(kept)
+    }
+}
+
+/// A hash of the first, middle and last bytes of every row.
+fn sample(bytes: &[u8], row_bytes: usize) -> u64 {
+    const LOOKED_AT: usize = 64;
+    let mut hasher = ahash::RandomState::with_seeds(1, 2, 3, 4).build_hasher();
+    for row in bytes.chunks(row_bytes.max(1)) {
+        for from in [0, row.len() / 2, row.len().saturating_sub(LOOKED_AT)] {
+            let until = row.len().min(from + LOOKED_AT);
+            hasher.write(row.get(from..until).unwrap_or_default());
+        }
+    }
+    hasher.finish()
 }
 
 /// Calls `function` with columns put together as the callers' arguments were.

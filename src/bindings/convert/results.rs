@@ -34,8 +34,7 @@ pub(crate) fn split(returned: Bound<'_, PyAny>, count: usize) -> PyResult<Result
     if !may_refuse {
         return Ok(Results::Rows(list.unbind()));
     }
-    let mut seen: Vec<Bound<'_, PyAny>> = Vec::new();
-    let outcomes = list.iter().map(|row| outcome(row, &refusal, &mut seen)).collect::<PyResult<Vec<_>>>()?;
+    let outcomes = list.iter().map(|row| outcome(row, &refusal)).collect::<PyResult<Vec<_>>>()?;
     Ok(Results::Each(outcomes))
 }
 
@@ -170,23 +169,20 @@ fn tuple_rows<'py>(tuple: &Bound<'py, PyTuple>, count: usize) -> PyResult<Bound<
     PyList::new(py, rows.collect::<PyResult<Vec<_>>>()?)
 }
 
-fn outcome<'py>(
-    row: Bound<'py, PyAny>,
-    refusal: &Bound<'py, PyAny>,
-    seen: &mut Vec<Bound<'py, PyAny>>,
-) -> PyResult<Outcome> {
-    if !row.is_instance(refusal)? {
-        return Ok(Outcome::Value(row.unbind()));
+fn outcome(row: Bound<'_, PyAny>, refusal: &Bound<'_, PyAny>) -> PyResult<Outcome> {
+    if row.is_instance(refusal)? {
+        // Never the function's own object: returned twice, it would collect the tracebacks of all who raise it.
+        Ok(Outcome::Refused(copy_exception(&row).unwrap_or(row).unbind()))
+    } else {
+        Ok(Outcome::Value(row.unbind()))
     }
-    // One exception raised for several requests would collect the tracebacks of all.
-    let fresh = if seen.iter().any(|other| other.is(&row)) { copy_exception(&row)? } else { row.clone() };
-    seen.push(row);
-    Ok(Outcome::Refused(fresh.unbind()))
 }
 
-/// A copy of an exception: same class, arguments and attributes, no traceback.
+/// A copy of an exception: same class, arguments, attributes and cause, no traceback.
 pub(crate) fn copy_exception<'py>(exception: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    PyModule::import(exception.py(), "copy")?.call_method1("copy", (exception,))
+    let copy = PyModule::import(exception.py(), "copy")?.call_method1("copy", (exception,))?;
+    copy.setattr("__cause__", exception.getattr("__cause__")?)?;
+    Ok(copy)
 }
 
 fn contains(list: &Bound<'_, PyList>, class: &Bound<'_, PyAny>) -> PyResult<bool> {

@@ -1,0 +1,39 @@
+"""What every test of the Python side shares: the matrix of event loops, a gate, scripts in processes of their own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.python.support.loops import COMPLAINTS, FACTORIES
+from tests.python.support.scripts import Script
+from tests.python.support.waiting import Gate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable[[], Any]]:
+    """Runs every async test once on each of these loops."""
+    return FACTORIES
+
+
+@pytest.fixture(autouse=True)
+def _no_complaints() -> Iterator[None]:
+    COMPLAINTS.clear()
+    yield
+    assert not COMPLAINTS, "an event loop's exception handler was called"
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    yield gate
+    gate.open()
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Script:
+    return Script(tmp_path)
