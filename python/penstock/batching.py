@@ -25,6 +25,7 @@ from penstock._policy import (
     check_workers,
     policy_from,
 )
+from penstock._worker import work
 from penstock.errors import ConfigError, DeadlineExceeded
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Batcher(_native.NativeBatcher, Generic[R]):
         self = super().__new__(
             cls,
             _in_context(called, context) if inline else called,
-            None if inline else partial(_start_threads, threads, cast("int", workers), name, context),
+            None if inline else partial(_start_threads, threads, called, cast("int", workers), name, context),
             isolate=policy.on_error == "isolate",
             **policy.native_settings(),
         )
@@ -359,11 +360,16 @@ def _expire(future: asyncio.Future[Any], timeout: float) -> None:
 
 
 def _start_threads(
-    threads: list[threading.Thread], count: int, name: str, context: Context, worker: _native.Worker
+    threads: list[threading.Thread],
+    function: Callable[..., Any],
+    count: int,
+    name: str,
+    context: Context,
+    first: _native.Worker,
 ) -> None:
     for number in range(count):
         # A context can be entered by one thread at a time, so each has a copy of the decorator's.
-        run = partial(context.copy().run, worker.run)
+        run = partial(context.copy().run, work, first if number == 0 else first.another(), function)
         threads.append(threading.Thread(target=run, name=f"penstock-{name}-{number}", daemon=True))
     for thread in threads:
         thread.start()
@@ -394,7 +400,8 @@ _cells: dict[str, weakref.ref[Batcher[Any]]] = {}
 def _close_older_cell(batcher: Batcher[Any]) -> None:
     """Running a notebook cell again defines its functions again: the older one's threads would stay for ever."""
     name = getattr(batcher.fn, "__qualname__", "<")
-    if getattr(batcher.fn, "__module__", None) != "__main__" or "<" in name or not hasattr(builtins, "get_ipython"):
+    defined_here = inspect.isfunction(batcher.fn) and batcher.fn.__module__ == "__main__" and "<" not in name
+    if not defined_here or not hasattr(builtins, "get_ipython"):
         return
     older = _cells.get(name, lambda: None)()
     if older is not None and older.fn is not batcher.fn:

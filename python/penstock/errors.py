@@ -199,7 +199,8 @@ class InternalError(PenstockError):
     """A defect of Penstock itself, a caught panic included: please report it."""
 
 
-_native.bind_errors(sys.modules[__name__])
+# After a reload, the classes of the first import: the core raises them, and `except` clauses hold them.
+globals().update(_native.bind_errors(sys.modules[__name__]))
 
 __all__ = [
     "AcquireTimeout",

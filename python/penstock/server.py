@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock import _lifecycle, _native
 from penstock._display import Table
+from penstock._worker import work
 from penstock.errors import Closed, ConfigError
 from penstock.models import LoadedModel, ModelSpec, spec_of
 
@@ -209,8 +210,8 @@ class Server:
         self._models.append(loaded)
         function = loaded.load()
         for number in range(spec.workers):
-            worker = native.worker(index, function)
-            thread = threading.Thread(target=worker.run, name=f"penstock-{spec.name}-{number}", daemon=True)
+            name = f"penstock-{spec.name}-{number}"
+            thread = threading.Thread(target=work, args=(native.worker(index), function), name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
         native.set_ready(index)

@@ -4,12 +4,10 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
-
 use super::queue::Outlook;
 use super::{Batch, BatchPolicy, BatchQueue, BatchStats, Dispatch, Entry, GroupKey, Priority, Removed};
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::{Clock, Moment, SystemClock};
+use crate::flow::{Clock, Moment, Monitor, SystemClock};
 use crate::tensor::{Rows, Spares};
 
 /// Bytes of unused batch memory that a batcher keeps.
@@ -50,9 +48,7 @@ struct State<K, W> {
 
 /// A queue of requests and the threads that wait on it.
 pub struct Batcher<K, W> {
-    state: Mutex<State<K, W>>,
-    ready: Condvar,
-    finished: Condvar,
+    state: Monitor<State<K, W>>,
     clock: SystemClock,
     spares: Arc<Spares>,
 }
@@ -67,9 +63,7 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
         let spares = Spares::new(SPARE_BYTES);
         let queue = BatchQueue::new(policy, Arc::clone(&spares));
         Ok(Self {
-            state: Mutex::new(State { queue, asleep: 0, running: 0, last_search: None, tick: None }),
-            ready: Condvar::new(),
-            finished: Condvar::new(),
+            state: Monitor::new(State { queue, asleep: 0, running: 0, last_search: None, tick: None }),
             clock: SystemClock::new(),
             spares,
         })
@@ -103,12 +97,13 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
         if state.queue.is_closing() {
             return Err(Error::new(ErrorKind::Closed, "the batcher is closed"));
         }
-        let left = if state.queue.is_full() { Some(state.make_room(now, attendance)?) } else { None };
+        let left =
+            if state.queue.is_full() { Some(state.make_room(self.clock.now(), attendance)?) } else { None };
         let look = state.queue.push(key, priority, Entry { waiter, arrived: now }, write);
         let wake = look && state.asleep > 0;
         drop(state);
         if wake {
-            self.ready.notify_one();
+            self.state.wake_one();
         }
         if let Some(left) = left {
             attendance.forget(left);
@@ -139,7 +134,7 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
             return Err(Error::new(ErrorKind::Item, message));
         }
         let crowded = state.queue.waiting() + waiters.len() > limit;
-        let left = if crowded { Some(state.make_room(now, attendance)?) } else { None };
+        let left = if crowded { Some(state.make_room(self.clock.now(), attendance)?) } else { None };
         if state.queue.waiting() + waiters.len() > limit {
             let error = state.refuse();
             drop(state);
@@ -156,7 +151,7 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
         let wake = look && state.asleep > 0;
         drop(state);
         if wake {
-            self.ready.notify_one();
+            self.state.wake_one();
         }
         if let Some(left) = left {
             attendance.forget(left);
@@ -172,7 +167,7 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
             state.queue.release() && state.asleep > 0
         };
         if wake {
-            self.ready.notify_one();
+            self.state.wake_one();
         }
     }
 
@@ -180,20 +175,15 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
     pub fn wait(&self) -> Turn {
         let mut state = self.state.lock();
         loop {
-            match state.queue.outlook(self.clock.now()) {
+            let until = match state.queue.outlook(self.clock.now()) {
                 Outlook::Ready => return Turn::Work,
                 Outlook::Idle if state.queue.is_closing() => return Turn::Done,
-                Outlook::Idle => {
-                    state.asleep += 1;
-                    self.ready.wait(&mut state);
-                    state.asleep -= 1;
-                }
-                Outlook::Later(moment) => {
-                    state.asleep += 1;
-                    self.ready.wait_until(&mut state, self.clock.instant(moment));
-                    state.asleep -= 1;
-                }
-            }
+                Outlook::Idle => None,
+                Outlook::Later(moment) => Some(self.clock.instant(moment)),
+            };
+            state.asleep += 1;
+            state = self.state.wait(state, until);
+            state.asleep -= 1;
         }
     }
 
@@ -221,7 +211,7 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
             (batch, more)
         };
         if more {
-            self.ready.notify_one();
+            self.state.wake_one();
         }
         // The search for the gone may call into Python: not under the lock.
         let left = batch.remove_gone(&self.spares, |waiter| attendance.is_gone(waiter));
@@ -248,7 +238,7 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
         let idle = state.running == 0 && state.queue.is_closing();
         drop(state);
         if idle {
-            self.finished.notify_all();
+            self.state.wake_ended();
         }
     }
 
@@ -258,8 +248,8 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
         state.queue.close();
         let left = if drain { Removed::none() } else { state.queue.remove_gone(|_| true) };
         drop(state);
-        self.ready.notify_all();
-        self.finished.notify_all();
+        self.state.wake_all();
+        self.state.wake_ended();
         left
     }
 
@@ -268,9 +258,10 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
         let end = std::time::Instant::now() + limit;
         let mut state = self.state.lock();
         while state.queue.waiting() > 0 || state.running > 0 {
-            if self.finished.wait_until(&mut state, end).timed_out() {
-                return state.queue.waiting() == 0 && state.running == 0;
+            if std::time::Instant::now() >= end {
+                return false;
             }
+            state = self.state.wait_ended(state, end);
         }
         true
     }

@@ -11,9 +11,10 @@ use pyo3::types::{PyDict, PyTuple};
 
 use super::bridge::lifecycle::generation;
 use super::bridge::lock;
-use super::bridge::port::{self, Port, Recent};
+use super::bridge::port::{self, Port};
 use super::bridge::stock;
-use super::core::Core;
+use super::convert::assemble::Arguments;
+use super::core::{Core, Taken};
 use super::errors::{raised, to_python};
 use super::run::hand_out;
 use super::waiter::{Failure, Outcome, Parked, Results, Waiter};
@@ -28,7 +29,7 @@ const SIGNAL_CHECK: Duration = Duration::from_millis(50);
 #[pyclass(frozen, subclass, module = "penstock._native")]
 pub(crate) struct NativeBatcher {
     core: Arc<Core>,
-    recent: Mutex<Option<Recent>>,
+    recent: Mutex<Option<Py<Port>>>,
     /// Starts the worker threads; `None` for an inline batcher.
     start: Option<Py<PyAny>>,
     /// The generation in which its threads were started; 0 before.
@@ -86,7 +87,7 @@ impl NativeBatcher {
         });
         match (admitted, made) {
             (Ok(()), Some((future, _))) => {
-                Port::touch(&port, &this.core)?;
+                port.get().touch(py, &this.core)?;
                 Ok(future)
             }
             (Err(error), Some((_, slot))) => {
@@ -129,7 +130,7 @@ impl NativeBatcher {
         self.fail_closed(py, left);
         if self.core.inline {
             let port = port::running_loop(py)?.and_then(|_| Port::current(py, &self.recent).ok());
-            while self.core.run_one(py, port.as_ref()) {}
+            while self.core.run_here(py, port.as_ref())? {}
         }
         Ok(())
     }
@@ -216,7 +217,7 @@ impl NativeBatcher {
                 let Some(start) = &self.start else {
                     return Ok(());
                 };
-                let worker = Worker { core: Arc::clone(&self.core) };
+                let worker = Worker::new(Arc::clone(&self.core));
                 start.bind(py).call1((worker,)).map(drop)
             }
             _ => Err(raised(
@@ -236,7 +237,7 @@ impl NativeBatcher {
         loop {
             if self.core.inline {
                 self.core.batcher.release();
-                while self.core.run_one(py, None) {}
+                while self.core.run_here(py, None)? {}
             }
             if let Some(answer) = parked.take() {
                 return Ok(answer);
@@ -270,24 +271,74 @@ impl NativeBatcher {
 impl Drop for NativeBatcher {
     /// What waits is still answered: `await batched(f)(x)` drops the batcher before its future is done.
     fn drop(&mut self) {
-        let left = self.core.batcher.close(true);
-        debug_assert!(left.entries.is_empty());
+        // In a forked child its threads do not exist, and what they sleep on is theirs.
+        let started = self.started.load(Ordering::Relaxed);
+        if started == 0 || started == generation() {
+            let left = self.core.batcher.close(true);
+            debug_assert!(left.entries.is_empty());
+        }
     }
 }
 
-/// What a worker thread runs: one batch after another, until the batcher is done.
+/// One worker thread's side of a batcher. A loop in Python waits, asks what to call the function with, calls it, and says
+/// what came of it.
 #[pyclass(frozen, module = "penstock._native")]
 pub(crate) struct Worker {
     core: Arc<Core>,
+    taken: Mutex<Option<Taken>>,
+}
+
+impl Worker {
+    fn new(core: Arc<Core>) -> Self {
+        Self { core, taken: Mutex::new(None) }
+    }
 }
 
 #[pymethods]
 impl Worker {
-    /// Runs batches until the batcher closes.
-    fn run(&self, py: Python<'_>) {
+    /// A worker of the same batcher, for another thread.
+    fn another(&self) -> Self {
+        Self::new(Arc::clone(&self.core))
+    }
+
+    /// Gives the interpreter lock back until there is a batch; false where none will come any more.
+    fn wait(&self, py: Python<'_>) -> bool {
         let core = &self.core;
         while lock::without(py, &core.locks, || core.batcher.wait()) == Turn::Work {
-            core.run_one(py, None);
+            let taken = core.take(py);
+            if taken.is_some() {
+                *self.taken.lock() = taken;
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The arguments of the next call, or `None` where the batch is done and its answers are out.
+    fn next<'py>(&self, py: Python<'py>) -> Option<Arguments<'py>> {
+        let mut taken = self.taken.lock().take()?;
+        let next = taken.job.next(py, &self.core.counters);
+        match next {
+            Some(_) => *self.taken.lock() = Some(taken),
+            None => self.core.finish(py, taken, None),
+        }
+        next
+    }
+
+    /// Takes what the function returned.
+    fn returned(&self, value: &Bound<'_, PyAny>) {
+        if let Some(mut taken) = self.taken.lock().take() {
+            taken.job.returned(value, &self.core.counters);
+            *self.taken.lock() = Some(taken);
+        }
+    }
+
+    /// Takes what the function raised.
+    fn raised(&self, error: Bound<'_, PyAny>) {
+        if let Some(mut taken) = self.taken.lock().take() {
+            let py = error.py();
+            taken.job.raised(py, PyErr::from_value(error), &self.core.counters);
+            *self.taken.lock() = Some(taken);
         }
     }
 }

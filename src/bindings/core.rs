@@ -3,20 +3,24 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::ThreadId;
+use std::time::Instant;
 
 use parking_lot::Mutex;
+use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use slab::Slab;
 use smallvec::SmallVec;
 
 use super::bridge::port::{Port, TickEnd};
+use super::convert::assemble::Input;
 use super::convert::items::{self, Item, Leaf};
 use super::convert::structure::{Key, Structures};
 use super::errors;
-use super::run;
-use super::waiter::Waiter;
-use crate::batch::{Attendance, Batcher, Priority, Removed};
+use super::run::{self, Job};
+use super::waiter::{Outcome, Results, Waiter};
+use crate::batch::{Attendance, Batcher, Entry, Priority, Removed};
+use crate::error::ErrorKind;
 use crate::metrics::LockCounts;
 
 /// A function, its batcher, and the Python objects that wait in it.
@@ -45,6 +49,20 @@ pub(crate) struct Counters {
     pub(crate) reruns: AtomicU64,
     /// Nanoseconds spent in the function.
     pub(crate) busy_nanos: AtomicU64,
+}
+
+impl Counters {
+    /// Counts the time since a call of the function began.
+    pub(crate) fn count_busy(&self, began: Instant) {
+        let busy = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.busy_nanos.fetch_add(busy, Ordering::Relaxed);
+    }
+}
+
+/// A batch that was taken, and those who wait for it.
+pub(crate) struct Taken {
+    pub(crate) job: Job<run::Rows>,
+    entries: Vec<Entry<Waiter>>,
 }
 
 impl Core {
@@ -118,49 +136,76 @@ impl Core {
         }
     }
 
-    /// Takes one batch, if one may be taken, runs it and hands its answers out.
-    pub(crate) fn run_one(self: &Arc<Self>, py: Python<'_>, on: Option<&Bound<'_, Port>>) -> bool {
-        let Some(batch) = self.batcher.take(&mut Roll { py, core: self }) else {
-            return false;
+    /// Takes one batch, if one may be taken.
+    pub(crate) fn take(&self, py: Python<'_>) -> Option<Taken> {
+        let batch = self.batcher.take(&mut Roll { py, core: self })?;
+        self.running_in.lock().push(std::thread::current().id());
+        let count = batch.entries.len();
+        let objects = |number| self.take_object(number);
+        let no_texts = |_, _: &_, _: &[usize]| {
+            Err(errors::raised(py, ErrorKind::Internal, "texts come through the doors alone"))
         };
+        let input = Input::new(py, batch.rows, count, self.batcher.spares(), self.isolate, objects, no_texts);
+        let job = Job::new(run::Rows, batch.group.key.clone(), input, self.isolate, count);
+        Some(Taken { job, entries: batch.entries })
+    }
+
+    /// Hands the answers of a job out; waiters of the loop `on`, whose thread this is, are answered at once.
+    pub(crate) fn finish(&self, py: Python<'_>, taken: Taken, on: Option<&Bound<'_, Port>>) {
+        let results = taken.job.into_answers(py);
+        if let Results::Each(outcomes) = &results {
+            let failed = outcomes.iter().filter(|outcome| !matches!(outcome, Outcome::Value(_))).count();
+            self.counters.failed.fetch_add(failed as u64, Ordering::Relaxed);
+        }
+        run::hand_out(py, taken.entries, &Arc::new(results), on);
         let here = std::thread::current().id();
-        self.running_in.lock().push(here);
-        run::run(py, self, batch, on);
         self.running_in.lock().retain(|thread| *thread != here);
         self.batcher.finish();
-        true
+    }
+
+    /// Runs one batch in this thread, if one may be taken; answers whether there was one.
+    ///
+    /// # Errors
+    /// What the function raised beside an `Exception`: a request to stop is for this thread too.
+    pub(crate) fn run_here(&self, py: Python<'_>, on: Option<&Bound<'_, Port>>) -> PyResult<bool> {
+        let Some(mut taken) = self.take(py) else { return Ok(false) };
+        let mut stop = None;
+        while let Some((arguments, keywords)) = taken.job.next(py, &self.counters) {
+            match self.function.bind(py).call(arguments, keywords.as_ref()) {
+                Ok(returned) => taken.job.returned(&returned, &self.counters),
+                Err(error) => {
+                    if !error.is_instance_of::<PyException>(py) {
+                        stop = Some(error.clone_ref(py));
+                    }
+                    taken.job.raised(py, error, &self.counters);
+                }
+            }
+        }
+        self.finish(py, taken, on);
+        stop.map_or(Ok(true), Err)
     }
 
     /// Runs everything that may run now on the loop's own thread, and comes back when a window ends.
-    fn run_inline(self: &Arc<Self>, py: Python<'_>, port: &Bound<'_, Port>) {
+    fn run_inline(self: &Arc<Self>, py: Python<'_>, port: &Bound<'_, Port>) -> PyResult<()> {
         self.batcher.release();
-        while self.run_one(py, Some(port)) {}
-        let Some(wait) = self.batcher.look_again_in() else {
-            return;
-        };
+        while self.run_here(py, Some(port))? {}
+        let Some(wait) = self.batcher.look_again_in() else { return Ok(()) };
         if self.timer_set.swap(true, Ordering::Relaxed) {
-            return;
+            return Ok(());
         }
         let alarm = Alarm { core: Arc::clone(self), port: port.clone().unbind() };
-        let context = PyDict::new(py);
-        let event_loop = port.get().event_loop.bind(py);
-        let set = context
-            .set_item("context", &port.get().context)
-            .and_then(|()| event_loop.call_method("call_later", (wait.as_secs_f64(), alarm), Some(&context)));
-        if let Err(error) = set {
-            self.timer_set.store(false, Ordering::Relaxed);
-            error.write_unraisable(py, None);
-        }
+        let set = Bound::new(py, alarm).and_then(|alarm| port.get().call_later(py, wait, alarm.into_any()));
+        set.inspect_err(|_| self.timer_set.store(false, Ordering::Relaxed))
     }
 }
 
 impl TickEnd for Core {
-    fn end_tick(self: Arc<Self>, py: Python<'_>, port: &Bound<'_, Port>) {
+    fn end_tick(self: Arc<Self>, py: Python<'_>, port: &Bound<'_, Port>) -> PyResult<()> {
         if self.inline {
-            self.run_inline(py, port);
-        } else {
-            self.batcher.release();
+            return self.run_inline(py, port);
         }
+        self.batcher.release();
+        Ok(())
     }
 }
 
@@ -173,9 +218,9 @@ struct Alarm {
 
 #[pymethods]
 impl Alarm {
-    fn __call__(&self, py: Python<'_>) {
+    fn __call__(&self, py: Python<'_>) -> PyResult<()> {
         self.core.timer_set.store(false, Ordering::Relaxed);
-        self.core.run_inline(py, self.port.bind(py));
+        self.core.run_inline(py, self.port.bind(py))
     }
 }
 

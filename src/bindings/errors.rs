@@ -19,18 +19,21 @@ pub(crate) fn error_table() -> Vec<(&'static str, &'static str, u16, &'static st
         .collect()
 }
 
-/// Takes the exception classes from `penstock.errors`, once; a class that is missing fails the import, not a later call.
+/// Takes the exception classes from `penstock.errors`, once, and gives the ones that are in use: after a reload those are
+/// still the first, which `except` clauses hold. A class that is missing fails the import, not a later call.
 #[pyfunction]
-pub(crate) fn bind_errors(module: &Bound<'_, PyModule>) -> PyResult<()> {
+pub(crate) fn bind_errors(module: &Bound<'_, PyModule>) -> PyResult<Py<PyDict>> {
     let py = module.py();
-    let classes = PyDict::new(py);
-    for kind in ErrorKind::ALL {
-        let name = kind.meaning().class;
-        classes.set_item(name, module.getattr(name)?.cast::<PyType>()?)?;
-    }
-    // A second import of the package (after a reload) keeps the first classes: `except` clauses hold them.
-    let _ = CLASSES.set(py, classes.unbind());
-    Ok(())
+    let classes = CLASSES.get_or_try_init(py, || {
+        let classes = PyDict::new(py);
+        classes.set_item("PenstockError", module.getattr("PenstockError")?)?;
+        for kind in ErrorKind::ALL {
+            let name = kind.meaning().class;
+            classes.set_item(name, module.getattr(name)?.cast::<PyType>()?)?;
+        }
+        Ok::<_, PyErr>(classes.unbind())
+    })?;
+    Ok(classes.clone_ref(py))
 }
 
 /// The class for a kind.

@@ -1,4 +1,8 @@
-//! One batch, from its rows to the answers of those who wait.
+//! One batch, from its rows to the answers of those who wait: a job that says which call comes next.
+//!
+//! The calls themselves are made elsewhere: by a loop in Python on a worker thread, by the event loop's own thread for an
+//! inline function. No frame of Rust stands below a user's function on a worker thread, because Python before 3.14 ends
+//! threads that it finds at exit by unwinding their stack, and a frame of Rust on it would end the process instead.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,35 +12,14 @@ use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 
 use super::bridge::port::{Delivery, Port, Shared};
-use super::convert::assemble::{self, Input, Leaves};
+use super::convert::assemble::{self, Arguments, Input};
 use super::convert::results;
 use super::convert::structure::Key;
-use super::core::{Core, Counters};
+use super::core::Counters;
 use super::errors;
 use super::waiter::{Failure, Outcome, Results, Waiter};
-use crate::batch::{Batch, Entry};
+use crate::batch::Entry;
 use crate::error::ErrorKind;
-
-/// Runs a batch and hands its answers out; waiters of the loop `on`, whose thread this is, are answered at once.
-pub(crate) fn run(py: Python<'_>, core: &Core, batch: Batch<Key, Waiter>, on: Option<&Bound<'_, Port>>) {
-    let count = batch.entries.len();
-    let call =
-        Call { function: &core.function, counters: &core.counters, isolate: core.isolate, form: &Rows };
-    let objects = |number| core.take_object(number);
-    let no_texts = |_, _: &_, _: &[usize]| {
-        Err(errors::raised(py, ErrorKind::Internal, "texts come through the doors alone"))
-    };
-    let spares = core.batcher.spares();
-    let results = match Input::new(py, batch.rows, count, spares, core.isolate, objects, no_texts) {
-        Ok(input) => call.batch(py, &batch.group.key, &input, count),
-        Err(error) => Rows.fail(py, error, count),
-    };
-    if let Results::Each(outcomes) = &results {
-        let failed = outcomes.iter().filter(|outcome| !matches!(outcome, Outcome::Value(_))).count();
-        core.counters.failed.fetch_add(failed as u64, Ordering::Relaxed);
-    }
-    hand_out(py, batch.entries, &Arc::new(results), on);
-}
 
 /// What becomes of a function's return value: answers for callers in Python, or columns for a door.
 pub(crate) trait Form {
@@ -44,7 +27,7 @@ pub(crate) trait Form {
     type Answers;
 
     /// Takes what the function returned for `count` requests apart.
-    fn split(&self, returned: Bound<'_, PyAny>, count: usize) -> PyResult<Self::Answers>;
+    fn split(&self, returned: &Bound<'_, PyAny>, count: usize) -> PyResult<Self::Answers>;
 
     /// The same failure for `count` requests.
     fn fail(&self, py: Python<'_>, error: PyErr, count: usize) -> Self::Answers;
@@ -53,72 +36,120 @@ pub(crate) trait Form {
     fn join(&self, py: Python<'_>, first: Self::Answers, second: Self::Answers) -> Self::Answers;
 }
 
-/// How a batch is run.
-pub(crate) struct Call<'a, F: Form> {
-    pub(crate) function: &'a Py<PyAny>,
-    pub(crate) counters: &'a Counters,
-    pub(crate) isolate: bool,
-    pub(crate) form: &'a F,
+/// A batch that is being run. Where a call raises, its halves come next, until only requests that fail alone have failed:
+/// a batch of n takes at most log2(n) rounds.
+pub(crate) struct Job<F: Form> {
+    form: F,
+    key: Key,
+    /// What the function is given, or why it could not be made.
+    input: PyResult<Input>,
+    isolate: bool,
+    /// Parts that are still to be run; the last comes first, so that answers come in order.
+    todo: Vec<(usize, usize)>,
+    /// The part that runs now.
+    now: (usize, usize),
+    /// The exception that split the part that runs now off a larger one.
+    cause: Option<PyErr>,
+    began: Instant,
+    answers: Option<F::Answers>,
+    count: usize,
 }
 
-impl<F: Form> Call<'_, F> {
-    /// Calls the function; where it raises, with halves of the batch, until only requests that fail alone have failed.
-    /// A batch of n takes at most log2(n) rounds.
-    pub(crate) fn batch<'py>(
-        &self,
-        py: Python<'py>,
-        key: &Key,
-        input: &Input<'py>,
-        count: usize,
-    ) -> F::Answers {
-        match input.whole().and_then(|leaves| self.once(py, key, leaves, count)) {
-            Ok(answers) => answers,
-            Err(error) => self.split(py, key, input, (0, count), error),
+impl<F: Form> Job<F> {
+    /// A job for `count` requests.
+    pub(crate) fn new(form: F, key: Key, input: PyResult<Input>, isolate: bool, count: usize) -> Self {
+        Self {
+            form,
+            key,
+            input,
+            isolate,
+            todo: vec![(0, count)],
+            now: (0, 0),
+            cause: None,
+            began: Instant::now(),
+            answers: None,
+            count,
         }
     }
 
-    /// Answers rows `from..to`, which together raised `error`.
-    fn split<'py>(
-        &self,
-        py: Python<'py>,
-        key: &Key,
-        input: &Input<'py>,
-        (from, to): (usize, usize),
-        error: PyErr,
-    ) -> F::Answers {
-        if to - from == 1 || !self.isolate || !is_worth_splitting(py, &error) {
-            return self.form.fail(py, error, to - from);
-        }
-        let half = |from: usize, to: usize| match input.part(from, to) {
-            Ok(Some(part)) => {
-                self.counters.reruns.fetch_add(1, Ordering::Relaxed);
-                match self.once(py, key, part, to - from) {
-                    Ok(answers) => answers,
-                    Err(error) => self.split(py, key, input, (from, to), error),
+    /// What to call the function with next; `None` where the job is done.
+    pub(crate) fn next<'py>(&mut self, py: Python<'py>, counters: &Counters) -> Option<Arguments<'py>> {
+        while let Some(part) = self.todo.pop() {
+            self.now = part;
+            match self.arguments(py, counters) {
+                Ok(Some(arguments)) => {
+                    self.began = Instant::now();
+                    return Some(arguments);
                 }
+                // The function works in place on a batch too large to keep: to run it again would give wrong answers.
+                Ok(None) => {
+                    let error = self.cause.as_ref().map(|cause| cause.clone_ref(py));
+                    self.fail(py, error.unwrap_or_else(|| errors::raised(py, ErrorKind::Model, "unknown")));
+                }
+                Err(error) => self.fail(py, error),
             }
-            // The function works in place on a batch too large to keep: to run it again would give wrong answers.
-            Ok(None) => self.form.fail(py, error.clone_ref(py), to - from),
-            Err(error) => self.form.fail(py, error, to - from),
-        };
-        let middle = usize::midpoint(from, to);
-        let (first, second) = (half(from, middle), half(middle, to));
-        self.form.join(py, first, second)
+        }
+        None
     }
 
-    fn once<'py>(
-        &self,
-        py: Python<'py>,
-        key: &Key,
-        leaves: Leaves<'py>,
-        count: usize,
-    ) -> PyResult<F::Answers> {
-        let start = Instant::now();
-        let returned = assemble::call(self.function.bind(py), key, &leaves);
-        let busy = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.counters.busy_nanos.fetch_add(busy, Ordering::Relaxed);
-        drop(leaves);
-        self.form.split(returned?, count)
+    fn arguments<'py>(&self, py: Python<'py>, counters: &Counters) -> PyResult<Option<Arguments<'py>>> {
+        let input = self.input.as_ref().map_err(|error| error.clone_ref(py))?;
+        let (from, to) = self.now;
+        let leaves = if to - from == self.count {
+            input.whole(py)?
+        } else {
+            counters.reruns.fetch_add(1, Ordering::Relaxed);
+            let Some(leaves) = input.part(py, from, to)? else { return Ok(None) };
+            leaves
+        };
+        assemble::arguments(py, &self.key, &leaves).map(Some)
+    }
+
+    /// Takes what the function returned. The caller holds the only reference that it knows of.
+    pub(crate) fn returned(&mut self, returned: &Bound<'_, PyAny>, counters: &Counters) {
+        counters.count_busy(self.began);
+        match self.form.split(returned, self.now.1 - self.now.0) {
+            Ok(answers) => self.add(returned.py(), answers),
+            Err(error) => self.split_or_fail(returned.py(), error),
+        }
+    }
+
+    /// Takes what the function raised.
+    pub(crate) fn raised(&mut self, py: Python<'_>, error: PyErr, counters: &Counters) {
+        counters.count_busy(self.began);
+        self.split_or_fail(py, error);
+    }
+
+    /// The answers, once [`next`](Self::next) has said that the job is done.
+    pub(crate) fn into_answers(self, py: Python<'_>) -> F::Answers {
+        let missing = || {
+            let error = errors::raised(py, ErrorKind::Internal, "a batch has no answers");
+            self.form.fail(py, error, self.count)
+        };
+        self.answers.unwrap_or_else(missing)
+    }
+
+    fn split_or_fail(&mut self, py: Python<'_>, error: PyErr) {
+        let (from, to) = self.now;
+        if to - from == 1 || !self.isolate || !is_worth_splitting(py, &error) {
+            return self.fail(py, error);
+        }
+        let middle = usize::midpoint(from, to);
+        self.todo.push((middle, to));
+        self.todo.push((from, middle));
+        self.cause = Some(error);
+    }
+
+    fn fail(&mut self, py: Python<'_>, error: PyErr) {
+        let answers = self.form.fail(py, error, self.now.1 - self.now.0);
+        self.add(py, answers);
+    }
+
+    fn add(&mut self, py: Python<'_>, answers: F::Answers) {
+        self.answers = Some(match self.answers.take() {
+            Some(before) => self.form.join(py, before, answers),
+            None => answers,
+        });
     }
 }
 
@@ -129,12 +160,12 @@ fn is_worth_splitting(py: Python<'_>, error: &PyErr) -> bool {
 }
 
 /// Answers for callers in Python: one row for each.
-struct Rows;
+pub(crate) struct Rows;
 
 impl Form for Rows {
     type Answers = Results;
 
-    fn split(&self, returned: Bound<'_, PyAny>, count: usize) -> PyResult<Results> {
+    fn split(&self, returned: &Bound<'_, PyAny>, count: usize) -> PyResult<Results> {
         results::split(returned, count)
     }
 

@@ -3,66 +3,100 @@
 use std::sync::Arc;
 
 use numpy::{PyUntypedArray, PyUntypedArrayMethods};
+use parking_lot::Mutex;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyModule, PyString};
 
 use super::bridge::lock;
-use super::convert::assemble::Input;
+use super::convert::assemble::{Arguments, Input};
 use super::convert::{arrays, items};
 use super::core::Counters;
 use super::errors;
-use super::run::{Call, Form};
+use super::run::{Form, Job};
 use super::waiter::Failure;
-use crate::batch::{Batch, Turn};
+use crate::batch::{Entry, Turn};
 use crate::error::{Error, ErrorKind, Result as CoreResult};
 use crate::pipeline::{AnswerRow, Endpoint, Finished, Reply};
-use crate::tensor::{Column, DType, Elements, Shape, Spares, TensorSpec, Texts};
+use crate::tensor::{Column, DType, Elements, Shape, TensorSpec, Texts};
 
-/// What a worker thread of a served model runs.
+/// One worker thread's side of a served model; as `Worker`.
 #[pyclass(frozen, module = "penstock._native")]
 pub(crate) struct ServedWorker {
     endpoint: Arc<Endpoint>,
-    function: Py<PyAny>,
     counters: Arc<Counters>,
+    taken: Mutex<Option<Taken>>,
+}
+
+struct Taken {
+    job: Job<Columns>,
+    entries: Vec<Entry<Reply>>,
 }
 
 impl ServedWorker {
-    pub(crate) fn new(endpoint: Arc<Endpoint>, function: Py<PyAny>, counters: Arc<Counters>) -> Self {
-        Self { endpoint, function, counters }
+    pub(crate) fn new(endpoint: Arc<Endpoint>, counters: Arc<Counters>) -> Self {
+        Self { endpoint, counters, taken: Mutex::new(None) }
+    }
+
+    fn take(&self, py: Python<'_>) -> Option<Taken> {
+        let endpoint = &self.endpoint;
+        let batch = endpoint.take()?;
+        let count = batch.entries.len();
+        let no_objects = |_| None;
+        let texts = |at: usize, texts: &Texts, row: &[usize]| {
+            let elements = endpoint.spec.inputs.get(at).map_or(Elements::Bytes, |input| input.elements);
+            let axes: Shape = std::iter::once(&count).chain(row).copied().collect();
+            nested_texts(py, texts, &axes, &mut 0, elements).map(Bound::unbind)
+        };
+        let input = Input::new(py, batch.rows, count, endpoint.spares(), true, no_objects, texts);
+        let job = Job::new(Columns { endpoint: Arc::clone(endpoint) }, None, input, true, count);
+        Some(Taken { job, entries: batch.entries })
     }
 }
 
 #[pymethods]
 impl ServedWorker {
-    /// Runs batches until the endpoint closes.
-    fn run(&self, py: Python<'_>) {
+    /// Gives the interpreter lock back until there is a batch; false where none will come any more.
+    fn wait(&self, py: Python<'_>) -> bool {
         let endpoint = &self.endpoint;
         while lock::without(py, &endpoint.locks, || endpoint.wait()) == Turn::Work {
-            if let Some(batch) = endpoint.take() {
-                self.run_batch(py, batch);
+            let taken = self.take(py);
+            if taken.is_some() {
+                *self.taken.lock() = taken;
+                return true;
             }
         }
+        false
     }
-}
 
-impl ServedWorker {
-    fn run_batch(&self, py: Python<'_>, batch: Batch<(), Reply>) {
-        let spec = &self.endpoint.spec;
-        let count = batch.entries.len();
-        let form = Columns { outputs: &spec.outputs, spares: self.endpoint.spares() };
-        let call = Call { function: &self.function, counters: &self.counters, isolate: true, form: &form };
-        let no_objects = |_| None;
-        let texts = |at: usize, texts: &Texts, row: &[usize]| {
-            let elements = spec.inputs.get(at).map_or(Elements::Bytes, |input| input.elements);
-            let axes: Shape = std::iter::once(&count).chain(row).copied().collect();
-            nested_texts(py, texts, &axes, &mut 0, elements)
-        };
-        let rows = match Input::new(py, batch.rows, count, form.spares, true, no_objects, texts) {
-            Ok(input) => call.batch(py, &None, &input, count),
-            Err(error) => form.fail(py, error, count),
-        };
-        self.endpoint.finish(Finished { entries: batch.entries, rows });
+    /// The arguments of the next call, or `None` where the batch is done and its answers are on their way.
+    fn next<'py>(&self, py: Python<'py>) -> Option<Arguments<'py>> {
+        let mut taken = self.taken.lock().take()?;
+        let next = taken.job.next(py, &self.counters);
+        if next.is_some() {
+            *self.taken.lock() = Some(taken);
+        } else {
+            let rows = taken.job.into_answers(py);
+            self.endpoint.finish(Finished { entries: taken.entries, rows });
+        }
+        next
+    }
+
+    /// Takes what the model returned.
+    fn returned(&self, value: &Bound<'_, PyAny>) {
+        if let Some(mut taken) = self.taken.lock().take() {
+            taken.job.returned(value, &self.counters);
+            *self.taken.lock() = Some(taken);
+        }
+    }
+
+    /// Takes what the model raised.
+    fn raised(&self, error: Bound<'_, PyAny>) {
+        if let Some(mut taken) = self.taken.lock().take() {
+            let py = error.py();
+            taken.job.raised(py, PyErr::from_value(error), &self.counters);
+            *self.taken.lock() = Some(taken);
+        }
     }
 }
 
@@ -86,23 +120,23 @@ fn nested_texts<'py>(
 }
 
 /// Answers for a door: columns in the core's own memory.
-struct Columns<'a> {
-    outputs: &'a [TensorSpec],
-    spares: &'a Arc<Spares>,
+struct Columns {
+    endpoint: Arc<Endpoint>,
 }
 
-impl Form for Columns<'_> {
+impl Form for Columns {
     type Answers = Vec<CoreResult<AnswerRow>>;
 
-    fn split(&self, returned: Bound<'_, PyAny>, count: usize) -> PyResult<Self::Answers> {
+    fn split(&self, returned: &Bound<'_, PyAny>, count: usize) -> PyResult<Self::Answers> {
         let mut refusals = Refusals { of_row: vec![None; count], kept: count };
-        let mut values = Vec::with_capacity(self.outputs.len());
-        for spec in self.outputs {
-            let value = self.output(&returned, spec)?;
+        let outputs = &self.endpoint.spec.outputs;
+        let mut values = Vec::with_capacity(outputs.len());
+        for spec in outputs {
+            let value = self.output(returned, spec)?;
             refusals.note(&value)?;
             values.push(value);
         }
-        let columns = self.outputs.iter().zip(values).map(|(spec, value)| match spec.elements {
+        let columns = outputs.iter().zip(values).map(|(spec, value)| match spec.elements {
             Elements::Numbers(dtype) => self.numbers(spec, dtype, &value, &refusals),
             Elements::Text | Elements::Bytes => texts(spec, &value, &refusals),
         });
@@ -131,20 +165,20 @@ impl Form for Columns<'_> {
     }
 }
 
-impl Columns<'_> {
+impl Columns {
     fn output<'py>(&self, returned: &Bound<'py, PyAny>, spec: &TensorSpec) -> PyResult<Bound<'py, PyAny>> {
         let py = returned.py();
         match returned.cast::<PyDict>() {
             Ok(outputs) => outputs.get_item(&spec.name)?.ok_or_else(|| {
                 wrong(py, &format!("the model returned no output '{}', only {}", spec.name, outputs.keys()))
             }),
-            Err(_) if self.outputs.len() == 1 => Ok(returned.clone()),
+            Err(_) if self.endpoint.spec.outputs.len() == 1 => Ok(returned.clone()),
             Err(_) => Err(wrong(
                 py,
                 &format!(
                     "the model returned a {} where a dict of {} outputs was expected",
                     returned.get_type(),
-                    self.outputs.len()
+                    self.endpoint.spec.outputs.len()
                 ),
             )),
         }
@@ -180,7 +214,7 @@ impl Columns<'_> {
         }
         let shape = Shape::from_slice(row);
         let array = if array.is_c_contiguous() { array } else { items::contiguous_copy(&array)? };
-        let mut memory = self.spares.memory();
+        let mut memory = self.endpoint.spares().memory();
         arrays::with_bytes(&array, |bytes| memory.extend(bytes));
         let row_bytes = shape.iter().product::<usize>() * dtype.size();
         Ok(Column::Numbers { dtype, shape, row_bytes, memory })

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use super::bridge::port::Shared;
 use super::errors;
 use crate::error::ErrorKind;
+use crate::flow::Monitor;
 
 /// A future of an event loop, or a thread that blocks.
 pub(crate) enum Waiter {
@@ -87,8 +87,7 @@ impl Results {
 /// A thread that blocks until its answer is there.
 #[derive(Default)]
 pub(crate) struct Parked {
-    answer: Mutex<Option<(Arc<Results>, usize)>>,
-    came: Condvar,
+    answer: Monitor<Option<(Arc<Results>, usize)>>,
     left: AtomicBool,
 }
 
@@ -96,16 +95,16 @@ impl Parked {
     /// Hands the answer over.
     pub(crate) fn answer(&self, results: Arc<Results>, row: usize) {
         *self.answer.lock() = Some((results, row));
-        self.came.notify_all();
+        self.answer.wake_all();
     }
 
-    /// Blocks for at most `limit`; answers whether the answer is there.
-    pub(crate) fn wait(&self, limit: Duration) -> bool {
+    /// Blocks for at most `limit`, or until the answer is there.
+    pub(crate) fn wait(&self, limit: Duration) {
+        let end = Instant::now() + limit;
         let mut answer = self.answer.lock();
-        if answer.is_none() {
-            self.came.wait_for(&mut answer, limit);
+        while answer.is_none() && Instant::now() < end {
+            answer = self.answer.wait(answer, Some(end));
         }
-        answer.is_some()
     }
 
     /// The answer, once.

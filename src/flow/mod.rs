@@ -2,6 +2,8 @@
 
 mod burst;
 mod clock;
+mod monitor;
 
 pub use burst::BurstQueue;
 pub use clock::{Clock, Moment, SystemClock, VirtualClock};
+pub use monitor::{Held, Monitor};

@@ -106,7 +106,7 @@ impl Pair {
             Step::Take => self.take(),
             Step::RemoveGone { of, rest } => {
                 let removed = self.queue.remove_gone(|number| number % of == rest % of);
-                self.removed(removed, |waiting| waiting.number % of == rest % of);
+                self.removed(&removed, |waiting| waiting.number % of == rest % of);
             }
             Step::Close => self.queue.close(),
         }
@@ -203,7 +203,7 @@ impl Pair {
         self.out.extend(numbers);
     }
 
-    fn removed(&mut self, removed: Removed<u64>, gone: impl Fn(&Waiting) -> bool) {
+    fn removed(&mut self, removed: &Removed<u64>, gone: impl Fn(&Waiting) -> bool) {
         let (left, kept): (Vec<_>, Vec<_>) = self.waiting.drain(..).partition(gone);
         self.waiting = kept;
         let mut numbers: Vec<_> = removed.entries.iter().map(|entry| entry.waiter).collect();

@@ -7,7 +7,8 @@ use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use pyo3::exceptions::PyRuntimeError;
@@ -32,15 +33,18 @@ pub(crate) struct Delivery {
 pub(crate) struct Shared {
     queue: BurstQueue<Delivery>,
     futures: Mutex<Slab<Py<PyAny>>>,
-    bell: UnixStream,
+    /// `None` once the loop has closed.
+    bell: Mutex<Option<UnixStream>>,
 }
 
 impl Shared {
     /// Hands answers over and wakes the loop, unless a wake is already on its way.
     pub(crate) fn deliver(&self, delivery: Delivery) {
-        if self.queue.push(delivery) {
-            // A full socket means that a wake is waiting to be read; a closed one, that nobody waits.
-            let _ = (&self.bell).write(&[1]);
+        if self.queue.push(delivery)
+            && let Some(bell) = self.bell.lock().as_mut()
+        {
+            // A full socket means that a wake is waiting to be read.
+            let _ = bell.write(&[1]);
         }
     }
 
@@ -86,23 +90,53 @@ impl Shared {
 
 /// Something that has work to do at the end of a loop's tick.
 pub(crate) trait TickEnd: Send + Sync {
-    fn end_tick(self: Arc<Self>, py: Python<'_>, port: &Bound<'_, Port>);
+    fn end_tick(self: Arc<Self>, py: Python<'_>, port: &Bound<'_, Port>) -> PyResult<()>;
 }
 
-/// One event loop's side of the bridge.
+/// One event loop's side of the bridge. It is let go of when its loop has closed and the next loop comes.
 #[pyclass(frozen, module = "penstock._native")]
 pub(crate) struct Port {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) event_loop: Py<PyAny>,
     new_future: Prepared,
-    listener: UnixStream,
+    /// Address of the token of this run of the loop; 0 where there is none. The token itself is kept below, so that no
+    /// other can have its address.
+    token: AtomicUsize,
+    /// What refers to the loop, or from the loop to this port: Python's collector cannot see such a cycle.
+    ties: Mutex<Option<Ties>>,
     /// What was submitted to in this tick.
     touched: Mutex<Vec<Arc<dyn TickEnd>>>,
     /// True while the end of this tick is scheduled.
     scheduled: AtomicBool,
-    /// `call_soon(end_tick, context=...)`, put together once: no request's context reaches what runs at the end of a tick.
-    on_tick_end: PyOnceLock<Prepared>,
-    pub(crate) context: Py<PyAny>,
+}
+
+struct Ties {
+    event_loop: Py<PyAny>,
+    token: Option<Py<PyAny>>,
+    listener: UnixStream,
+    /// `call_soon(end_tick)` with a context of its own: no request's context reaches what runs at the end of a tick.
+    on_tick_end: Prepared,
+    context: Py<PyAny>,
+}
+
+/// A call that is made again and again with the same objects.
+struct Prepared {
+    callable: Py<PyAny>,
+    arguments: Py<PyTuple>,
+    keywords: Py<PyDict>,
+}
+
+impl Prepared {
+    fn call<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        calls::prepared(py, &self.callable, &self.arguments, &self.keywords)
+    }
+
+    fn clone_ref(&self, py: Python<'_>) -> Self {
+        Self {
+            callable: self.callable.clone_ref(py),
+            arguments: self.arguments.clone_ref(py),
+            keywords: self.keywords.clone_ref(py),
+        }
+    }
 }
 
 /// How futures of a loop are made: as `loop.create_future()` of asyncio and uvloop does, without its Python frame.
@@ -115,19 +149,6 @@ fn new_future_of(event_loop: &Bound<'_, PyAny>) -> PyResult<Prepared> {
         arguments: PyTuple::empty(py).unbind(),
         keywords: keywords.unbind(),
     })
-}
-
-/// A call that is made again and again with the same objects.
-struct Prepared {
-    callable: Py<PyAny>,
-    arguments: Py<PyTuple>,
-    keywords: Py<PyDict>,
-}
-
-/// The port that a batcher used last, and the token of the run of its loop.
-pub(crate) struct Recent {
-    token: Option<Py<PyAny>>,
-    port: Py<Port>,
 }
 
 /// What is used of asyncio. The methods are those of `asyncio.Future` itself: every future here is one.
@@ -166,45 +187,53 @@ impl Port {
     /// The port of the running loop; `recent` is looked at first and updated.
     pub(crate) fn current<'py>(
         py: Python<'py>,
-        recent: &Mutex<Option<Recent>>,
+        recent: &Mutex<Option<Py<Port>>>,
     ) -> PyResult<Bound<'py, Self>> {
         let token = calls::running_token(py, intern!(py, "__asyncio_running_event_loop__"));
-        if let (Some(token), Some(recent)) = (&token, recent.lock().as_ref())
-            && recent.token.as_ref().is_some_and(|known| known.is(token))
+        if let (Some(token), Some(port)) = (&token, recent.lock().as_ref())
+            && port.get().token.load(Ordering::Relaxed) == token.as_ptr() as usize
         {
-            return Ok(recent.port.bind(py).clone());
+            return Ok(port.bind(py).clone());
         }
         let Some(event_loop) = running_loop(py)? else {
             return Err(PyRuntimeError::new_err(
                 "no event loop runs in this thread: await the call inside a coroutine, or use .call(item)",
             ));
         };
-        let known = recent.lock().as_ref().map(|recent| recent.port.clone_ref(py));
-        let port = match known {
-            Some(port) if port.get().event_loop.is(&event_loop) => port.into_bound(py),
-            _ => Self::find_or_open(py, &event_loop)?,
-        };
-        let found = Recent { token: token.map(Bound::unbind), port: port.clone().unbind() };
-        let before = recent.lock().replace(found);
+        let port = Self::find_or_open(py, &event_loop)?;
+        port.get().remember(token);
+        let before = recent.lock().replace(port.clone().unbind());
         drop(before);
         Ok(port)
     }
 
+    fn remember(&self, token: Option<Bound<'_, PyAny>>) {
+        let mut ties = self.ties.lock();
+        let Some(ties) = ties.as_mut() else { return };
+        let address = token.as_ref().map_or(0, |token| token.as_ptr() as usize);
+        let before = std::mem::replace(&mut ties.token, token.map(Bound::unbind));
+        self.token.store(address, Ordering::Relaxed);
+        drop(before);
+    }
+
     fn find_or_open<'py>(py: Python<'py>, event_loop: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Self>> {
         let known: Vec<Py<Port>> = PORTS.lock().iter().map(|port| port.clone_ref(py)).collect();
-        let mut open = Vec::with_capacity(known.len() + 1);
+        if let Some(port) = known.iter().find(|port| port.get().is_of(event_loop)) {
+            return Ok(port.bind(py).clone());
+        }
+        let port = Self::open(py, event_loop)?;
+        let mut open = vec![port.clone().unbind()];
         for port in known {
-            let closed = port.get().event_loop.bind(py).call_method0("is_closed")?.is_truthy()?;
-            if port.get().event_loop.is(event_loop) {
-                return Ok(port.into_bound(py));
-            } else if closed {
-                port.get().abandon();
+            let closed = match port.get().event_loop(py) {
+                Some(event_loop) => event_loop.call_method0("is_closed")?.is_truthy()?,
+                None => true,
+            };
+            if closed {
+                port.get().abandon(py);
             } else {
                 open.push(port);
             }
         }
-        let port = Self::open(py, event_loop)?;
-        open.push(port.clone().unbind());
         let before = std::mem::replace(&mut *PORTS.lock(), open);
         drop(before);
         Ok(port)
@@ -215,64 +244,97 @@ impl Port {
         bell.set_nonblocking(true)?;
         listener.set_nonblocking(true)?;
         let descriptor = listener.as_raw_fd();
+        let bell = Mutex::new(Some(bell));
         let shared = Shared { queue: BurstQueue::new(), futures: Mutex::new(Slab::new()), bell };
         let port = Self {
             shared: Arc::new(shared),
-            event_loop: event_loop.clone().unbind(),
             new_future: new_future_of(event_loop)?,
-            listener,
+            token: AtomicUsize::new(0),
+            ties: Mutex::new(None),
             touched: Mutex::new(Vec::new()),
             scheduled: AtomicBool::new(false),
-            on_tick_end: PyOnceLock::new(),
-            context: PyModule::import(py, "contextvars")?.getattr("Context")?.call0()?.unbind(),
         };
         let port = Bound::new(py, port)?;
+        let context = PyModule::import(py, "contextvars")?.getattr("Context")?.call0()?;
         let keywords = PyDict::new(py);
-        keywords.set_item("context", &port.get().context)?;
-        let prepared = Prepared {
+        keywords.set_item("context", &context)?;
+        let on_tick_end = Prepared {
             callable: event_loop.getattr("call_soon")?.unbind(),
             arguments: PyTuple::new(py, [port.getattr("end_tick")?])?.unbind(),
             keywords: keywords.unbind(),
         };
-        let _ = port.get().on_tick_end.set(py, prepared);
         event_loop.call_method1("add_reader", (descriptor, port.getattr("drain")?))?;
+        *port.get().ties.lock() = Some(Ties {
+            event_loop: event_loop.clone().unbind(),
+            token: None,
+            listener,
+            on_tick_end,
+            context: context.unbind(),
+        });
         Ok(port)
+    }
+
+    fn is_of(&self, event_loop: &Bound<'_, PyAny>) -> bool {
+        self.ties.lock().as_ref().is_some_and(|ties| ties.event_loop.is(event_loop))
+    }
+
+    /// The loop, unless it has closed.
+    fn event_loop<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.ties.lock().as_ref().map(|ties| ties.event_loop.bind(py).clone())
     }
 
     /// A new future of this loop, and the number it goes by.
     pub(crate) fn new_future<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, usize)> {
-        let Prepared { callable, arguments, keywords } = &self.new_future;
-        let future = calls::prepared(py, callable, arguments, keywords)?;
+        let future = self.new_future.call(py)?;
         let slot = self.shared.futures.lock().insert(future.clone().unbind());
         Ok((future, slot))
     }
 
     /// Sees to it that `who` hears of the end of this tick.
-    pub(crate) fn touch(slf: &Bound<'_, Self>, who: &Arc<impl TickEnd + 'static>) -> PyResult<()> {
-        let py = slf.py();
-        let port = slf.get();
+    pub(crate) fn touch(&self, py: Python<'_>, who: &Arc<impl TickEnd + 'static>) -> PyResult<()> {
         {
-            let mut touched = port.touched.lock();
+            let mut touched = self.touched.lock();
             let last = touched.last().map(|last| Arc::as_ptr(last).cast::<()>());
             if last != Some(Arc::as_ptr(who).cast::<()>()) {
                 touched.push(Arc::clone(who) as Arc<dyn TickEnd>);
             }
         }
-        if !port.scheduled.swap(true, Ordering::Relaxed) {
-            if let Some(Prepared { callable, arguments, keywords }) = port.on_tick_end.get(py) {
-                calls::prepared(py, callable, arguments, keywords)?;
-            }
+        if self.scheduled.swap(true, Ordering::Relaxed) {
+            return Ok(());
         }
-        Ok(())
+        let schedule = self.ties.lock().as_ref().map(|ties| ties.on_tick_end.clone_ref(py));
+        schedule.map_or(Ok(()), |schedule| schedule.call(py).map(drop))
     }
 
-    /// Lets go of everything that a closed loop will never ask for.
-    fn abandon(&self) {
+    /// Calls `callback` on the loop after `wait`.
+    pub(crate) fn call_later(
+        &self,
+        py: Python<'_>,
+        wait: Duration,
+        callback: Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let ties =
+            self.ties.lock().as_ref().map(|ties| (ties.event_loop.clone_ref(py), ties.context.clone_ref(py)));
+        let Some((event_loop, context)) = ties else { return Ok(()) };
+        let keywords = PyDict::new(py);
+        keywords.set_item("context", context)?;
+        event_loop
+            .bind(py)
+            .call_method("call_later", (wait.as_secs_f64(), callback), Some(&keywords))
+            .map(drop)
+    }
+
+    /// Lets go of everything that a closed loop will never ask for, and of the loop itself.
+    fn abandon(&self, py: Python<'_>) {
+        self.token.store(0, Ordering::Relaxed);
+        let ties = self.ties.lock().take();
+        let bell = self.shared.bell.lock().take();
         let futures = std::mem::take(&mut *self.shared.futures.lock());
         let mut undelivered = Vec::new();
         self.shared.queue.drain(&mut undelivered);
         let touched = std::mem::take(&mut *self.touched.lock());
-        drop((futures, undelivered, touched));
+        self.new_future.keywords.bind(py).clear();
+        drop((ties, bell, futures, undelivered, touched));
     }
 }
 
@@ -280,9 +342,11 @@ impl Port {
 impl Port {
     /// Runs on the loop when its socket is readable: answers every future that has an answer.
     fn drain(&self, py: Python<'_>) -> PyResult<()> {
-        let mut bytes = [0_u8; 64];
-        // Nothing to read is no error: what woke us was drained by an earlier call.
-        let _ = (&self.listener).read(&mut bytes);
+        if let Some(ties) = self.ties.lock().as_mut() {
+            let mut bytes = [0_u8; 64];
+            // Nothing to read is no error: what woke us was drained by an earlier call.
+            let _ = ties.listener.read(&mut bytes);
+        }
         let mut deliveries = Vec::new();
         self.shared.queue.drain(&mut deliveries);
         for delivery in deliveries {
@@ -292,13 +356,16 @@ impl Port {
     }
 
     /// Runs on the loop after every callback that was ready in this tick.
-    fn end_tick(slf: &Bound<'_, Self>) {
+    fn end_tick(slf: &Bound<'_, Self>) -> PyResult<()> {
         let port = slf.get();
         port.scheduled.store(false, Ordering::Relaxed);
         let touched = std::mem::take(&mut *port.touched.lock());
+        let mut ended = Ok(());
         for who in touched {
-            who.end_tick(slf.py(), slf);
+            // One that raises (a request to stop) must not keep the others waiting.
+            ended = ended.and(who.end_tick(slf.py(), slf));
         }
+        ended
     }
 }
 

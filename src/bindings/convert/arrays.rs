@@ -151,16 +151,36 @@ pub(crate) fn over_memory<'py>(
 
 /// True where `array` owns its memory and the caller holds the only reference: nobody else can change it later.
 pub(crate) fn is_exclusive(array: &Bound<'_, PyUntypedArray>) -> bool {
-    // SAFETY: the lock is held and `array` is alive; the fields and the count are plain values.
-    let (owns, base, references) = unsafe {
+    // SAFETY: the lock is held and `array` is alive; the fields are plain values.
+    let (owns, base) = unsafe {
         let fields = &(*array.as_array_ptr()).fields;
-        (fields.flags & npyffi::NPY_ARRAY_OWNDATA != 0, fields.base, ffi::Py_REFCNT(array.as_ptr()))
+        (fields.flags & npyffi::NPY_ARRAY_OWNDATA != 0, fields.base)
     };
-    owns && base.is_null() && references == 1
+    owns && base.is_null() && is_held_once(array.as_any())
 }
 
 /// True where the array looks at memory that something else owns.
 pub(crate) fn is_view(array: &Bound<'_, PyUntypedArray>) -> bool {
     // SAFETY: the lock is held and `array` is alive; the field is a plain pointer that is only compared.
     unsafe { !(*array.as_array_ptr()).fields.base.is_null() }
+}
+
+/// True where the caller's reference is the only one.
+pub(crate) fn is_held_once(object: &Bound<'_, PyAny>) -> bool {
+    references(object) <= 1
+}
+
+/// True where a container and the caller hold the only references.
+pub(crate) fn is_held_twice(object: &Bound<'_, PyAny>) -> bool {
+    references(object) <= 2
+}
+
+fn references(object: &Bound<'_, PyAny>) -> isize {
+    // SAFETY: the lock is held and `object` is alive; the count is a plain value.
+    unsafe { ffi::Py_REFCNT(object.as_ptr()) }
+}
+
+/// True where the array's elements are Python objects, or records that hold some.
+pub(crate) fn holds_objects(array: &Bound<'_, PyUntypedArray>) -> bool {
+    array.dtype().has_object()
 }

@@ -18,26 +18,25 @@ use crate::tensor::{Column, DType, Memory, Rows, Shape, Spares, Texts};
 pub(crate) type Leaves<'py> = SmallVec<[Bound<'py, PyAny>; 1]>;
 
 /// Bytes of a batch that are kept as they came, in case that it must be run again. A larger one is looked at in places.
-const KEPT_BYTES: usize = 1 << 20;
+const KEPT_BYTES: usize = 16 << 20;
 
 /// A batch that can be given to a function more than once, whatever the function does to what it is given.
-pub(crate) struct Input<'py> {
-    py: Python<'py>,
-    sources: SmallVec<[Source<'py>; 1]>,
+pub(crate) struct Input {
+    sources: SmallVec<[Source; 1]>,
     spares: Arc<Spares>,
 }
 
-enum Source<'py> {
+enum Source {
     Numbers {
         dtype: DType,
         shape: Shape,
         row_bytes: usize,
-        array: Bound<'py, PyAny>,
+        array: Py<PyAny>,
         before: Before,
     },
     Objects(Vec<Py<PyAny>>),
     /// Lists of texts, which came through a door: nobody else holds them.
-    List(Bound<'py, PyAny>),
+    List(Py<PyAny>),
 }
 
 /// What is known of numbers as they came.
@@ -50,17 +49,17 @@ enum Before {
     Sampled(u64),
 }
 
-impl<'py> Input<'py> {
+impl Input {
     /// Makes the columns of a batch of `count` rows. `repeatable` keeps what it takes to run parts of it again; `object`
     /// gives the object that a number stands for, and lets go of it; `texts` makes a list of texts.
     pub(crate) fn new(
-        py: Python<'py>,
+        py: Python<'_>,
         rows: Rows,
         count: usize,
         spares: &Arc<Spares>,
         repeatable: bool,
         mut object: impl FnMut(u64) -> Option<Py<PyAny>>,
-        mut texts: impl FnMut(usize, &Texts, &[usize]) -> PyResult<Bound<'py, PyAny>>,
+        mut texts: impl FnMut(usize, &Texts, &[usize]) -> PyResult<Py<PyAny>>,
     ) -> PyResult<Self> {
         let source = |(at, column): (usize, Column)| match column {
             Column::Numbers { dtype, shape, row_bytes, memory } => {
@@ -69,58 +68,59 @@ impl<'py> Input<'py> {
                 } else {
                     Before::Unknown
                 };
-                let array = arrays::over_memory(py, dtype, &shape, count, memory)?;
+                let array = arrays::over_memory(py, dtype, &shape, count, memory)?.unbind();
                 Ok(Source::Numbers { dtype, shape, row_bytes, array, before })
             }
             Column::Objects(ids) => Ok(Source::Objects(ids.into_iter().filter_map(&mut object).collect())),
             Column::Texts { shape, texts: strings } => texts(at, &strings, &shape).map(Source::List),
         };
         let sources = rows.into_columns().into_iter().enumerate().map(source);
-        Ok(Self { py, sources: sources.collect::<PyResult<_>>()?, spares: Arc::clone(spares) })
+        Ok(Self { sources: sources.collect::<PyResult<_>>()?, spares: Arc::clone(spares) })
     }
 
     /// The whole batch, for the first call.
-    pub(crate) fn whole(&self) -> PyResult<Leaves<'py>> {
-        let leaf = |source: &Source<'py>| match source {
-            Source::Numbers { array, .. } | Source::List(array) => Ok(array.clone()),
-            Source::Objects(objects) => self.list(objects),
+    pub(crate) fn whole<'py>(&self, py: Python<'py>) -> PyResult<Leaves<'py>> {
+        let leaf = |source: &Source| match source {
+            Source::Numbers { array, .. } | Source::List(array) => Ok(array.bind(py).clone()),
+            Source::Objects(objects) => Ok(PyList::new(py, objects)?.into_any()),
         };
         self.sources.iter().map(leaf).collect()
     }
 
     /// Rows `from..to` as they came; `None` where the function has changed them and they were too large to keep.
-    pub(crate) fn part(&self, from: usize, to: usize) -> PyResult<Option<Leaves<'py>>> {
+    pub(crate) fn part<'py>(&self, py: Python<'py>, from: usize, to: usize) -> PyResult<Option<Leaves<'py>>> {
         let mut leaves = Leaves::with_capacity(self.sources.len());
         for source in &self.sources {
-            leaves.push(match source {
-                Source::Objects(objects) => self.list(objects.get(from..to).unwrap_or_default())?,
-                Source::List(list) => self.slice(list, from, to)?,
+            let leaf = match source {
+                Source::Objects(objects) => {
+                    PyList::new(py, objects.get(from..to).unwrap_or_default())?.into_any()
+                }
+                Source::List(list) => slice(list.bind(py), from, to)?,
                 Source::Numbers { dtype, shape, row_bytes, array, before } => match before {
                     Before::Kept(bytes) => {
                         let mut memory = self.spares.memory();
                         let rows = bytes.as_slice().get(from * row_bytes..to * row_bytes);
                         memory.extend(rows.unwrap_or_default());
-                        arrays::over_memory(self.py, *dtype, shape, to - from, memory)?
+                        arrays::over_memory(py, *dtype, shape, to - from, memory)?
                     }
-                    Before::Sampled(hash)
-                        if arrays::with_view_bytes(array, |now| sample(now, *row_bytes)) != *hash =>
-                    {
-                        return Ok(None);
+                    Before::Sampled(hash) => {
+                        let array = array.bind(py);
+                        if arrays::with_view_bytes(array, |now| sample(now, *row_bytes)) != *hash {
+                            return Ok(None);
+                        }
+                        slice(array, from, to)?
                     }
-                    Before::Sampled(_) | Before::Unknown => self.slice(array, from, to)?,
+                    Before::Unknown => slice(array.bind(py), from, to)?,
                 },
-            });
+            };
+            leaves.push(leaf);
         }
         Ok(Some(leaves))
     }
+}
 
-    fn list(&self, objects: &[Py<PyAny>]) -> PyResult<Bound<'py, PyAny>> {
-        Ok(PyList::new(self.py, objects)?.into_any())
-    }
-
-    fn slice(&self, rows: &Bound<'py, PyAny>, from: usize, to: usize) -> PyResult<Bound<'py, PyAny>> {
-        rows.get_item(PySlice::new(self.py, isize::try_from(from)?, isize::try_from(to)?, 1))
-    }
+fn slice<'py>(rows: &Bound<'py, PyAny>, from: usize, to: usize) -> PyResult<Bound<'py, PyAny>> {
+    rows.get_item(PySlice::new(rows.py(), isize::try_from(from)?, isize::try_from(to)?, 1))
 }
 
 impl Before {
@@ -147,28 +147,18 @@ fn sample(bytes: &[u8], row_bytes: usize) -> u64 {
     hasher.finish()
 }
 
-/// Calls `function` with columns put together as the callers' arguments were.
-pub(crate) fn call<'py>(
-    function: &Bound<'py, PyAny>,
-    key: &Key,
-    leaves: &Leaves<'py>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let py = function.py();
-    let Some(structure) = key else {
-        return match leaves.as_slice() {
-            [leaf] => function.call1((leaf,)),
-            _ => Err(errors::raised(py, ErrorKind::Internal, "a plain call has one column")),
-        };
-    };
+/// What the function is called with.
+pub(crate) type Arguments<'py> = (Bound<'py, PyTuple>, Option<Bound<'py, PyDict>>);
+
+/// Puts columns together as the callers' arguments were.
+pub(crate) fn arguments<'py>(py: Python<'py>, key: &Key, leaves: &Leaves<'py>) -> PyResult<Arguments<'py>> {
+    let Some(structure) = key else { return Ok((PyTuple::new(py, leaves)?, None)) };
     let mut next = leaves.iter();
     let arguments =
         structure.arguments.iter().map(|node| build(py, node, &mut next)).collect::<PyResult<Vec<_>>>()?;
-    let arguments = PyTuple::new(py, arguments)?;
-    match &structure.keywords {
-        // A copy: a function with **options may keep or change what it is given.
-        Some(keywords) => function.call(arguments, Some(&keywords.values.bind(py).copy()?)),
-        None => function.call1(arguments),
-    }
+    // A copy: a function with **options may keep or change what it is given.
+    let keywords = structure.keywords.as_ref().map(|keywords| keywords.values.bind(py).copy()).transpose()?;
+    Ok((PyTuple::new(py, arguments)?, keywords))
 }
 
 fn build<'a, 'py: 'a>(
@@ -183,7 +173,10 @@ fn build<'a, 'py: 'a>(
             .ok_or_else(|| errors::raised(py, ErrorKind::Internal, "a leaf has no column")),
         Node::Stacked(_) => {
             let arrays = build(py, &Node::Leaf, leaves)?;
-            PyModule::import(py, "numpy")?.call_method1(intern!(py, "stack"), (arrays,))
+            let options = PyDict::new(py);
+            // Their own type, byte order included: stacking would choose one.
+            options.set_item("dtype", arrays.get_item(0)?.getattr("dtype")?)?;
+            PyModule::import(py, "numpy")?.call_method(intern!(py, "stack"), (arrays,), Some(&options))
         }
         Node::Tuple(nodes) => Ok(tuple(py, nodes, leaves)?.into_any()),
         Node::Named(class, nodes) => class.0.bind(py).call1(tuple(py, nodes, leaves)?),

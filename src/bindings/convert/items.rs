@@ -20,6 +20,9 @@ use crate::bindings::errors;
 use crate::error::ErrorKind;
 use crate::tensor::{Column, ColumnSpec, DType, Rows, Shape, Specs};
 
+/// How deep tuples and dictionaries may nest in an item.
+const DEEPEST: usize = 32;
+
 /// One value of a row.
 pub(crate) enum Leaf<'py> {
     /// A C-contiguous array of plain numbers.
@@ -62,7 +65,7 @@ impl<'py> Item<'py> {
         }
         let keywords = keywords.map(|keywords| structures.keywords(keywords)).transpose()?;
         let mut parts = Parts::default();
-        let nodes = arguments.iter().map(|argument| parts.add(&argument)).collect::<PyResult<Vec<_>>>()?;
+        let nodes = arguments.iter().map(|argument| parts.add(&argument, 0)).collect::<PyResult<Vec<_>>>()?;
         let key = GroupKey { key: structures.key(nodes, keywords), specs: parts.specs };
         Ok(Self { key, leaves: parts.leaves })
     }
@@ -92,7 +95,11 @@ struct Parts<'py> {
 }
 
 impl<'py> Parts<'py> {
-    fn add(&mut self, value: &Bound<'py, PyAny>) -> PyResult<Node> {
+    fn add(&mut self, value: &Bound<'py, PyAny>, depth: usize) -> PyResult<Node> {
+        if depth > DEEPEST {
+            let message = format!("an item nests tuples and dictionaries deeper than {DEEPEST}");
+            return Err(errors::raised(value.py(), ErrorKind::Item, &message));
+        }
         if let Some(array) = arrays::as_exact(value) {
             return self.add_array(array);
         }
@@ -103,10 +110,10 @@ impl<'py> Parts<'py> {
             return Ok(self.add_object(value));
         }
         if let Ok(tuple) = value.cast::<PyTuple>() {
-            return self.add_tuple(tuple);
+            return self.add_tuple(tuple, depth + 1);
         }
         if let Ok(dict) = value.cast_exact::<PyDict>() {
-            return self.add_dict(dict);
+            return self.add_dict(dict, depth + 1);
         }
         match as_array(value)? {
             Some(array) => self.add_array(&array),
@@ -140,17 +147,17 @@ impl<'py> Parts<'py> {
         Ok(Node::Leaf)
     }
 
-    fn add_tuple(&mut self, tuple: &Bound<'py, PyTuple>) -> PyResult<Node> {
+    fn add_tuple(&mut self, tuple: &Bound<'py, PyTuple>, depth: usize) -> PyResult<Node> {
         let class = tuple.get_type();
         let exact = class.is(tuple.py().get_type::<PyTuple>());
         if tuple.is_empty() || !(exact || class.hasattr(intern!(tuple.py(), "_fields"))?) {
             return Ok(self.add_object(tuple.as_any()));
         }
-        let nodes = tuple.iter().map(|part| self.add(&part)).collect::<PyResult<Vec<_>>>()?;
+        let nodes = tuple.iter().map(|part| self.add(&part, depth)).collect::<PyResult<Vec<_>>>()?;
         Ok(if exact { Node::Tuple(nodes) } else { Node::Named(TypeName(Arc::new(class.unbind())), nodes) })
     }
 
-    fn add_dict(&mut self, dict: &Bound<'py, PyDict>) -> PyResult<Node> {
+    fn add_dict(&mut self, dict: &Bound<'py, PyDict>, depth: usize) -> PyResult<Node> {
         if dict.is_empty() || !dict.keys().iter().all(|key| key.is_exact_instance_of::<PyString>()) {
             return Ok(self.add_object(dict.as_any()));
         }
@@ -160,7 +167,7 @@ impl<'py> Parts<'py> {
         parts.sort_by(|left, right| left.0.cmp(&right.0));
         let nodes = parts
             .into_iter()
-            .map(|(key, value)| Ok((key, self.add(&value)?)))
+            .map(|(key, value)| Ok((key, self.add(&value, depth)?)))
             .collect::<PyResult<Vec<_>>>()?;
         Ok(Node::Dict(nodes))
     }
@@ -228,6 +235,11 @@ fn numpy(py: Python<'_>) -> PyResult<&NumPy> {
             memmap: module.getattr("memmap")?.unbind(),
         })
     })
+}
+
+/// True for NumPy's scalars.
+pub(crate) fn is_numpy_scalar(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    value.is_instance(numpy(value.py())?.generic.bind(value.py()))
 }
 
 /// `value` as an array, where it is a NumPy scalar, a memory map or a tensor that speaks DLPack.

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyFloat, PyTuple, PyType};
+use pyo3::types::{PyComplex, PyDict, PyFloat, PyFrozenSet, PyTuple, PyType};
+
+use super::items;
 
 /// Distinct keyword arguments and structures remembered before all are forgotten and learned again.
 const REMEMBERED: usize = 1024;
@@ -118,32 +120,40 @@ impl Structures {
     pub(crate) fn keywords(&self, given: &Bound<'_, PyDict>) -> PyResult<Keywords> {
         let py = given.py();
         let canonical = canonical_keywords(given)?;
-        let (numbers, known, first) = {
-            let mut keywords = self.keywords.lock();
-            let numbers = keywords.numbers.get_or_insert_with(|| PyDict::new(py).unbind()).clone_ref(py);
-            (numbers, keywords.values.len(), keywords.first)
+        let known = self.keywords.lock().numbers.as_ref().map(|numbers| numbers.clone_ref(py));
+        // Comparing values may run code of theirs, which may let another thread in: never under the lock.
+        let found = match &known {
+            Some(numbers) => numbers.bind(py).get_item(&canonical),
+            None => canonical.hash().map(|_| None),
         };
-        let numbers = numbers.bind(py);
-        let found = numbers.get_item(&canonical).map_err(|error| unhashable(py, given, &error))?;
-        if let Some(number) = found {
-            let number: u64 = number.extract()?;
-            let at = usize::try_from(number - first).unwrap_or(usize::MAX);
-            if let Some(values) = self.keywords.lock().values.get(at) {
-                return Ok(Keywords { number, values: Arc::clone(values) });
-            }
+        if let Some(number) = found.map_err(|error| unhashable(py, given, &error))?
+            && let Some(keywords) = self.keywords.lock().get(number.extract()?)
+        {
+            return Ok(keywords);
         }
-        let number = first + known as u64;
-        let values = Arc::new(given.copy()?.unbind());
-        let mut keywords = self.keywords.lock();
-        if known >= REMEMBERED {
-            numbers.clear();
-            keywords.first = number;
-            keywords.values.clear();
+        let (keywords, numbers) = self.keywords.lock().add(py, Arc::new(given.copy()?.unbind()));
+        // Two threads may add the same at once: the first number stands, and the other is never used.
+        let number = numbers.bind(py).call_method1("setdefault", (canonical, keywords.number))?;
+        Ok(self.keywords.lock().get(number.extract()?).unwrap_or(keywords))
+    }
+}
+
+impl KnownKeywords {
+    fn get(&self, number: u64) -> Option<Keywords> {
+        let at = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        self.values.get(at).map(|values| Keywords { number, values: Arc::clone(values) })
+    }
+
+    fn add(&mut self, py: Python<'_>, values: Arc<Py<PyDict>>) -> (Keywords, Py<PyDict>) {
+        if self.values.len() >= REMEMBERED {
+            self.first += self.values.len() as u64;
+            self.values.clear();
+            self.numbers = None;
         }
-        keywords.values.push(Arc::clone(&values));
-        drop(keywords);
-        numbers.set_item(canonical, number)?;
-        Ok(Keywords { number, values })
+        let number = self.first + self.values.len() as u64;
+        self.values.push(Arc::clone(&values));
+        let numbers = self.numbers.get_or_insert_with(|| PyDict::new(py).unbind()).clone_ref(py);
+        (Keywords { number, values }, numbers)
     }
 }
 
@@ -159,12 +169,20 @@ fn canonical_keywords<'py>(given: &Bound<'py, PyDict>) -> PyResult<Bound<'py, Py
 
 fn canonical<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let py = value.py();
-    let inner = if let Ok(number) = value.cast_exact::<PyFloat>() {
+    let all = |items: Vec<Bound<'py, PyAny>>| items.iter().map(canonical).collect::<PyResult<Vec<_>>>();
+    let inner = if value.is_instance_of::<PyFloat>() {
         // Tells 0.0 from -0.0 and lets a NaN equal itself.
-        number.call_method0("hex")?
-    } else if let Ok(tuple) = value.cast_exact::<PyTuple>() {
-        let items = tuple.iter().map(|item| canonical(&item)).collect::<PyResult<Vec<_>>>()?;
-        PyTuple::new(py, items)?.into_any()
+        value.call_method0("hex")?
+    } else if value.is_instance_of::<PyComplex>() {
+        let parts =
+            (value.getattr("real")?.call_method0("hex")?, value.getattr("imag")?.call_method0("hex")?);
+        parts.into_pyobject(py)?.into_any()
+    } else if items::is_numpy_scalar(value)? {
+        value.call_method0("tobytes")?
+    } else if let Ok(tuple) = value.cast::<PyTuple>() {
+        PyTuple::new(py, all(tuple.iter().collect())?)?.into_any()
+    } else if let Ok(set) = value.cast::<PyFrozenSet>() {
+        PyFrozenSet::new(py, all(set.iter().collect())?)?.into_any()
     } else {
         value.clone()
     };

@@ -4,6 +4,8 @@ mod flatten;
 mod metadata;
 mod request;
 mod response;
+#[cfg(test)]
+mod tests;
 
 pub use metadata::{error_body, model_metadata, model_ready, server_metadata};
 pub use request::InferRequest;
