@@ -93,13 +93,13 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
         attendance: &mut impl Attendance<W>,
     ) -> Result<()> {
         let mut state = self.state.lock();
-        let now = state.arrival(&self.clock);
         if state.queue.is_closing() {
             return Err(Error::new(ErrorKind::Closed, "the batcher is closed"));
         }
         let left =
             if state.queue.is_full() { Some(state.make_room(self.clock.now(), attendance)?) } else { None };
-        let look = state.queue.push(key, priority, Entry { waiter, arrived: now }, write);
+        let arrived = state.arrival(&self.clock);
+        let look = state.queue.push(key, priority, Entry { waiter, arrived }, write);
         let wake = look && state.asleep > 0;
         drop(state);
         if wake {
@@ -124,7 +124,6 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
         attendance: &mut impl Attendance<W>,
     ) -> Result<()> {
         let mut state = self.state.lock();
-        let now = state.arrival(&self.clock);
         if state.queue.is_closing() {
             return Err(Error::new(ErrorKind::Closed, "the batcher is closed"));
         }
@@ -143,9 +142,10 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
             }
             return Err(error);
         }
+        let arrived = state.arrival(&self.clock);
         let mut look = false;
         for (row, waiter) in waiters.into_iter().enumerate() {
-            let entry = Entry { waiter, arrived: now };
+            let entry = Entry { waiter, arrived };
             look |= state.queue.push(key, priority, entry, |rows| write(rows, row));
         }
         let wake = look && state.asleep > 0;

@@ -115,11 +115,13 @@ impl<K, W> Batch<K, W> {
 struct OpenBatch<W> {
     rows: Rows,
     entries: Vec<Entry<W>>,
+    /// How many of them, from the first, came before the end of a tick.
+    released: usize,
 }
 
 impl<W> OpenBatch<W> {
     fn new<K>(group: &GroupKey<K>, spares: &Arc<Spares>, capacity: usize) -> Self {
-        Self { rows: Rows::new(&group.specs, spares), entries: Vec::with_capacity(capacity) }
+        Self { rows: Rows::new(&group.specs, spares), entries: Vec::with_capacity(capacity), released: 0 }
     }
 }
 
@@ -127,8 +129,6 @@ struct Group<K, W> {
     key: Arc<GroupKey<K>>,
     lanes: [VecDeque<OpenBatch<W>>; Priority::COUNT],
     waiting: usize,
-    /// True once a tick has ended since the first waiting request came.
-    released: bool,
 }
 
 impl<K, W> Group<K, W> {
@@ -141,9 +141,23 @@ impl<K, W> Group<K, W> {
         self.lanes.iter().position(|lane| !lane.is_empty()).unwrap_or(Priority::COUNT)
     }
 
+    /// True once a tick has ended since the first waiting request came.
+    fn released(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.front().is_some_and(|open| open.released > 0))
+    }
+
+    /// Ends a tick for all who wait. Batches before one that was released whole were released before it.
+    fn release(&mut self) {
+        for lane in &mut self.lanes {
+            for open in lane.iter_mut().rev().take_while(|open| open.released < open.entries.len()) {
+                open.released = open.entries.len();
+            }
+        }
+    }
+
     fn pressure(&self, closing: bool) -> Option<Pressure> {
         let oldest = self.oldest()?;
-        Some(Pressure { waiting: self.waiting, oldest, released: self.released, closing })
+        Some(Pressure { waiting: self.waiting, oldest, released: self.released(), closing })
     }
 }
 
@@ -241,7 +255,7 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
     pub fn release(&mut self) -> bool {
         if self.waiting > 0 {
             for group in self.groups.iter_mut().filter(|group| group.waiting > 0) {
-                group.released = true;
+                group.release();
             }
         }
         self.waiting > 0
@@ -283,7 +297,6 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
         let group = self.groups.get_mut(at)?;
         let open = gather(group, self.policy.max_size, &self.spares)?;
         group.waiting -= open.entries.len();
-        group.released &= group.waiting > 0;
         self.waiting -= open.entries.len();
         Some(Batch { group: Arc::clone(&group.key), rows: open.rows, entries: open.entries, reason })
     }
@@ -305,16 +318,22 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
                         entries: open.entries,
                         reason: Reason::Drain,
                     };
-                    let removed = batch.remove_gone(&self.spares, &mut gone);
+                    // It asks about each of them, in order.
+                    let (mut asked, mut released) = (0, open.released);
+                    let removed = batch.remove_gone(&self.spares, |waiter| {
+                        let left = gone(waiter);
+                        released -= usize::from(left && asked < open.released);
+                        asked += 1;
+                        left
+                    });
                     left.entries.extend(removed.entries);
                     left.objects.extend(removed.objects);
                     if !batch.entries.is_empty() {
-                        lane.push_back(OpenBatch { rows: batch.rows, entries: batch.entries });
+                        lane.push_back(OpenBatch { rows: batch.rows, entries: batch.entries, released });
                     }
                 }
             }
             group.waiting = group.lanes.iter().flatten().map(|open| open.entries.len()).sum();
-            group.released &= group.waiting > 0;
         }
         self.waiting -= left.entries.len();
         self.stats.abandoned += left.entries.len() as u64;
@@ -350,7 +369,7 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
         }
         let key = Arc::new(key.clone());
         self.index.insert(Arc::clone(&key), self.groups.len());
-        self.groups.push(Group { key, lanes: Default::default(), waiting: 0, released: false });
+        self.groups.push(Group { key, lanes: Default::default(), waiting: 0 });
         self.groups.len() - 1
     }
 }
@@ -399,4 +418,5 @@ fn keep_from<K, W>(open: &mut OpenBatch<W>, from: usize, key: &GroupKey<K>, spar
         rest.push_from(&open.rows, row);
     }
     open.rows = rest;
+    open.released = open.released.saturating_sub(from);
 }

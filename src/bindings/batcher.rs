@@ -327,7 +327,8 @@ impl Worker {
 
     /// Takes what the function returned.
     fn returned(&self, value: &Bound<'_, PyAny>) {
-        if let Some(mut taken) = self.taken.lock().take() {
+        let taken = self.taken.lock().take();
+        if let Some(mut taken) = taken {
             taken.job.returned(value, &self.core.counters);
             *self.taken.lock() = Some(taken);
         }
@@ -335,7 +336,8 @@ impl Worker {
 
     /// Takes what the function raised.
     fn raised(&self, error: Bound<'_, PyAny>) {
-        if let Some(mut taken) = self.taken.lock().take() {
+        let taken = self.taken.lock().take();
+        if let Some(mut taken) = taken {
             let py = error.py();
             taken.job.raised(py, PyErr::from_value(error), &self.core.counters);
             *self.taken.lock() = Some(taken);

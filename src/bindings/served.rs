@@ -84,7 +84,8 @@ impl ServedWorker {
 
     /// Takes what the model returned.
     fn returned(&self, value: &Bound<'_, PyAny>) {
-        if let Some(mut taken) = self.taken.lock().take() {
+        let taken = self.taken.lock().take();
+        if let Some(mut taken) = taken {
             taken.job.returned(value, &self.counters);
             *self.taken.lock() = Some(taken);
         }
@@ -92,7 +93,8 @@ impl ServedWorker {
 
     /// Takes what the model raised.
     fn raised(&self, error: Bound<'_, PyAny>) {
-        if let Some(mut taken) = self.taken.lock().take() {
+        let taken = self.taken.lock().take();
+        if let Some(mut taken) = taken {
             let py = error.py();
             taken.job.raised(py, PyErr::from_value(error), &self.counters);
             *self.taken.lock() = Some(taken);

@@ -35,6 +35,7 @@ pub struct Endpoint {
     /// Acquisitions of the lock that its workers need, if they need one.
     pub locks: LockCounts,
     batcher: Batcher<(), Reply>,
+    max_queue: usize,
     ticker: Arc<Ticker>,
     finished: mpsc::UnboundedSender<Finished>,
     metrics: ModelMetrics,
@@ -53,6 +54,7 @@ impl Endpoint {
         metrics: ModelMetrics,
         runtime: &Handle,
     ) -> Result<Arc<Self>> {
+        let max_queue = policy.max_queue;
         let batcher = Batcher::new(policy)?;
         let ticker = Ticker::new();
         let (finished, mut done) = mpsc::unbounded_channel::<Finished>();
@@ -73,6 +75,7 @@ impl Endpoint {
                 spec,
                 locks: LockCounts::new(),
                 batcher,
+                max_queue,
                 ticker,
                 finished,
                 metrics,
@@ -110,6 +113,10 @@ impl Endpoint {
         if !self.is_ready() {
             let message = format!("model '{}' is not ready", self.spec.name);
             return Err(Error::new(ErrorKind::ModelNotReady, message));
+        }
+        if count > self.max_queue {
+            let message = format!("{count} rows in one request exceed max_queue={}", self.max_queue);
+            return Err(Error::new(ErrorKind::Item, message));
         }
         let (replies, answer) = Reply::for_rows(count);
         let key = GroupKey { key: (), specs };

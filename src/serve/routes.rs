@@ -101,6 +101,10 @@ pub(super) async fn infer(model: &Arc<Endpoint>, body: Bytes) -> Result<Reply> {
     let rows = model.infer(request.specs, &request.rows, request.count).await?;
     let rows: Vec<_> =
         rows.into_iter().map(|row| AnsweredRow { columns: row.columns, row: row.row }).collect();
+    if !oip::same_shape(&rows) {
+        let message = format!("model '{}' answered rows of one request in different shapes", spec.name);
+        return Err(Error::new(ErrorKind::Output, message));
+    }
     let response = InferResponse {
         model: &spec.name,
         version: &spec.version,

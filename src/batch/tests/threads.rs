@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::super::{BatchPolicy, BatchStats, Batcher, Priority, Turn};
-use super::{Crowd, PATIENCE, assert_rows, joined, key, tick, window, write};
+use super::{Crowd, PATIENCE, assert_rows, joined, key, tick, until, window, write};
 use crate::error::ErrorKind;
 
 const REQUESTS: u64 = 600;
@@ -108,28 +108,45 @@ fn every_request_is_answered_once_through_a_queue_that_is_mostly_full() {
     }
 }
 
-#[test]
-fn a_burst_larger_than_a_batch_keeps_every_worker_busy() {
-    let line: Line = Arc::new(Batcher::new(tick(4)).unwrap());
-    let started = Arc::new(AtomicU64::new(0));
-    let gate = Arc::new(std::sync::Barrier::new(3));
+/// Has three workers asleep, submits, ends the tick, and fails unless each of them gets a batch while the others hold theirs.
+fn keeps_three_busy(max_size: usize, submit: impl FnOnce(&Line)) {
+    let line: Line = Arc::new(Batcher::new(tick(max_size)).unwrap());
+    let taken = Arc::new(AtomicU64::new(0));
     let workers: Vec<_> = (0..3)
         .map(|_| {
-            let (line, started, gate) = (Arc::clone(&line), Arc::clone(&started), Arc::clone(&gate));
+            let (line, taken) = (Arc::clone(&line), Arc::clone(&taken));
             std::thread::spawn(move || {
                 assert_eq!(line.wait(), Turn::Work);
                 let batch = line.take(&mut Crowd::default()).unwrap();
-                started.fetch_add(batch.entries.len() as u64, Ordering::Relaxed);
-                // Nobody passes before each of the three has a batch.
-                gate.wait();
-                line.finish();
+                taken.fetch_add(batch.entries.len() as u64, Ordering::Relaxed);
+                until("each of them has a batch", || line.running() == 3);
             })
         })
         .collect();
-    let row = |rows: &mut _, row: usize| write(rows, row as u64);
-    let numbers = (0..11).collect();
-    line.submit_all(&key(0), Priority::Normal, numbers, row, &mut Crowd::default()).unwrap();
+    // Time to fall asleep: whoever is awake needs no waking.
+    std::thread::sleep(Duration::from_millis(30));
+    submit(&line);
     line.release();
     workers.into_iter().for_each(joined);
-    assert_eq!(started.load(Ordering::Relaxed), 11);
+    assert_eq!(taken.load(Ordering::Relaxed), 11);
+}
+
+fn submit_all(line: &Line, group: usize, numbers: std::ops::Range<u64>) {
+    let begin = numbers.start;
+    let row = |rows: &mut _, row: usize| write(rows, begin + row as u64);
+    line.submit_all(&key(group), Priority::Normal, numbers.collect(), row, &mut Crowd::default()).unwrap();
+}
+
+#[test]
+fn a_burst_larger_than_a_batch_sets_every_worker_to_work() {
+    keeps_three_busy(4, |line| submit_all(line, 0, 0..11));
+}
+
+#[test]
+fn groups_that_end_their_tick_together_set_a_worker_each_to_work() {
+    keeps_three_busy(100, |line| {
+        submit_all(line, 0, 0..2);
+        submit_all(line, 1, 2..5);
+        submit_all(line, 2, 5..11);
+    });
 }

@@ -88,7 +88,7 @@ impl<'de> Visitor<'de> for Flatten<'_> {
             Column::Numbers { dtype, memory, .. } => put_float(*dtype, memory, value),
             _ => false,
         };
-        if put { Ok(Found::Element) } else { Err(mismatch(self.column, &value)) }
+        if put { Ok(Found::Element) } else { Err(mismatch(self.column, &format_args!("{value:?}"))) }
     }
 
     fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Found, E> {
@@ -111,8 +111,10 @@ fn mismatch<E: serde::de::Error>(column: &Column, value: &dyn fmt::Display) -> E
 #[allow(clippy::cast_possible_truncation, reason = "the declared type is what the sender asked for")]
 fn put_float(dtype: DType, memory: &mut crate::tensor::Memory, value: f64) -> bool {
     match dtype {
-        DType::Float16 => memory.extend(&f16::from_f64(value).to_ne_bytes()),
-        DType::Float32 => memory.extend(&(value as f32).to_ne_bytes()),
+        DType::Float16 if f16::from_f64(value).is_finite() => {
+            memory.extend(&f16::from_f64(value).to_ne_bytes());
+        }
+        DType::Float32 if (value as f32).is_finite() => memory.extend(&(value as f32).to_ne_bytes()),
         DType::Float64 => memory.extend(&value.to_ne_bytes()),
         _ => return false,
     }

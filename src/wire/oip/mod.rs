@@ -9,4 +9,4 @@ mod tests;
 
 pub use metadata::{error_body, model_metadata, model_ready, server_metadata};
 pub use request::InferRequest;
-pub use response::{AnsweredRow, InferResponse};
+pub use response::{AnsweredRow, InferResponse, same_shape};

@@ -112,7 +112,8 @@ fn check(spec: &TensorSpec, input: &Input<'_>) -> Result<()> {
             spec.name, input.datatype
         )));
     }
-    let elements = input.shape.iter().try_fold(1_usize, |product, axis| product.checked_mul(*axis));
+    // An axis of length 0 counts as 1: rows without elements are rows, too.
+    let elements = input.shape.iter().try_fold(1_usize, |product, axis| product.checked_mul((*axis).max(1)));
     match input.shape.split_first() {
         _ if elements.is_none_or(|elements| elements > MOST_ELEMENTS) => Err(refused(format!(
             "input '{}' of shape {:?} has more than {MOST_ELEMENTS} elements",

@@ -87,6 +87,16 @@ impl InferResponse<'_> {
     }
 }
 
+/// True where the rows make one tensor of each output: rows of one batch always do.
+pub fn same_shape(rows: &[AnsweredRow]) -> bool {
+    rows.windows(2).all(|pair| match pair {
+        [one, other] if !Arc::ptr_eq(&one.columns, &other.columns) => {
+            one.columns.iter().map(shape_of).eq(other.columns.iter().map(shape_of))
+        }
+        _ => true,
+    })
+}
+
 fn shape_of(column: &Column) -> &[usize] {
     match column {
         Column::Numbers { shape, .. } | Column::Texts { shape, .. } => shape,

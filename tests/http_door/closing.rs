@@ -1,0 +1,120 @@
+//! How a server ends: nothing that was accepted is lost.
+
+use std::net::TcpStream;
+use std::time::Duration;
+
+use crate::harness::{Door, PATIENCE, Wire, bare, infer, until};
+
+#[test]
+fn health_says_not_ready_before_anything_is_refused() {
+    let door = Door::open();
+    let mut wire = Wire::open(door.address());
+    assert_eq!(wire.ask(bare("GET", "/v2/health/ready")).status, 200);
+    door.service.begin_close();
+    assert_eq!(wire.ask(bare("GET", "/v2/health/ready")).status, 503);
+    assert_eq!(wire.ask(bare("GET", "/v2/health/live")).status, 200);
+    assert_eq!(wire.ask(infer(&[1.0])).numbers(), [2.0], "requests are still served");
+    assert_eq!(Wire::open(door.address()).ask(infer(&[1.0])).numbers(), [2.0]);
+}
+
+#[test]
+fn what_was_accepted_is_answered_and_nobody_new_is_let_in() {
+    let door = Door::open();
+    door.gate.close();
+    let mut running = Wire::open(door.address());
+    running.send(infer(&[1.0]));
+    door.wait_taken(1);
+    let mut queued = Wire::open(door.address());
+    queued.send(infer(&[2.0]));
+    door.wait_queued(1);
+    let mut idle = Wire::open(door.address());
+    assert_eq!(idle.ask(bare("GET", "/v2/health/live")).status, 200);
+    let count = door.server.connection_count();
+    door.server.begin_close();
+    assert!(!door.service.is_ready());
+    assert!(idle.is_ended(), "a connection without a request has nothing to wait for");
+    until("connections were refused", || TcpStream::connect(door.address()).is_err());
+    assert!(!count.wait_none(Duration::from_millis(10)), "two are still to be answered");
+    door.gate.open();
+    for (wire, expected) in [(&mut running, 2.0), (&mut queued, 4.0)] {
+        let answer = wire.answer();
+        assert_eq!(answer.numbers(), [expected]);
+        assert_eq!(answer.header("connection"), Some("close"));
+        assert!(wire.is_ended());
+    }
+    assert!(count.wait_none(PATIENCE));
+    assert_eq!(door.server.connections(), 0);
+    door.server.begin_close();
+}
+
+#[test]
+fn a_model_that_closes_answers_what_waits_and_refuses_what_comes() {
+    let door = Door::open();
+    door.gate.close();
+    let mut running = Wire::open(door.address());
+    running.send(infer(&[1.0]));
+    door.wait_taken(1);
+    let mut queued = Wire::open(door.address());
+    queued.send(infer(&[2.0]));
+    door.wait_queued(1);
+    door.endpoint.close(true);
+    let mut late = Wire::open(door.address());
+    let refused = late.ask(infer(&[3.0]));
+    assert_eq!(refused.status, 503);
+    assert!(refused.header("retry-after").is_some());
+    door.gate.open();
+    assert_eq!(running.answer().numbers(), [2.0]);
+    assert_eq!(queued.answer().numbers(), [4.0]);
+    assert!(door.endpoint.wait_idle(PATIENCE));
+    assert_eq!(door.seen(), [1.0, 2.0]);
+}
+
+#[test]
+fn a_model_that_closes_without_draining_tells_those_who_wait() {
+    let door = Door::open();
+    door.gate.close();
+    let mut running = Wire::open(door.address());
+    running.send(infer(&[1.0]));
+    door.wait_taken(1);
+    let mut queued = Wire::open(door.address());
+    queued.send(infer(&[2.0, 3.0]));
+    door.wait_queued(2);
+    door.endpoint.close(false);
+    let refused = queued.answer();
+    assert_eq!(refused.status, 503);
+    assert!(refused.error().contains("'double' was closed"), "{}", refused.error());
+    door.gate.open();
+    assert_eq!(running.answer().numbers(), [2.0], "what runs is finished");
+    assert!(door.endpoint.wait_idle(PATIENCE));
+    assert_eq!(door.seen(), [1.0]);
+}
+
+#[test]
+fn a_door_can_be_opened_where_one_was_closed_just_now() {
+    let first = Door::open();
+    let address = first.address();
+    let mut wire = Wire::open(address);
+    wire.ask(bare("GET", "/v2"));
+    first.server.begin_close();
+    assert!(wire.is_ended());
+    until("connections were refused", || TcpStream::connect(address).is_err());
+    let runtime = penstock::runtime::handle().unwrap();
+    let other = Door::open();
+    let service = std::sync::Arc::clone(&other.service);
+    let settings = penstock::serve::HttpSettings::default();
+    let again = penstock::serve::HttpServer::open(address, service, settings, &runtime).unwrap();
+    assert_eq!(Wire::open(address).ask(infer(&[1.0])).numbers(), [2.0]);
+    again.begin_close();
+}
+
+#[test]
+fn an_address_that_is_taken_is_refused_by_name() {
+    let door = Door::open();
+    let runtime = penstock::runtime::handle().unwrap();
+    let settings = penstock::serve::HttpSettings::default();
+    let service = std::sync::Arc::clone(&door.service);
+    let taken = penstock::serve::HttpServer::open(door.address(), service, settings, &runtime);
+    let error = taken.err().expect("the address was free");
+    assert_eq!(error.kind(), penstock::error::ErrorKind::Config);
+    assert!(error.message().contains(&door.address().to_string()), "{error}");
+}

@@ -1,0 +1,40 @@
+//! A served model that doubles its input, and a client that sends bytes as they are.
+
+mod door;
+mod wire;
+
+pub(crate) use door::{Door, Model, Setup, double, output};
+pub(crate) use wire::{Answer, Wire};
+
+use std::time::{Duration, Instant};
+
+/// How long a test waits for something that must come.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Looks until it is so, and fails if that never comes.
+pub(crate) fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !so() {
+        assert!(Instant::now() < end, "it never came that {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The body of a request for rows of one number each.
+pub(crate) fn body(numbers: &[f32]) -> String {
+    let count = numbers.len();
+    format!(r#"{{"inputs":[{{"name":"x","shape":[{count},1],"datatype":"FP32","data":{numbers:?}}}]}}"#)
+}
+
+/// The whole request for rows of one number each.
+pub(crate) fn infer(numbers: &[f32]) -> String {
+    post("/v2/models/double/infer", &body(numbers))
+}
+
+pub(crate) fn post(path: &str, body: &str) -> String {
+    format!("POST {path} HTTP/1.1\r\nhost: test\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+pub(crate) fn bare(method: &str, path: &str) -> String {
+    format!("{method} {path} HTTP/1.1\r\nhost: test\r\n\r\n")
+}

@@ -1,0 +1,136 @@
+//! The client's side of a test: one socket, and answers parsed by hand.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+
+use serde_json::Value;
+
+use super::PATIENCE;
+
+/// An answer, as it came.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str())
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        assert_eq!(self.header("content-type"), Some("application/json"));
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    /// The message of an error.
+    pub(crate) fn error(&self) -> String {
+        self.json()["error"].as_str().unwrap().to_owned()
+    }
+
+    /// The first output's numbers.
+    pub(crate) fn numbers(&self) -> Vec<f64> {
+        assert_eq!(self.status, 200, "{}", self.text());
+        let json = self.json();
+        let data = json["outputs"][0]["data"].as_array().unwrap();
+        data.iter().map(|number| number.as_f64().unwrap()).collect()
+    }
+}
+
+/// A connection.
+pub(crate) struct Wire {
+    stream: TcpStream,
+    unread: Vec<u8>,
+}
+
+impl Wire {
+    pub(crate) fn open(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { stream, unread: Vec::new() }
+    }
+
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// As [`send`](Self::send), where the server may have hung up.
+    pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.stream.write_all(bytes.as_ref());
+    }
+
+    pub(crate) fn ask(&mut self, request: impl AsRef<[u8]>) -> Answer {
+        self.send(request);
+        self.answer()
+    }
+
+    pub(crate) fn answer(&mut self) -> Answer {
+        self.read(true).expect("the server hung up")
+    }
+
+    /// An answer without a body, whatever its length says.
+    pub(crate) fn head(&mut self, request: impl AsRef<[u8]>) -> Answer {
+        self.send(request);
+        self.read(false).expect("the server hung up")
+    }
+
+    /// The next answer, or none where the server hung up.
+    pub(crate) fn read(&mut self, with_body: bool) -> Option<Answer> {
+        let end = loop {
+            let end = self.unread.windows(4).position(|four| four == b"\r\n\r\n");
+            match end {
+                Some(end) => break end + 4,
+                None if self.more() => {}
+                None => return None,
+            }
+        };
+        let head = String::from_utf8(self.unread.drain(..end).collect()).unwrap();
+        let mut lines = head.split("\r\n");
+        let status = lines.next()?.split(' ').nth(1)?.parse().unwrap();
+        let headers = lines.filter_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            Some((name.to_owned(), value.trim().to_owned()))
+        });
+        let mut answer = Answer { status, headers: headers.collect(), body: Vec::new() };
+        let length = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
+        if with_body {
+            while self.unread.len() < length {
+                assert!(self.more(), "the answer breaks off");
+            }
+            answer.body = self.unread.drain(..length).collect();
+        }
+        Some(answer)
+    }
+
+    /// True once the server has hung up without another word.
+    pub(crate) fn is_ended(&mut self) -> bool {
+        !self.more()
+    }
+
+    /// Says that no more will be sent, unless the server has hung up already.
+    pub(crate) fn half_close(&self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    /// Reads on; false where the server hung up.
+    fn more(&mut self) -> bool {
+        let mut buffer = [0; 16 << 10];
+        match self.stream.read(&mut buffer) {
+            Ok(0) => false,
+            Ok(read) => {
+                self.unread.extend_from_slice(&buffer[..read]);
+                true
+            }
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
+            Err(error) => panic!("no answer came: {error}"),
+        }
+    }
+}

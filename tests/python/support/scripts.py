@@ -1,0 +1,74 @@
+"""Python in a process of its own: what happens at its end cannot be seen from inside."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from textwrap import dedent
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LIMIT = 25.0
+"""Seconds until a script counts as hung. Functions that must not hold an exit up sleep for far longer."""
+
+HEAD = """
+import asyncio, logging, os, signal, sys, threading, time
+import numpy as np
+import penstock
+from penstock import batched
+
+# Development mode lets asyncio report whatever takes 0.1 s: how fast a machine is, is no matter here.
+logging.getLogger("asyncio").addFilter(lambda record: not record.getMessage().startswith("Executing"))
+"""
+
+
+@dataclass(frozen=True)
+class Finished:
+    code: int
+    out: list[str]
+    err: str
+
+
+class Script:
+    """Runs scripts with every warning an error and Python's development mode on."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def start(self, text: str) -> subprocess.Popen[str]:
+        path = self._folder / "script.py"
+        path.write_text(HEAD + dedent(text))
+        return subprocess.Popen(
+            [sys.executable, "-W", "error", "-X", "dev", str(path)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def finish(self, process: subprocess.Popen[str], limit: float = LIMIT) -> Finished:
+        try:
+            out, err = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, err = process.communicate()
+            raise AssertionError(f"still running after {limit} s; stdout: {out!r}; stderr: {err!r}") from None
+        return Finished(process.returncode, out.split("\n")[:-1], err)
+
+    def run(self, text: str, limit: float = LIMIT) -> Finished:
+        return self.finish(self.start(text), limit)
+
+    def interrupt(self, text: str) -> Finished:
+        """Sends Ctrl-C as soon as the script has said `ready`."""
+        process = self.start(text)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if line != "ready\n":
+            raise AssertionError(f"not ready: {line!r}; {self.finish(process)}")
+        process.send_signal(signal.SIGINT)
+        return self.finish(process)
