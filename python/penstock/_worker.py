@@ -16,23 +16,21 @@ class Worker(Protocol):
     """One thread's side of a batcher or a served model."""
 
     def wait(self) -> bool: ...
-    def next(self) -> tuple[tuple[Any, ...], dict[str, Any] | None] | None: ...
+    def next(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any] | None] | None: ...
     def returned(self, value: Any) -> None: ...
     def raised(self, error: BaseException) -> None: ...
 
 
-def work(worker: Worker, function: Callable[..., Any]) -> None:
+def work(worker: Worker) -> None:
     """Runs batches until none will come any more."""
     while worker.wait():
         while (call := worker.next()) is not None:
-            _call(worker, function, *call)
-            # While it waits, the thread must not hold on to the last batch.
+            _call(worker, *call)
+            # While it waits, the thread must hold on to nothing: neither the last batch nor the function.
             del call
 
 
-def _call(
-    worker: Worker, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None
-) -> None:
+def _call(worker: Worker, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> None:
     try:
         # The result goes straight on: an array that nobody else holds need not be copied.
         if kwargs is None:

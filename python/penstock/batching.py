@@ -91,7 +91,7 @@ class Batcher(_native.NativeBatcher, Generic[R]):
         self = super().__new__(
             cls,
             _in_context(called, context) if inline else called,
-            None if inline else partial(_start_threads, threads, called, cast("int", workers), name, context),
+            None if inline else partial(_start_threads, threads, cast("int", workers), name, context),
             isolate=policy.on_error == "isolate",
             **policy.native_settings(),
         )
@@ -361,7 +361,6 @@ def _expire(future: asyncio.Future[Any], timeout: float) -> None:
 
 def _start_threads(
     threads: list[threading.Thread],
-    function: Callable[..., Any],
     count: int,
     name: str,
     context: Context,
@@ -369,7 +368,7 @@ def _start_threads(
 ) -> None:
     for number in range(count):
         # A context can be entered by one thread at a time, so each has a copy of the decorator's.
-        run = partial(context.copy().run, work, first if number == 0 else first.another(), function)
+        run = partial(context.copy().run, work, first if number == 0 else first.another())
         threads.append(threading.Thread(target=run, name=f"penstock-{name}-{number}", daemon=True))
     for thread in threads:
         thread.start()

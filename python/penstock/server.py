@@ -211,7 +211,7 @@ class Server:
         function = loaded.load()
         for number in range(spec.workers):
             name = f"penstock-{spec.name}-{number}"
-            thread = threading.Thread(target=work, args=(native.worker(index), function), name=name, daemon=True)
+            thread = threading.Thread(target=work, args=(native.worker(index, function),), name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
         native.set_ready(index)

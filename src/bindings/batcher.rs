@@ -13,7 +13,7 @@ use super::bridge::lifecycle::generation;
 use super::bridge::lock;
 use super::bridge::port::{self, Port};
 use super::bridge::stock;
-use super::convert::assemble::Arguments;
+use super::convert::assemble::NextCall;
 use super::core::{Core, Taken};
 use super::errors::{raised, to_python};
 use super::run::hand_out;
@@ -314,15 +314,16 @@ impl Worker {
         false
     }
 
-    /// The arguments of the next call, or `None` where the batch is done and its answers are out.
-    fn next<'py>(&self, py: Python<'py>) -> Option<Arguments<'py>> {
+    /// The function and the arguments of its next call, or `None` where the batch is done and its answers are out. The
+    /// thread must not hold the function while it waits: the collector could not see that nobody else does.
+    fn next<'py>(&self, py: Python<'py>) -> Option<NextCall<'py>> {
         let mut taken = self.taken.lock().take()?;
         let next = taken.job.next(py, &self.core.counters);
         match next {
             Some(_) => *self.taken.lock() = Some(taken),
             None => self.core.finish(py, taken, None),
         }
-        next
+        next.map(|(arguments, keywords)| (self.core.function.clone_ref(py), arguments, keywords))
     }
 
     /// Takes what the function returned.

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyModule, PyString};
 
 use super::bridge::lock;
-use super::convert::assemble::{Arguments, Input};
+use super::convert::assemble::{Input, NextCall};
 use super::convert::{arrays, items};
 use super::core::Counters;
 use super::errors;
@@ -24,6 +24,7 @@ use crate::tensor::{Column, DType, Elements, Shape, TensorSpec, Texts};
 #[pyclass(frozen, module = "penstock._native")]
 pub(crate) struct ServedWorker {
     endpoint: Arc<Endpoint>,
+    function: Py<PyAny>,
     counters: Arc<Counters>,
     taken: Mutex<Option<Taken>>,
 }
@@ -34,8 +35,8 @@ struct Taken {
 }
 
 impl ServedWorker {
-    pub(crate) fn new(endpoint: Arc<Endpoint>, counters: Arc<Counters>) -> Self {
-        Self { endpoint, counters, taken: Mutex::new(None) }
+    pub(crate) fn new(endpoint: Arc<Endpoint>, function: Py<PyAny>, counters: Arc<Counters>) -> Self {
+        Self { endpoint, function, counters, taken: Mutex::new(None) }
     }
 
     fn take(&self, py: Python<'_>) -> Option<Taken> {
@@ -69,8 +70,8 @@ impl ServedWorker {
         false
     }
 
-    /// The arguments of the next call, or `None` where the batch is done and its answers are on their way.
-    fn next<'py>(&self, py: Python<'py>) -> Option<Arguments<'py>> {
+    /// The function and the arguments of its next call, or `None` where the batch is done and its answers are on their way.
+    fn next<'py>(&self, py: Python<'py>) -> Option<NextCall<'py>> {
         let mut taken = self.taken.lock().take()?;
         let next = taken.job.next(py, &self.counters);
         if next.is_some() {
@@ -79,7 +80,7 @@ impl ServedWorker {
             let rows = taken.job.into_answers(py);
             self.endpoint.finish(Finished { entries: taken.entries, rows });
         }
-        next
+        next.map(|(arguments, keywords)| (self.function.clone_ref(py), arguments, keywords))
     }
 
     /// Takes what the model returned.

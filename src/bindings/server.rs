@@ -72,12 +72,12 @@ impl NativeServer {
         Self::open(models, host, port, settings).map_err(|error| to_python(py, &error))
     }
 
-    /// A worker thread's side of model `index`.
-    fn worker(&self, py: Python<'_>, index: usize) -> PyResult<ServedWorker> {
+    /// A worker thread's side of model `index`, which calls `function`.
+    fn worker(&self, py: Python<'_>, index: usize, function: Py<PyAny>) -> PyResult<ServedWorker> {
         let served = self.endpoints.get(index).ok_or_else(|| {
             raised(py, ErrorKind::Internal, "a worker was asked for a model that is not served")
         })?;
-        Ok(ServedWorker::new(Arc::clone(&served.endpoint), Arc::clone(&served.counters)))
+        Ok(ServedWorker::new(Arc::clone(&served.endpoint), function, Arc::clone(&served.counters)))
     }
 
     /// Says that model `index` can answer.

@@ -150,6 +150,9 @@ fn sample(bytes: &[u8], row_bytes: usize) -> u64 {
 /// What the function is called with.
 pub(crate) type Arguments<'py> = (Bound<'py, PyTuple>, Option<Bound<'py, PyDict>>);
 
+/// A function, and what it is called with.
+pub(crate) type NextCall<'py> = (Py<PyAny>, Bound<'py, PyTuple>, Option<Bound<'py, PyDict>>);
+
 /// Puts columns together as the callers' arguments were.
 pub(crate) fn arguments<'py>(py: Python<'py>, key: &Key, leaves: &Leaves<'py>) -> PyResult<Arguments<'py>> {
     let Some(structure) = key else { return Ok((PyTuple::new(py, leaves)?, None)) };
