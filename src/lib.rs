@@ -1,7 +1,7 @@
 //! Penstock: the data plane between requests and a model.
 //!
 //! Arrows point down only; rooms on one floor do not import one another (`docs/architecture.md`). Without the feature
-//! `python` this is a plain Rust crate: [`bindings`] alone names Python.
+//! `python` this is a plain Rust crate: `bindings` alone names Python.
 
 pub mod batch;
 pub mod bench;

@@ -1,7 +1,7 @@
 //! The one tokio runtime of the process: a single named thread, started on first use, stopped on request.
 //!
-//! One thread is a choice, not a default: with the load on one core and the server on the other, a current-thread
-//! runtime beat two workers by a third (`docs/architecture.md`), and more processes scale further than more threads.
+//! One thread is a choice, not a default: beside its load on two cores, a current-thread runtime beat two workers by a
+//! third (`docs/architecture.md`), and more processes scale further than more threads.
 
 use std::future::Future;
 use std::sync::Arc;

@@ -89,7 +89,7 @@ def show(results: dict[tuple[str, int], list[dict[str, float]]]) -> None:
         for key, digits in (("requests_per_second", 0), ("cpu_us", 1), ("p50_us", 0), ("p99_us", 0)):
             values = [one[key] for one in rounds]
             middle = statistics.median(values)
-            cells.append(f"{middle:,.{digits}f} ({min(values):,.{digits}f}–{max(values):,.{digits}f})")
+            cells.append(f"{middle:,.{digits}f} ({min(values):,.{digits}f} to {max(values):,.{digits}f})")
         for key, digits in (("batch", 1), ("locks", 4)):
             values = [one[key] for one in rounds if key in one]
             cells.append(f"{statistics.median(values):.{digits}f}" if values else "")
@@ -106,9 +106,7 @@ def main() -> None:
     options = parser.parse_args()
     rounds, seconds = (1, 0.2) if options.quick else (options.rounds, 2.0)
     rng = np.random.default_rng(1)
-    bodies = [
-        testing.infer_body({"x": ("FP32", [1, 64], rng.random(64).round(6).tolist())}) for _ in range(100)
-    ]
+    bodies = [testing.infer_body({"x": ("FP32", [1, 64], rng.random(64).round(6).tolist())}) for _ in range(100)]
     command = [sys.executable, "-m", "penstock", "serve", "examples/mlp.py", "--port", "0"]
     servers = [
         Served("bare hyper", [options.hello], "/"),

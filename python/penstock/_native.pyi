@@ -3,6 +3,23 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, Final, Self, final
 
+from typing_extensions import disjoint_base
+
+__all__ = [
+    "VERSION",
+    "NativeBatcher",
+    "NativeServer",
+    "ServedWorker",
+    "Worker",
+    "bind_errors",
+    "check_policy",
+    "error_table",
+    "lock_acquisitions",
+    "reset_after_fork",
+    "run_load",
+    "shutdown",
+]
+
 VERSION: Final[str]
 
 def error_table() -> list[tuple[str, str, int, str, bool]]: ...
@@ -24,6 +41,7 @@ def run_load(
     keep: bool,
 ) -> dict[str, Any]: ...
 
+@disjoint_base
 class NativeBatcher:
     def __new__(
         cls,

@@ -245,9 +245,11 @@ def _declaration(spec: ModelSpec) -> _Declaration:
         inputs=[(name, elements, list(axes)) for name, (elements, axes) in spec.inputs.items()],
         outputs=[(name, elements, list(axes)) for name, (elements, axes) in spec.outputs.items()],
         max_batch_size=spec.policy.max_batch_size,
+        min_batch_size=spec.policy.min_batch_size,
         max_wait=float(spec.policy.max_wait),
         window=spec.policy.dispatch == "window",
         max_queue=spec.policy.max_queue,
+        isolate=spec.policy.on_error == "isolate",
     )
 
 
@@ -260,9 +262,11 @@ class _Declaration:
     inputs: list[tuple[str, str, list[int]]]
     outputs: list[tuple[str, str, list[int]]]
     max_batch_size: int
+    min_batch_size: int
     max_wait: float
     window: bool
     max_queue: int
+    isolate: bool
 
 
 _cells: dict[tuple[str, ...], weakref.ref[Server]] = {}

@@ -1,6 +1,6 @@
 //! Request batching: many callers, one call of the model.
 //!
-//! [`policy`] decides, without I/O or a clock of its own; [`BatchQueue`] is the plain state; [`Batcher`] owns it and
+//! [`verdict`] decides, without I/O or a clock of its own; [`BatchQueue`] is the plain state; [`Batcher`] owns it and
 //! lets threads wait on it. What a waiter is, and who runs the batch, the floors above decide.
 
 mod batcher;

@@ -6,7 +6,7 @@ use std::thread::ThreadId;
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use pyo3::exceptions::PyException;
+use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use slab::Slab;
@@ -166,7 +166,7 @@ impl Core {
     /// Runs one batch in this thread, if one may be taken; answers whether there was one.
     ///
     /// # Errors
-    /// What the function raised beside an `Exception`: a request to stop is for this thread too.
+    /// `KeyboardInterrupt` and `SystemExit`, where the function raised them: they are for this thread too.
     pub(crate) fn run_here(&self, py: Python<'_>, on: Option<&Bound<'_, Port>>) -> PyResult<bool> {
         let Some(mut taken) = self.take(py) else { return Ok(false) };
         let mut stop = None;
@@ -174,7 +174,7 @@ impl Core {
             match self.function.bind(py).call(arguments, keywords.as_ref()) {
                 Ok(returned) => taken.job.returned(&returned, &self.counters),
                 Err(error) => {
-                    if !error.is_instance_of::<PyException>(py) {
+                    if is_request_to_stop(py, &error) {
                         stop = Some(error.clone_ref(py));
                     }
                     taken.job.raised(py, error, &self.counters);
@@ -197,6 +197,10 @@ impl Core {
         let set = Bound::new(py, alarm).and_then(|alarm| port.get().call_later(py, wait, alarm.into_any()));
         set.inspect_err(|_| self.timer_set.store(false, Ordering::Relaxed))
     }
+}
+
+fn is_request_to_stop(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py)
 }
 
 impl TickEnd for Core {

@@ -4,6 +4,7 @@
 //! inline function. No frame of Rust stands below a user's function on a worker thread, because Python before 3.14 ends
 //! threads that it finds at exit by unwinding their stack, and a frame of Rust on it would end the process instead.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -72,8 +73,26 @@ impl<F: Form> Job<F> {
         }
     }
 
+    /// Does one step; a panic in it fails whoever waits with `InternalError`, and ends the job.
+    fn guarded<T>(&mut self, py: Python<'_>, otherwise: T, step: impl FnOnce(&mut Self) -> T) -> T {
+        let stepped = catch_unwind(AssertUnwindSafe(|| step(&mut *self)));
+        stepped.unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<&str>().copied();
+            let text =
+                text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
+            let error = errors::raised(py, ErrorKind::Internal, &format!("penstock panicked: {text}"));
+            self.todo.clear();
+            self.answers = Some(self.form.fail(py, error, self.count));
+            otherwise
+        })
+    }
+
     /// What to call the function with next; `None` where the job is done.
     pub(crate) fn next<'py>(&mut self, py: Python<'py>, counters: &Counters) -> Option<Arguments<'py>> {
+        self.guarded(py, None, |job| job.next_step(py, counters))
+    }
+
+    fn next_step<'py>(&mut self, py: Python<'py>, counters: &Counters) -> Option<Arguments<'py>> {
         while let Some(part) = self.todo.pop() {
             self.now = part;
             match self.arguments(py, counters) {
@@ -108,16 +127,17 @@ impl<F: Form> Job<F> {
     /// Takes what the function returned. The caller holds the only reference that it knows of.
     pub(crate) fn returned(&mut self, returned: &Bound<'_, PyAny>, counters: &Counters) {
         counters.count_busy(self.began);
-        match self.form.split(returned, self.now.1 - self.now.0) {
-            Ok(answers) => self.add(returned.py(), answers),
-            Err(error) => self.split_or_fail(returned.py(), error),
-        }
+        let py = returned.py();
+        self.guarded(py, (), |job| match job.form.split(returned, job.now.1 - job.now.0) {
+            Ok(answers) => job.add(py, answers),
+            Err(error) => job.split_or_fail(py, error),
+        });
     }
 
     /// Takes what the function raised.
     pub(crate) fn raised(&mut self, py: Python<'_>, error: PyErr, counters: &Counters) {
         counters.count_busy(self.began);
-        self.split_or_fail(py, error);
+        self.guarded(py, (), |job| job.split_or_fail(py, error));
     }
 
     /// The answers, once [`next`](Self::next) has said that the job is done.
@@ -156,7 +176,7 @@ impl<F: Form> Job<F> {
 /// An exception can be one request's fault; a wrong return value or a request to stop is the function's own.
 fn is_worth_splitting(py: Python<'_>, error: &PyErr) -> bool {
     error.is_instance_of::<PyException>(py)
-        && errors::kind_of(error.value(py).as_any()) != Some(ErrorKind::Output)
+        && !matches!(errors::kind_of(error.value(py).as_any()), Some(ErrorKind::Output | ErrorKind::Internal))
 }
 
 /// Answers for callers in Python: one row for each.

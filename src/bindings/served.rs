@@ -26,6 +26,7 @@ pub(crate) struct ServedWorker {
     endpoint: Arc<Endpoint>,
     function: Py<PyAny>,
     counters: Arc<Counters>,
+    isolate: bool,
     taken: Mutex<Option<Taken>>,
 }
 
@@ -35,8 +36,13 @@ struct Taken {
 }
 
 impl ServedWorker {
-    pub(crate) fn new(endpoint: Arc<Endpoint>, function: Py<PyAny>, counters: Arc<Counters>) -> Self {
-        Self { endpoint, function, counters, taken: Mutex::new(None) }
+    pub(crate) fn new(
+        endpoint: Arc<Endpoint>,
+        function: Py<PyAny>,
+        counters: Arc<Counters>,
+        isolate: bool,
+    ) -> Self {
+        Self { endpoint, function, counters, isolate, taken: Mutex::new(None) }
     }
 
     fn take(&self, py: Python<'_>) -> Option<Taken> {
@@ -49,8 +55,8 @@ impl ServedWorker {
             let axes: Shape = std::iter::once(&count).chain(row).copied().collect();
             nested_texts(py, texts, &axes, &mut 0, elements).map(Bound::unbind)
         };
-        let input = Input::new(py, batch.rows, count, endpoint.spares(), true, no_objects, texts);
-        let job = Job::new(Columns { endpoint: Arc::clone(endpoint) }, None, input, true, count);
+        let input = Input::new(py, batch.rows, count, endpoint.spares(), self.isolate, no_objects, texts);
+        let job = Job::new(Columns { endpoint: Arc::clone(endpoint) }, None, input, self.isolate, count);
         Some(Taken { job, entries: batch.entries })
     }
 }
@@ -289,7 +295,6 @@ fn rows_to_array<'py>(spec: &TensorSpec, value: &Bound<'py, PyAny>) -> PyResult<
 fn texts(spec: &TensorSpec, value: &Bound<'_, PyAny>, refusals: &Refusals) -> PyResult<Column> {
     let py = value.py();
     let mut texts = Texts::default();
-    let shape: Shape = spec.axes.iter().map(|axis| axis.unwrap_or(1)).collect();
     let value = refusals.without_items(value)?;
     let rows =
         value.try_iter().map_err(|_| wrong(py, &format!("output '{}' is no list of rows", spec.name)))?;
@@ -303,10 +308,25 @@ fn texts(spec: &TensorSpec, value: &Bound<'_, PyAny>, refusals: &Refusals) -> Py
             format!("output '{}' has {} rows for a batch of {}", spec.name, rows.len(), refusals.kept);
         return Err(wrong(py, &message));
     }
+    let shape = rows.first().map_or_else(|| Ok(Shape::new()), |row| shape_of(spec, row))?;
     for row in &rows {
         push_texts(spec, row, &shape, &mut texts)?;
     }
     Ok(Column::Texts { shape, texts })
+}
+
+/// The axes of a row: as declared, and where any length is, as this row has it.
+fn shape_of(spec: &TensorSpec, row: &Bound<'_, PyAny>) -> PyResult<Shape> {
+    let mut shape = Shape::new();
+    let mut inner = row.clone();
+    for axis in &spec.axes {
+        let length = inner.len().unwrap_or(0);
+        shape.push(axis.unwrap_or(length));
+        if length > 0 {
+            inner = inner.get_item(0)?;
+        }
+    }
+    Ok(shape)
 }
 
 fn push_texts(
@@ -321,6 +341,11 @@ fn push_texts(
         if let Ok(text) = value.cast::<PyString>() {
             texts.push(text.to_cow()?.as_bytes());
         } else if let Ok(bytes) = value.cast::<PyBytes>() {
+            if std::str::from_utf8(bytes.as_bytes()).is_err() {
+                let message =
+                    format!("output '{}' holds bytes that are not utf-8: json cannot carry them", spec.name);
+                return Err(wrong(py, &message));
+            }
             texts.push(bytes.as_bytes());
         } else {
             return Err(misfit());

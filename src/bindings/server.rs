@@ -33,9 +33,11 @@ pub(crate) struct Model {
     inputs: Vec<Tensor>,
     outputs: Vec<Tensor>,
     max_batch_size: usize,
+    min_batch_size: usize,
     max_wait: f64,
     window: bool,
     max_queue: usize,
+    isolate: bool,
 }
 
 /// The native half of `penstock.Server`, which documents it.
@@ -51,6 +53,7 @@ pub(crate) struct NativeServer {
 struct Served {
     endpoint: Arc<Endpoint>,
     counters: Arc<Counters>,
+    isolate: bool,
 }
 
 #[pymethods]
@@ -77,7 +80,8 @@ impl NativeServer {
         let served = self.endpoints.get(index).ok_or_else(|| {
             raised(py, ErrorKind::Internal, "a worker was asked for a model that is not served")
         })?;
-        Ok(ServedWorker::new(Arc::clone(&served.endpoint), function, Arc::clone(&served.counters)))
+        let counters = Arc::clone(&served.counters);
+        Ok(ServedWorker::new(Arc::clone(&served.endpoint), function, counters, served.isolate))
     }
 
     /// Says that model `index` can answer.
@@ -164,10 +168,11 @@ impl NativeServer {
         let registry = Arc::new(Registry::new());
         let mut endpoints = Vec::with_capacity(models.len());
         for model in models {
+            let isolate = model.isolate;
             let (spec, policy) = model.into_spec()?;
             let metrics = registry.model(&spec.name);
             let endpoint = Endpoint::open(spec, policy, metrics, &runtime)?;
-            endpoints.push(Served { endpoint, counters: Arc::default() });
+            endpoints.push(Served { endpoint, counters: Arc::default(), isolate });
         }
         let served = endpoints.iter().map(|served| Arc::clone(&served.endpoint)).collect();
         let service = Service::new(served, registry)?;
@@ -231,11 +236,11 @@ impl Model {
         let max_wait = Duration::try_from_secs_f64(self.max_wait)
             .map_err(|_| Error::new(ErrorKind::Config, "max_wait is no duration in seconds"))?;
         let policy = BatchPolicy {
+            min_size: self.min_batch_size,
             max_size: self.max_batch_size,
             max_wait,
             dispatch: if self.window { Dispatch::Window } else { Dispatch::Tick },
             max_queue: self.max_queue,
-            ..BatchPolicy::default()
         };
         let spec = ModelSpec {
             name: self.name,

@@ -31,7 +31,9 @@ impl Failure {
         let value = error.into_value(py).into_bound(py).into_any();
         let text = value.str().map(|text| text.to_string()).unwrap_or_default();
         match errors::kind_of(&value) {
-            Some(ErrorKind::Output) => Self { kind: ErrorKind::Output, message: text, cause: None },
+            Some(kind @ (ErrorKind::Output | ErrorKind::Internal)) => {
+                Self { kind, message: text, cause: None }
+            }
             Some(ErrorKind::Item) => {
                 Self { kind: ErrorKind::Item, message: text, cause: Some(value.unbind()) }
             }

@@ -9,7 +9,7 @@
 )]
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 /// A value behind a lock, and threads that wait for it to change.
@@ -38,7 +38,11 @@ impl<T> Monitor<T> {
 
     /// Takes the lock if nobody holds it.
     pub fn try_lock(&self) -> Option<Held<'_, T>> {
-        self.value.try_lock().ok().map(Held)
+        match self.value.try_lock() {
+            Ok(held) => Some(Held(held)),
+            Err(TryLockError::Poisoned(held)) => Some(Held(held.into_inner())),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Gives the lock back, sleeps until [`wake_one`](Self::wake_one) or `until`, and takes it again.

@@ -179,10 +179,15 @@ pub struct ModelMetrics {
 }
 
 impl ModelMetrics {
-    /// Counts a request and how long it took.
-    pub fn request(&self, outcome: Outcome, took: Duration) {
+    /// Counts a request that never waited for its model: its time would pull the others' down.
+    pub fn refused(&self, outcome: Outcome) {
         let key = ByOutcome { model: self.of.model.clone(), outcome };
         self.registry.requests.get_or_create(&key).inc();
+    }
+
+    /// Counts a request and how long it took.
+    pub fn request(&self, outcome: Outcome, took: Duration) {
+        self.refused(outcome);
         self.request_seconds.observe(took.as_secs_f64());
     }
 

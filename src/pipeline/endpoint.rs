@@ -106,7 +106,7 @@ impl Endpoint {
 
     /// Counts a request that never came as far as [`infer`](Self::infer).
     pub fn count_invalid(&self) {
-        self.metrics.request(Outcome::Invalid, Duration::ZERO);
+        self.metrics.refused(Outcome::Invalid);
     }
 
     async fn ask(&self, specs: Specs, rows: &Rows, count: usize) -> Answer {

@@ -81,7 +81,12 @@ impl Input {
     /// The whole batch, for the first call.
     pub(crate) fn whole<'py>(&self, py: Python<'py>) -> PyResult<Leaves<'py>> {
         let leaf = |source: &Source| match source {
-            Source::Numbers { array, .. } | Source::List(array) => Ok(array.bind(py).clone()),
+            Source::Numbers { array, .. } => Ok(array.bind(py).clone()),
+            // A list of its own: the function may change it.
+            Source::List(list) => {
+                let list = list.bind(py);
+                slice(list, 0, list.len()?)
+            }
             Source::Objects(objects) => Ok(PyList::new(py, objects)?.into_any()),
         };
         self.sources.iter().map(leaf).collect()
