@@ -1,10 +1,13 @@
-"""How statistics look in a notebook and in a terminal."""
+"""How statistics and progress look in a notebook and in a terminal."""
 
 from __future__ import annotations
 
-import html
 from dataclasses import fields
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sized
+    from typing import Self
 
 
 class Table:
@@ -13,6 +16,8 @@ class Table:
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def _repr_html_(self) -> str:
+        import html  # noqa: PLC0415  a notebook asks for it, an import of penstock should not pay
+
         rows = "".join(
             f"<tr><th style='text-align:left'>{html.escape(field.name.replace('_', ' '))}</th>"
             f"<td style='text-align:right'>{html.escape(_shown(getattr(self, field.name)))}</td></tr>"
@@ -29,3 +34,29 @@ def _shown(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key}: {_shown(count)}" for key, count in value.items()) or "none"
     return str(value)
+
+
+class _Bar:
+    """Progress that is not shown."""
+
+    def update(self) -> None:
+        """Counts one item."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def progress_bar(items: tuple[Iterable[Any], ...], *, shown: bool) -> Any:
+    """A bar to update once for each of `items`; nothing where it is not to be shown."""
+    if not shown:
+        return _Bar()
+    try:
+        from tqdm.auto import tqdm  # noqa: PLC0415  an extra
+    except ImportError as error:
+        from penstock.errors import ConfigError  # noqa: PLC0415  errors are above what they look like
+
+        raise ConfigError("progress=True needs tqdm: pip install 'penstock[notebook]'") from error
+    first = items[0] if items else ()
+    return tqdm(total=len(cast("Sized", first)) if hasattr(first, "__len__") else None)

@@ -14,6 +14,7 @@ from functools import partial, update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 from penstock import _lifecycle, _native
+from penstock._display import progress_bar
 from penstock._policy import (
     BatchPolicy,
     BatchStats,
@@ -30,7 +31,7 @@ from penstock.errors import ConfigError, DeadlineExceeded
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable, Callable, Iterable, Sized
+    from collections.abc import Awaitable, Callable, Iterable
     from types import TracebackType
     from typing import Self
 
@@ -259,7 +260,7 @@ class Options(Generic[R]):
         waiting: deque[asyncio.Future[R]] = deque()
         results: list[R] = []
         limit = self._batcher.policy.max_queue
-        with _bar(items, shown=progress) as bar:
+        with progress_bar(items, shown=progress) as bar:
             try:
                 for arguments in zip(*items, strict=len(items) > 1):
                     while len(waiting) >= limit:
@@ -325,29 +326,6 @@ def batched(fn: Callable[..., Any] | None = None, /, **settings: Any) -> Any:
     if fn is None:
         return partial(Batcher, **settings)
     return Batcher(fn, **settings)
-
-
-class _Bar:
-    """Progress that is not shown."""
-
-    def update(self) -> None:
-        """Counts one item."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-
-def _bar(items: tuple[Iterable[Any], ...], *, shown: bool) -> Any:
-    if not shown:
-        return _Bar()
-    try:
-        from tqdm.auto import tqdm  # noqa: PLC0415  an extra
-    except ImportError as error:
-        raise ConfigError("progress=True needs tqdm: pip install 'penstock[notebook]'") from error
-    first = items[0] if items else ()
-    return tqdm(total=len(cast("Sized", first)) if hasattr(first, "__len__") else None)
 
 
 def _plainly(function: Callable[..., Any], *args: Any) -> Any:

@@ -4,6 +4,7 @@
 //! lets threads wait on it. What a waiter is, and who runs the batch, the floors above decide.
 
 mod batcher;
+mod entry;
 mod policy;
 mod queue;
 mod stats;
@@ -11,6 +12,7 @@ mod stats;
 mod tests;
 
 pub use batcher::{Attendance, Batcher, Turn};
+pub use entry::{Batch, Entry, GroupKey, Priority, Removed};
 pub use policy::{BatchPolicy, Dispatch, Pressure, Reason, Verdict, verdict};
-pub use queue::{Batch, BatchQueue, Entry, GroupKey, Outlook, Priority, Removed};
+pub use queue::{BatchQueue, Outlook};
 pub use stats::BatchStats;
