@@ -91,7 +91,7 @@ def _panel(panel: Axes, measured: Measured) -> None:
     panel.set_title(measured.subject.title, loc="left", fontsize=15, pad=12)
     panel.set_xlabel("offered load, requests per second", labelpad=8)
     multiples = (1.0, 2.0, 5.0) if high / low < MANY_DECADES else (1.0, 3.0)
-    labels = [tick for tick in LogLocator(subs=multiples).tick_values(low, high) if low / 2 < tick < top]
+    labels = [tick for tick in LogLocator(subs=multiples).tick_values(low, high) if 0.7 * low < tick < top]
     _ticks(panel, labels)
     panel.grid(axis="y", color=GRID, lw=0.8)
     panel.set_axisbelow(True)
