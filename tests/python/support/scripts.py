@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from textwrap import dedent
 from typing import TYPE_CHECKING
@@ -64,11 +65,14 @@ class Script:
         return self.finish(self.start(text), limit)
 
     def interrupt(self, text: str) -> Finished:
-        """Sends Ctrl-C as soon as the script has said `ready`."""
+        """Sends Ctrl-C soon after the script has said `ready`."""
         process = self.start(text)
         assert process.stdout is not None
         line = process.stdout.readline()
         if line != "ready\n":
             raise AssertionError(f"not ready: {line!r}; {self.finish(process)}")
+        # Without a wake-up descriptor Python sees a signal that comes just before its main thread goes to sleep only when
+        # that sleep ends. The thread that said `ready` may have been faster than the main thread on its way there.
+        time.sleep(0.3)
         process.send_signal(signal.SIGINT)
         return self.finish(process)
