@@ -71,8 +71,8 @@ class Script:
         line = process.stdout.readline()
         if line != "ready\n":
             raise AssertionError(f"not ready: {line!r}; {self.finish(process)}")
-        # Without a wake-up descriptor Python sees a signal that comes just before its main thread goes to sleep only when
-        # that sleep ends. The thread that said `ready` may have been faster than the main thread on its way there.
+        # Without a wake-up descriptor Python sees a signal that comes just before its main thread goes to sleep only
+        # when that sleep ends. The thread that said `ready` may have been faster than the main thread on its way.
         time.sleep(0.3)
         process.send_signal(signal.SIGINT)
         return self.finish(process)
