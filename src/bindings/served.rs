@@ -145,6 +145,10 @@ impl Form for Columns {
             refusals.note(&value)?;
             values.push(value);
         }
+        if refusals.kept == 0 {
+            // No row is left that outputs could be made of.
+            return Ok(refusals.of_row.into_iter().flatten().map(Err).collect());
+        }
         let columns = outputs.iter().zip(values).map(|(spec, value)| match spec.elements {
             Elements::Numbers(dtype) => self.numbers(spec, dtype, &value, &refusals),
             Elements::Text | Elements::Bytes => texts(spec, &value, &refusals),

@@ -126,6 +126,7 @@ def test_one_requests_error_is_its_own_and_the_others_are_answered() -> None:
         )
         assert {status for at, status, _ in report.answers if at == 1} == {500}
         assert {status for at, status, _ in report.answers if at != 1} == {200}
+        assert ask(server, "refusing", one([0.0, 1.0])) == (400, "zero")
         report = testing.load(
             f"{server.url}/v2/models/refusing/infer", bodies, clients=20, requests_per_client=20, keep_answers=True
         )
