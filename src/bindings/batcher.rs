@@ -18,7 +18,7 @@ use super::core::{Core, Taken};
 use super::errors::{raised, to_python};
 use super::run::hand_out;
 use super::waiter::{Failure, Outcome, Parked, Results, Waiter};
-use crate::batch::{BatchPolicy, Batcher, Dispatch, Priority, Reason, Removed, Turn};
+use crate::batch::{BatchPolicy, Batcher, Dispatch, Priority, Removed, Turn};
 use crate::error::ErrorKind;
 use crate::metrics::LockCounts;
 
@@ -181,27 +181,9 @@ impl NativeBatcher {
     /// Counters by name.
     fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let stats = self.core.batcher.stats();
-        let counters = PyDict::new(py);
-        counters.set_item("requests", stats.requests)?;
-        counters.set_item("batches", stats.batches)?;
-        counters.set_item("mean_batch_size", stats.mean_size())?;
-        counters.set_item("max_batch_size", stats.largest)?;
-        counters.set_item("efficiency", stats.efficiency())?;
-        let reasons = PyDict::new(py);
-        for (reason, count) in Reason::ALL.iter().zip(stats.reasons).filter(|(_, count)| *count > 0) {
-            reasons.set_item(reason.name(), count)?;
-        }
-        counters.set_item("reasons", reasons)?;
-        counters.set_item("queued", stats.queued)?;
+        let counters = self.core.counters.shown(py, &stats, &self.core.locks)?;
         counters.set_item("running", self.core.batcher.running())?;
         counters.set_item("failed", self.core.counters.failed.load(Ordering::Relaxed))?;
-        counters.set_item("rejected", stats.rejected)?;
-        counters.set_item("abandoned", stats.abandoned)?;
-        counters.set_item("reruns", self.core.counters.reruns.load(Ordering::Relaxed))?;
-        let busy = Duration::from_nanos(self.core.counters.busy_nanos.load(Ordering::Relaxed));
-        counters.set_item("function_seconds", busy.as_secs_f64())?;
-        counters.set_item("lock_acquisitions", self.core.locks.acquisitions())?;
-        counters.set_item("lock_wait_seconds", self.core.locks.waited().as_secs_f64())?;
         Ok(counters)
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::ThreadId;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
@@ -19,7 +19,7 @@ use super::convert::structure::{Key, Structures};
 use super::errors;
 use super::run::{self, Job};
 use super::waiter::{Outcome, Results, Waiter};
-use crate::batch::{Attendance, Batcher, Entry, Priority, Removed};
+use crate::batch::{Attendance, BatchStats, Batcher, Entry, Priority, Reason, Removed};
 use crate::error::ErrorKind;
 use crate::metrics::LockCounts;
 
@@ -52,6 +52,35 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
+    /// These and the batcher's own counters, by name.
+    pub(crate) fn shown<'py>(
+        &self,
+        py: Python<'py>,
+        stats: &BatchStats,
+        locks: &LockCounts,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let counters = PyDict::new(py);
+        counters.set_item("requests", stats.requests)?;
+        counters.set_item("batches", stats.batches)?;
+        counters.set_item("mean_batch_size", stats.mean_size())?;
+        counters.set_item("max_batch_size", stats.largest)?;
+        counters.set_item("efficiency", stats.efficiency())?;
+        let reasons = PyDict::new(py);
+        for (reason, count) in Reason::ALL.iter().zip(stats.reasons).filter(|(_, count)| *count > 0) {
+            reasons.set_item(reason.name(), count)?;
+        }
+        counters.set_item("reasons", reasons)?;
+        counters.set_item("queued", stats.queued)?;
+        counters.set_item("rejected", stats.rejected)?;
+        counters.set_item("abandoned", stats.abandoned)?;
+        counters.set_item("reruns", self.reruns.load(Ordering::Relaxed))?;
+        let busy = Duration::from_nanos(self.busy_nanos.load(Ordering::Relaxed));
+        counters.set_item("function_seconds", busy.as_secs_f64())?;
+        counters.set_item("lock_acquisitions", locks.acquisitions())?;
+        counters.set_item("lock_wait_seconds", locks.waited().as_secs_f64())?;
+        Ok(counters)
+    }
+
     /// Counts the time since a call of the function began.
     pub(crate) fn count_busy(&self, began: Instant) {
         let busy = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);

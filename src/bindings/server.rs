@@ -2,7 +2,6 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -14,7 +13,7 @@ use super::bridge::{lock, stock};
 use super::core::Counters;
 use super::errors::{raised, to_python};
 use super::served::ServedWorker;
-use crate::batch::{BatchPolicy, Dispatch, Reason};
+use crate::batch::{BatchPolicy, Dispatch};
 use crate::error::{Error, ErrorKind, Result as CoreResult};
 use crate::metrics::{LockCounts, Registry};
 use crate::pipeline::{Endpoint, ModelSpec};
@@ -120,25 +119,7 @@ impl NativeServer {
         let all = PyDict::new(py);
         for served in &self.endpoints {
             let stats = served.endpoint.stats();
-            let counters = PyDict::new(py);
-            counters.set_item("requests", stats.requests)?;
-            counters.set_item("batches", stats.batches)?;
-            counters.set_item("mean_batch_size", stats.mean_size())?;
-            counters.set_item("max_batch_size", stats.largest)?;
-            counters.set_item("efficiency", stats.efficiency())?;
-            let reasons = PyDict::new(py);
-            for (reason, count) in Reason::ALL.iter().zip(stats.reasons).filter(|(_, count)| *count > 0) {
-                reasons.set_item(reason.name(), count)?;
-            }
-            counters.set_item("reasons", reasons)?;
-            counters.set_item("queued", stats.queued)?;
-            counters.set_item("rejected", stats.rejected)?;
-            counters.set_item("abandoned", stats.abandoned)?;
-            counters.set_item("reruns", served.counters.reruns.load(Ordering::Relaxed))?;
-            let busy = Duration::from_nanos(served.counters.busy_nanos.load(Ordering::Relaxed));
-            counters.set_item("function_seconds", busy.as_secs_f64())?;
-            counters.set_item("lock_acquisitions", served.endpoint.locks.acquisitions())?;
-            counters.set_item("lock_wait_seconds", served.endpoint.locks.waited().as_secs_f64())?;
+            let counters = served.counters.shown(py, &stats, &served.endpoint.locks)?;
             all.set_item(&served.endpoint.spec.name, counters)?;
         }
         Ok(all)
