@@ -43,36 +43,50 @@ pub struct HttpServer {
     connections: Connections,
 }
 
-/// How many connections are open.
+/// Sockets of a door that are open: its connections, and the one that listens.
 #[derive(Debug, Clone, Default)]
-pub struct Connections(Arc<AtomicUsize>);
+pub struct Connections(Arc<Sockets>);
+
+#[derive(Debug, Default)]
+struct Sockets {
+    connections: AtomicUsize,
+    listeners: AtomicUsize,
+}
 
 impl Connections {
-    /// Blocks until there is none, for at most `limit`; answers whether that came.
+    /// Blocks until none is open and the port is free again, for at most `limit`; answers whether that came.
     pub fn wait_none(&self, limit: Duration) -> bool {
         let end = Instant::now() + limit;
-        while self.count() > 0 && Instant::now() < end {
+        while !self.is_none() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(2));
         }
-        self.count() == 0
+        self.is_none()
     }
 
     fn count(&self) -> usize {
-        self.0.load(Ordering::Acquire)
+        self.0.connections.load(Ordering::Acquire)
     }
 
-    fn one_more(&self) -> Counted {
-        self.0.fetch_add(1, Ordering::AcqRel);
-        Counted(self.clone())
+    fn is_none(&self) -> bool {
+        // The listener first: it may hand over a connection as its last act.
+        self.0.listeners.load(Ordering::Acquire) == 0 && self.count() == 0
+    }
+
+    fn one_more(&self, which: fn(&Sockets) -> &AtomicUsize) -> Counted {
+        which(&self.0).fetch_add(1, Ordering::AcqRel);
+        Counted { of: self.clone(), which }
     }
 }
 
-/// A connection that is counted as long as it lives.
-struct Counted(Connections);
+/// A socket that is counted as long as it lives.
+struct Counted {
+    of: Connections,
+    which: fn(&Sockets) -> &AtomicUsize,
+}
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::AcqRel);
+        (self.which)(&self.of.0).fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -95,14 +109,19 @@ impl HttpServer {
             .map_err(|error| Error::with_source(ErrorKind::Internal, "the listener has no address", error))?;
         let (closing, closed) = watch::channel(false);
         let connections = Connections::default();
-        drop(runtime.spawn(accept(
+        let listening = connections.one_more(|sockets| &sockets.listeners);
+        let accepting = accept(
             runtime.clone(),
             listener,
             Arc::clone(&service),
             Arc::new(settings),
             closed,
             connections.clone(),
-        )));
+        );
+        drop(runtime.spawn(async move {
+            accepting.await;
+            drop(listening);
+        }));
         Ok(Self { address, service, closing, connections })
     }
 
@@ -159,7 +178,7 @@ async fn accept(
             tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
             continue;
         };
-        let counted = connections.one_more();
+        let counted = connections.one_more(|sockets| &sockets.connections);
         let served = connection::serve(stream, Arc::clone(&service), Arc::clone(&settings), closing.clone());
         drop(runtime.spawn(async move {
             served.await;

@@ -351,3 +351,12 @@ def test_running_a_notebook_cell_again_closes_its_older_server(monkeypatch: pyte
     port = int(older.url.rsplit(":", 1)[1])
     with Server([double], port=port):
         assert "closed" in repr(older)
+
+
+def test_a_closed_server_has_left_its_port() -> None:
+    older = Server([double], port=0).start()
+    port = int(older.url.rsplit(":", 1)[1])
+    for _ in range(30):
+        older.close()
+        older = Server([double], port=port).start()
+    older.close()
