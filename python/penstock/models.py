@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 from dataclasses import dataclass
@@ -79,9 +80,9 @@ def model(
 
     Args:
         name: the name to serve it under: letters, digits, `.`, `_` and `-`.
-        inputs: `{"x": ("float32", [64])}`: element type (NumPy's names, `"string"`, `"bytes"`) and the axes of one
-            row, without the batch axis; -1 is an axis of any length, and rows of different lengths go into batches of
-            their own.
+        inputs: `{"x": ("float32", [64])}`: element type (NumPy's names, `"string"`, `"bytes"`, and `"bfloat16"` where
+            the package ml_dtypes is installed) and the axes of one row, without the batch axis; -1 is an axis of any
+            length, and rows of different lengths go into batches of their own.
         outputs: likewise.
         version: its version, as text.
         workers: threads that run it.
@@ -195,3 +196,13 @@ def _check_tensors(what: str, tensors: object) -> None:
             raise ConfigError(f"{what}: {name!r} must be declared as ('float32', [64]), not {declared!r}")
         if not isinstance(declared[1], tuple | list) or not all(isinstance(axis, int) for axis in declared[1]):
             raise ConfigError(f"{what}: the axes of {name!r} must be whole numbers, not {declared[1]!r}")
+        if declared[0] == "bfloat16" and not _knows_bfloat16():
+            raise ConfigError(f"{what}: {name!r} is bfloat16, which NumPy has from a package: pip install ml_dtypes")
+
+
+def _knows_bfloat16() -> bool:
+    try:
+        importlib.import_module("ml_dtypes")
+    except ImportError:
+        return False
+    return True

@@ -345,9 +345,11 @@ fn push_texts(
         if let Ok(text) = value.cast::<PyString>() {
             texts.push(text.to_cow()?.as_bytes());
         } else if let Ok(bytes) = value.cast::<PyBytes>() {
-            if std::str::from_utf8(bytes.as_bytes()).is_err() {
-                let message =
-                    format!("output '{}' holds bytes that are not utf-8: json cannot carry them", spec.name);
+            if spec.elements == Elements::Text && std::str::from_utf8(bytes.as_bytes()).is_err() {
+                let message = format!(
+                    "output '{}' is declared as strings and holds bytes that are not utf-8",
+                    spec.name
+                );
                 return Err(wrong(py, &message));
             }
             texts.push(bytes.as_bytes());

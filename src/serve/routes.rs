@@ -94,26 +94,24 @@ pub(super) fn answer(service: &Service, route: &Route<'_>) -> Result<Reply> {
 /// Answers an inference request.
 pub(super) async fn infer(model: &Arc<Endpoint>, body: Bytes) -> Result<Reply> {
     let spec = &model.spec;
-    let request = InferRequest::parse(&body, &spec.inputs, &spec.outputs, model.spares())
+    let request = InferRequest::parse(&body, None, &spec.inputs, &spec.outputs, model.spares())
         .inspect_err(|_| model.count_invalid())?;
     // Its rows have been copied: the read buffer it lies in can serve the next request.
     drop(body);
     let rows = model.infer(request.specs, &request.rows, request.count).await?;
     let rows: Vec<_> =
         rows.into_iter().map(|row| AnsweredRow { columns: row.columns, row: row.row }).collect();
-    if !oip::same_shape(&rows) {
-        let message = format!("model '{}' answered rows of one request in different shapes", spec.name);
-        return Err(Error::new(ErrorKind::Output, message));
-    }
     let response = InferResponse {
         model: &spec.name,
         version: &spec.version,
         id: request.id.as_deref(),
         outputs: &spec.outputs,
         wanted: request.outputs.as_deref(),
+        binary: request.binary,
         rows: &rows,
     };
-    Ok(ok(response.to_json()))
+    response.check()?;
+    Ok(ok(response.encode().body))
 }
 
 /// The answer to a failure, by the one table.

@@ -15,6 +15,7 @@ pub enum DType {
     UInt32,
     UInt64,
     Float16,
+    BFloat16,
     Float32,
     Float64,
     Complex64,
@@ -23,7 +24,7 @@ pub enum DType {
 
 impl DType {
     /// Every type.
-    pub const ALL: [DType; 14] = [
+    pub const ALL: [DType; 15] = [
         Self::Bool,
         Self::Int8,
         Self::Int16,
@@ -34,6 +35,7 @@ impl DType {
         Self::UInt32,
         Self::UInt64,
         Self::Float16,
+        Self::BFloat16,
         Self::Float32,
         Self::Float64,
         Self::Complex64,
@@ -44,14 +46,14 @@ impl DType {
     pub const fn size(self) -> usize {
         match self {
             Self::Bool | Self::Int8 | Self::UInt8 => 1,
-            Self::Int16 | Self::UInt16 | Self::Float16 => 2,
+            Self::Int16 | Self::UInt16 | Self::Float16 | Self::BFloat16 => 2,
             Self::Int32 | Self::UInt32 | Self::Float32 => 4,
             Self::Int64 | Self::UInt64 | Self::Float64 | Self::Complex64 => 8,
             Self::Complex128 => 16,
         }
     }
 
-    /// The name that NumPy gives it.
+    /// The name that NumPy gives it; it knows `bfloat16` from the package `ml_dtypes`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Bool => "bool",
@@ -64,6 +66,7 @@ impl DType {
             Self::UInt32 => "uint32",
             Self::UInt64 => "uint64",
             Self::Float16 => "float16",
+            Self::BFloat16 => "bfloat16",
             Self::Float32 => "float32",
             Self::Float64 => "float64",
             Self::Complex64 => "complex64",
@@ -89,6 +92,7 @@ impl DType {
             Self::UInt32 => "UINT32",
             Self::UInt64 => "UINT64",
             Self::Float16 => "FP16",
+            Self::BFloat16 => "BF16",
             Self::Float32 => "FP32",
             Self::Float64 => "FP64",
             Self::Complex64 | Self::Complex128 => return None,

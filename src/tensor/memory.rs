@@ -33,6 +33,13 @@ impl Memory {
         &mut self.bytes
     }
 
+    /// Grows by `length` zeros, and gives them to be written.
+    pub fn grow(&mut self, length: usize) -> &mut [u8] {
+        let before = self.bytes.len();
+        self.bytes.resize(before + length, 0);
+        self.bytes.get_mut(before..).unwrap_or_default()
+    }
+
     /// Keeps the first `length` bytes.
     pub fn truncate(&mut self, length: usize) {
         self.bytes.truncate(length);

@@ -4,9 +4,11 @@
 use std::ffi::c_int;
 
 use numpy::npyffi::{self, NPY_TYPES, PY_ARRAY_API, npy_intp};
-use numpy::{PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
+use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::ffi;
+use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::type_object::PyTypeInfo;
 use smallvec::SmallVec;
 
@@ -19,7 +21,36 @@ pub(crate) struct BatchMemory {
     _memory: Memory,
 }
 
-/// The type that Penstock gathers for a NumPy type number, where it does. Byte order is looked at elsewhere.
+/// What `ml_dtypes` adds to NumPy: a data type of its own, whose number is known once it is imported.
+struct BFloat16 {
+    descr: Py<PyArrayDescr>,
+    number: c_int,
+}
+
+static BFLOAT16: PyOnceLock<BFloat16> = PyOnceLock::new();
+
+/// # Errors
+/// `ImportError` where `ml_dtypes` is not installed.
+fn bfloat16(py: Python<'_>) -> PyResult<&BFloat16> {
+    BFLOAT16.get_or_try_init(py, || {
+        let scalar = PyModule::import(py, intern!(py, "ml_dtypes"))?.getattr(intern!(py, "bfloat16"))?;
+        let descr = PyArrayDescr::new(py, scalar)?;
+        Ok(BFloat16 { number: descr.num(), descr: descr.unbind() })
+    })
+}
+
+/// The type of a descriptor, where Penstock gathers it. Byte order is looked at elsewhere.
+fn dtype_of(descr: &Bound<'_, PyArrayDescr>) -> Option<DType> {
+    let number = descr.num();
+    if number < NPY_TYPES::NPY_USERDEF as c_int {
+        return dtype_of_number(number);
+    }
+    // Other packages have types of that name, too: the number decides.
+    let may_be = descr.typeobj().name().is_ok_and(|name| name == DType::BFloat16.name());
+    (may_be && bfloat16(descr.py()).is_ok_and(|known| known.number == number)).then_some(DType::BFloat16)
+}
+
+/// NumPy's own types.
 fn dtype_of_number(number: c_int) -> Option<DType> {
     // C's `long` and `long long` are different numbers of the same width; the width is what counts here.
     const LONG_IS_64: bool = std::mem::size_of::<std::ffi::c_long>() == 8;
@@ -46,8 +77,12 @@ fn dtype_of_number(number: c_int) -> Option<DType> {
     })
 }
 
-fn number_of_dtype(dtype: DType) -> c_int {
-    (match dtype {
+/// NumPy's descriptor of a type.
+///
+/// # Errors
+/// `ImportError` for bfloat16 where `ml_dtypes` is not installed.
+fn descr_of(py: Python<'_>, dtype: DType) -> PyResult<Bound<'_, PyArrayDescr>> {
+    let number = match dtype {
         DType::Bool => NPY_TYPES::NPY_BOOL,
         DType::Int8 => NPY_TYPES::NPY_BYTE,
         DType::Int16 => NPY_TYPES::NPY_SHORT,
@@ -64,7 +99,13 @@ fn number_of_dtype(dtype: DType) -> c_int {
         DType::Float64 => NPY_TYPES::NPY_DOUBLE,
         DType::Complex64 => NPY_TYPES::NPY_CFLOAT,
         DType::Complex128 => NPY_TYPES::NPY_CDOUBLE,
-    }) as c_int
+        DType::BFloat16 => return Ok(bfloat16(py)?.descr.bind(py).clone()),
+    };
+    // SAFETY: the lock is held, and the number is one of NumPy's own types: it gives a new reference to a descriptor.
+    unsafe {
+        let descr = PY_ARRAY_API.PyArray_DescrFromType(py, number as c_int);
+        Ok(Bound::from_owned_ptr_or_err(py, descr.cast())?.cast_into_unchecked())
+    }
 }
 
 /// True where `object` is an array and not of a subclass, whose rows would lose what the subclass adds.
@@ -77,7 +118,7 @@ pub(crate) fn as_exact<'a, 'py>(object: &'a Bound<'py, PyAny>) -> Option<&'a Bou
 /// alone can gather it (dates, fixed-width text, records, foreign byte order, objects).
 pub(crate) fn describe(array: &Bound<'_, PyUntypedArray>) -> Option<(ColumnSpec, bool)> {
     let descr = array.dtype();
-    let dtype = dtype_of_number(descr.num())?;
+    let dtype = dtype_of(&descr)?;
     if descr.is_native_byteorder() == Some(false) {
         return None;
     }
@@ -88,7 +129,7 @@ pub(crate) fn describe(array: &Bound<'_, PyUntypedArray>) -> Option<(ColumnSpec,
 /// The type of the array's elements, where Penstock gathers it.
 pub(crate) fn dtype(array: &Bound<'_, PyUntypedArray>) -> Option<DType> {
     let descr = array.dtype();
-    if descr.is_native_byteorder() == Some(false) { None } else { dtype_of_number(descr.num()) }
+    if descr.is_native_byteorder() == Some(false) { None } else { dtype_of(&descr) }
 }
 
 /// Hands the bytes of a C-contiguous array of plain numbers to `copy`, which must not call into Python.
@@ -119,6 +160,7 @@ pub(crate) fn over_memory<'py>(
     mut memory: Memory,
 ) -> PyResult<Bound<'py, PyAny>> {
     debug_assert_eq!(memory.as_slice().len(), rows * shape.iter().product::<usize>() * dtype.size());
+    let descr = descr_of(py, dtype)?;
     let data = memory.as_mut_slice().as_mut_ptr();
     let owner = Bound::new(py, BatchMemory { _memory: memory })?;
     let mut axes: SmallVec<[npy_intp; 5]> =
@@ -128,12 +170,11 @@ pub(crate) fn over_memory<'py>(
     // the memory over. `PyArray_SetBaseObject` steals the reference to `owner`, also where it fails; `NewFromDescr`
     // steals the one to the descriptor.
     unsafe {
-        let descr = PY_ARRAY_API.PyArray_DescrFromType(py, number_of_dtype(dtype));
         let subtype = PyUntypedArray::type_object_raw(py);
         let array = PY_ARRAY_API.PyArray_NewFromDescr(
             py,
             subtype,
-            descr,
+            descr.into_ptr().cast(),
             c_int::try_from(axes.len()).unwrap_or(0),
             axes.as_mut_ptr(),
             std::ptr::null_mut(),

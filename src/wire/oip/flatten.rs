@@ -1,147 +1,213 @@
 //! Tensor data in JSON, nested or flat, straight into the bytes of a column.
+//!
+//! `serde_json` has seen the text before: it is well-formed. What is left to find out is what it says.
 
-use std::fmt;
+use std::marker::PhantomData;
+use std::slice::ChunksExactMut;
 
-use half::f16;
-use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
+use super::numbers::{Number, with_number};
+use crate::tensor::{Column, DType, Texts};
 
-use crate::tensor::{Column, DType};
+/// Characters of a value that an error shows.
+const SHOWN: usize = 40;
 
-/// Reads a JSON value into `column`, in row-major order, and counts.
-pub(super) struct Flatten<'a> {
-    pub(super) column: &'a mut Column,
-    /// The tensor's axes, batch axis first.
-    pub(super) axes: &'a [usize],
-    /// How deep in nested lists this value stands.
-    pub(super) depth: usize,
-}
-
-/// What a value turned out to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
-    Element,
-    List,
-}
-
-impl<'de> DeserializeSeed<'de> for Flatten<'_> {
-    type Value = Found;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Found, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Flatten<'_> {
-    type Value = Found;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &*self.column {
-            Column::Numbers { dtype, .. } => write!(f, "{} values", dtype.name()),
-            _ => f.write_str("strings"),
+/// Reads the data of a tensor of `axes`, batch axis first, into `column`, in row-major order.
+///
+/// # Errors
+/// Why it does not fit, in words.
+pub(super) fn read(column: &mut Column, axes: &[usize], json: &str) -> Result<(), String> {
+    let expected = axes.iter().product::<usize>();
+    let mut data = Data { rest: json, axes };
+    match column {
+        Column::Numbers { dtype, memory, .. } => {
+            // Each takes two characters: a shape alone makes nobody take memory.
+            let places = memory.grow(expected.min(json.len() / 2) * dtype.size());
+            let places = places.chunks_exact_mut(dtype.size());
+            with_number!(
+                *dtype,
+                Kind => data.read(expected, &mut Numbers::<Kind> { places, dtype: *dtype, kind: PhantomData }),
+                Err(format!("{} has no form in json", dtype.name()))
+            )
         }
+        Column::Texts { texts, .. } => data.read(expected, texts),
+        Column::Objects(_) => Err("objects have no form in json".to_owned()),
     }
+}
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Found, A::Error> {
-        let Self { column, axes, depth } = self;
-        let (mut elements, mut lists) = (0_usize, 0_usize);
-        loop {
-            let next = Flatten { column: &mut *column, axes, depth: depth + 1 };
-            match list.next_element_seed(next)? {
-                None => break,
-                Some(Found::Element) => elements += 1,
-                Some(Found::List) => lists += 1,
+/// Where elements go.
+trait Elements {
+    /// Adds the one that `token` stands for.
+    fn add(&mut self, token: &str) -> Result<(), String>;
+}
+
+struct Numbers<'a, N> {
+    places: ChunksExactMut<'a, u8>,
+    dtype: DType,
+    kind: PhantomData<N>,
+}
+
+impl<N: Number> Elements for Numbers<'_, N> {
+    fn add(&mut self, token: &str) -> Result<(), String> {
+        let number = N::parse(token).ok_or_else(|| mismatch(token, self.dtype.name()))?;
+        // Surplus elements have no place: whoever counts them refuses the list.
+        if let Some(place) = self.places.next() {
+            number.store(place);
+        }
+        Ok(())
+    }
+}
+
+impl Elements for Texts {
+    fn add(&mut self, token: &str) -> Result<(), String> {
+        match token.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
+            None => return Err(mismatch(token, "string")),
+            Some(plain) if !plain.contains('\\') => self.push(plain.as_bytes()),
+            Some(_) => {
+                let text: String = serde_json::from_str(token).map_err(|error| error.to_string())?;
+                self.push(text.as_bytes());
             }
         }
-        let flat = depth == 0 && lists == 0;
-        let expected = if flat { axes.iter().product() } else { axes.get(depth).copied().unwrap_or(0) };
-        let leaf = depth + 1 >= axes.len();
-        if (lists > 0 && (elements > 0 || leaf)) || (!flat && lists == 0 && !leaf && elements > 0) {
-            return Err(A::Error::custom(format!("the nesting of the data does not fit shape {axes:?}")));
+        Ok(())
+    }
+}
+
+fn mismatch(token: &str, wanted: &str) -> String {
+    match token.as_bytes() {
+        [b'"', ..] => format!("a string is no {wanted}"),
+        [b'{', ..] => format!("an object is no {wanted}"),
+        _ if token.len() <= SHOWN => format!("{token} is no {wanted}"),
+        _ => format!("{}... is no {wanted}", token.get(..SHOWN).unwrap_or_default()),
+    }
+}
+
+struct Data<'a> {
+    rest: &'a str,
+    /// The tensor's axes, batch axis first.
+    axes: &'a [usize],
+}
+
+impl<'a> Data<'a> {
+    /// Reads the whole: one flat list of `expected` elements, or lists as deep as there are axes.
+    fn read(&mut self, expected: usize, elements: &mut impl Elements) -> Result<(), String> {
+        if !self.begins(b'[') {
+            return Err("data must be a list".to_owned());
         }
-        if elements + lists != expected {
-            return Err(A::Error::custom(format!(
-                "{} values where shape {axes:?} has {expected}",
-                elements + lists
-            )));
-        }
-        Ok(Found::List)
+        if self.peek() == b'[' { self.lists(self.axes, elements) } else { self.elements(expected, elements) }
     }
 
-    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Found, E> {
-        match self.column {
-            Column::Numbers { dtype: DType::Bool, memory, .. } => memory.extend(&[u8::from(value)]),
-            other => return Err(mismatch(other, &value)),
-        }
-        Ok(Found::Element)
-    }
-
-    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Found, E> {
-        put_integer(self.column, i128::from(value))
-    }
-
-    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Found, E> {
-        put_integer(self.column, i128::from(value))
-    }
-
-    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Found, E> {
-        let put = match self.column {
-            Column::Numbers { dtype, memory, .. } => put_float(*dtype, memory, value),
-            _ => false,
+    /// Reads the lists of the first of `axes`, their opening bracket already read.
+    fn lists(&mut self, axes: &[usize], elements: &mut impl Elements) -> Result<(), String> {
+        let (length, inner) = match axes {
+            [length] => return self.elements(*length, elements),
+            [length, inner @ ..] => (*length, inner),
+            [] => return Err(self.misfit()),
         };
-        if put { Ok(Found::Element) } else { Err(mismatch(self.column, &format_args!("{value:?}"))) }
-    }
-
-    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Found, E> {
-        match self.column {
-            Column::Texts { texts, .. } => texts.push(value.as_bytes()),
-            other => return Err(mismatch(other, &format_args!("a string"))),
+        if self.begins(b']') {
+            return self.counted(0, length);
         }
-        Ok(Found::Element)
-    }
-}
-
-fn mismatch<E: serde::de::Error>(column: &Column, value: &dyn fmt::Display) -> E {
-    let wanted = match column {
-        Column::Numbers { dtype, .. } => dtype.name(),
-        _ => "string",
-    };
-    E::custom(format!("{value} is no {wanted}"))
-}
-
-#[allow(clippy::cast_possible_truncation, reason = "the declared type is what the sender asked for")]
-fn put_float(dtype: DType, memory: &mut crate::tensor::Memory, value: f64) -> bool {
-    match dtype {
-        DType::Float16 if f16::from_f64(value).is_finite() => {
-            memory.extend(&f16::from_f64(value).to_ne_bytes());
+        let mut count = 0;
+        loop {
+            if !self.begins(b'[') {
+                return Err(self.misfit());
+            }
+            self.lists(inner, elements)?;
+            count += 1;
+            if !self.goes_on()? {
+                return self.counted(count, length);
+            }
         }
-        DType::Float32 if (value as f32).is_finite() => memory.extend(&(value as f32).to_ne_bytes()),
-        DType::Float64 => memory.extend(&value.to_ne_bytes()),
-        _ => return false,
     }
-    true
+
+    /// Reads a list of elements, its opening bracket already read.
+    fn elements(&mut self, expected: usize, elements: &mut impl Elements) -> Result<(), String> {
+        if self.begins(b']') {
+            return self.counted(0, expected);
+        }
+        let mut count = 0;
+        loop {
+            let token = self.token()?;
+            elements.add(token)?;
+            count += 1;
+            if !self.goes_on()? {
+                return self.counted(count, expected);
+            }
+        }
+    }
+
+    fn counted(&self, count: usize, expected: usize) -> Result<(), String> {
+        if count == expected {
+            return Ok(());
+        }
+        Err(format!("{count} values where shape {:?} has {expected}", self.axes))
+    }
+
+    fn misfit(&self) -> String {
+        format!("the nesting of the data does not fit shape {:?}", self.axes)
+    }
+
+    /// The next value, which is no list. Of an object, its beginning.
+    fn token(&mut self) -> Result<&'a str, String> {
+        let end = match self.peek() {
+            b'[' => return Err(self.misfit()),
+            b'"' => end_of_string(self.rest),
+            _ => {
+                self.rest.bytes().position(|byte| matches!(byte, b',' | b']' | b' ' | b'\t' | b'\n' | b'\r'))
+            }
+        };
+        Ok(self.take(end.unwrap_or(self.rest.len())))
+    }
+
+    /// True where another value follows, false at the end of the list.
+    fn goes_on(&mut self) -> Result<bool, String> {
+        match self.peek() {
+            b',' => {
+                self.take(1);
+                Ok(true)
+            }
+            b']' => {
+                self.take(1);
+                Ok(false)
+            }
+            _ => Err(self.misfit()),
+        }
+    }
+
+    /// Reads `byte`, where it comes next.
+    fn begins(&mut self, byte: u8) -> bool {
+        let found = self.peek() == byte;
+        if found {
+            self.take(1);
+        }
+        found
+    }
+
+    /// The next byte that is no white space, which is passed over; 0 at the end.
+    fn peek(&mut self) -> u8 {
+        loop {
+            match self.rest.as_bytes().first() {
+                Some(b' ' | b'\t' | b'\n' | b'\r') => drop(self.take(1)),
+                Some(byte) => return *byte,
+                None => return 0,
+            }
+        }
+    }
+
+    fn take(&mut self, length: usize) -> &'a str {
+        let (taken, rest) = self.rest.split_at_checked(length).unwrap_or((self.rest, ""));
+        self.rest = rest;
+        taken
+    }
 }
 
-#[allow(clippy::cast_precision_loss, reason = "an integer sent for a float is rounded as any decimal is")]
-fn put_integer<E: serde::de::Error>(column: &mut Column, value: i128) -> Result<Found, E> {
-    fn fit<T: TryFrom<i128>>(value: i128) -> Option<T> {
-        T::try_from(value).ok()
+/// The length of the string that `json` begins with, its quotes included.
+fn end_of_string(json: &str) -> Option<usize> {
+    let mut bytes = json.bytes().enumerate().skip(1);
+    while let Some((at, byte)) = bytes.next() {
+        match byte {
+            b'"' => return Some(at + 1),
+            b'\\' => drop(bytes.next()),
+            _ => {}
+        }
     }
-    let Column::Numbers { dtype, memory, .. } = column else {
-        return Err(mismatch(column, &value));
-    };
-    let done = match dtype {
-        DType::Int8 => fit::<i8>(value).map(|v| memory.extend(&v.to_ne_bytes())),
-        DType::Int16 => fit::<i16>(value).map(|v| memory.extend(&v.to_ne_bytes())),
-        DType::Int32 => fit::<i32>(value).map(|v| memory.extend(&v.to_ne_bytes())),
-        DType::Int64 => fit::<i64>(value).map(|v| memory.extend(&v.to_ne_bytes())),
-        DType::UInt8 => fit::<u8>(value).map(|v| memory.extend(&v.to_ne_bytes())),
-        DType::UInt16 => fit::<u16>(value).map(|v| memory.extend(&v.to_ne_bytes())),
-        DType::UInt32 => fit::<u32>(value).map(|v| memory.extend(&v.to_ne_bytes())),
-        DType::UInt64 => fit::<u64>(value).map(|v| memory.extend(&v.to_ne_bytes())),
-        _ => put_float(*dtype, memory, value as f64).then_some(()),
-    };
-    match done {
-        Some(()) => Ok(Found::Element),
-        None => Err(E::custom(format!("{value} is no {}", dtype.name()))),
-    }
+    None
 }

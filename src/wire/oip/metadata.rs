@@ -6,7 +6,7 @@ use crate::tensor::TensorSpec;
 
 /// The body of server metadata.
 pub fn server_metadata(name: &str, version: &str) -> Vec<u8> {
-    json!({ "name": name, "version": version, "extensions": [] }).to_string().into_bytes()
+    json!({ "name": name, "version": version, "extensions": ["binary_tensor_data"] }).to_string().into_bytes()
 }
 
 /// The body of model metadata; the batch axis stands first in every shape, as -1.

@@ -1,12 +1,16 @@
-//! The Open Inference Protocol, version 2, as JSON: <https://github.com/open-inference/open-inference-protocol>.
+//! The Open Inference Protocol, version 2, over HTTP: <https://github.com/open-inference/open-inference-protocol>, with
+//! the [binary tensor data extension](https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md).
 
+mod binary;
+mod envelope;
 mod flatten;
 mod metadata;
+mod numbers;
 mod request;
 mod response;
 #[cfg(test)]
 mod tests;
 
 pub use metadata::{error_body, model_metadata, model_ready, server_metadata};
-pub use request::InferRequest;
-pub use response::{AnsweredRow, InferResponse, same_shape};
+pub use request::{InferRequest, WantedOutput};
+pub use response::{AnsweredRow, Encoded, InferResponse, same_shape};

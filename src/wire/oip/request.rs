@@ -1,16 +1,13 @@
-//! An inference request, from its JSON to columns that fit what the model declared.
+//! An inference request, from its body to columns that fit what the model declared.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
-use serde::Deserialize;
-use serde::de::DeserializeSeed;
-use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
-use super::flatten::{Flatten, Found};
+use super::envelope::{Envelope, GivenInput, NamedOutput, Object};
+use super::{binary, flatten};
 use crate::error::{Error, ErrorKind, Result};
-use crate::tensor::{Column, Rows, Spares, Specs, TensorSpec};
+use crate::tensor::{Rows, Spares, Specs, TensorSpec};
 
 /// Elements in one input at most; more than any body within a sane limit can hold.
 const MOST_ELEMENTS: usize = 1 << 32;
@@ -26,85 +23,136 @@ pub struct InferRequest {
     pub rows: Rows,
     /// What the columns hold.
     pub specs: Specs,
-    /// The outputs that the sender wants, or `None` for all.
-    pub outputs: Option<Vec<String>>,
+    /// The outputs that the sender wants, each once, or `None` for all.
+    pub outputs: Option<Vec<WantedOutput>>,
+    /// True where outputs that are not named in [`outputs`](Self::outputs) are to be sent as binary data.
+    pub binary: bool,
 }
 
-#[derive(Deserialize)]
-struct Body<'a> {
-    #[serde(borrow, default)]
-    id: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    inputs: SmallVec<[Input<'a>; 2]>,
-    #[serde(borrow, default)]
-    outputs: Option<Vec<Output<'a>>>,
+/// An output that the sender wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WantedOutput {
+    /// Which of the model's outputs it is.
+    pub index: usize,
+    /// True where it is to be sent as binary data, false for JSON.
+    pub binary: bool,
 }
 
-#[derive(Deserialize)]
-struct Input<'a> {
-    #[serde(borrow)]
-    name: Cow<'a, str>,
-    shape: SmallVec<[usize; 4]>,
-    #[serde(borrow)]
-    datatype: Cow<'a, str>,
-    #[serde(borrow)]
-    data: &'a RawValue,
+/// Where the data of an input lies.
+#[derive(Clone, Copy)]
+enum Data<'a> {
+    Json(&'a str),
+    Binary(&'a [u8]),
 }
 
-#[derive(Deserialize)]
-struct Output<'a> {
-    #[serde(borrow)]
-    name: Cow<'a, str>,
-}
+/// An input and its data.
+type Found<'a, 'b> = (&'b GivenInput<'a>, Data<'a>);
 
 impl InferRequest {
     /// Reads the body of a request for a model with these inputs and outputs; memory comes from `spares`.
+    ///
+    /// `header_length` is the value of `Inference-Header-Content-Length`: the bytes of the JSON that binary data follows.
+    /// `None` means that the body is JSON as a whole. `null` for an optional key is as good as none.
     ///
     /// # Errors
     /// [`ErrorKind::Item`], naming the input and what is wrong with it. Nothing is cast: a data type other than the
     /// declared one is refused.
     pub fn parse(
         body: &[u8],
+        header_length: Option<usize>,
         inputs: &[TensorSpec],
         outputs: &[TensorSpec],
         spares: &Arc<Spares>,
     ) -> Result<Self> {
-        let body: Body<'_> = serde_json::from_slice(body)
+        let (json, binary) = halves(body, header_length)?;
+        let Object(envelope) = serde_json::from_slice::<Object<Envelope<'_>>>(json)
             .map_err(|error| refused(format!("the body is no inference request: {error}")))?;
-        for given in &body.inputs {
-            if !inputs.iter().any(|spec| spec.name == given.name) {
-                let known: Vec<_> = inputs.iter().map(|spec| spec.name.as_str()).collect();
-                return Err(refused(format!("there is no input '{}'; the model has {known:?}", given.name)));
-            }
-        }
+        let given = data_of_inputs(&envelope.inputs, inputs, binary)?;
         let mut specs = Specs::new();
-        let mut given = SmallVec::<[&Input<'_>; 2]>::new();
+        let mut ordered = SmallVec::<[Found<'_, '_>; 2]>::new();
         for spec in inputs {
-            let input = one_input(&body.inputs, &spec.name)?;
-            check(spec, input)?;
-            specs.push(spec.column(input.shape.get(1..).unwrap_or_default()));
-            given.push(input);
+            let found = one_input(&given, &spec.name)?;
+            check(spec, found.0)?;
+            specs.push(spec.column(found.0.shape.get(1..).unwrap_or_default()));
+            ordered.push(found);
         }
-        let count = common_count(&given)?;
+        let count = common_count(&ordered)?;
         let mut rows = Rows::new(&specs, spares);
-        for (column, input) in rows.columns_mut().iter_mut().zip(&given) {
-            read_data(column, input)?;
+        for ((column, spec), (input, data)) in rows.columns_mut().iter_mut().zip(inputs).zip(ordered) {
+            let read = match data {
+                Data::Json(json) => flatten::read(column, &input.shape, json),
+                Data::Binary(bytes) => binary::read(column, spec.elements, &input.shape, bytes),
+            };
+            read.map_err(|why| refused(format!("input '{}': {why}", input.name)))?;
         }
-        let wanted = body.outputs.map(|wanted| wanted_outputs(&wanted, outputs)).transpose()?;
-        Ok(Self { id: body.id.map(Cow::into_owned), count, rows, specs, outputs: wanted })
+        let parameters = envelope.parameters.map(|Object(parameters)| parameters);
+        let binary = parameters.and_then(|given| given.binary_data_output).unwrap_or(false);
+        let wanted = envelope.outputs.filter(|named| !named.is_empty());
+        let wanted = wanted.map(|named| wanted_outputs(&named, outputs, binary)).transpose()?;
+        Ok(Self { id: envelope.id, count, rows, specs, outputs: wanted, binary })
     }
 }
 
-fn one_input<'a, 'b>(inputs: &'b [Input<'a>], name: &str) -> Result<&'b Input<'a>> {
-    let mut found = inputs.iter().filter(|input| input.name == name);
+/// The JSON of a body, and the binary data after it.
+fn halves(body: &[u8], header_length: Option<usize>) -> Result<(&[u8], &[u8])> {
+    let Some(length) = header_length else { return Ok((body, &[])) };
+    if length == 0 {
+        return Err(refused("inference-header-content-length is 0: a body needs its json".to_owned()));
+    }
+    body.split_at_checked(length).ok_or_else(|| {
+        refused(format!("inference-header-content-length is {length}, and the body has {} bytes", body.len()))
+    })
+}
+
+/// Each input with its data. Binary data lies in the order in which the request names its inputs.
+fn data_of_inputs<'a, 'b>(
+    given: &'b [Object<GivenInput<'a>>],
+    inputs: &[TensorSpec],
+    mut binary: &'a [u8],
+) -> Result<SmallVec<[Found<'a, 'b>; 2]>> {
+    let mut found = SmallVec::new();
+    for Object(input) in given {
+        if !inputs.iter().any(|spec| spec.name == input.name) {
+            return Err(refused(unknown("input", &input.name, inputs)));
+        }
+        let refused = |why: &str| refused(format!("input '{}' {why}", input.name));
+        let parameters = input.parameters.as_ref().map(|Object(parameters)| parameters);
+        if parameters.is_some_and(|given| given.shared_memory_region.is_some()) {
+            return Err(refused("lies in shared memory: that extension is not supported"));
+        }
+        let data = match (input.data, parameters.and_then(|given| given.binary_data_size)) {
+            (Some(json), None) => Data::Json(json.get()),
+            (None, Some(size)) => {
+                let cut = usize::try_from(size).ok().and_then(|size| binary.split_at_checked(size));
+                let (data, rest) = cut.ok_or_else(|| {
+                    let left = binary.len();
+                    refused(&format!("has binary_data_size {size}, and {left} bytes of binary data are left"))
+                })?;
+                binary = rest;
+                Data::Binary(data)
+            }
+            (None, None) => return Err(refused("has neither data nor binary_data_size")),
+            (Some(_), Some(_)) => return Err(refused("has both data and binary_data_size")),
+        };
+        found.push((input, data));
+    }
+    if binary.is_empty() {
+        Ok(found)
+    } else {
+        Err(refused(format!("{} bytes follow the binary data of the inputs", binary.len())))
+    }
+}
+
+fn one_input<'a, 'b>(given: &[Found<'a, 'b>], name: &str) -> Result<Found<'a, 'b>> {
+    let mut found = given.iter().filter(|(input, _)| input.name == name);
     match (found.next(), found.next()) {
-        (Some(input), None) => Ok(input),
+        (Some(input), None) => Ok(*input),
         (None, _) => Err(refused(format!("input '{name}' is missing"))),
         _ => Err(refused(format!("input '{name}' is given twice"))),
     }
 }
 
-fn check(spec: &TensorSpec, input: &Input<'_>) -> Result<()> {
+fn check(spec: &TensorSpec, input: &GivenInput<'_>) -> Result<()> {
     let declared = spec.elements.oip_name().unwrap_or("none");
     if input.datatype != declared {
         return Err(refused(format!(
@@ -130,8 +178,8 @@ fn check(spec: &TensorSpec, input: &Input<'_>) -> Result<()> {
     }
 }
 
-fn common_count(given: &[&Input<'_>]) -> Result<usize> {
-    let mut counts = given.iter().filter_map(|input| input.shape.first().copied());
+fn common_count(given: &[Found<'_, '_>]) -> Result<usize> {
+    let mut counts = given.iter().filter_map(|(input, _)| input.shape.first().copied());
     let first = counts.next().ok_or_else(|| refused("the model has no inputs".to_owned()))?;
     if counts.all(|count| count == first) {
         Ok(first)
@@ -140,26 +188,42 @@ fn common_count(given: &[&Input<'_>]) -> Result<usize> {
     }
 }
 
-fn read_data(column: &mut Column, input: &Input<'_>) -> Result<()> {
-    let mut json = serde_json::Deserializer::from_str(input.data.get());
-    let seed = Flatten { column, axes: &input.shape, depth: 0 };
-    match seed.deserialize(&mut json) {
-        Ok(Found::List) => Ok(()),
-        Ok(Found::Element) => Err(refused(format!("input '{}': data must be a list", input.name))),
-        Err(error) => Err(refused(format!("input '{}': {error}", input.name))),
+fn wanted_outputs(
+    named: &[Object<NamedOutput<'_>>],
+    outputs: &[TensorSpec],
+    binary: bool,
+) -> Result<Vec<WantedOutput>> {
+    let mut wanted = Vec::<WantedOutput>::with_capacity(named.len().min(outputs.len()));
+    for Object(output) in named {
+        let name = &output.name;
+        let Some(index) = outputs.iter().position(|spec| spec.name == *name) else {
+            return Err(refused(unknown("output", name, outputs)));
+        };
+        if wanted.iter().any(|other| other.index == index) {
+            return Err(refused(format!("output '{name}' is asked for twice")));
+        }
+        let mut of_its_own = None;
+        if let Some(Object(parameters)) = &output.parameters {
+            if parameters.classification.is_some() {
+                return Err(refused(format!(
+                    "output '{name}' is asked for as classification: that extension is not supported"
+                )));
+            }
+            if parameters.shared_memory_region.is_some() {
+                return Err(refused(format!(
+                    "output '{name}' is asked for in shared memory: that extension is not supported"
+                )));
+            }
+            of_its_own = parameters.binary_data;
+        }
+        wanted.push(WantedOutput { index, binary: of_its_own.unwrap_or(binary) });
     }
+    Ok(wanted)
 }
 
-fn wanted_outputs(wanted: &[Output<'_>], outputs: &[TensorSpec]) -> Result<Vec<String>> {
-    let check = |output: &Output<'_>| {
-        if outputs.iter().any(|spec| spec.name == output.name) {
-            Ok(output.name.clone().into_owned())
-        } else {
-            let known: Vec<_> = outputs.iter().map(|spec| spec.name.as_str()).collect();
-            Err(refused(format!("there is no output '{}'; the model has {known:?}", output.name)))
-        }
-    };
-    wanted.iter().map(check).collect()
+fn unknown(what: &str, name: &str, specs: &[TensorSpec]) -> String {
+    let known: Vec<_> = specs.iter().map(|spec| spec.name.as_str()).collect();
+    format!("there is no {what} '{name}'; the model has {known:?}")
 }
 
 fn refused(message: String) -> Error {

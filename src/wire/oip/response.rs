@@ -1,10 +1,15 @@
-//! An inference response as JSON.
+//! An inference response, as JSON and binary data.
 
 use std::io::Write;
+use std::ops::Range;
 use std::sync::Arc;
 
-use half::f16;
+use smallvec::SmallVec;
 
+use super::WantedOutput;
+use super::binary;
+use super::numbers::{Number, with_number};
+use crate::error::{Error, ErrorKind, Result};
 use crate::tensor::{Column, DType, Elements, TensorSpec};
 
 /// A row of a batch's outputs: the columns, in the order of the model's outputs, and which row of them.
@@ -27,16 +32,82 @@ pub struct InferResponse<'a> {
     pub id: Option<&'a str>,
     /// The model's outputs.
     pub outputs: &'a [TensorSpec],
-    /// The outputs that the request wants, or `None` for all.
-    pub wanted: Option<&'a [String]>,
+    /// The outputs that the request wants, or `None` for all. They are sent in the order of the model.
+    pub wanted: Option<&'a [WantedOutput]>,
+    /// True where all outputs are to be binary, if `wanted` names none.
+    pub binary: bool,
     /// One row of outputs for each row of the request; all of the same shape.
     pub rows: &'a [AnsweredRow],
 }
 
-impl InferResponse<'_> {
-    /// The response as JSON; data is flat. Numbers that JSON has no word for (NaN, infinities) become `null`.
-    pub fn to_json(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(256);
+/// The body of a response.
+#[derive(Debug)]
+pub struct Encoded {
+    /// JSON, and the binary data after it.
+    pub body: Vec<u8>,
+    /// The bytes of JSON, where binary data follows: the value of `Inference-Header-Content-Length`. The body is then
+    /// `application/octet-stream`, and `application/json` otherwise.
+    pub header_length: Option<usize>,
+}
+
+/// An output that is sent.
+struct Part<'a> {
+    /// Which of the model's outputs it is.
+    index: usize,
+    spec: &'a TensorSpec,
+    /// Bytes of its binary data, where it is sent as such.
+    binary: Option<usize>,
+}
+
+/// Rows that lie side by side in one batch.
+struct Run<'a> {
+    columns: &'a [Column],
+    rows: Range<usize>,
+}
+
+impl<'a> InferResponse<'a> {
+    /// Looks whether [`encode`](Self::encode) can say what the model answered.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Output`] where rows of one request differ in shape, or where bytes that are no UTF-8 would have to
+    /// be written as JSON; a request for binary data gets them.
+    pub fn check(&self) -> Result<()> {
+        let refused = |message: String| Err(Error::new(ErrorKind::Output, message));
+        if !same_shape(self.rows) {
+            return refused(format!(
+                "model '{}' answered rows of one request in different shapes",
+                self.model
+            ));
+        }
+        for part in self.parts() {
+            // Strings were looked at when they were made.
+            if part.binary.is_none() && part.spec.elements == Elements::Bytes && !self.is_text(part.index) {
+                return refused(format!(
+                    "output '{}' holds bytes that are not utf-8: json cannot carry them, ask for binary data",
+                    part.spec.name
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn is_text(&self, index: usize) -> bool {
+        self.runs().all(|run| match run.columns.get(index) {
+            Some(Column::Texts { shape, texts }) => {
+                let count = shape.iter().product::<usize>();
+                let mut all = texts.range(run.rows.start * count..run.rows.end * count);
+                all.all(|text| std::str::from_utf8(text).is_ok())
+            }
+            _ => true,
+        })
+    }
+
+    /// The response. JSON data is flat. Numbers that JSON has no word for (NaN, infinities) become `null` there, and
+    /// bytes that are no UTF-8 become U+FFFD, unless [`check`](Self::check) refuses them; binary data has both as they
+    /// are.
+    pub fn encode(&self) -> Encoded {
+        let parts = self.parts();
+        let mut out = Vec::with_capacity(self.size_ahead(&parts));
         out.extend_from_slice(b"{\"model_name\":");
         put_string(&mut out, self.model);
         out.extend_from_slice(b",\"model_version\":");
@@ -46,37 +117,80 @@ impl InferResponse<'_> {
             put_string(&mut out, id);
         }
         out.extend_from_slice(b",\"outputs\":[");
-        let mut first = true;
-        for (at, spec) in self.outputs.iter().enumerate() {
-            if self.wanted.is_some_and(|wanted| !wanted.contains(&spec.name)) {
-                continue;
-            }
-            if !std::mem::take(&mut first) {
+        for (at, part) in parts.iter().enumerate() {
+            if at > 0 {
                 out.push(b',');
             }
-            self.put_output(&mut out, at, spec);
+            self.put_output(&mut out, part);
         }
         out.extend_from_slice(b"]}");
-        out
+        let json = out.len();
+        let mut is_binary = false;
+        for part in parts.iter().filter(|part| part.binary.is_some()) {
+            is_binary = true;
+            self.put_binary(&mut out, part.index);
+        }
+        Encoded { body: out, header_length: is_binary.then_some(json) }
     }
 
-    fn put_output(&self, out: &mut Vec<u8>, at: usize, spec: &TensorSpec) {
+    fn parts(&self) -> SmallVec<[Part<'a>; 4]> {
+        let part = |(index, spec): (usize, &'a TensorSpec)| {
+            let binary = match self.wanted {
+                None => self.binary,
+                Some(wanted) => wanted.iter().find(|output| output.index == index)?.binary,
+            };
+            let size =
+                |run: Run<'_>| run.columns.get(index).map_or(0, |column| binary::size(column, run.rows));
+            Some(Part { index, spec, binary: binary.then(|| self.runs().map(size).sum()) })
+        };
+        self.outputs.iter().enumerate().filter_map(part).collect()
+    }
+
+    fn runs(&self) -> impl Iterator<Item = Run<'a>> {
+        let chunks = self
+            .rows
+            .chunk_by(|one, next| next.row == one.row + 1 && Arc::ptr_eq(&one.columns, &next.columns));
+        chunks.filter_map(|chunk| {
+            let first = chunk.first()?;
+            Some(Run { columns: first.columns.as_slice(), rows: first.row..first.row + chunk.len() })
+        })
+    }
+
+    /// What the body will take, rather too much than too little.
+    fn size_ahead(&self, parts: &[Part<'_>]) -> usize {
+        let envelope = 64 + self.model.len() + self.version.len() + self.id.map_or(0, str::len);
+        let output = |part: &Part<'_>| {
+            let about = 96 + part.spec.name.len();
+            let data =
+                |run: Run<'_>| run.columns.get(part.index).map_or(0, |column| json_size(column, run.rows));
+            about + part.binary.unwrap_or_else(|| self.runs().map(data).sum())
+        };
+        envelope + parts.iter().map(output).sum::<usize>()
+    }
+
+    fn put_output(&self, out: &mut Vec<u8>, part: &Part<'_>) {
         out.extend_from_slice(b"{\"name\":");
-        put_string(out, &spec.name);
+        put_string(out, &part.spec.name);
         out.extend_from_slice(b",\"datatype\":");
-        put_string(out, spec.elements.oip_name().unwrap_or_default());
+        put_string(out, part.spec.elements.oip_name().unwrap_or_default());
         out.extend_from_slice(b",\"shape\":[");
-        put_integer(out, self.rows.len());
-        let row_shape = self.rows.first().and_then(|row| row.columns.get(at)).map(shape_of);
+        put_length(out, self.rows.len());
+        let row_shape = self.rows.first().and_then(|row| row.columns.get(part.index)).map(shape_of);
         for axis in row_shape.unwrap_or_default() {
             out.push(b',');
-            put_integer(out, *axis);
+            put_length(out, *axis);
+        }
+        if let Some(size) = part.binary {
+            out.extend_from_slice(b"],\"parameters\":{\"binary_data_size\":");
+            put_length(out, size);
+            out.extend_from_slice(b"}}");
+            return;
         }
         out.extend_from_slice(b"],\"data\":[");
         let begin = out.len();
-        for row in self.rows {
-            if let Some(column) = row.columns.get(at) {
-                put_row(out, column, row.row, spec.elements);
+        for run in self.runs() {
+            if let Some(column) = run.columns.get(part.index) {
+                put_rows(out, column, run.rows);
             }
         }
         // Every element was followed by a comma.
@@ -84,6 +198,14 @@ impl InferResponse<'_> {
             out.pop();
         }
         out.extend_from_slice(b"]}");
+    }
+
+    fn put_binary(&self, out: &mut Vec<u8>, index: usize) {
+        for run in self.runs() {
+            if let Some(column) = run.columns.get(index) {
+                binary::write(out, column, run.rows);
+            }
+        }
     }
 }
 
@@ -104,19 +226,32 @@ fn shape_of(column: &Column) -> &[usize] {
     }
 }
 
-fn put_row(out: &mut Vec<u8>, column: &Column, row: usize, elements: Elements) {
+/// What rows of a column take as JSON: numbers as long as they usually are, texts without escapes.
+fn json_size(column: &Column, rows: Range<usize>) -> usize {
+    match column {
+        Column::Numbers { dtype, row_bytes, .. } => {
+            let each = match dtype {
+                DType::Float64 => 22,
+                DType::Float16 | DType::BFloat16 | DType::Float32 => 14,
+                _ => 4 + dtype.size(),
+            };
+            rows.len() * (row_bytes / dtype.size()) * each
+        }
+        // Quotes and a comma are shorter than the length that stands before a text in binary data.
+        _ => binary::size(column, rows),
+    }
+}
+
+fn put_rows(out: &mut Vec<u8>, column: &Column, rows: Range<usize>) {
     match column {
         Column::Numbers { dtype, row_bytes, memory, .. } => {
-            let bytes = memory.as_slice().get(row * row_bytes..(row + 1) * row_bytes);
-            for element in bytes.unwrap_or_default().chunks_exact(dtype.size()) {
-                put_number(out, *dtype, element);
-                out.push(b',');
-            }
+            let bytes = memory.as_slice().get(rows.start * row_bytes..rows.end * row_bytes);
+            let elements = bytes.unwrap_or_default().chunks_exact(dtype.size());
+            with_number!(*dtype, Kind => put_numbers(out, elements.map(Kind::load)), ());
         }
         Column::Texts { shape, texts } => {
             let count = shape.iter().product::<usize>();
-            for text in texts.range(row * count..(row + 1) * count) {
-                debug_assert!(matches!(elements, Elements::Text | Elements::Bytes));
+            for text in texts.range(rows.start * count..rows.end * count) {
                 put_string(out, &String::from_utf8_lossy(text));
                 out.push(b',');
             }
@@ -125,46 +260,18 @@ fn put_row(out: &mut Vec<u8>, column: &Column, row: usize, elements: Elements) {
     }
 }
 
-fn put_number(out: &mut Vec<u8>, dtype: DType, bytes: &[u8]) {
-    macro_rules! read {
-        ($kind:ty) => {
-            bytes.try_into().map_or(<$kind>::default(), <$kind>::from_ne_bytes)
-        };
-    }
-    match dtype {
-        DType::Bool => {
-            let word: &[u8] = if bytes.first() == Some(&0) { b"false" } else { b"true" };
-            out.extend_from_slice(word);
-        }
-        DType::Int8 => put_integer(out, read!(i8)),
-        DType::Int16 => put_integer(out, read!(i16)),
-        DType::Int32 => put_integer(out, read!(i32)),
-        DType::Int64 => put_integer(out, read!(i64)),
-        DType::UInt8 => put_integer(out, read!(u8)),
-        DType::UInt16 => put_integer(out, read!(u16)),
-        DType::UInt32 => put_integer(out, read!(u32)),
-        DType::UInt64 => put_integer(out, read!(u64)),
-        DType::Float16 => put_float(out, f32::from(read!(f16)), f32::is_finite),
-        DType::Float32 => put_float(out, read!(f32), f32::is_finite),
-        DType::Float64 => put_float(out, read!(f64), f64::is_finite),
-        // The protocol has no complex numbers: a model that declares them is refused.
-        DType::Complex64 | DType::Complex128 => out.extend_from_slice(b"null"),
+fn put_numbers(out: &mut Vec<u8>, numbers: impl Iterator<Item = impl Number>) {
+    for number in numbers {
+        number.show(out);
+        out.push(b',');
     }
 }
 
-fn put_integer(out: &mut Vec<u8>, value: impl itoa::Integer) {
-    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+fn put_length(out: &mut Vec<u8>, length: usize) {
+    out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
 }
 
-fn put_float<F: ryu::Float>(out: &mut Vec<u8>, value: F, finite: impl Fn(F) -> bool) {
-    if finite(value) {
-        out.extend_from_slice(ryu::Buffer::new().format_finite(value).as_bytes());
-    } else {
-        out.extend_from_slice(b"null");
-    }
-}
-
-pub(super) fn put_string(out: &mut Vec<u8>, text: &str) {
+fn put_string(out: &mut Vec<u8>, text: &str) {
     let start = out.len();
     if serde_json::to_writer(&mut *out, text).is_err() {
         // Writing to memory fails for no reason that serde_json knows.

@@ -13,7 +13,7 @@ use crate::error::{ErrorKind, Result};
 use crate::tensor::{Column, DType, Spares, TensorSpec};
 
 /// Every type that the protocol has a name for, but for texts.
-const DTYPES: [DType; 12] = [
+const DTYPES: [DType; 13] = [
     DType::Bool,
     DType::Int8,
     DType::Int16,
@@ -24,6 +24,7 @@ const DTYPES: [DType; 12] = [
     DType::UInt32,
     DType::UInt64,
     DType::Float16,
+    DType::BFloat16,
     DType::Float32,
     DType::Float64,
 ];
@@ -39,7 +40,7 @@ fn spares() -> Arc<Spares> {
 /// Parses for a model with these inputs and with outputs `y` and `z`.
 fn parse(body: &str, inputs: &[TensorSpec]) -> Result<InferRequest> {
     let outputs = [spec("y", "float32", &[]), spec("z", "int8", &[])];
-    InferRequest::parse(body.as_bytes(), inputs, &outputs, &spares())
+    InferRequest::parse(body.as_bytes(), None, inputs, &outputs, &spares())
 }
 
 /// What a request is refused with, which must be the sender's fault.

@@ -116,7 +116,11 @@ fn nesting_without_end_is_refused_and_the_stack_holds() {
 fn what_is_not_looked_at_may_be_as_deep_as_it_likes() {
     let inputs = [spec("x", "float32", &[])];
     let deep = format!("{}{}", "[".repeat(50_000), "]".repeat(50_000));
-    let body = body_of("float32", "[1]", "[1]").replacen('{', &format!("{{\"parameters\":{deep},"), 1);
+    let body = body_of("float32", "[1]", "[1]").replacen(
+        '{',
+        &format!("{{\"extra\":{deep},\"parameters\":{{\"a\":{deep}}},"),
+        1,
+    );
     let request = parse(&body, &inputs).unwrap();
     assert_eq!(bytes(&request.rows.columns()[0]), in_memory!([1_f32]));
 }

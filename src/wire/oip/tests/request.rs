@@ -1,5 +1,6 @@
 //! The request around the data: names, types, shapes, and what else may stand in it.
 
+use super::super::WantedOutput;
 use super::{body_of, bytes, in_memory, parse, refusal, spec};
 use crate::tensor::{ColumnSpec, DType, TensorSpec};
 
@@ -32,7 +33,7 @@ fn a_request_becomes_columns_in_the_order_of_the_model() {
 fn keys_come_in_any_order_and_unknown_ones_are_passed_over() {
     let body = r#" {
         "parameters": {"timeout": 5, "deep": [[{"a": null}]]},
-        "inputs": [{"data": [1, 2], "parameters": {"binary_data_size": 7}, "datatype": "FP32",
+        "inputs": [{"data": [1, 2], "parameters": {"note": 7}, "datatype": "FP32",
                     "extra": "\u0041", "shape": [1, 2], "name": "x"}],
         "id": "late", "trailing": false
     } "#;
@@ -136,14 +137,16 @@ fn wanted_outputs_are_named_and_known() {
         body_of("float32", "[1,2]", "[1,2]").replacen('{', &format!("{{\"outputs\":{outputs},"), 1)
     };
     let wanted = |outputs: &str| parse(&with(outputs), &one()).unwrap().outputs;
-    let names = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
-    assert_eq!(wanted("null"), None);
-    assert_eq!(wanted(r#"[{"name":"z"}]"#), names(&["z"]));
+    let indices = |indices: &[usize]| {
+        Some(indices.iter().map(|index| WantedOutput { index: *index, binary: false }).collect())
+    };
+    assert_eq!((wanted("null"), wanted("[]")), (None, None));
+    assert_eq!(wanted(r#"[{"name":"z"}]"#), indices(&[1]));
     let both = r#"[{"name":"z","parameters":{"binary_data":false}},{"name":"\u0079"}]"#;
-    assert_eq!(wanted(both), names(&["z", "y"]));
+    assert_eq!(wanted(both), indices(&[1, 0]));
     let message = refusal(&with(r#"[{"name":"w"}]"#), &one());
     assert!(message.contains("no output 'w'") && message.contains(r#"["y", "z"]"#), "{message}");
-    for outputs in ["7", "[7]", "[{}]", r#"[{"name":1}]"#] {
+    for outputs in ["7", "[7]", "[{}]", r#"[{"name":1}]"#, r#"[["z"]]"#, r#"[{"name":"z"},{"name":"z"}]"#] {
         refusal(&with(outputs), &one());
     }
 }
@@ -172,7 +175,7 @@ fn bytes_that_are_no_text_are_refused() {
         let mut body = whole.clone();
         body[at..at + 2].copy_from_slice(&wrong);
         let inputs = [spec("x", "string", &[])];
-        let parsed = super::InferRequest::parse(&body, &inputs, &[], &super::spares());
+        let parsed = super::InferRequest::parse(&body, None, &inputs, &[], &super::spares());
         assert!(parsed.is_err(), "{wrong:x?}");
     }
     refusal("\u{feff}{\"inputs\":[]}", &one());
@@ -183,7 +186,7 @@ fn memory_of_refused_requests_goes_back() {
     let spares = super::spares();
     for _ in 0..3 {
         let body = body_of("float32", "[2,2]", "[1,2,3]");
-        super::InferRequest::parse(body.as_bytes(), &one(), &[], &spares).unwrap_err();
+        super::InferRequest::parse(body.as_bytes(), None, &one(), &[], &spares).unwrap_err();
     }
     assert_eq!(std::sync::Arc::strong_count(&spares), 1);
 }

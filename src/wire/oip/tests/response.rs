@@ -5,7 +5,9 @@ use std::sync::Arc;
 use half::f16;
 use serde_json::{Value, json};
 
-use super::super::{AnsweredRow, InferResponse, error_body, model_metadata, model_ready, server_metadata};
+use super::super::{
+    AnsweredRow, InferResponse, WantedOutput, error_body, model_metadata, model_ready, server_metadata,
+};
 use super::{DTYPES, in_memory, spares, spec};
 use crate::tensor::{Column, ColumnSpec, DType, TensorSpec};
 
@@ -28,10 +30,17 @@ fn strings(axes: &[usize], values: &[&[u8]]) -> Column {
     column
 }
 
-fn respond(outputs: &[TensorSpec], wanted: Option<&[String]>, rows: &[AnsweredRow]) -> Value {
-    let response =
-        InferResponse { model: "mödel \"1\"", version: "2", id: Some("a\n🦀"), outputs, wanted, rows };
-    serde_json::from_slice(&response.to_json()).unwrap()
+fn respond(outputs: &[TensorSpec], wanted: Option<&[WantedOutput]>, rows: &[AnsweredRow]) -> Value {
+    let response = InferResponse {
+        model: "mödel \"1\"",
+        version: "2",
+        id: Some("a\n🦀"),
+        outputs,
+        wanted,
+        binary: false,
+        rows,
+    };
+    serde_json::from_slice(&response.encode().body).unwrap()
 }
 
 /// The response for all rows of one batch with one output.
@@ -56,9 +65,16 @@ fn a_response_names_its_model_and_echoes_the_id() {
         "outputs": [{"name": "y\"", "datatype": "INT8", "shape": [1], "data": [7]}],
     });
     assert_eq!(respond(&outputs, None, &rows), expected);
-    let without =
-        InferResponse { model: "m", version: "1", id: None, outputs: &outputs, wanted: None, rows: &rows };
-    let without: Value = serde_json::from_slice(&without.to_json()).unwrap();
+    let without = InferResponse {
+        model: "m",
+        version: "1",
+        id: None,
+        outputs: &outputs,
+        wanted: None,
+        binary: false,
+        rows: &rows,
+    };
+    let without: Value = serde_json::from_slice(&without.encode().body).unwrap();
     assert_eq!(without.get("id"), None);
 }
 
@@ -127,7 +143,9 @@ fn wanted_outputs_alone_are_sent_in_the_order_of_the_model() {
     let rows = [AnsweredRow { columns: Arc::new(columns), row: 0 }];
     let outputs = ["a", "b", "c"].map(|name| spec(name, "uint8", &[]));
     let names = |wanted: &[&str]| {
-        let wanted: Vec<_> = wanted.iter().map(|name| (*name).to_owned()).collect();
+        let index = |name: &&str| outputs.iter().position(|spec| spec.name == *name).unwrap();
+        let wanted: Vec<_> =
+            wanted.iter().map(|name| WantedOutput { index: index(name), binary: false }).collect();
         let found = respond(&outputs, Some(&wanted), &rows);
         let found = found["outputs"].as_array().unwrap().clone();
         found.iter().map(|output| (output["name"].clone(), output["data"][0].clone())).collect::<Vec<_>>()
@@ -162,7 +180,7 @@ fn metadata_and_errors_are_valid_json() {
     }
     assert_eq!(body["outputs"], json!([{"name": "t", "datatype": "BYTES", "shape": [-1]}]));
     let body: Value = serde_json::from_slice(&server_metadata("penstock", "0")).unwrap();
-    assert_eq!(body, json!({"name": "penstock", "version": "0", "extensions": []}));
+    assert_eq!(body, json!({"name": "penstock", "version": "0", "extensions": ["binary_tensor_data"]}));
     let body: Value = serde_json::from_slice(&model_ready("m", false)).unwrap();
     assert_eq!(body, json!({"name": "m", "ready": false}));
     let body: Value = serde_json::from_slice(&error_body("a \"b\"\n\u{1}")).unwrap();

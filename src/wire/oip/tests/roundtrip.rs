@@ -62,9 +62,16 @@ fn echoed(elements: &str, request: InferRequest) -> InferRequest {
     };
     let specs = [spec("x", elements, &axes)];
     assert!(matches!(specs[0].elements, Elements::Numbers(_) | Elements::Text));
-    let response =
-        InferResponse { model: "m", version: "1", id: None, outputs: &specs, wanted: None, rows: &rows };
-    let response = String::from_utf8(response.to_json()).unwrap();
+    let response = InferResponse {
+        model: "m",
+        version: "1",
+        id: None,
+        outputs: &specs,
+        wanted: None,
+        binary: false,
+        rows: &rows,
+    };
+    let response = String::from_utf8(response.encode().body).unwrap();
     let _: Value = serde_json::from_str(&response).unwrap();
     parse(&response.replacen("\"outputs\"", "\"inputs\"", 1), &specs).unwrap()
 }
@@ -134,11 +141,11 @@ proptest! {
     ) {
         let inputs = [spec("x", "float32", &[-1])];
         let spares = super::spares();
-        drop(InferRequest::parse(&body, &inputs, &[], &spares));
+        drop(InferRequest::parse(&body, None, &inputs, &[], &spares));
         let mut whole = body_of("float32", "[2,2]", "[[1.5,2],[-3,4e2]]").into_bytes();
         let at = cut.index(whole.len());
         whole[at] = byte;
-        drop(InferRequest::parse(&whole, &inputs, &[], &spares));
+        drop(InferRequest::parse(&whole, None, &inputs, &[], &spares));
     }
 }
 
