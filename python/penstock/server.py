@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import math
 import threading
 import time
 import weakref
@@ -15,13 +14,12 @@ from penstock._display import Table
 from penstock._worker import work
 from penstock.errors import Closed, ConfigError
 from penstock.models import LoadedModel, ModelSpec, spec_of
+from penstock.settings import DoorSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
     from typing import Self
-
-MAX_BODY = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -73,12 +71,12 @@ class Server:
         models: functions and classes decorated with `@penstock.model`.
         host: the address to listen on; loopback by default.
         port: the port; 0 takes any that is free.
-        drain_timeout: seconds that closing waits for requests that were accepted.
-        max_body: bytes of a request body at most; more gets status 413.
-        header_timeout: seconds that a client may take to send its headers.
+        **settings: the fields of `penstock.settings.DoorSettings`: limits, time-outs, what answers say. The environment
+            (`PENSTOCK_MAX_BODY`, ...) is stronger than these.
 
     Raises:
-        ConfigError: for something that is no model, a name that is used twice, or an address that cannot be used.
+        ConfigError: for something that is no model, a name that is used twice, a setting that cannot be, or an address
+            that cannot be used.
     """
 
     def __init__(
@@ -87,24 +85,16 @@ class Server:
         *,
         host: str = "127.0.0.1",
         port: int = 8000,
-        drain_timeout: float = 10.0,
-        max_body: int = MAX_BODY,
-        header_timeout: float = 10.0,
+        **settings: Any,
     ) -> None:
         self._specs = [_spec(model) for model in (models if _is_several(models) else [models])]
         if not self._specs:
             raise ConfigError("a server needs at least one model")
         if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:  # noqa: PLR2004
             raise ConfigError(f"port must be between 0 and 65535, not {port!r}")
-        for name, seconds in (("drain_timeout", drain_timeout), ("header_timeout", header_timeout)):
-            if not isinstance(seconds, int | float) or not (math.isfinite(seconds) and seconds > 0):
-                raise ConfigError(f"{name} must be a positive number of seconds, not {seconds!r}")
-        if isinstance(max_body, bool) or not isinstance(max_body, int) or max_body < 1:
-            raise ConfigError(f"max_body must be a positive number of bytes, not {max_body!r}")
         self._host = host
         self._port = port
-        self._drain_timeout = float(drain_timeout)
-        self._limits: dict[str, Any] = {"max_body": max_body, "header_timeout": float(header_timeout)}
+        self._settings = DoorSettings.resolve(settings)
         self._native: _native.NativeServer | None = None
         self._models: list[LoadedModel] = []
         self._threads: list[threading.Thread] = []
@@ -123,9 +113,12 @@ class Server:
         if self._native is not None:
             return self
         _close_older_cell(self)
-        self._native = _native.NativeServer(
-            [_declaration(spec) for spec in self._specs], host=self._host, port=self._port, **self._limits
-        )
+        self._open((self._host, self._port), accepting=True)
+        return self
+
+    def _open(self, place: int | tuple[str, int] | None, *, accepting: bool) -> None:
+        models = [_declaration(spec) for spec in self._specs]
+        self._native = _native.NativeServer(models, place=place, accepting=accepting, limits=self._settings)
         _lifecycle.close_at_exit(self)
         try:
             for index, spec in enumerate(self._specs):
@@ -133,12 +126,14 @@ class Server:
         except BaseException:
             self.close(drain=False)
             raise
-        return self
 
     @property
     def url(self) -> str:
         """Where it listens, as `http://host:port`."""
-        host, port = self._running().address
+        address = self._running().address
+        if address is None:
+            raise Closed("this server listens nowhere: it is reached by penstock.testing.TestClient")
+        host, port = address
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     @property
@@ -150,7 +145,8 @@ class Server:
         """What happened so far."""
         native = self._running()
         models = {name: ModelStats(**counters) for name, counters in native.counters().items()}
-        return ServerStats(url=self.url, ready=native.ready, connections=native.connections, models=models)
+        url = self.url if native.address else ""
+        return ServerStats(url=url, ready=native.ready, connections=native.connections, models=models)
 
     def metrics(self) -> str:
         """The text that `/metrics` answers with."""
@@ -167,14 +163,14 @@ class Server:
         """
         self._closed = True
         if self._native is not None:
-            self._native.close(drain, self._drain_timeout if timeout is None else timeout)
+            self._native.close(drain, self._settings.drain_timeout if timeout is None else timeout)
             self._close_models()
 
     async def aclose(self, *, drain: bool = True, timeout: float | None = None) -> None:
         """As `close`, without blocking the event loop."""
         self._closed = True
         if self._native is not None:
-            await self._native.close_async(drain, self._drain_timeout if timeout is None else timeout)
+            await self._native.close_async(drain, self._settings.drain_timeout if timeout is None else timeout)
             self._close_models()
 
     def __enter__(self) -> Self:
@@ -198,7 +194,9 @@ class Server:
         names = ", ".join(spec.name for spec in self._specs)
         if self._closed:
             return f"<penstock.Server {names} closed>"
-        return f"<penstock.Server {names} {'not started' if self._native is None else self.url}>"
+        if self._native is None:
+            return f"<penstock.Server {names} not started>"
+        return f"<penstock.Server {names} {self.url if self._native.address else 'in process'}>"
 
     def _running(self) -> _native.NativeServer:
         if self._native is None:

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::ThreadId;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
@@ -82,8 +82,8 @@ impl Counters {
     }
 
     /// Counts the time since a call of the function began.
-    pub(crate) fn count_busy(&self, began: Instant) {
-        let busy = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    pub(crate) fn count_busy(&self, took: Duration) {
+        let busy = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.busy_nanos.fetch_add(busy, Ordering::Relaxed);
     }
 }

@@ -5,6 +5,8 @@ mod bridge;
 mod convert;
 mod core;
 mod errors;
+mod in_process;
+mod inherited;
 mod load;
 mod run;
 mod served;

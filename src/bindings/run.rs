@@ -7,7 +7,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
@@ -52,6 +52,8 @@ pub(crate) struct Job<F: Form> {
     /// The exception that split the part that runs now off a larger one.
     cause: Option<PyErr>,
     began: Instant,
+    /// Time that the function had, all rounds together.
+    busy: Duration,
     answers: Option<F::Answers>,
     count: usize,
 }
@@ -68,6 +70,7 @@ impl<F: Form> Job<F> {
             now: (0, 0),
             cause: None,
             began: Instant::now(),
+            busy: Duration::ZERO,
             answers: None,
             count,
         }
@@ -126,7 +129,7 @@ impl<F: Form> Job<F> {
 
     /// Takes what the function returned. The caller holds the only reference that it knows of.
     pub(crate) fn returned(&mut self, returned: &Bound<'_, PyAny>, counters: &Counters) {
-        counters.count_busy(self.began);
+        self.count_busy(counters);
         let py = returned.py();
         self.guarded(py, (), |job| match job.form.split(returned, job.now.1 - job.now.0) {
             Ok(answers) => job.add(py, answers),
@@ -136,8 +139,19 @@ impl<F: Form> Job<F> {
 
     /// Takes what the function raised.
     pub(crate) fn raised(&mut self, py: Python<'_>, error: PyErr, counters: &Counters) {
-        counters.count_busy(self.began);
+        self.count_busy(counters);
         self.guarded(py, (), |job| job.split_or_fail(py, error));
+    }
+
+    /// Time that the function has had so far.
+    pub(crate) fn busy(&self) -> Duration {
+        self.busy
+    }
+
+    fn count_busy(&mut self, counters: &Counters) {
+        let took = self.began.elapsed();
+        self.busy += took;
+        counters.count_busy(took);
     }
 
     /// The answers, once [`next`](Self::next) has said that the job is done.

@@ -17,7 +17,7 @@ use super::run::{Form, Job};
 use super::waiter::Failure;
 use crate::batch::{Entry, Turn};
 use crate::error::{Error, ErrorKind, Result as CoreResult};
-use crate::pipeline::{AnswerRow, Endpoint, Finished, Reply};
+use crate::pipeline::{AnswerRow, BatchAccount, Endpoint, Finished, Reply};
 use crate::tensor::{Column, DType, Elements, Shape, TensorSpec, Texts};
 
 /// One worker thread's side of a served model; as `Worker`.
@@ -33,6 +33,7 @@ pub(crate) struct ServedWorker {
 struct Taken {
     job: Job<Columns>,
     entries: Vec<Entry<Reply>>,
+    account: BatchAccount,
 }
 
 impl ServedWorker {
@@ -47,7 +48,7 @@ impl ServedWorker {
 
     fn take(&self, py: Python<'_>) -> Option<Taken> {
         let endpoint = &self.endpoint;
-        let batch = endpoint.take()?;
+        let (batch, account) = endpoint.take()?;
         let count = batch.entries.len();
         let no_objects = |_| None;
         let texts = |at: usize, texts: &Texts, row: &[usize]| {
@@ -57,7 +58,7 @@ impl ServedWorker {
         };
         let input = Input::new(py, batch.rows, count, endpoint.spares(), self.isolate, no_objects, texts);
         let job = Job::new(Columns { endpoint: Arc::clone(endpoint) }, None, input, self.isolate, count);
-        Some(Taken { job, entries: batch.entries })
+        Some(Taken { job, entries: batch.entries, account })
     }
 }
 
@@ -83,8 +84,9 @@ impl ServedWorker {
         if next.is_some() {
             *self.taken.lock() = Some(taken);
         } else {
+            taken.account.close(taken.job.busy());
             let rows = taken.job.into_answers(py);
-            self.endpoint.finish(Finished { entries: taken.entries, rows });
+            self.endpoint.finish(Finished { entries: taken.entries, rows, account: taken.account });
         }
         next.map(|(arguments, keywords)| (self.function.clone_ref(py), arguments, keywords))
     }

@@ -4,21 +4,24 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http_body_util::Full;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyBytes, PyDict};
 
 use super::bridge::lifecycle::generation;
 use super::bridge::{lock, stock};
 use super::core::Counters;
 use super::errors::{raised, to_python};
 use super::served::ServedWorker;
+use super::{in_process, inherited};
 use crate::batch::{BatchPolicy, Dispatch};
 use crate::error::{Error, ErrorKind, Result as CoreResult};
 use crate::metrics::{LockCounts, Registry};
 use crate::pipeline::{Endpoint, ModelSpec};
 use crate::runtime;
-use crate::serve::{HttpServer, HttpSettings, Service};
+use crate::serve::{Door, HttpServer, HttpSettings, Service, listen};
 use crate::tensor::TensorSpec;
 
 /// A name, an element type and the axes of one row.
@@ -39,12 +42,38 @@ pub(crate) struct Model {
     isolate: bool,
 }
 
+/// What a server's door is to allow; times in seconds.
+#[derive(FromPyObject)]
+pub(crate) struct Limits {
+    max_body: usize,
+    max_head: usize,
+    max_connections: usize,
+    max_in_flight: usize,
+    max_streams: u32,
+    header_timeout: f64,
+    body_timeout: f64,
+    idle_timeout: f64,
+    server_timing: bool,
+}
+
+/// Where a server is reached.
+#[derive(FromPyObject)]
+pub(crate) enum Place {
+    /// By a socket that listens, of which this is the descriptor; it becomes the server's.
+    #[pyo3(transparent)]
+    Listener(i32),
+    /// At a host and a port.
+    #[pyo3(transparent)]
+    Address((String, u16)),
+}
+
 /// The native half of `penstock.Server`, which documents it.
 #[pyclass(frozen, module = "penstock._native")]
 pub(crate) struct NativeServer {
     endpoints: Vec<Served>,
-    http: HttpServer,
-    service: Arc<Service>,
+    door: Arc<Door>,
+    /// None where it is reached from within the process only.
+    http: Option<HttpServer>,
     born: u64,
     closed: Mutex<bool>,
 }
@@ -55,23 +84,59 @@ struct Served {
     isolate: bool,
 }
 
+/// An answer, for Python: status, headers, body.
+type Answer<'py> = (u16, Vec<(String, Bound<'py, PyBytes>)>, Bound<'py, PyBytes>);
+
 #[pymethods]
 impl NativeServer {
-    /// Opens the door; every model says "not ready" until `set_ready`.
+    /// Opens the door at `place`, or none; every model says "not ready" until `set_ready`. Connections wait in the kernel
+    /// until `accept`, unless `accepting`.
     #[new]
-    #[pyo3(signature = (models, *, host, port, max_body, header_timeout))]
+    #[pyo3(signature = (models, *, place, accepting, limits))]
     fn new(
         py: Python<'_>,
         models: Vec<Model>,
-        host: &str,
-        port: u16,
-        max_body: usize,
-        header_timeout: f64,
+        place: Option<Place>,
+        accepting: bool,
+        limits: Limits,
     ) -> PyResult<Self> {
-        let header_timeout = Duration::try_from_secs_f64(header_timeout)
-            .map_err(|_| raised(py, ErrorKind::Config, "header_timeout is no duration in seconds"))?;
-        let settings = HttpSettings { max_body, header_timeout };
-        Self::open(models, host, port, settings).map_err(|error| to_python(py, &error))
+        let opened =
+            limits.into_settings().and_then(|settings| Self::open(models, place, accepting, settings));
+        opened.map_err(|error| to_python(py, &error))
+    }
+
+    /// Accepts connections, where it did not yet.
+    fn accept(&self) {
+        if let Some(http) = &self.http {
+            http.accept();
+        }
+    }
+
+    /// Answers a request that comes from within the process, over the same path as those from the network.
+    fn request<'py>(
+        &self,
+        py: Python<'py>,
+        method: &str,
+        path: &str,
+        headers: Vec<(String, Vec<u8>)>,
+        body: Vec<u8>,
+    ) -> PyResult<Answer<'py>> {
+        let mut request = http::Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let request = request
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|error| raised(py, ErrorKind::Config, &format!("this is no http request: {error}")))?;
+        let door = Arc::clone(&self.door);
+        let answer = in_process::ask(py, async move { door.ask(request).await })?;
+        let (parts, body) = answer.into_parts();
+        let headers = parts.headers.iter();
+        let headers = headers
+            .map(|(name, value)| (name.as_str().to_owned(), PyBytes::new(py, value.as_bytes())))
+            .collect();
+        let bytes = body.into_inner().unwrap_or_default();
+        Ok((parts.status.as_u16(), headers, PyBytes::new(py, &bytes)))
     }
 
     /// A worker thread's side of model `index`, which calls `function`.
@@ -90,28 +155,28 @@ impl NativeServer {
         }
     }
 
-    /// Host and port that it listens on.
+    /// Host and port that it listens on, if it does.
     #[getter]
-    fn address(&self) -> (String, u16) {
-        let address = self.http.address();
-        (address.ip().to_string(), address.port())
+    fn address(&self) -> Option<(String, u16)> {
+        let address = self.http.as_ref()?.address();
+        Some((address.ip().to_string(), address.port()))
     }
 
     /// True where every model can answer.
     #[getter]
     fn ready(&self) -> bool {
-        self.service.is_ready()
+        self.door.service().is_ready()
     }
 
     /// Connections that are open.
     #[getter]
     fn connections(&self) -> usize {
-        self.http.connections()
+        self.door.connections()
     }
 
     /// The text of every metric.
     fn metrics(&self) -> String {
-        self.service.metrics()
+        self.door.metrics_text()
     }
 
     /// Counters of every model, by its name.
@@ -144,7 +209,12 @@ impl NativeServer {
 }
 
 impl NativeServer {
-    fn open(models: Vec<Model>, host: &str, port: u16, settings: HttpSettings) -> CoreResult<Self> {
+    fn open(
+        models: Vec<Model>,
+        place: Option<Place>,
+        accepting: bool,
+        settings: HttpSettings,
+    ) -> CoreResult<Self> {
         let runtime = runtime::handle()?;
         let registry = Arc::new(Registry::new());
         let mut endpoints = Vec::with_capacity(models.len());
@@ -156,10 +226,16 @@ impl NativeServer {
             endpoints.push(Served { endpoint, counters: Arc::default(), isolate });
         }
         let served = endpoints.iter().map(|served| Arc::clone(&served.endpoint)).collect();
-        let service = Service::new(served, registry)?;
-        let address = resolve(host, port)?;
-        let http = HttpServer::open(address, Arc::clone(&service), settings, &runtime)?;
-        Ok(Self { endpoints, http, service, born: generation(), closed: Mutex::new(false) })
+        let service = Service::new(served, Arc::clone(&registry))?;
+        let door = Door::new(service, settings, &registry)?;
+        let listener = match place {
+            None => None,
+            Some(Place::Listener(descriptor)) => Some(inherited::listener(descriptor)),
+            Some(Place::Address((host, port))) => Some(listen(resolve(&host, port)?)?),
+        };
+        let open = |listener| HttpServer::open(listener, Arc::clone(&door), accepting, &runtime);
+        let http = listener.map(open).transpose()?;
+        Ok(Self { endpoints, door, http, born: generation(), closed: Mutex::new(false) })
     }
 
     /// True in a child that was forked after this server was made: its threads are the parent's.
@@ -167,13 +243,21 @@ impl NativeServer {
         self.born != generation()
     }
 
+    /// Says "not ready", and stops accepting.
+    fn begin_close(&self) {
+        match &self.http {
+            Some(http) => http.begin_close(),
+            None => self.door.service().begin_close(),
+        }
+    }
+
     fn closing(&self, drain: bool, limit: Duration) -> impl FnOnce() -> bool + Send + use<> {
         let first = !std::mem::replace(&mut *self.closed.lock(), true);
         let endpoints: Vec<_> = self.endpoints.iter().map(|served| Arc::clone(&served.endpoint)).collect();
         if first {
-            self.http.begin_close();
+            self.begin_close();
         }
-        let connections = self.http.connection_count();
+        let connections = self.door.connection_count();
         move || {
             let end = Instant::now() + limit;
             let left = || end.saturating_duration_since(Instant::now());
@@ -201,10 +285,30 @@ impl Drop for NativeServer {
         if self.is_foreign() {
             return;
         }
-        self.http.begin_close();
+        self.begin_close();
         for served in &self.endpoints {
             served.endpoint.close(true);
         }
+    }
+}
+
+impl Limits {
+    fn into_settings(self) -> CoreResult<HttpSettings> {
+        let time = |name: &str, seconds: f64| {
+            Duration::try_from_secs_f64(seconds)
+                .map_err(|_| Error::new(ErrorKind::Config, format!("{name} is no duration in seconds")))
+        };
+        Ok(HttpSettings {
+            max_body: self.max_body,
+            max_head: self.max_head,
+            max_connections: self.max_connections,
+            max_in_flight: self.max_in_flight,
+            max_streams: self.max_streams,
+            header_timeout: time("header_timeout", self.header_timeout)?,
+            body_timeout: time("body_timeout", self.body_timeout)?,
+            idle_timeout: time("idle_timeout", self.idle_timeout)?,
+            server_timing: self.server_timing,
+        })
     }
 }
 

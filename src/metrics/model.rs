@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -71,6 +71,8 @@ pub enum Outcome {
     Overloaded,
     /// The model failed.
     Failed,
+    /// Whoever sent it hung up before its answer was there.
+    Gone,
 }
 
 impl EncodeLabelValue for Outcome {
@@ -80,6 +82,7 @@ impl EncodeLabelValue for Outcome {
             Self::Invalid => "invalid",
             Self::Overloaded => "overloaded",
             Self::Failed => "failed",
+            Self::Gone => "gone",
         };
         name.encode(encoder)
     }
@@ -153,6 +156,11 @@ impl Registry {
             registry: Arc::clone(self),
             of,
         }
+    }
+
+    /// The names that metrics are known by, for other parts to add theirs.
+    pub(super) fn names(&self) -> MutexGuard<'_, Names> {
+        self.names.lock()
     }
 
     /// The text of every metric, in the OpenMetrics format, version 1.0.

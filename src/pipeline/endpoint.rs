@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::{Answer, Finished, Reply, Ticker};
+use super::{Answer, BatchAccount, Finished, Reply, Ticker};
 use crate::batch::{Attendance, Batch, BatchPolicy, Batcher, GroupKey, Priority, Removed, Turn};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::{LockCounts, ModelMetrics, Outcome};
@@ -94,13 +94,12 @@ impl Endpoint {
     /// # Cancellation
     /// Dropping the future takes its rows out of the queue; rows already with the model are answered to nobody.
     pub async fn infer(&self, specs: Specs, rows: &Rows, count: usize) -> Answer {
-        let start = Instant::now();
+        let mut counted = Counted { metrics: &self.metrics, start: Instant::now(), outcome: Outcome::Gone };
         let answer = self.ask(specs, rows, count).await;
-        let outcome = match &answer {
+        counted.outcome = match &answer {
             Ok(_) => Outcome::Ok,
             Err(error) => outcome(error.kind()),
         };
-        self.metrics.request(outcome, start.elapsed());
         answer
     }
 
@@ -139,10 +138,11 @@ impl Endpoint {
     }
 
     /// Takes a batch, if one may be taken, without the requests whose senders hung up.
-    pub fn take(&self) -> Option<Batch<(), Reply>> {
+    pub fn take(&self) -> Option<(Batch<(), Reply>, BatchAccount)> {
         let batch = self.batcher.take(&mut Doorway)?;
-        self.metrics.batch(batch.entries.len(), batch.reason.name());
-        Some(batch)
+        let account = BatchAccount::open(batch.entries.len(), batch.reason.name());
+        self.metrics.batch(account.rows, account.reason);
+        Some((batch, account))
     }
 
     /// Sends a batch's answers on their way: one message for all.
@@ -174,7 +174,7 @@ impl Endpoint {
         let left = self.batcher.close(drain);
         for entry in left.entries {
             let message = format!("model '{}' was closed before this request was run", self.spec.name);
-            entry.waiter.answer(Err(Error::new(ErrorKind::Closed, message)));
+            entry.waiter.refuse(Error::new(ErrorKind::Closed, message));
         }
     }
 
@@ -199,6 +199,19 @@ impl Drop for Endpoint {
         for task in &self.tasks {
             task.abort();
         }
+    }
+}
+
+/// A request that is counted when it ends, also where its sender hangs up before.
+struct Counted<'a> {
+    metrics: &'a ModelMetrics,
+    start: Instant,
+    outcome: Outcome,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.metrics.request(self.outcome, self.start.elapsed());
     }
 }
 

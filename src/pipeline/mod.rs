@@ -5,5 +5,5 @@ mod reply;
 mod ticker;
 
 pub use endpoint::{Endpoint, ModelSpec};
-pub use reply::{Answer, AnswerRow, Finished, Reply};
+pub use reply::{Answer, AnswerRow, Answered, BatchAccount, Finished, Reply};
 pub use ticker::Ticker;

@@ -1,6 +1,7 @@
 //! The way back: from the rows of a batch to the requests that they came from.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -18,8 +19,46 @@ pub struct AnswerRow {
     pub row: usize,
 }
 
-/// What a request gets: a row for each of its own.
-pub type Answer = Result<Vec<AnswerRow>>;
+/// What a batch was, and where its time went.
+#[derive(Debug, Clone)]
+pub struct BatchAccount {
+    /// When a worker took it.
+    pub taken: Instant,
+    /// When its answers were there.
+    pub done: Instant,
+    /// Time that the model had it, all rounds together.
+    pub model: Duration,
+    /// Its rows.
+    pub rows: usize,
+    /// Why it was cut.
+    pub reason: &'static str,
+}
+
+impl BatchAccount {
+    /// The account of a batch that a worker takes now.
+    pub fn open(rows: usize, reason: &'static str) -> Self {
+        let now = Instant::now();
+        Self { taken: now, done: now, model: Duration::ZERO, rows, reason }
+    }
+
+    /// Closes the account: the model had the batch for that long, and the answers are there.
+    pub fn close(&mut self, model: Duration) {
+        self.model = model;
+        self.done = Instant::now();
+    }
+}
+
+/// A row for each of a request's own, in their order.
+#[derive(Debug, Clone)]
+pub struct Answered {
+    /// The rows.
+    pub rows: Vec<AnswerRow>,
+    /// The batch that the last of them came from.
+    pub batch: Arc<BatchAccount>,
+}
+
+/// What a request gets.
+pub type Answer = Result<Answered>;
 
 /// Who waits for a row.
 #[derive(Debug)]
@@ -54,13 +93,16 @@ pub struct Finished {
     pub entries: Vec<Entry<Reply>>,
     /// What each of them gets, in the same order.
     pub rows: Vec<Result<AnswerRow>>,
+    /// Where its time went.
+    pub account: BatchAccount,
 }
 
 impl Finished {
     /// Answers every request.
     pub fn hand_out(self) {
+        let batch = Arc::new(self.account);
         for (entry, row) in self.entries.into_iter().zip(self.rows) {
-            entry.waiter.answer(row);
+            entry.waiter.answer(row, &batch);
         }
     }
 }
@@ -86,21 +128,32 @@ impl Reply {
         }
     }
 
-    /// Gives the row its answer. A receiver that is gone wants none.
-    pub fn answer(self, row: Result<AnswerRow>) {
+    /// Gives the row its answer, from that batch. A receiver that is gone wants none.
+    pub fn answer(self, row: Result<AnswerRow>, batch: &Arc<BatchAccount>) {
         match self {
-            Self::Whole(sender) => drop(sender.send(row.map(|row| vec![row]))),
-            Self::Part { join, at } => join.gather(at, row),
+            Self::Whole(sender) => {
+                let answer = row.map(|row| Answered { rows: vec![row], batch: Arc::clone(batch) });
+                drop(sender.send(answer));
+            }
+            Self::Part { join, at } => join.gather(at, row.map(|row| (row, batch))),
+        }
+    }
+
+    /// Tells whoever waits that it never came to an answer.
+    pub fn refuse(self, error: Error) {
+        match self {
+            Self::Whole(sender) => drop(sender.send(Err(error))),
+            Self::Part { join, at } => join.gather(at, Err(error)),
         }
     }
 }
 
 impl Join {
-    fn gather(&self, at: usize, row: Result<AnswerRow>) {
+    fn gather(&self, at: usize, row: Result<(AnswerRow, &Arc<BatchAccount>)>) {
         let mut gathering = self.0.lock();
         let answer = match row {
             Err(error) => Err(error),
-            Ok(row) => {
+            Ok((row, batch)) => {
                 if let Some(place) = gathering.rows.get_mut(at) {
                     *place = Some(row);
                 }
@@ -109,7 +162,8 @@ impl Join {
                     return;
                 }
                 let rows: Option<Vec<_>> = std::mem::take(&mut gathering.rows).into_iter().collect();
-                rows.ok_or_else(|| Error::new(ErrorKind::Internal, "a row was answered twice"))
+                rows.map(|rows| Answered { rows, batch: Arc::clone(batch) })
+                    .ok_or_else(|| Error::new(ErrorKind::Internal, "a row was answered twice"))
             }
         };
         if let Some(sender) = gathering.sender.take() {
@@ -122,6 +176,10 @@ impl Join {
 mod tests {
     use super::*;
 
+    fn batch() -> Arc<BatchAccount> {
+        Arc::new(BatchAccount::open(1, "tick"))
+    }
+
     fn row(row: usize) -> AnswerRow {
         AnswerRow { columns: Arc::new(Vec::new()), row }
     }
@@ -131,9 +189,9 @@ mod tests {
         let (replies, mut receiver) = Reply::for_rows(3);
         for (at, reply) in replies.into_iter().enumerate().rev() {
             assert!(receiver.try_recv().is_err());
-            reply.answer(Ok(row(10 + at)));
+            reply.answer(Ok(row(10 + at)), &batch());
         }
-        let rows = receiver.try_recv().unwrap().unwrap();
+        let rows = receiver.try_recv().unwrap().unwrap().rows;
         assert_eq!(rows.iter().map(|row| row.row).collect::<Vec<_>>(), [10, 11, 12]);
     }
 
@@ -142,9 +200,9 @@ mod tests {
         let (mut replies, mut receiver) = Reply::for_rows(2);
         let last = replies.pop().unwrap();
         assert!(!last.is_gone());
-        replies.pop().unwrap().answer(Err(Error::new(ErrorKind::Item, "bad")));
+        replies.pop().unwrap().refuse(Error::new(ErrorKind::Item, "bad"));
         assert!(last.is_gone());
-        last.answer(Ok(row(1)));
+        last.answer(Ok(row(1)), &batch());
         assert_eq!(receiver.try_recv().unwrap().unwrap_err().message(), "bad");
     }
 

@@ -1,16 +1,18 @@
-//! The HTTP door: a listener, its connections, and how they end.
+//! A door on the network: a listener, its connections, and how they end.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::{Service, connection};
+use super::connection;
+use super::door::Door;
+use super::sockets::Counted;
+use super::watch::Warden;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Connections that the kernel keeps until they are accepted.
@@ -19,110 +21,80 @@ const BACKLOG: i32 = 4096;
 /// A pause after the listener failed (too many open files, say), so that it does not fail in a busy loop.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(50);
 
-/// What a door allows.
-#[derive(Debug, Clone)]
-pub struct HttpSettings {
-    /// Bytes of a request body at most.
-    pub max_body: usize,
-    /// Time that a client may take to send its headers.
-    pub header_timeout: Duration,
-}
-
-impl Default for HttpSettings {
-    /// 64 MiB and 10 s.
-    fn default() -> Self {
-        Self { max_body: 64 << 20, header_timeout: Duration::from_secs(10) }
-    }
-}
+/// Clients at most that are told at a time that there are too many.
+const MOST_REFUSED: usize = 64;
 
 /// An open door.
 pub struct HttpServer {
     address: SocketAddr,
-    service: Arc<Service>,
-    closing: watch::Sender<bool>,
-    connections: Connections,
+    door: Arc<Door>,
+    stage: watch::Sender<Stage>,
 }
 
-/// Sockets of a door that are open: its connections, and the one that listens.
-#[derive(Debug, Clone, Default)]
-pub struct Connections(Arc<Sockets>);
-
-#[derive(Debug, Default)]
-struct Sockets {
-    connections: AtomicUsize,
-    listeners: AtomicUsize,
+/// What the listener is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Connections wait in the kernel.
+    Waiting,
+    /// Connections are accepted.
+    Open,
+    /// Connections that the kernel has accepted get their answer, and no more come.
+    Closing,
 }
 
-impl Connections {
-    /// Blocks until none is open and the port is free again, for at most `limit`; answers whether that came.
-    pub fn wait_none(&self, limit: Duration) -> bool {
-        let end = Instant::now() + limit;
-        while !self.is_none() && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        self.is_none()
-    }
-
-    fn count(&self) -> usize {
-        self.0.connections.load(Ordering::Acquire)
-    }
-
-    fn is_none(&self) -> bool {
-        // The listener first: it may hand over a connection as its last act.
-        self.0.listeners.load(Ordering::Acquire) == 0 && self.count() == 0
-    }
-
-    fn one_more(&self, which: fn(&Sockets) -> &AtomicUsize) -> Counted {
-        which(&self.0).fetch_add(1, Ordering::AcqRel);
-        Counted { of: self.clone(), which }
-    }
-}
-
-/// A socket that is counted as long as it lives.
-struct Counted {
-    of: Connections,
-    which: fn(&Sockets) -> &AtomicUsize,
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        (self.which)(&self.of.0).fetch_sub(1, Ordering::AcqRel);
-    }
+/// A socket that listens at `address`; port 0 takes any that is free.
+///
+/// # Errors
+/// [`ErrorKind::Config`] where the address cannot be listened on.
+pub fn listen(address: SocketAddr) -> Result<std::net::TcpListener> {
+    bind(address).map_err(|error| {
+        Error::with_source(ErrorKind::Config, format!("cannot listen on {address}: {error}"), error)
+    })
 }
 
 impl HttpServer {
-    /// Opens a door at `address` (port 0 for any that is free); it runs on `runtime` until it is closed.
+    /// Opens `door` to the network by a socket that listens; it runs on `runtime` until it is closed. Connections wait
+    /// in the kernel until [`accept`](Self::accept), unless `accepting`.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] where the address cannot be listened on.
+    /// [`ErrorKind::Config`] where the socket is none that listens.
     pub fn open(
-        address: SocketAddr,
-        service: Arc<Service>,
-        settings: HttpSettings,
+        listener: std::net::TcpListener,
+        door: Arc<Door>,
+        accepting: bool,
         runtime: &Handle,
     ) -> Result<Self> {
-        let listener = bind(address).map_err(|error| {
-            Error::with_source(ErrorKind::Config, format!("cannot listen on {address}: {error}"), error)
-        })?;
-        let address = listener
-            .local_addr()
-            .map_err(|error| Error::with_source(ErrorKind::Internal, "the listener has no address", error))?;
-        let (closing, closed) = watch::channel(false);
-        let connections = Connections::default();
-        let listening = connections.one_more(|sockets| &sockets.listeners);
-        let accepting = accept(
-            runtime.clone(),
-            listener,
-            Arc::clone(&service),
-            Arc::new(settings),
-            closed,
-            connections.clone(),
-        );
+        let unusable = |error: std::io::Error| {
+            Error::with_source(ErrorKind::Config, format!("the socket cannot be listened on: {error}"), error)
+        };
+        listener.set_nonblocking(true).map_err(unusable)?;
+        let address = listener.local_addr().map_err(unusable)?;
+        let (stage, staged) = watch::channel(if accepting { Stage::Open } else { Stage::Waiting });
+        let warden = Warden::new(&door.settings);
+        let acceptor = Acceptor {
+            runtime: runtime.clone(),
+            listening: door.connections.one_more(|sockets| &sockets.listeners),
+            door: Arc::clone(&door),
+            warden: Arc::clone(&warden),
+        };
         drop(runtime.spawn(async move {
-            accepting.await;
-            drop(listening);
+            tokio::select! {
+                () = acceptor.run(listener, staged) => {}
+                () = warden.run() => {}
+            }
         }));
-        Ok(Self { address, service, closing, connections })
+        Ok(Self { address, door, stage })
+    }
+
+    /// Accepts connections, where it did not yet.
+    pub fn accept(&self) {
+        self.stage.send_if_modified(|stage| {
+            let waiting = *stage == Stage::Waiting;
+            if waiting {
+                *stage = Stage::Open;
+            }
+            waiting
+        });
     }
 
     /// Where it listens.
@@ -130,21 +102,16 @@ impl HttpServer {
         self.address
     }
 
-    /// Connections that are open.
-    pub fn connections(&self) -> usize {
-        self.connections.count()
-    }
-
     /// Says "not ready", stops accepting and lets every connection finish the answer that it is at. Does not wait.
     pub fn begin_close(&self) {
-        self.service.begin_close();
-        // No receiver is left where nothing listens any more.
-        let _ = self.closing.send(true);
+        self.door.service.begin_close();
+        self.stage.send_replace(Stage::Closing);
     }
+}
 
-    /// The count of its connections, for somebody who waits for their end.
-    pub fn connection_count(&self) -> Connections {
-        self.connections.clone()
+impl Drop for HttpServer {
+    fn drop(&mut self) {
+        self.begin_close();
     }
 }
 
@@ -152,37 +119,77 @@ fn bind(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A server that is started again must not wait for connections of the one before.
     socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
-async fn accept(
+/// What takes connections from the kernel.
+struct Acceptor {
     runtime: Handle,
-    listener: std::net::TcpListener,
-    service: Arc<Service>,
-    settings: Arc<HttpSettings>,
-    mut closing: watch::Receiver<bool>,
-    connections: Connections,
-) {
-    let Ok(listener) = TcpListener::from_std(listener) else {
-        return;
-    };
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = closing.wait_for(|closing| *closing) => return,
+    door: Arc<Door>,
+    warden: Arc<Warden>,
+    listening: Counted,
+}
+
+impl Acceptor {
+    async fn run(self, listener: std::net::TcpListener, mut stage: watch::Receiver<Stage>) {
+        let Ok(listener) = TcpListener::from_std(listener) else {
+            return;
         };
-        let Ok((stream, _)) = accepted else {
-            tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
-            continue;
-        };
-        let counted = connections.one_more(|sockets| &sockets.connections);
-        let served = connection::serve(stream, Arc::clone(&service), Arc::clone(&settings), closing.clone());
-        drop(runtime.spawn(async move {
+        // A sender that is gone has closed before.
+        let _ = stage.wait_for(|stage| *stage != Stage::Waiting).await;
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                _ = stage.wait_for(|stage| *stage == Stage::Closing) => break,
+                accepted = listener.accept() => accepted,
+            };
+            if let Ok((stream, _)) = accepted {
+                self.admit(stream);
+            } else {
+                tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+            }
+        }
+        self.finish(listener).await;
+    }
+
+    /// Whoever the kernel has accepted may have sent his request already: he gets his answer.
+    async fn finish(self, listener: TcpListener) {
+        while let Ok(Ok((stream, _))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
+            self.admit(stream);
+        }
+        drop(listener);
+        drop(self.listening);
+        self.warden.close();
+        // The warden goes on as long as there is somebody to look after.
+        while self.door.connections.count() > 0 {
+            tokio::time::sleep(LAST_LOOK).await;
+        }
+    }
+
+    fn admit(&self, stream: TcpStream) {
+        let most = self.door.settings.max_connections;
+        let open = self.door.connections.count();
+        if open >= most {
+            self.door.metrics.refused("max_connections");
+            if open < most + MOST_REFUSED {
+                let counted = self.door.connections.one_more(|sockets| &sockets.connections);
+                drop(self.runtime.spawn(async move {
+                    connection::refuse(stream, most).await;
+                    drop(counted);
+                }));
+            }
+            return;
+        }
+        let counted = self.door.connections.one_more(|sockets| &sockets.connections);
+        let served = connection::serve(stream, Arc::clone(&self.door), self.warden.admit());
+        drop(self.runtime.spawn(async move {
             served.await;
             drop(counted);
         }));
     }
 }
+
+/// How often a door that closes looks whether its last connection has ended.
+const LAST_LOOK: Duration = Duration::from_millis(5);

@@ -1,9 +1,23 @@
 //! The doors: how requests come in from the network.
 
+mod body;
 mod connection;
+mod door;
 mod http;
+mod infer;
+mod offload;
 mod routes;
 mod service;
+mod settings;
+mod socket;
+mod sockets;
+mod timing;
+mod watch;
 
-pub use http::{Connections, HttpServer, HttpSettings};
+pub use door::Door;
+pub use http::{HttpServer, listen};
+pub use routes::Reply;
 pub use service::Service;
+pub use settings::HttpSettings;
+pub use sockets::Connections;
+pub use timing::Parts;

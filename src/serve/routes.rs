@@ -1,22 +1,20 @@
 //! Which path means what, and the answers to it.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::Full;
 
 use super::Service;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::Endpoint;
-use crate::wire::oip::{self, AnsweredRow, InferRequest, InferResponse};
+use crate::wire::oip;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
 /// What a door answers with.
-pub(super) type Reply = Response<Full<Bytes>>;
+pub type Reply = Response<Full<Bytes>>;
 
 /// A path that is known.
 #[derive(Debug, PartialEq, Eq)]
@@ -66,7 +64,7 @@ impl<'a> Route<'a> {
     }
 }
 
-/// Answers everything but inference, which has a body to wait for.
+/// Answers everything but metrics, which the door counts too, and inference, which has a body to wait for.
 pub(super) fn answer(service: &Service, route: &Route<'_>) -> Result<Reply> {
     let health = |ready: bool| {
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -76,7 +74,6 @@ pub(super) fn answer(service: &Service, route: &Route<'_>) -> Result<Reply> {
         Route::Live => health(true),
         Route::Ready => health(service.is_ready()),
         Route::Server => ok(oip::server_metadata("penstock", env!("CARGO_PKG_VERSION"))),
-        Route::Metrics => reply(StatusCode::OK, OPEN_METRICS, service.metrics().into_bytes()),
         Route::Model { name, version } => {
             let spec = &service.model(name, *version)?.spec;
             ok(oip::model_metadata(&spec.name, &spec.version, &spec.inputs, &spec.outputs))
@@ -87,31 +84,30 @@ pub(super) fn answer(service: &Service, route: &Route<'_>) -> Result<Reply> {
             let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
             reply(status, JSON, oip::model_ready(name, ready))
         }
-        Route::Infer { .. } => return Err(Error::new(ErrorKind::Internal, "inference has a body")),
+        Route::Metrics | Route::Infer { .. } => {
+            return Err(Error::new(ErrorKind::Internal, "this path is answered by the door itself"));
+        }
     })
 }
 
-/// Answers an inference request.
-pub(super) async fn infer(model: &Arc<Endpoint>, body: Bytes) -> Result<Reply> {
-    let spec = &model.spec;
-    let request = InferRequest::parse(&body, None, &spec.inputs, &spec.outputs, model.spares())
-        .inspect_err(|_| model.count_invalid())?;
-    // Its rows have been copied: the read buffer it lies in can serve the next request.
-    drop(body);
-    let rows = model.infer(request.specs, &request.rows, request.count).await?;
-    let rows: Vec<_> =
-        rows.into_iter().map(|row| AnsweredRow { columns: row.columns, row: row.row }).collect();
-    let response = InferResponse {
-        model: &spec.name,
-        version: &spec.version,
-        id: request.id.as_deref(),
-        outputs: &spec.outputs,
-        wanted: request.outputs.as_deref(),
-        binary: request.binary,
-        rows: &rows,
-    };
-    response.check()?;
-    Ok(ok(response.encode().body))
+/// The text of the metrics.
+pub(super) fn metrics(text: String) -> Reply {
+    reply(StatusCode::OK, OPEN_METRICS, text.into_bytes())
+}
+
+/// An answer with tensors: JSON, or JSON of that length and binary data behind it.
+pub(super) fn tensors(body: Vec<u8>, header_length: Option<usize>) -> Reply {
+    reply(StatusCode::OK, if header_length.is_some() { OCTETS } else { JSON }, body)
+}
+
+/// The answer to a method that the path does not know.
+pub(super) fn wrong_method(route: &Route<'_>) -> Reply {
+    let message = format!("this path answers to {}", route.method());
+    let mut refusal = refusal(StatusCode::METHOD_NOT_ALLOWED, &message);
+    if let Ok(allowed) = route.method().as_str().parse() {
+        refusal.headers_mut().insert(header::ALLOW, allowed);
+    }
+    refusal
 }
 
 /// The answer to a failure, by the one table.
@@ -128,7 +124,12 @@ pub(super) fn failure(error: &Error) -> Reply {
 
 /// An answer of a status that stands in no table of errors.
 pub(super) fn refusal(status: StatusCode, message: &str) -> Reply {
-    reply(status, JSON, oip::error_body(message))
+    let mut reply = reply(status, JSON, oip::error_body(message));
+    if status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+        // RFC 9110, section 15.5.16: what would have been understood.
+        reply.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"));
+    }
+    reply
 }
 
 fn ok(body: Vec<u8>) -> Reply {

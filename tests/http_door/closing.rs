@@ -3,6 +3,8 @@
 use std::net::TcpStream;
 use std::time::Duration;
 
+use penstock::serve::{HttpServer, listen};
+
 use crate::harness::{Door, PATIENCE, Wire, bare, infer, until};
 
 #[test]
@@ -29,7 +31,7 @@ fn what_was_accepted_is_answered_and_nobody_new_is_let_in() {
     door.wait_queued(1);
     let mut idle = Wire::open(door.address());
     assert_eq!(idle.ask(bare("GET", "/v2/health/live")).status, 200);
-    let count = door.server.connection_count();
+    let count = door.inside.connection_count();
     door.server.begin_close();
     assert!(!door.service.is_ready());
     assert!(idle.is_ended(), "a connection without a request has nothing to wait for");
@@ -43,7 +45,7 @@ fn what_was_accepted_is_answered_and_nobody_new_is_let_in() {
         assert!(wire.is_ended());
     }
     assert!(count.wait_none(PATIENCE));
-    assert_eq!(door.server.connections(), 0);
+    assert_eq!(door.inside.connections(), 0);
     door.server.begin_close();
 }
 
@@ -100,9 +102,8 @@ fn a_door_can_be_opened_where_one_was_closed_just_now() {
     until("connections were refused", || TcpStream::connect(address).is_err());
     let runtime = penstock::runtime::handle().unwrap();
     let other = Door::open();
-    let service = std::sync::Arc::clone(&other.service);
-    let settings = penstock::serve::HttpSettings::default();
-    let again = penstock::serve::HttpServer::open(address, service, settings, &runtime).unwrap();
+    let served = std::sync::Arc::clone(&other.inside);
+    let again = HttpServer::open(listen(address).unwrap(), served, true, &runtime).unwrap();
     assert_eq!(Wire::open(address).ask(infer(&[1.0])).numbers(), [2.0]);
     again.begin_close();
 }
@@ -110,11 +111,7 @@ fn a_door_can_be_opened_where_one_was_closed_just_now() {
 #[test]
 fn an_address_that_is_taken_is_refused_by_name() {
     let door = Door::open();
-    let runtime = penstock::runtime::handle().unwrap();
-    let settings = penstock::serve::HttpSettings::default();
-    let service = std::sync::Arc::clone(&door.service);
-    let taken = penstock::serve::HttpServer::open(door.address(), service, settings, &runtime);
-    let error = taken.err().expect("the address was free");
+    let error = listen(door.address()).expect_err("the address was free");
     assert_eq!(error.kind(), penstock::error::ErrorKind::Config);
     assert!(error.message().contains(&door.address().to_string()), "{error}");
 }

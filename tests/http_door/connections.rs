@@ -13,7 +13,7 @@ fn a_connection_serves_one_request_after_another() {
     for number in 0..200_u8 {
         assert_eq!(wire.ask(infer(&[f32::from(number)])).numbers(), [f64::from(number) * 2.0]);
     }
-    assert_eq!(door.server.connections(), 1);
+    assert_eq!(door.inside.connections(), 1);
 }
 
 #[test]
@@ -26,7 +26,7 @@ fn a_connection_ends_where_the_client_asks_for_it() {
     let mut old = Wire::open(door.address());
     assert_eq!(old.ask("GET /v2/health/live HTTP/1.0\r\n\r\n").status, 200);
     assert!(old.is_ended());
-    until("no connection was left", || door.server.connections() == 0);
+    until("no connection was left", || door.inside.connections() == 0);
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn a_client_that_never_ends_its_headers_is_cut_off() {
     assert!(slow.read(true).is_none_or(|answer| answer.status == 408));
     silent.try_send("GET ");
     assert!(silent.read(true).is_none_or(|answer| answer.status == 408));
-    until("no connection was left", || door.server.connections() == 0);
+    until("no connection was left", || door.inside.connections() == 0);
     assert_eq!(Wire::open(door.address()).ask(infer(&[1.0])).numbers(), [2.0]);
 }
 
@@ -128,7 +128,7 @@ fn garbage_harms_nobody_but_its_sender() {
             assert!((400..500).contains(&answer.status), "{}", answer.status);
         }
     }
-    until("no connection was left", || door.server.connections() == 0);
+    until("no connection was left", || door.inside.connections() == 0);
     assert_eq!(Wire::open(door.address()).ask(infer(&[1.0])).numbers(), [2.0]);
     assert_eq!(door.seen(), [1.0]);
 }
@@ -147,6 +147,6 @@ fn a_client_that_closes_its_side_leaves_the_server_unharmed() {
     wires[4].send(infer(&[1.0]));
     wires[4].half_close();
     drop(wires);
-    until("no connection was left", || door.server.connections() == 0);
+    until("no connection was left", || door.inside.connections() == 0);
     assert_eq!(Wire::open(door.address()).ask(infer(&[2.0])).numbers(), [4.0]);
 }

@@ -16,7 +16,7 @@ fn a_request_whose_sender_hung_up_never_reaches_the_model() {
     stays.send(infer(&[3.0]));
     door.wait_queued(2);
     drop(leaves);
-    until("the server saw it leave", || door.server.connections() == 2);
+    until("the server saw it leave", || door.inside.connections() == 2);
     door.gate.open();
     assert_eq!(first.answer().numbers(), [2.0]);
     assert_eq!(stays.answer().numbers(), [6.0]);
@@ -35,7 +35,7 @@ fn all_rows_of_a_request_leave_with_its_sender() {
     leaves.send(infer(&[2.0, 3.0, 4.0]));
     door.wait_queued(3);
     drop(leaves);
-    until("the server saw it leave", || door.server.connections() == 1);
+    until("the server saw it leave", || door.inside.connections() == 1);
     door.gate.open();
     assert_eq!(first.answer().numbers(), [2.0]);
     assert_eq!(first.ask(infer(&[5.0])).numbers(), [10.0]);
@@ -51,7 +51,7 @@ fn a_sender_that_hangs_up_while_the_model_runs_takes_nobody_along() {
     leaves.send(infer(&[1.0]));
     door.wait_taken(1);
     drop(leaves);
-    until("the server saw it leave", || door.server.connections() == 0);
+    until("the server saw it leave", || door.inside.connections() == 0);
     let mut stays = Wire::open(door.address());
     stays.send(infer(&[2.0]));
     door.wait_queued(1);
@@ -68,7 +68,7 @@ fn a_body_that_breaks_off_is_no_request() {
     let head = "POST /v2/models/double/infer HTTP/1.1\r\nhost: test\r\n";
     leaves.send(format!("{head}content-length: {}\r\n\r\n{}", whole.len(), &whole[..whole.len() - 1]));
     drop(leaves);
-    until("the server saw it leave", || door.server.connections() == 0);
+    until("the server saw it leave", || door.inside.connections() == 0);
     assert_eq!(Wire::open(door.address()).ask(infer(&[2.0])).numbers(), [4.0]);
     assert_eq!(door.seen(), [2.0]);
 }

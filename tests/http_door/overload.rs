@@ -79,7 +79,7 @@ fn those_who_hung_up_make_room_in_a_full_queue() {
     let mut late = Wire::open(door.address());
     assert_come_again(&late.ask(infer(&[2.0])));
     drop(left);
-    until("the server saw them leave", || door.server.connections() == 2);
+    until("the server saw them leave", || door.inside.connections() == 2);
     let mut tries = Vec::new();
     // The search for those who left has a pause of its own; after that there must be room.
     until("there was room", || {

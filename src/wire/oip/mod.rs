@@ -13,4 +13,4 @@ mod tests;
 
 pub use metadata::{error_body, model_metadata, model_ready, server_metadata};
 pub use request::{InferRequest, WantedOutput};
-pub use response::{AnsweredRow, Encoded, InferResponse, same_shape};
+pub use response::{AnsweredRow, Encoded, InferResponse, same_shape, size_of};

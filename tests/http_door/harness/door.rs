@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use penstock::batch::{Batch, BatchPolicy, Turn};
 use penstock::error::Result;
 use penstock::metrics::Registry;
 use penstock::pipeline::{AnswerRow, Endpoint, Finished, ModelSpec, Reply};
-use penstock::serve::{HttpServer, HttpSettings, Service};
+use penstock::serve::{Door as Inside, HttpServer, HttpSettings, Service, listen};
 use penstock::tensor::{Column, ColumnSpec, DType, Spares, TensorSpec};
 
 use super::{PATIENCE, until};
@@ -62,6 +62,7 @@ impl Default for Setup {
 pub(crate) struct Door {
     pub(crate) server: HttpServer,
     pub(crate) service: Arc<Service>,
+    pub(crate) inside: Arc<Inside>,
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) gate: Arc<Gate>,
     /// The first number of every row that reached the model, batch by batch.
@@ -88,12 +89,14 @@ impl Door {
         let metrics = registry.model("double");
         let endpoint = Endpoint::open(spec, setup.policy, metrics, &runtime).unwrap();
         endpoint.set_ready(setup.ready);
-        let service = Service::new(vec![Arc::clone(&endpoint)], registry).unwrap();
+        let service = Service::new(vec![Arc::clone(&endpoint)], Arc::clone(&registry)).unwrap();
+        let inside = Inside::new(Arc::clone(&service), setup.http, &registry).unwrap();
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let server = HttpServer::open(any, Arc::clone(&service), setup.http, &runtime).unwrap();
+        let server = HttpServer::open(listen(any).unwrap(), Arc::clone(&inside), true, &runtime).unwrap();
         let mut door = Self {
             server,
             service,
+            inside,
             endpoint,
             gate: Arc::default(),
             seen: Arc::default(),
@@ -109,13 +112,15 @@ impl Door {
         let (seen, taken) = (Arc::clone(&self.seen), Arc::clone(&self.taken));
         std::thread::spawn(move || {
             while endpoint.wait() == Turn::Work {
-                let Some(batch) = endpoint.take() else { continue };
+                let Some((batch, mut account)) = endpoint.take() else { continue };
                 taken.fetch_add(1, Ordering::Relaxed);
                 gate.pass();
                 let inputs = inputs(&batch);
                 seen.lock().push(inputs.iter().filter_map(|row| row.first().copied()).collect());
+                let began = Instant::now();
                 let rows = model(&inputs, endpoint.spares());
-                endpoint.finish(Finished { entries: batch.entries, rows });
+                account.close(began.elapsed());
+                endpoint.finish(Finished { entries: batch.entries, rows, account });
             }
         })
     }
@@ -149,7 +154,7 @@ impl Drop for Door {
             // A worker that panicked has failed its test already.
             let _ = worker.join();
         }
-        self.server.connection_count().wait_none(Duration::from_millis(100));
+        self.inside.connection_count().wait_none(Duration::from_millis(100));
     }
 }
 

@@ -1,0 +1,130 @@
+"""Settings of a server: what each is, where its value comes from, and what is wrong with it.
+
+A value given in code is the weakest, then comes the environment (`PENSTOCK_MAX_BODY`), and the command line is the
+strongest: whoever runs a server has the last word over whoever wrote it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from penstock.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
+_TRUE = {"1", "true", "yes", "on"}
+_FALSE = {"0", "false", "no", "off"}
+
+
+def _setting(default: Any, kind: str, text: str) -> Any:
+    return field(default=default, metadata={"kind": kind, "help": text})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoorSettings:
+    """Limits of a server's doors. Times are in seconds, sizes in bytes (or text such as "64MiB").
+
+    Attributes:
+        max_body: bytes of a request body at most, packed and unpacked; more gets status 413.
+        max_head: bytes of a request's head at most (at least 8 KiB); more gets status 431.
+        max_connections: connections at most; one more gets status 503 and is closed.
+        max_in_flight: inference requests at most that are read or answered at a time; one more gets status 503.
+        max_streams: requests at most that one HTTP/2 connection may have open at a time.
+        header_timeout: time that a client may take to send a request's head; longer gets status 408.
+        body_timeout: time that a client may take to send a body (longer gets status 408), or to take the next bytes of
+            an answer.
+        idle_timeout: time that a connection may stay open without a request.
+        drain_timeout: time that closing waits for requests that were accepted.
+        server_timing: whether answers carry `Server-Timing`: queue, batch, model and encode, in milliseconds.
+    """
+
+    max_body: int = _setting(64 << 20, "size", "bytes of a request body at most (413)")
+    max_head: int = _setting(64 << 10, "size", "bytes of a request's head at most (431)")
+    max_connections: int = _setting(10_000, "count", "connections at most (503)")
+    max_in_flight: int = _setting(10_000, "count", "inference requests in flight at most (503)")
+    max_streams: int = _setting(128, "count", "open requests of one HTTP/2 connection at most")
+    header_timeout: float = _setting(10.0, "seconds", "time for a request's head (408)")
+    body_timeout: float = _setting(60.0, "seconds", "time for a body (408), or for taking the next bytes of an answer")
+    idle_timeout: float = _setting(75.0, "seconds", "time that a connection may stay open without a request")
+    drain_timeout: float = _setting(10.0, "seconds", "time that stopping waits for answers")
+    server_timing: bool = _setting(True, "switch", "say in Server-Timing where the time of an answer went")  # noqa: FBT003
+
+    @classmethod
+    def resolve(
+        cls,
+        keywords: Mapping[str, Any],
+        command_line: Mapping[str, Any] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> DoorSettings:
+        """Puts the values of all sources together, the strongest last; `None` stands for "not given".
+
+        Raises:
+            ConfigError: for a value that cannot be, naming the setting and where it came from, or for a keyword that is
+                no setting.
+        """
+        environment = os.environ if environment is None else environment
+        known = {each.name for each in fields(cls)}
+        if unknown := sorted(set(keywords) - known):
+            raise ConfigError(f"unknown settings: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+        values: dict[str, Any] = {}
+        for each in fields(cls):
+            variable = f"PENSTOCK_{each.name.upper()}"
+            flag = "--" + each.name.replace("_", "-")
+            for source, given in (
+                (each.name, keywords.get(each.name)),
+                (variable, environment.get(variable)),
+                (flag, (command_line or {}).get(each.name)),
+            ):
+                if given is not None:
+                    values[each.name] = _CHECKS[each.metadata["kind"]](source, given)
+        return cls(**values)
+
+
+def _size(source: str, value: Any) -> int:
+    if isinstance(value, str):
+        match = _SIZE.fullmatch(value.strip())
+        unit = _UNITS.get(match[2].upper()) if match else None
+        if match is None or unit is None:
+            raise ConfigError(f"{source} must be a size such as 67108864 or '64MiB', not {value!r}")
+        value = int(float(match[1]) * unit)
+    return _count(source, value)
+
+
+def _count(source: str, value: Any) -> int:
+    if isinstance(value, str):
+        try:
+            value = int(value)
+        except ValueError:
+            raise ConfigError(f"{source} must be a whole number, not {value!r}") from None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{source} must be a whole number of at least 1, not {value!r}")
+    return value
+
+
+def _seconds(source: str, value: Any) -> float:
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            raise ConfigError(f"{source} must be a positive number of seconds, not {value!r}") from None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
+        raise ConfigError(f"{source} must be a positive number of seconds, not {value!r}")
+    return float(value)
+
+
+def _switch(source: str, value: Any) -> bool:
+    if isinstance(value, str) and value.lower() in _TRUE | _FALSE:
+        return value.lower() in _TRUE
+    if not isinstance(value, bool):
+        raise ConfigError(f"{source} must be true or false, not {value!r}")
+    return value
+
+
+_CHECKS = {"size": _size, "count": _count, "seconds": _seconds, "switch": _switch}

@@ -1,0 +1,144 @@
+//! What is counted for a door.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+
+use super::Registry;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByLimit {
+    limit: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByStatus {
+    status: u16,
+}
+
+/// The counters of one door.
+#[derive(Debug, Clone)]
+pub struct DoorMetrics {
+    connections: Gauge,
+    in_flight: Gauge,
+    responses: Family<ByStatus, Counter>,
+    refusals: Family<ByLimit, Counter>,
+    ok: Counter,
+    flying: Arc<AtomicUsize>,
+}
+
+impl DoorMetrics {
+    /// Counters by their names in `registry`.
+    pub fn new(registry: &Registry) -> Self {
+        let responses = Family::<ByStatus, Counter>::default();
+        let ok = responses.get_or_create(&ByStatus { status: 200 }).clone();
+        let door = Self {
+            connections: Gauge::default(),
+            in_flight: Gauge::default(),
+            responses,
+            refusals: Family::default(),
+            ok,
+            flying: Arc::default(),
+        };
+        let names = &mut registry.names();
+        names.register("http_connections", "Connections that are open", door.connections.clone());
+        names.register(
+            "http_requests_in_flight",
+            "Inference requests that are read or answered",
+            door.in_flight.clone(),
+        );
+        names.register("http_responses", "Answers by status", door.responses.clone());
+        names.register(
+            "http_refusals",
+            "Requests and connections that a limit of the door refused",
+            door.refusals.clone(),
+        );
+        door
+    }
+
+    /// Counts an answer.
+    pub fn responded(&self, status: u16) {
+        if status == 200 {
+            // By far the most frequent, so it is not looked up.
+            self.ok.inc();
+        } else {
+            self.responses.get_or_create(&ByStatus { status }).inc();
+        }
+    }
+
+    /// Counts what `limit` refused.
+    pub fn refused(&self, limit: &'static str) {
+        self.refusals.get_or_create(&ByLimit { limit }).inc();
+    }
+
+    /// Admits an inference request unless `most` are in flight; it counts as long as what comes back lives.
+    pub fn admit(&self, most: usize) -> Option<InFlight> {
+        if self.flying.fetch_add(1, Ordering::AcqRel) >= most {
+            self.flying.fetch_sub(1, Ordering::AcqRel);
+            return None;
+        }
+        Some(InFlight(Arc::clone(&self.flying)))
+    }
+
+    /// Inference requests in flight.
+    pub fn in_flight(&self) -> usize {
+        self.flying.load(Ordering::Acquire)
+    }
+
+    /// Brings what is counted elsewhere up to date, before the text is made.
+    pub fn observe(&self, connections: usize) {
+        self.connections.set(i64::try_from(connections).unwrap_or(i64::MAX));
+        self.in_flight.set(i64::try_from(self.in_flight()).unwrap_or(i64::MAX));
+    }
+}
+
+/// An inference request in flight.
+#[derive(Debug)]
+pub struct InFlight(Arc<AtomicUsize>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_requests_fly_than_may() {
+        let door = DoorMetrics::new(&Registry::new());
+        let first = door.admit(2);
+        let second = door.admit(2);
+        assert!(first.is_some() && second.is_some());
+        assert!(door.admit(2).is_none());
+        assert_eq!(door.in_flight(), 2);
+        drop(first);
+        assert!(door.admit(2).is_some());
+    }
+
+    #[test]
+    fn the_text_carries_what_the_door_counted() {
+        let registry = Registry::new();
+        let door = DoorMetrics::new(&registry);
+        door.responded(200);
+        door.responded(404);
+        door.refused("max_in_flight");
+        door.observe(7);
+        let text = registry.text();
+        for line in [
+            "penstock_http_responses_total{status=\"200\"} 1",
+            "penstock_http_responses_total{status=\"404\"} 1",
+            "penstock_http_refusals_total{limit=\"max_in_flight\"} 1",
+            "penstock_http_connections 7",
+            "penstock_http_requests_in_flight 0",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! An inference request of the Open Inference Protocol, from its bytes to the bytes of its answer.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::offload;
+use super::routes::{self, Reply};
+use super::timing::Parts;
+use crate::error::{Error, ErrorKind, Result};
+use crate::pipeline::{Answered, Endpoint};
+use crate::wire::oip::{self, AnsweredRow, Encoded, InferRequest, InferResponse, WantedOutput};
+
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+/// Bytes of JSON before binary tensors; of requests and of answers.
+const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
+
+/// Answers an inference request.
+pub(super) async fn answer(
+    model: &Arc<Endpoint>,
+    headers: &HeaderMap,
+    body: Bytes,
+    say_timing: bool,
+) -> Result<Reply> {
+    let request = read(model, headers, body).await.inspect_err(|_| model.count_invalid())?;
+    let admitted = Instant::now();
+    let asked = Asked { id: request.id, wanted: request.outputs, binary: request.binary };
+    let answered = model.infer(request.specs, &request.rows, request.count).await?;
+    let batch = Arc::clone(&answered.batch);
+    let encoded = write(model, asked, answered).await?;
+    let mut reply = routes::tensors(encoded.body, encoded.header_length);
+    if let Some(length) = encoded.header_length {
+        reply.headers_mut().insert(HEADER_LENGTH, HeaderValue::from(length));
+    }
+    if say_timing && let Some(timing) = Parts::of(admitted, &batch, Instant::now()).header(&batch) {
+        reply.headers_mut().insert(SERVER_TIMING, timing);
+    }
+    Ok(reply)
+}
+
+/// What the answer must look like.
+struct Asked {
+    id: Option<String>,
+    wanted: Option<Vec<WantedOutput>>,
+    binary: bool,
+}
+
+async fn read(model: &Arc<Endpoint>, headers: &HeaderMap, body: Bytes) -> Result<InferRequest> {
+    let header_length = header_length(headers)?;
+    let model = Arc::clone(model);
+    // The rows are copied out of the body: the read buffer it lies in can serve the next request.
+    offload::run(body.len(), move || {
+        let spec = &model.spec;
+        InferRequest::parse(&body, header_length, &spec.inputs, &spec.outputs, model.spares())
+    })
+    .await
+}
+
+async fn write(model: &Arc<Endpoint>, asked: Asked, answered: Answered) -> Result<Encoded> {
+    let rows: Vec<_> =
+        answered.rows.into_iter().map(|row| AnsweredRow { columns: row.columns, row: row.row }).collect();
+    let model = Arc::clone(model);
+    offload::run(oip::size_of(&rows), move || {
+        let response = InferResponse {
+            model: &model.spec.name,
+            version: &model.spec.version,
+            id: asked.id.as_deref(),
+            outputs: &model.spec.outputs,
+            wanted: asked.wanted.as_deref(),
+            binary: asked.binary,
+            rows: &rows,
+        };
+        response.check()?;
+        Ok(response.encode())
+    })
+    .await
+}
+
+fn header_length(headers: &HeaderMap) -> Result<Option<usize>> {
+    let mut given = headers.get_all(HEADER_LENGTH).iter();
+    let (Some(length), None) = (given.next(), given.next()) else {
+        return if headers.contains_key(HEADER_LENGTH) { Err(no_length("given twice")) } else { Ok(None) };
+    };
+    let text = length.to_str().unwrap_or("?");
+    match text.parse() {
+        Ok(length) => Ok(Some(length)),
+        Err(_) => Err(no_length(&format!("'{text}', which is no number of bytes"))),
+    }
+}
+
+fn no_length(what: &str) -> Error {
+    Error::new(ErrorKind::Item, format!("inference-header-content-length is {what}"))
+}
