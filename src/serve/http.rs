@@ -19,6 +19,9 @@ const BACKLOG: i32 = 4096;
 /// A pause after the listener failed (too many open files, say), so that it does not fail in a busy loop.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(50);
 
+/// Time between two reports of a listener that goes on failing.
+const BETWEEN_REPORTS: Duration = Duration::from_secs(1);
+
 /// What a door allows.
 #[derive(Debug, Clone)]
 pub struct HttpSettings {
@@ -169,14 +172,19 @@ async fn accept(
     let Ok(listener) = TcpListener::from_std(listener) else {
         return;
     };
+    let mut failures = Failures::default();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = closing.wait_for(|closing| *closing) => return,
         };
-        let Ok((stream, _)) = accepted else {
-            tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
-            continue;
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                failures.report(&error);
+                tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+                continue;
+            }
         };
         let counted = connections.one_more(|sockets| &sockets.connections);
         let served = connection::serve(stream, Arc::clone(&service), Arc::clone(&settings), closing.clone());
@@ -184,5 +192,23 @@ async fn accept(
             served.await;
             drop(counted);
         }));
+    }
+}
+
+/// Failures of a listener, reported now and then: it may fail twenty times a second for as long as files are short.
+#[derive(Default)]
+struct Failures {
+    unreported: u64,
+    reported: Option<Instant>,
+}
+
+impl Failures {
+    fn report(&mut self, error: &std::io::Error) {
+        self.unreported += 1;
+        if self.reported.is_none_or(|reported| reported.elapsed() >= BETWEEN_REPORTS) {
+            self.reported = Some(Instant::now());
+            let failures = std::mem::take(&mut self.unreported);
+            tracing::warn!(target: "penstock::serve", failures, %error, "a connection could not be accepted");
+        }
     }
 }
