@@ -5,6 +5,7 @@ mod bridge;
 mod convert;
 mod core;
 mod errors;
+mod journal;
 mod load;
 mod run;
 mod served;
@@ -23,6 +24,8 @@ mod _native {
     #[pymodule_export]
     use super::errors::{bind_errors, error_table};
 
+    #[pymodule_export]
+    use super::journal::NativeJournal;
     #[pymodule_export]
     use super::load::run_load;
     #[pymodule_export]
