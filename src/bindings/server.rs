@@ -12,13 +12,14 @@ use super::bridge::lifecycle::generation;
 use super::bridge::{lock, stock};
 use super::core::Counters;
 use super::errors::{raised, to_python};
+use super::journal::NativeJournal;
 use super::served::ServedWorker;
 use crate::batch::{BatchPolicy, Dispatch};
 use crate::error::{Error, ErrorKind, Result as CoreResult};
 use crate::metrics::{LockCounts, Registry};
 use crate::pipeline::{Endpoint, ModelSpec};
 use crate::runtime;
-use crate::serve::{HttpServer, HttpSettings, Service};
+use crate::serve::{AccessLog, HttpServer, HttpSettings, Service};
 use crate::tensor::TensorSpec;
 
 /// A name, an element type and the axes of one row.
@@ -45,6 +46,9 @@ pub(crate) struct NativeServer {
     endpoints: Vec<Served>,
     http: HttpServer,
     service: Arc<Service>,
+    /// Where the doors put a record of each request; `None` where nobody asked for them.
+    #[allow(dead_code, reason = "the door does not write to it yet")]
+    access: Option<Arc<dyn AccessLog>>,
     born: u64,
     closed: Mutex<bool>,
 }
@@ -59,7 +63,7 @@ struct Served {
 impl NativeServer {
     /// Opens the door; every model says "not ready" until `set_ready`.
     #[new]
-    #[pyo3(signature = (models, *, host, port, max_body, header_timeout))]
+    #[pyo3(signature = (models, *, host, port, max_body, header_timeout, journal))]
     fn new(
         py: Python<'_>,
         models: Vec<Model>,
@@ -67,11 +71,13 @@ impl NativeServer {
         port: u16,
         max_body: usize,
         header_timeout: f64,
+        journal: Option<PyRef<'_, NativeJournal>>,
     ) -> PyResult<Self> {
         let header_timeout = Duration::try_from_secs_f64(header_timeout)
             .map_err(|_| raised(py, ErrorKind::Config, "header_timeout is no duration in seconds"))?;
         let settings = HttpSettings { max_body, header_timeout };
-        Self::open(models, host, port, settings).map_err(|error| to_python(py, &error))
+        let access = journal.map(|journal| journal.access_log());
+        Self::open(models, host, port, settings, access).map_err(|error| to_python(py, &error))
     }
 
     /// A worker thread's side of model `index`, which calls `function`.
@@ -144,7 +150,13 @@ impl NativeServer {
 }
 
 impl NativeServer {
-    fn open(models: Vec<Model>, host: &str, port: u16, settings: HttpSettings) -> CoreResult<Self> {
+    fn open(
+        models: Vec<Model>,
+        host: &str,
+        port: u16,
+        settings: HttpSettings,
+        access: Option<Arc<dyn AccessLog>>,
+    ) -> CoreResult<Self> {
         let runtime = runtime::handle()?;
         let registry = Arc::new(Registry::new());
         let mut endpoints = Vec::with_capacity(models.len());
@@ -159,7 +171,7 @@ impl NativeServer {
         let service = Service::new(served, registry)?;
         let address = resolve(host, port)?;
         let http = HttpServer::open(address, Arc::clone(&service), settings, &runtime)?;
-        Ok(Self { endpoints, http, service, born: generation(), closed: Mutex::new(false) })
+        Ok(Self { endpoints, http, service, access, born: generation(), closed: Mutex::new(false) })
     }
 
     /// True in a child that was forked after this server was made: its threads are the parent's.
