@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import logging
 import math
 import threading
 import time
@@ -10,7 +11,7 @@ import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from penstock import _lifecycle, _native
+from penstock import _lifecycle, _logs, _native
 from penstock._display import Table
 from penstock._worker import work
 from penstock.errors import Closed, ConfigError
@@ -76,6 +77,7 @@ class Server:
         drain_timeout: seconds that closing waits for requests that were accepted.
         max_body: bytes of a request body at most; more gets status 413.
         header_timeout: seconds that a client may take to send its headers.
+        access_log: log each request, as `penstock.logs` says.
 
     Raises:
         ConfigError: for something that is no model, a name that is used twice, or an address that cannot be used.
@@ -90,6 +92,7 @@ class Server:
         drain_timeout: float = 10.0,
         max_body: int = MAX_BODY,
         header_timeout: float = 10.0,
+        access_log: bool = False,
     ) -> None:
         self._specs = [_spec(model) for model in (models if _is_several(models) else [models])]
         if not self._specs:
@@ -101,10 +104,14 @@ class Server:
                 raise ConfigError(f"{name} must be a positive number of seconds, not {seconds!r}")
         if isinstance(max_body, bool) or not isinstance(max_body, int) or max_body < 1:
             raise ConfigError(f"max_body must be a positive number of bytes, not {max_body!r}")
+        if not isinstance(access_log, bool):
+            raise ConfigError(f"access_log must be True or False, not {access_log!r}")
         self._host = host
         self._port = port
         self._drain_timeout = float(drain_timeout)
         self._limits: dict[str, Any] = {"max_body": max_body, "header_timeout": float(header_timeout)}
+        self._access_log = access_log
+        self._journal: _native.NativeJournal | None = None
         self._native: _native.NativeServer | None = None
         self._models: list[LoadedModel] = []
         self._threads: list[threading.Thread] = []
@@ -123,9 +130,20 @@ class Server:
         if self._native is not None:
             return self
         _close_older_cell(self)
-        self._native = _native.NativeServer(
-            [_declaration(spec) for spec in self._specs], host=self._host, port=self._port, **self._limits
-        )
+        self._journal = _logs.acquire()
+        if self._access_log and not logging.getLogger(_logs.ACCESS).level:
+            logging.getLogger(_logs.ACCESS).setLevel(logging.INFO)
+        try:
+            self._native = _native.NativeServer(
+                [_declaration(spec) for spec in self._specs],
+                host=self._host,
+                port=self._port,
+                journal=self._journal if self._access_log else None,
+                **self._limits,
+            )
+        except BaseException:
+            self._release_journal()
+            raise
         _lifecycle.close_at_exit(self)
         try:
             for index, spec in enumerate(self._specs):
@@ -169,13 +187,17 @@ class Server:
         if self._native is not None:
             self._native.close(drain, self._drain_timeout if timeout is None else timeout)
             self._close_models()
+            self._release_journal()
 
     async def aclose(self, *, drain: bool = True, timeout: float | None = None) -> None:
         """As `close`, without blocking the event loop."""
+        import asyncio  # noqa: PLC0415  importing it costs as much as a third of `import numpy`
+
         self._closed = True
         if self._native is not None:
             await self._native.close_async(drain, self._drain_timeout if timeout is None else timeout)
             self._close_models()
+            await asyncio.get_running_loop().run_in_executor(None, self._release_journal)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -184,7 +206,7 @@ class Server:
         self.close(drain=kind is None)
 
     async def __aenter__(self) -> Self:
-        import asyncio  # noqa: PLC0415  importing it costs as much as a third of `import numpy`
+        import asyncio  # noqa: PLC0415  as above
 
         # Loading may take long, and may itself need the loop to go on.
         return await asyncio.get_running_loop().run_in_executor(None, self.start)
@@ -220,6 +242,11 @@ class Server:
         models, self._models = self._models, []
         for loaded in models:
             loaded.close()
+
+    def _release_journal(self) -> None:
+        journal, self._journal = self._journal, None
+        if journal is not None:
+            _logs.release(journal)
 
     def _at_exit(self, deadline: float) -> None:
         self.close(drain=False, timeout=max(0.0, deadline - time.monotonic()))
