@@ -1,5 +1,6 @@
 //! What the core has to say, on its way to Python's `logging`.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -27,6 +28,12 @@ enum Record {
 
 /// Where the doors put what they note, and every room its events.
 pub(crate) struct Sink(Journal<Record>);
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Sink").field("dropped", &self.0.dropped()).finish_non_exhaustive()
+    }
+}
 
 impl AccessLog for Sink {
     fn access(&self, record: AccessRecord) {

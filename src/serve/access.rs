@@ -1,6 +1,6 @@
 //! What a door notes of each request that it answered.
 
-use std::fmt::{self, Display, Formatter};
+use std::fmt::{self, Debug, Display, Formatter};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -47,7 +47,7 @@ pub struct AccessRecord {
 }
 
 /// Whoever keeps these records. It is called on the data plane and must not wait.
-pub trait AccessLog: Send + Sync {
+pub trait AccessLog: Debug + Send + Sync {
     /// Takes a record.
     fn access(&self, record: AccessRecord);
 }
