@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result as CoreResult};
 use crate::metrics::{LockCounts, Registry};
 use crate::pipeline::{Endpoint, ModelSpec};
 use crate::runtime;
-use crate::serve::{AccessLog, HttpServer, HttpSettings, Service};
+use crate::serve::{HttpServer, HttpSettings, Service};
 use crate::tensor::TensorSpec;
 
 /// A name, an element type and the axes of one row.
@@ -46,9 +46,6 @@ pub(crate) struct NativeServer {
     endpoints: Vec<Served>,
     http: HttpServer,
     service: Arc<Service>,
-    /// Where the doors put a record of each request; `None` where nobody asked for them.
-    #[allow(dead_code, reason = "the door does not write to it yet")]
-    access: Option<Arc<dyn AccessLog>>,
     born: u64,
     closed: Mutex<bool>,
 }
@@ -75,9 +72,12 @@ impl NativeServer {
     ) -> PyResult<Self> {
         let header_timeout = Duration::try_from_secs_f64(header_timeout)
             .map_err(|_| raised(py, ErrorKind::Config, "header_timeout is no duration in seconds"))?;
-        let settings = HttpSettings { max_body, header_timeout };
-        let access = journal.map(|journal| journal.access_log());
-        Self::open(models, host, port, settings, access).map_err(|error| to_python(py, &error))
+        let settings = HttpSettings {
+            max_body,
+            header_timeout,
+            access_log: journal.map(|journal| journal.access_log()),
+        };
+        Self::open(models, host, port, settings).map_err(|error| to_python(py, &error))
     }
 
     /// A worker thread's side of model `index`, which calls `function`.
@@ -150,13 +150,7 @@ impl NativeServer {
 }
 
 impl NativeServer {
-    fn open(
-        models: Vec<Model>,
-        host: &str,
-        port: u16,
-        settings: HttpSettings,
-        access: Option<Arc<dyn AccessLog>>,
-    ) -> CoreResult<Self> {
+    fn open(models: Vec<Model>, host: &str, port: u16, settings: HttpSettings) -> CoreResult<Self> {
         let runtime = runtime::handle()?;
         let registry = Arc::new(Registry::new());
         let mut endpoints = Vec::with_capacity(models.len());
@@ -171,7 +165,7 @@ impl NativeServer {
         let service = Service::new(served, registry)?;
         let address = resolve(host, port)?;
         let http = HttpServer::open(address, Arc::clone(&service), settings, &runtime)?;
-        Ok(Self { endpoints, http, service, access, born: generation(), closed: Mutex::new(false) })
+        Ok(Self { endpoints, http, service, born: generation(), closed: Mutex::new(false) })
     }
 
     /// True in a child that was forked after this server was made: its threads are the parent's.

@@ -1,11 +1,13 @@
 //! One connection, from its first byte to its last.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -13,12 +15,13 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::routes::{self, Reply, Route};
-use super::{HttpSettings, Service};
+use super::{AccessRecord, HttpSettings, Service};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Serves a connection until its other side leaves, or until `closing` says so and its last answer is out.
 pub(super) async fn serve(
     stream: TcpStream,
+    peer: SocketAddr,
     service: Arc<Service>,
     settings: Arc<HttpSettings>,
     mut closing: watch::Receiver<bool>,
@@ -28,7 +31,7 @@ pub(super) async fn serve(
     let header_timeout = settings.header_timeout;
     let answer = service_fn(move |request| {
         let (service, settings) = (Arc::clone(&service), Arc::clone(&settings));
-        async move { Ok::<_, Infallible>(handle(&service, &settings, request).await) }
+        async move { Ok::<_, Infallible>(noted(&service, &settings, peer, request).await) }
     });
     let connection = http1::Builder::new()
         .pipeline_flush(true)
@@ -43,6 +46,42 @@ pub(super) async fn serve(
     }
     connection.as_mut().graceful_shutdown();
     let _ = connection.await;
+}
+
+/// Answers a request and notes that it did.
+async fn noted(
+    service: &Service,
+    settings: &HttpSettings,
+    peer: SocketAddr,
+    request: Request<Incoming>,
+) -> Reply {
+    let Some(log) = &settings.access_log else {
+        return handle(service, settings, request).await;
+    };
+    let began = Instant::now();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let request_bytes = request.body().size_hint().lower();
+    let reply = handle(service, settings, request).await;
+    log.access(AccessRecord {
+        at: SystemTime::now(),
+        peer: Some(peer),
+        protocol: "http/1.1",
+        method,
+        path,
+        status: reply.status().as_u16(),
+        took: began.elapsed(),
+        request_bytes,
+        response_bytes: reply.body().size_hint().lower(),
+        id: None,
+        model: None,
+        rows: None,
+        batch: None,
+        queue: None,
+        batched: None,
+        computed: None,
+        encoded: None,
+    });
+    reply
 }
 
 async fn handle(service: &Service, settings: &HttpSettings, request: Request<Incoming>) -> Reply {

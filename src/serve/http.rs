@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::{Service, connection};
+use super::{AccessLog, Service, connection};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Connections that the kernel keeps until they are accepted.
@@ -29,12 +29,14 @@ pub struct HttpSettings {
     pub max_body: usize,
     /// Time that a client may take to send its headers.
     pub header_timeout: Duration,
+    /// Where a record of each request goes.
+    pub access_log: Option<Arc<dyn AccessLog>>,
 }
 
 impl Default for HttpSettings {
     /// 64 MiB and 10 s.
     fn default() -> Self {
-        Self { max_body: 64 << 20, header_timeout: Duration::from_secs(10) }
+        Self { max_body: 64 << 20, header_timeout: Duration::from_secs(10), access_log: None }
     }
 }
 
@@ -178,8 +180,8 @@ async fn accept(
             accepted = listener.accept() => accepted,
             _ = closing.wait_for(|closing| *closing) => return,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 failures.report(&error);
                 tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
@@ -187,7 +189,8 @@ async fn accept(
             }
         };
         let counted = connections.one_more(|sockets| &sockets.connections);
-        let served = connection::serve(stream, Arc::clone(&service), Arc::clone(&settings), closing.clone());
+        let served =
+            connection::serve(stream, peer, Arc::clone(&service), Arc::clone(&settings), closing.clone());
         drop(runtime.spawn(async move {
             served.await;
             drop(counted);
