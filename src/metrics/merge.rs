@@ -118,7 +118,7 @@ impl<'a> Families<'a> {
                 self.all.push(Common { name: family.name, about: About::default(), samples: String::new() });
             }
             let Some(common) = self.all.get_mut(place) else { continue };
-            common.about.complete(family.about);
+            common.about.complete(&family.about);
             for sample in &family.samples {
                 sample.write(&label, &mut common.samples);
             }
@@ -158,7 +158,7 @@ impl<'a> About<'a> {
     }
 
     /// Takes what is not known yet.
-    fn complete(&mut self, other: Self) {
+    fn complete(&mut self, other: &Self) {
         self.kind = self.kind.or(other.kind);
         self.unit = self.unit.or(other.unit);
         self.help = self.help.or(other.help);

@@ -219,23 +219,23 @@ fn families() -> impl Strategy<Value = Vec<Made>> {
 }
 
 fn written(families: &[Made]) -> String {
-    let mut text = String::new();
-    for (at, (kind, help, samples)) in families.iter().enumerate() {
-        let (kind, suffix) = KINDS[*kind];
-        let name = format!("{}_{kind}", ["alpha", "beta", "gamma", "delta", "epsilon"][at]);
-        text += &format!("# TYPE {name} {kind}\n");
-        if let Some(help) = help {
-            text += &format!("# HELP {name} {help}\n");
-        }
-        for (number, (labels, value, more)) in samples.iter().enumerate() {
-            let escape = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-            let mut all = vec![format!("n=\"{number}\"")];
-            all.extend(labels.iter().enumerate().map(|(at, value)| format!("l{at}=\"{}\"", escape(value))));
-            let more = if *more { " 12.5 # {trace=\"a b # c\"} 1 2" } else { "" };
-            text += &format!("{name}{suffix}{{{}}} {value}{more}\n", all.join(","));
-        }
-    }
-    text + "# EOF\n"
+    let names = ["alpha", "beta", "gamma", "delta", "epsilon"];
+    families.iter().zip(names).map(|(made, name)| written_family(made, name)).collect::<String>() + "# EOF\n"
+}
+
+fn written_family((kind, help, samples): &Made, name: &str) -> String {
+    let (kind, suffix) = KINDS[*kind];
+    let name = format!("{name}_{kind}");
+    let mut lines = vec![format!("# TYPE {name} {kind}\n")];
+    lines.extend(help.iter().map(|help| format!("# HELP {name} {help}\n")));
+    let escape = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    lines.extend(samples.iter().enumerate().map(|(number, (labels, value, more))| {
+        let mut all = vec![format!("n=\"{number}\"")];
+        all.extend(labels.iter().enumerate().map(|(at, value)| format!("l{at}=\"{}\"", escape(value))));
+        let more = if *more { " 12.5 # {trace=\"a b # c\"} 1 2" } else { "" };
+        format!("{name}{suffix}{{{}}} {value}{more}\n", all.join(","))
+    }));
+    lines.concat()
 }
 
 proptest! {
