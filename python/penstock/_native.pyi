@@ -103,6 +103,7 @@ class NativeServer:
         accepting: bool,
         limits: Any,
         journal: NativeJournal | None,
+        siblings: tuple[str, str] | None = None,
     ) -> Self: ...
     def accept(self) -> None: ...
     def request(

@@ -91,9 +91,10 @@ type Answer<'py> = (u16, Vec<(String, Bound<'py, PyBytes>)>, Bound<'py, PyBytes>
 #[pymethods]
 impl NativeServer {
     /// Opens the door at `place`, or none; every model says "not ready" until `set_ready`. Connections wait in the kernel
-    /// until `accept`, unless `accepting`.
+    /// until `accept`, unless `accepting`. With `siblings`, a directory and a worker's name, `/metrics` answers for all who
+    /// share the directory.
     #[new]
-    #[pyo3(signature = (models, *, place, accepting, limits, journal))]
+    #[pyo3(signature = (models, *, place, accepting, limits, journal, siblings=None))]
     fn new(
         py: Python<'_>,
         models: Vec<Model>,

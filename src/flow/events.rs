@@ -110,7 +110,7 @@ impl Subscriber for Listener {
 
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let target = metadata.target();
-        metadata.is_event() && (target == "penstock" || target.starts_with("penstock::"))
+        !metadata.is_span() && (target == "penstock" || target.starts_with("penstock::"))
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
