@@ -64,9 +64,7 @@ def _spinning():
             count += 1
 
 
-@penstock.model(
-    "control", max_batch_size=1, inputs={"x": ("float32", [2])}, outputs={"y": ("float32", [1])}
-)
+@penstock.model("control", max_batch_size=1, inputs={"x": ("float32", [2])}, outputs={"y": ("float32", [1])})
 def control(x):
     """`[1 to spin or 0, switch interval in ms]`: one Python thread that does nothing else, or none."""
     if not any(thread.name == "spinner" for thread in threading.enumerate()):

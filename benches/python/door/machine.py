@@ -52,7 +52,11 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class Launch:
-    """How a server is started; `{port}` in the command and in the environment stands for its port, `{spare}` and `{spare2}` for others."""
+    """How a server is started.
+
+    `{port}` in the command and in the environment stands for its port, `{spare}` and `{spare2}` for others; `ready` is
+    a path that answers with status 200 once it serves, where listening alone does not say so.
+    """
 
     name: str
     command: tuple[str, ...]
@@ -60,6 +64,7 @@ class Launch:
     environment: dict[str, str] = field(default_factory=dict)
     folder: Path = ROOT
     cpus: str = SERVER_CPU
+    ready: str | None = None
 
 
 class Served:
@@ -67,6 +72,7 @@ class Served:
 
     def __init__(self, launch: Launch, logs: Path) -> None:
         self.name = launch.name
+        self._ready = launch.ready
         self.port = free_port()
         self.base = f"http://127.0.0.1:{self.port}"
         self.url = self.base + launch.path
@@ -88,15 +94,18 @@ class Served:
                 start_new_session=True,
             )
 
-    def wait_until_listening(self, limit: float = STARTS_WITHIN) -> None:
+    def wait_until_ready(self, limit: float = STARTS_WITHIN) -> None:
         until = time.monotonic() + limit
         while time.monotonic() < until:
             if self.process.poll() is not None:
                 raise NotServing(f"{self.name} ended with status {self.process.returncode}: {self.last_words()}")
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                if self._ready is None:
+                    return
+                self.get(self._ready)
                 return
             time.sleep(0.05)
-        raise NotServing(f"{self.name} did not listen within {limit:.0f} s: {self.last_words()}")
+        raise NotServing(f"{self.name} was not ready within {limit:.0f} s: {self.last_words()}")
 
     def last_words(self) -> str:
         return " | ".join(self.log.read_text(errors="replace").strip().splitlines()[-4:])
@@ -148,13 +157,13 @@ class Served:
 
 @contextlib.contextmanager
 def serving(*launches: Launch, logs: Path) -> Iterator[list[Served]]:
-    """Servers that listen, until the block is left."""
+    """Servers that are ready, until the block is left."""
     servers: list[Served] = []
     try:
         for launch in launches:
             servers.append(Served(launch, logs))
         for server in servers:
-            server.wait_until_listening()
+            server.wait_until_ready()
         yield servers
     finally:
         for server in servers:

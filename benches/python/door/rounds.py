@@ -59,9 +59,7 @@ def visit(lane: Lane, clients: int, seconds: float, rate: float | None = None) -
         rate = rate.requests_per_second
     each = _each(rate * seconds, clients)
     counted, before = counters(lane.server), lane.server.cpu_seconds()
-    report = send(
-        lane.server.url, lane.dialect, clients=clients, requests_per_client=each, deadline=10 * seconds + 10
-    )
+    report = send(lane.server.url, lane.dialect, clients=clients, requests_per_client=each, deadline=10 * seconds + 10)
     after = lane.server.cpu_seconds()
     return {
         "requests_per_second": report.requests_per_second,

@@ -33,7 +33,7 @@ def penstock(models: str = "mlp", *, name: str = "penstock", path: str = "mlp", 
     """The door as `penstock serve` starts it, everything at its default; `models` are functions of apps.py."""
     command = (sys.executable, "-m", "penstock", "serve", str(APPS), "--port", "{port}")
     environment = {"PENSTOCK_BENCH_MODELS": models}
-    return Launch(name, command, f"/v2/models/{path}/infer", environment, cpus=cpus)
+    return Launch(name, command, f"/v2/models/{path}/infer", environment, cpus=cpus, ready="/v2/health/ready")
 
 
 def binary_is_left_out(server: Served) -> str | None:
@@ -100,7 +100,16 @@ def install(homes: Path, name: str) -> Path:
     stamp = home / "installed.txt"
     if not stamp.exists() or stamp.read_text() != wanted:
         requirements = str(PEERS / f"{name}.txt")
-        pip = [str(home / "bin/python"), "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", requirements]
+        pip = [
+            str(home / "bin/python"),
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--disable-pip-version-check",
+            "-r",
+            requirements,
+        ]
         for command in ([sys.executable, "-m", "venv", "--clear", str(home)], pip):
             try:
                 subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALLS_WITHIN)
@@ -118,10 +127,26 @@ _UVICORN = (
 )
 _GRANIAN = (
     *("{bin}/granian", "asgi_app:app", "--interface", "asginl", "--port", "{port}", "--http", "1", "--no-ws"),
-    *("--loop", "uvloop", "--workers", "1", "--runtime-threads", "1", "--backpressure", "4096", "--no-access-log"),
+    *(
+        "--loop",
+        "uvloop",
+        "--workers",
+        "1",
+        "--runtime-mode",
+        "mt",
+        "--runtime-threads",
+        "1",
+        "--backpressure",
+        "4096",
+        "--no-access-log",
+    ),
     *("--log-level", "warning"),
 )
-_MLSERVER_PORTS = (("MLSERVER_HTTP_PORT", "{port}"), ("MLSERVER_GRPC_PORT", "{spare}"), ("MLSERVER_METRICS_PORT", "{spare2}"))
+_MLSERVER_PORTS = (
+    ("MLSERVER_HTTP_PORT", "{port}"),
+    ("MLSERVER_GRPC_PORT", "{spare}"),
+    ("MLSERVER_METRICS_PORT", "{spare2}"),
+)
 
 MOSEC = Peer(
     "mosec + orjson",
@@ -138,7 +163,7 @@ GRANIAN = Peer(
     _GRANIAN,
     "/",
     PLAIN_JSON,
-    "ASGI without lifespan, uvloop, one runtime thread, orjson, batch 100",
+    "ASGI, uvloop, one runtime thread (mt), orjson, batch 100",
 )
 FASTAPI = Peer("FastAPI", "fastapi", _UVICORN, "/plain", PLAIN_JSON, "uvicorn, uvloop, httptools, pydantic, no batches")
 FASTAPI_BATCHED = replace(

@@ -38,7 +38,6 @@ def _variants() -> list[list[Peer]]:
         [MOSEC.waiting(wait) for wait in (1, 2, 5, 10)],
         [
             *(GRANIAN.waiting(wait) for wait in (0, 1, 5)),
-            _changed(granian, "mt", "--runtime-mode", "mt"),
             _changed(granian, "st", "--runtime-mode", "st"),
             _changed(granian, "rust tasks", "--task-impl", "rust"),
         ],

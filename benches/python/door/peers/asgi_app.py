@@ -20,6 +20,4 @@ async def app(scope, receive, send):
         body += message["body"]
     answer = await batcher.submit(orjson.loads(body)["x"])
     await send(HEADERS)
-    await send(
-        {"type": "http.response.body", "body": orjson.dumps({"y": answer}, option=orjson.OPT_SERIALIZE_NUMPY)}
-    )
+    await send({"type": "http.response.body", "body": orjson.dumps({"y": answer}, option=orjson.OPT_SERIALIZE_NUMPY)})
