@@ -80,7 +80,12 @@ def counters(server: Served) -> Figures:
     if not server.name.startswith("penstock"):
         return {}
     text = server.get("/metrics")
-    return {name: sum(map(float, re.findall(rf"^{name}(?:\{{[^}}]*\}})? (\S+)", text, re.M))) for name in COUNTERS}
+    return {name: _total(name, text) for name in COUNTERS}
+
+
+def _total(name: str, text: str) -> float:
+    """Over all labels."""
+    return sum(map(float, re.findall(rf"^{name}(?:\{{[^}}]*\}})? (\S+)", text, re.MULTILINE)))
 
 
 def growth(before: Figures, after: Figures, requests: int) -> Figures:

@@ -86,15 +86,17 @@ def _spinning(door: Served, kind: str, cpus: str) -> Iterator[None]:
     elif spinning is None:
         yield
     else:
-        _control(door, True, spinning)
+        _control(door, spinning)
         try:
             yield
         finally:
-            _control(door, False, INTERVALS_MS[0])
+            _control(door, None)
 
 
-def _control(door: Served, spin: bool, interval_ms: float) -> None:
-    body = compact(testing.infer_body({"x": ("FP32", [1, 2], [float(spin), interval_ms])}))
+def _control(door: Served, interval_ms: float | None) -> None:
+    """Spins, with the interpreter's switch interval at that; `None` stops it and sets the default again."""
+    values = [0.0, INTERVALS_MS[0]] if interval_ms is None else [1.0, interval_ms]
+    body = compact(testing.infer_body({"x": ("FP32", [1, 2], values)}))
     with Connection(door) as connection:
         connection.ask("/v2/models/control/infer", body)
         assert connection.status() == 200, "the spinner does not obey"

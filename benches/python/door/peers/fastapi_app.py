@@ -1,5 +1,7 @@
 """FastAPI as its documentation teaches it: a pydantic model in, a pydantic model out; with and without batches."""
 
+from functools import cache
+
 import numpy as np
 from batcher import Batcher
 from fastapi import FastAPI
@@ -17,7 +19,7 @@ class Answer(BaseModel):
 
 # The load generator names no content type, which FastAPI otherwise refuses.
 app = FastAPI(strict_content_type=False)
-batcher = None
+batcher = cache(Batcher)  # made on first use, for it wants the running loop
 
 
 @app.post("/plain")
@@ -27,8 +29,5 @@ async def plain(features: Features) -> Answer:
 
 @app.post("/batched")
 async def batched(features: Features) -> Answer:
-    global batcher
-    if batcher is None:
-        batcher = Batcher()
-    answer = await batcher.submit(features.x)
+    answer = await batcher().submit(features.x)
     return Answer(y=answer.tolist())

@@ -1,4 +1,7 @@
-"""The network of `examples/mlp.py` without Penstock: what the peers serve. Every answer is checked against the example."""
+"""The network of `examples/mlp.py` without Penstock: what the peers serve.
+
+Every answer is checked against the example before anything is measured.
+"""
 
 import numpy as np
 
