@@ -13,7 +13,7 @@ import time
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -160,8 +160,8 @@ def serving(*launches: Launch, logs: Path) -> Iterator[list[Served]]:
     """Servers that are ready, until the block is left."""
     servers: list[Served] = []
     try:
-        for launch in launches:
-            servers.append(Served(launch, logs))
+        for launch in launches:  # one by one: what has started must end, whatever the next one does
+            servers.append(Served(launch, logs))  # noqa: PERF401
         for server in servers:
             server.wait_until_ready()
         yield servers
