@@ -1,4 +1,9 @@
-"""MiniLM through the server beside the same model in a plain loop: CPU by the row over the very same batches."""
+"""MiniLM through the server beside the same model in a plain loop: CPU by the row over the very same batches.
+
+The plain loop is in the main thread, as a script has it; the server's model runs in a thread of its own, whose memory
+glibc takes from another arena, and may give back to the kernel after every batch. So there is a second server that was
+started with MALLOC_ARENA_MAX=1: where it is cheaper, that is what the difference was.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +11,15 @@ import json
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benches.python.door.machine import ROOT, SERVER_CPU, NotServing, Served, serving
+from benches.python.door.machine import ROOT, SERVER_CPU, Launch, NotServing, Served, serving
 from benches.python.door.rounds import Figures, counters, growth, progress, spread
 from benches.python.door.servers import penstock
 from benches.python.door.story import Bench, Story
@@ -27,6 +35,7 @@ if TYPE_CHECKING:
 SIZES = (32, 64)
 ROWS = 384
 SECONDS = 2.0
+PLAIN = "plain loop"
 
 LOOP = """
 import json, sys, time
@@ -49,29 +58,38 @@ def run(bench: Bench) -> Story:
         raise NotServing(str(missing)) from missing
     texts = sentences(ROWS)
     effort = bench.effort(SECONDS)
-    results: dict[int, list[Figures]] = {}
-    with serving(penstock("minilm", path="minilm"), logs=bench.logs) as (door,), _loop() as loop:
+    results: dict[tuple[int, str], list[Figures]] = defaultdict(list)
+    with serving(*_launches(), logs=bench.logs) as servers, _loop() as loop:
         for size in SIZES:
             batches = [texts[start : start + size] for start in range(0, ROWS, size)]
-            _check(door, model, batches)
+            for server in servers:
+                _check(server, model, batches)
             times = _times(loop, batches, effort.seconds)
             for number in range(effort.rounds):
                 progress(f"batches of {size}, round {number + 1} of {effort.rounds}")
-                results.setdefault(size, []).append(_round(door, loop, batches, times, served_first=number % 2 == 0))
+                for name, figures in _round(servers, loop, batches, times, number).items():
+                    results[size, name].append(figures)
     rows = [
-        [size, *(spread([one[key] for one in rounds], digits) for _, key, digits in COLUMNS)]
-        for size, rounds in results.items()
+        [size, name, *(spread([one[key] for one in rounds if key in one], digits) for _, key, digits in COLUMNS)]
+        for (size, name), rounds in results.items()
     ]
-    text = table(["rows a request", *(title for title, *_ in COLUMNS)], rows)
-    return Story("MiniLM", text, [{"rows": size, "rounds": rounds} for size, rounds in results.items()])
+    text = table(["rows a request", "where", *(title for title, *_ in COLUMNS)], rows)
+    data = [{"rows": size, "where": name, "rounds": rounds} for (size, name), rounds in results.items()]
+    return Story("MiniLM", text, data)
 
 
 COLUMNS = (
-    ("served, CPU µs/row", "served_us", 0),
-    ("plain loop, CPU µs/row", "loop_us", 0),
-    ("served ÷ loop", "ratio", 3),
+    ("CPU µs/row", "cpu_us", 0),
+    ("÷ plain loop", "ratio", 3),
+    ("page faults/batch", "faults", 0),
     ("rows/batch", "rows_per_batch", 1),
 )
+
+
+def _launches() -> list[Launch]:
+    plain = penstock("minilm", path="minilm")
+    one_arena = {**plain.environment, "MALLOC_ARENA_MAX": "1"}
+    return [plain, replace(plain, name="penstock, MALLOC_ARENA_MAX=1", environment=one_arena)]
 
 
 @contextmanager
@@ -104,23 +122,44 @@ def _bodies(batches: list[list[str]]) -> list[bytes]:
 
 
 def _round(
-    door: Served, loop: subprocess.Popen[str], batches: list[list[str]], times: int, *, served_first: bool
-) -> Figures:
+    servers: list[Served], loop: subprocess.Popen[str], batches: list[list[str]], times: int, number: int
+) -> dict[str, Figures]:
+    """Every place once, in turning order; ratios are to the plain loop of this round."""
     rows = times * sum(map(len, batches))
-    looped = 0.0 if served_first else _run_loop(loop, batches, times)
-    counted, before = counters(door), door.cpu_seconds()
-    report = testing.load(door.url, _bodies(batches), clients=1, requests_per_client=times * len(batches))
+    calls = times * len(batches)
+    figures: dict[str, Figures] = {}
+    places: list[Served | None] = [None, *servers]
+    first = number % len(places)
+    for place in [*places[first:], *places[:first]]:
+        if place is None:
+            faults = _faults(loop.pid)
+            seconds = _run_loop(loop, batches, times)
+            figures[PLAIN] = {"cpu_us": seconds / rows * 1e6, "faults": (_faults(loop.pid) - faults) / calls}
+            figures[PLAIN]["rows_per_batch"] = rows / calls
+        else:
+            figures[place.name] = _served(place, batches, times)
+    for one in figures.values():
+        one["ratio"] = one["cpu_us"] / figures[PLAIN]["cpu_us"]
+    return {name: figures[name] for name in (PLAIN, *(server.name for server in servers))}
+
+
+def _served(server: Served, batches: list[list[str]], times: int) -> Figures:
+    rows, calls = times * sum(map(len, batches)), times * len(batches)
+    faults, counted, before = _faults(server.process.pid), counters(server), server.cpu_seconds()
+    report = testing.load(server.url, _bodies(batches), clients=1, requests_per_client=calls)
     time.sleep(0.05)
-    served = door.cpu_seconds() - before
+    spent = server.cpu_seconds() - before
     assert report.ok == report.planned, f"{report.ok} of {report.planned} answered"
-    if served_first:
-        looped = _run_loop(loop, batches, times)
     return {
-        "served_us": served / rows * 1e6,
-        "loop_us": looped / rows * 1e6,
-        "ratio": served / looped,
-        **growth(counted, counters(door), report.ok),
+        "cpu_us": spent / rows * 1e6,
+        "faults": (_faults(server.process.pid) - faults) / calls,
+        **growth(counted, counters(server), report.ok),
     }
+
+
+def _faults(process: int) -> int:
+    """Pages that the kernel gave the process so far."""
+    return int(Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[7])
 
 
 def _check(door: Served, model: MiniLM, batches: list[list[str]]) -> None:
