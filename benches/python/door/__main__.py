@@ -33,6 +33,7 @@ def main() -> int:
     os.environ.update(ONE_THREAD)
     take_the_load_cpu()
     # Imported only now: NumPy and the load generator read the settings above when they start.
+    from benches.python.door.servers import Absent
     from benches.python.door.story import Bench
     from benches.python.measure import described, facts, write_json
 
@@ -46,6 +47,9 @@ def main() -> int:
         print(f"{name}", file=sys.stderr, flush=True)
         try:
             story = importlib.import_module(f"benches.python.door.{STORIES[name]}").run(bench)
+        except Absent as reason:
+            print(f"\n### {name}\n\nLeft out: {reason}", flush=True)
+            continue
         except NotServing as reason:
             failed = True
             print(f"\n### {name}\n\nNot measured: {reason}", flush=True)

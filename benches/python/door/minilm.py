@@ -21,7 +21,7 @@ import numpy as np
 
 from benches.python.door.machine import ROOT, SERVER_CPU, Launch, NotServing, Served, serving
 from benches.python.door.rounds import Figures, counters, growth, progress, spread
-from benches.python.door.servers import penstock
+from benches.python.door.servers import Absent, penstock
 from benches.python.door.story import Bench, Story
 from benches.python.door.workload import compact
 from benches.python.measure import table
@@ -55,7 +55,7 @@ def run(bench: Bench) -> Story:
     try:
         model = MiniLM.load()
     except MiniLMMissing as missing:
-        raise NotServing(str(missing)) from missing
+        raise Absent(str(missing)) from missing
     texts = sentences(ROWS)
     effort = bench.effort(SECONDS)
     results: dict[tuple[int, str], list[Figures]] = defaultdict(list)

@@ -21,7 +21,7 @@ INSTALLS_WITHIN = 600
 
 
 class Absent(RuntimeError):
-    """A peer that cannot be installed here."""
+    """Something to measure that cannot be had here."""
 
 
 def bare_hyper(program: Path) -> Launch:
