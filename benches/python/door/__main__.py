@@ -23,9 +23,10 @@ STORIES = {
     "isolation": "isolation",
     "spinner": "spinner",
     "minilm": "minilm",
+    "wrk": "wrk",
     "tuning": "tuning",
 }
-ON_REQUEST = ("tuning",)
+ON_REQUEST = ("tuning", "wrk")
 
 
 def main() -> int:
