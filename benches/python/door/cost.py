@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benches.python.door.machine import serving
-from benches.python.door.rounds import HEAD, Figures, Lane, cells, interleaved, ratios, spread
+from benches.python.door.rounds import HEAD, Figures, Lane, cells, disturbance, interleaved, ratios, spread
 from benches.python.door.servers import (
     HYPER_DIALECT,
     PENSTOCK_BINARY,
@@ -34,7 +34,7 @@ def run(bench: Bench) -> Story:
             check(lane.server, lane.dialect)
         results = interleaved(lanes, CLIENTS, bench.effort(SECONDS))
     rows = [[name, count, *cells(rounds)] for (name, count), rounds in results.items()]
-    text = "\n\n".join([table(["server", "clients", *HEAD], rows), _compared(results), *notes])
+    text = "\n\n".join([table(["server", "clients", *HEAD], rows), _compared(results), disturbance(results), *notes])
     return Story("Cost of a request", text, packed(results))
 
 

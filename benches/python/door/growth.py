@@ -8,7 +8,7 @@ import time
 from benches.python.door.client import Connection
 from benches.python.door.cost import packed
 from benches.python.door.machine import Served, serving
-from benches.python.door.rounds import HEAD, Figures, Lane, cells, interleaved, progress, ratios, spread
+from benches.python.door.rounds import HEAD, Figures, Lane, cells, disturbance, interleaved, progress, ratios, spread
 from benches.python.door.servers import HYPER_DIALECT, PENSTOCK_DIALECT, bare_hyper, penstock
 from benches.python.door.story import Bench, Story
 from benches.python.door.workload import OIP_JSON, check, compact
@@ -38,6 +38,7 @@ def run(bench: Bench) -> Story:
         [
             table(["server", "clients", *HEAD], rows),
             table(["CPU a request", f"at {MANY:,} connections ÷ at {FEW}"], growth),
+            disturbance(results),
             table(
                 ["memory of the server process, fresh for each figure", "KiB"],
                 [[title, spread([one[key] for one in memory])] for title, key in _MEMORY],

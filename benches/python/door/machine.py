@@ -43,6 +43,14 @@ def take_the_load_cpu() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
+def busy_cpu_seconds() -> float:
+    """What all CPUs of the machine did, and what its host took away from it (proc(5): all but idle and iowait)."""
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(
+        int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+    )
+    return (user + nice + system + irq + softirq + steal) / TICK
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

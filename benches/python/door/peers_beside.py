@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benches.python.door.cost import Results, packed
 from benches.python.door.machine import NotServing, Served, serving
-from benches.python.door.rounds import HEAD, Lane, cells, interleaved, ratios, spread
+from benches.python.door.rounds import HEAD, Lane, cells, disturbance, interleaved, ratios, spread
 from benches.python.door.servers import (
     ALL_PEERS,
     HYPER_DIALECT,
@@ -34,7 +34,7 @@ def run(bench: Bench) -> Story:
         results = interleaved(lanes, CLIENTS, bench.effort(SECONDS))
     settings = {peer.name: peer.settings + waits(peer) for peer in found}
     rows = [[name, settings.get(name, ""), count, *cells(rounds)] for (name, count), rounds in results.items()]
-    parts = [table(["server", "settings", "clients", *HEAD], rows), _compared(results), *notes]
+    parts = [table(["server", "settings", "clients", *HEAD], rows), _compared(results), disturbance(results), *notes]
     return Story("Beside other servers", "\n\n".join(parts), packed(results))
 
 

@@ -10,6 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from benches.python.door.machine import busy_cpu_seconds
 from benches.python.door.workload import send
 
 if TYPE_CHECKING:
@@ -58,10 +59,13 @@ def visit(lane: Lane, clients: int, seconds: float, rate: float | None = None) -
         rate = send(lane.server.url, lane.dialect, clients=clients, requests_per_client=_each(PROBE, clients))
         rate = rate.requests_per_second
     each = _each(rate * seconds, clients)
-    counted, before = counters(lane.server), lane.server.cpu_seconds()
+    counted, before, began = counters(lane.server), lane.server.cpu_seconds(), time.monotonic()
+    others = busy_cpu_seconds() - time.process_time()
     report = send(lane.server.url, lane.dialect, clients=clients, requests_per_client=each, deadline=10 * seconds + 10)
-    after = lane.server.cpu_seconds()
+    after, took = lane.server.cpu_seconds(), time.monotonic() - began
+    others = busy_cpu_seconds() - time.process_time() - others - (after - before)
     return {
+        "others_cpus": max(0.0, others) / took,
         "requests_per_second": report.requests_per_second,
         "cpu_us": (after - before) / max(1, report.answered) * 1e6,
         "p50_us": report.p50 * 1e6,
@@ -113,6 +117,12 @@ def interleaved(lanes: Sequence[Lane], clients: Iterable[int], effort: Effort) -
                 results[lane.name, count].append(figures)
                 time.sleep(0.02)
     return dict(results)
+
+
+def disturbance(results: dict[tuple[str, int], list[Figures]]) -> str:
+    """How quiet the machine was: a table of a busy one is worth little, whatever its medians say."""
+    seen = [100 * figures["others_cpus"] for rounds in results.values() for figures in rounds]
+    return f"Others than server and load, interrupts and the host among them: {spread(seen)} % of a CPU, by visit."
 
 
 def progress(what: str) -> None:
