@@ -81,7 +81,11 @@ pub(super) struct Arrivals {
     start: Instant,
     ahead: Mutex<std::iter::Enumerate<Schedule>>,
     permits: Semaphore,
-    released: AtomicU64,
+    /// Requests that fell due so far and count; those of the warm-up do not.
+    counted: AtomicU64,
+    counted_from: Duration,
+    /// Requests that waited for a client when the last one had fallen due.
+    backlog: AtomicU64,
     stop: AtomicBool,
 }
 
@@ -96,9 +100,14 @@ impl Arrivals {
         Some(Arrival { number, due: self.start + due, awaited })
     }
 
-    /// How many requests have fallen due so far.
-    pub(super) fn released(&self) -> u64 {
-        self.released.load(Ordering::Relaxed)
+    /// How many requests have fallen due so far, those of the warm-up left out.
+    pub(super) fn counted(&self) -> u64 {
+        self.counted.load(Ordering::Relaxed)
+    }
+
+    /// How many requests waited for a client when the last one had fallen due.
+    pub(super) fn backlog(&self) -> u64 {
+        self.backlog.load(Ordering::Relaxed)
     }
 
     /// Releases requests as they fall due, until the schedule ends or the run does.
@@ -113,14 +122,16 @@ impl Arrivals {
                 thread::park_timeout(due.saturating_sub(now));
                 continue;
             }
-            let mut fallen_due = 0;
-            while upcoming.is_some_and(|due| due <= now) {
+            let (mut fallen_due, mut counted) = (0, 0);
+            while let Some(due) = upcoming.filter(|due| *due <= now) {
                 fallen_due += 1;
+                counted += u64::from(due >= self.counted_from);
                 upcoming = schedule.next();
             }
-            self.released.fetch_add(fallen_due as u64, Ordering::Relaxed);
+            self.counted.fetch_add(counted, Ordering::Relaxed);
             self.permits.add_permits(fallen_due);
         }
+        self.backlog.store(self.permits.available_permits() as u64, Ordering::Relaxed);
         // Past the end of the schedule, one permit for each client lets it find out.
         self.permits.add_permits(clients);
     }
@@ -136,13 +147,20 @@ pub(super) struct Pacer {
 }
 
 impl Pacer {
-    /// Paces the schedule from `start` on, for that many clients.
-    pub(super) fn start(schedule: Schedule, start: Instant, clients: usize) -> Result<Self> {
+    /// Paces the schedule from `start` on, for that many clients; what falls due within the warm-up is not counted.
+    pub(super) fn start(
+        schedule: Schedule,
+        start: Instant,
+        clients: usize,
+        warmup: Duration,
+    ) -> Result<Self> {
         let arrivals = Arc::new(Arrivals {
             start,
             ahead: Mutex::new(schedule.clone().enumerate()),
             permits: Semaphore::new(0),
-            released: AtomicU64::new(0),
+            counted: AtomicU64::new(0),
+            counted_from: warmup,
+            backlog: AtomicU64::new(0),
             stop: AtomicBool::new(false),
         });
         let paced = Arc::clone(&arrivals);
