@@ -8,6 +8,7 @@ from typing_extensions import disjoint_base
 __all__ = [
     "VERSION",
     "NativeBatcher",
+    "NativeLoad",
     "NativeServer",
     "ServedWorker",
     "Worker",
@@ -16,7 +17,6 @@ __all__ = [
     "error_table",
     "lock_acquisitions",
     "reset_after_fork",
-    "run_load",
     "shutdown",
 ]
 
@@ -28,18 +28,6 @@ def reset_after_fork() -> None: ...
 def shutdown(limit: float) -> bool: ...
 def lock_acquisitions() -> int: ...
 def check_policy(*, min_size: int, max_size: int, max_wait: float, window: bool, max_queue: int) -> None: ...
-def run_load(
-    authority: str,
-    path: str,
-    bodies: list[bytes],
-    *,
-    clients: int,
-    requests: int,
-    rate: float,
-    duration: float,
-    deadline: float,
-    keep: bool,
-) -> dict[str, Any]: ...
 
 @disjoint_base
 class NativeBatcher:
@@ -82,6 +70,13 @@ class ServedWorker:
     def next(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any] | None] | None: ...
     def returned(self, value: Any) -> None: ...
     def raised(self, error: BaseException) -> None: ...
+
+@final
+class NativeLoad:
+    def __new__(cls, authority: str, path: str, bodies: list[bytes], settings: dict[str, Any]) -> Self: ...
+    def wait(self, seconds: float) -> dict[str, Any] | None: ...
+    def snapshot(self) -> dict[str, Any]: ...
+    def stop(self) -> None: ...
 
 @final
 class NativeServer:

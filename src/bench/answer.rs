@@ -179,7 +179,7 @@ impl Fields {
             match field.name.len() {
                 10 if field.name.eq_ignore_ascii_case("connection") => said.connection(field.value),
                 14 if field.name.eq_ignore_ascii_case("content-length") => {
-                    said.content_length(field.value)?
+                    said.content_length(field.value)?;
                 }
                 17 if field.name.eq_ignore_ascii_case("transfer-encoding") => {
                     said.transfer_encoding(field.value, is_1_1)?;

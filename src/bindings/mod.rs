@@ -24,7 +24,7 @@ mod _native {
     use super::errors::{bind_errors, error_table};
 
     #[pymodule_export]
-    use super::load::run_load;
+    use super::load::NativeLoad;
     #[pymodule_export]
     use super::served::ServedWorker;
     #[pymodule_export]
