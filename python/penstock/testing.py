@@ -41,8 +41,8 @@ class LoadReport(Table):
         p9999: likewise, 99.99 %.
         max: longest latency.
         mean: mean latency.
-        lag: what 99 % of the load generator's own delays stayed within, in the open loop: from the moment that a request
-            was due to the moment that a client who had nothing else to do turned to it. 0 in the closed loop.
+        lag: what 99 % of the load generator's own delays stayed within, in the open loop: from the moment that a
+            request was due to the moment that a client with nothing else to do turned to it. 0 in the closed loop.
         statuses: answers by status.
         errors: lost requests by the name of the error, for example `{"ReadFailed": 2}`.
         answers: (index of the body that was sent, status, body of the answer), where they were kept.

@@ -8,7 +8,7 @@ use super::check;
 use super::feed::{Feed, Job};
 use super::ledger::Ledger;
 use super::link::{Link, Lost, Way, Whole};
-use super::plan::Plan;
+use super::plan::{Plan, Protocol};
 use super::prepared::Prepared;
 use super::report::Answer;
 
@@ -87,7 +87,8 @@ impl Client {
             self.reopens_left = left;
             match Link::open(&self.way, &self.shared.prepared).await {
                 Ok((link, opened)) => {
-                    self.shared.ledger.books().reopened += u64::from(opened);
+                    let broke = opened && self.shared.plan.protocol != Protocol::Http1Close;
+                    self.shared.ledger.books().reopened += u64::from(broke);
                     self.link = Some(link);
                 }
                 Err(error) => {
