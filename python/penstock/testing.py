@@ -131,9 +131,11 @@ def load(
     )
     run = _native.NativeLoad(authority, path, encoded, settings)
     found = None
-    while found is None:
-        # Ctrl-C is raised in here; the run ends as it is dropped.
-        found = run.wait(_WAKE_SECONDS)
+    try:
+        while found is None:
+            found = run.wait(_WAKE_SECONDS)
+    finally:
+        run.stop()  # Ctrl-C is raised in there, and nobody waits any more
     times = {name: found["latency"][name] for name in _OF_THE_LATENCY}
     same = {one.name: found[one.name] for one in fields(LoadReport) if one.name in found and one.name != "lag"}
     return LoadReport(**{**same, **times, "lag": found["lag"]["p99"]})
