@@ -1,15 +1,17 @@
-//! When the requests of an open loop fall due, and the thread that says so in time.
+//! When the requests of an open loop fall due, and who takes them.
 
+use std::iter::Peekable;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, Thread};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
+use super::alarm::Alarm;
 use super::plan::Spacing;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 
 /// The moments at which requests fall due, counted from the start of the run.
 #[derive(Debug, Clone)]
@@ -75,7 +77,7 @@ pub(super) struct Arrival {
 
 /// Hands requests that fell due to whichever client asks next.
 ///
-/// The clients walk the same schedule as the thread that paces it; a permit stands for a request that fell due. So the
+/// The clients walk the same schedule as the task that paces it; a permit stands for a request that fell due. So the
 /// queue of a server that falls behind is a number, and costs no memory.
 pub(super) struct Arrivals {
     start: Instant,
@@ -86,7 +88,6 @@ pub(super) struct Arrivals {
     counted_from: Duration,
     /// Requests that waited for a client when the last one had fallen due.
     backlog: AtomicU64,
-    stop: AtomicBool,
 }
 
 impl Arrivals {
@@ -110,40 +111,36 @@ impl Arrivals {
         self.backlog.load(Ordering::Relaxed)
     }
 
-    /// Releases requests as they fall due, until the schedule ends or the run does.
-    fn pace(&self, mut schedule: Schedule, clients: usize) {
-        let mut upcoming = schedule.next();
-        while let Some(due) = upcoming {
-            if self.stop.load(Ordering::Acquire) {
-                return;
-            }
-            let now = self.start.elapsed();
-            if due > now {
-                thread::park_timeout(due.saturating_sub(now));
-                continue;
-            }
-            let (mut fallen_due, mut counted) = (0, 0);
-            while let Some(due) = upcoming.filter(|due| *due <= now) {
-                fallen_due += 1;
-                counted += u64::from(due >= self.counted_from);
-                upcoming = schedule.next();
-            }
-            self.counted.fetch_add(counted, Ordering::Relaxed);
-            self.permits.add_permits(fallen_due);
+    /// Hands out what has fallen due by now, and says when the next request does; none at the end of the schedule.
+    fn release(&self, upcoming: &mut Peekable<Schedule>) -> Option<Instant> {
+        let now = self.start.elapsed();
+        let (mut fallen_due, mut counted) = (0, 0);
+        while let Some(due) = upcoming.next_if(|due| *due <= now) {
+            fallen_due += 1;
+            counted += u64::from(due >= self.counted_from);
+        }
+        self.counted.fetch_add(counted, Ordering::Relaxed);
+        self.permits.add_permits(fallen_due);
+        upcoming.peek().map(|due| self.start + *due)
+    }
+
+    /// Releases requests as they fall due, until the schedule ends.
+    async fn pace(&self, schedule: Schedule, alarm: Alarm, clients: usize) -> Result<()> {
+        let mut upcoming = schedule.peekable();
+        while let Some(due) = self.release(&mut upcoming) {
+            alarm.wait_until(due).await?;
         }
         self.backlog.store(self.permits.available_permits() as u64, Ordering::Relaxed);
         // Past the end of the schedule, one permit for each client lets it find out.
         self.permits.add_permits(clients);
+        Ok(())
     }
 }
 
-/// Owns the thread that paces arrivals; dropping it ends the thread.
-///
-/// A thread of its own, since timers of the runtime tick in milliseconds: at 20 000 requests a second they would send
-/// bursts of twenty, and add up to a millisecond to every latency.
+/// Owns the task that paces arrivals; dropping it ends the task.
 pub(super) struct Pacer {
     arrivals: Arc<Arrivals>,
-    thread: Thread,
+    task: JoinSet<Result<()>>,
 }
 
 impl Pacer {
@@ -154,6 +151,7 @@ impl Pacer {
         clients: usize,
         warmup: Duration,
     ) -> Result<Self> {
+        let alarm = Alarm::new()?;
         let arrivals = Arc::new(Arrivals {
             start,
             ahead: Mutex::new(schedule.clone().enumerate()),
@@ -161,29 +159,26 @@ impl Pacer {
             counted: AtomicU64::new(0),
             counted_from: warmup,
             backlog: AtomicU64::new(0),
-            stop: AtomicBool::new(false),
         });
         let paced = Arc::clone(&arrivals);
-        let spawned = thread::Builder::new()
-            .name("penstock-pacer".to_owned())
-            .spawn(move || paced.pace(schedule, clients));
-        match spawned {
-            Ok(handle) => Ok(Self { arrivals, thread: handle.thread().clone() }),
-            Err(source) => {
-                let message = "the thread that paces arrivals could not be started";
-                Err(Error::with_source(ErrorKind::Internal, message, source))
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let ended = paced.pace(schedule, alarm, clients).await;
+            if ended.is_err() {
+                // Nobody waits for what never falls due.
+                paced.permits.close();
             }
-        }
+            ended
+        });
+        Ok(Self { arrivals, task })
     }
 
     pub(super) fn arrivals(&self) -> &Arc<Arrivals> {
         &self.arrivals
     }
-}
 
-impl Drop for Pacer {
-    fn drop(&mut self) {
-        self.arrivals.stop.store(true, Ordering::Release);
-        self.thread.unpark();
+    /// Fails where the pacing did.
+    pub(super) fn finish(mut self) -> Result<()> {
+        self.task.try_join_next().and_then(std::result::Result::ok).unwrap_or(Ok(()))
     }
 }

@@ -11,6 +11,7 @@
 //! One task per connection owns the socket and drives it itself, and one write and one read carry a request and its
 //! answer: what the load generator costs the machine is little beside what the server does. HTTP/2 is hyper's.
 
+mod alarm;
 mod answer;
 mod arrivals;
 mod check;

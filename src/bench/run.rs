@@ -31,7 +31,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// - [`ErrorKind::ConnectFailed`] or [`ErrorKind::ConnectTimeout`] where one of the first connections could not be
 ///   opened.
 /// - [`ErrorKind::DeadlineExceeded`] where the deadline came before they were all open.
-/// - [`ErrorKind::Internal`] where the thread that paces an open loop could not be started.
+/// - [`ErrorKind::Internal`] where the timer that paces an open loop failed.
 pub async fn run(plan: &Plan) -> Result<Report> {
     run_watched(plan, &Watch::new()?).await
 }
@@ -71,8 +71,8 @@ pub async fn run_watched(plan: &Plan, watch: &Watch) -> Result<Report> {
     let elapsed = StdInstant::now().saturating_duration_since(source.counted_from());
     let planned = source.planned();
     let backlog = pacer.as_ref().map_or(0, |pacer| pacer.arrivals().backlog());
-    drop(pacer);
     clients.shutdown().await;
+    pacer.map_or(Ok(()), Pacer::finish)?;
     let mut report = ledger.close()?;
     (report.timed_out, report.backlog) = (timed_out, backlog);
     report.finish(planned, elapsed);

@@ -48,9 +48,8 @@ def listening(answer: Callable[[socket.socket], None]) -> Iterator[str]:
                 threading.Thread(target=served, args=(connection,), daemon=True).start()
 
         def served(connection: socket.socket) -> None:
-            with connection:
-                with suppress(OSError):
-                    answer(connection)
+            with connection, suppress(OSError):
+                answer(connection)
 
         threading.Thread(target=accept, daemon=True).start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/any"
