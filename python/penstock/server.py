@@ -17,7 +17,7 @@ from penstock.models import LoadedModel, ModelSpec, spec_of
 from penstock.settings import DoorSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from types import TracebackType
     from typing import Self
 
@@ -90,15 +90,19 @@ class Server:
         self._specs = [_spec(model) for model in (models if _is_several(models) else [models])]
         if not self._specs:
             raise ConfigError("a server needs at least one model")
-        if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:  # noqa: PLR2004
-            raise ConfigError(f"port must be between 0 and 65535, not {port!r}")
         self._host = host
-        self._port = port
+        self._port = check_port(port)
         self._settings = DoorSettings.resolve(settings)
         self._native: _native.NativeServer | None = None
         self._models: list[LoadedModel] = []
         self._threads: list[threading.Thread] = []
         self._closed = False
+
+    @classmethod
+    def _of_command(cls, models: Iterable[Any], place: tuple[str, int], command_line: Mapping[str, Any]) -> Self:
+        server = cls(models, host=place[0], port=place[1])
+        server._settings = DoorSettings.resolve({}, command_line)
+        return server
 
     def start(self) -> Self:
         """Opens the door, loads every model, and comes back when all are ready. Health is "live" from the beginning.
@@ -127,14 +131,21 @@ class Server:
             self.close(drain=False)
             raise
 
+    def _accept(self) -> None:
+        self._running().accept()
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the models, in their order."""
+        return [spec.name for spec in self._specs]
+
     @property
     def url(self) -> str:
         """Where it listens, as `http://host:port`."""
         address = self._running().address
         if address is None:
             raise Closed("this server listens nowhere: it is reached by penstock.testing.TestClient")
-        host, port = address
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        return url_of(*address)
 
     @property
     def ready(self) -> bool:
@@ -191,7 +202,7 @@ class Server:
         await self.aclose(drain=kind is None)
 
     def __repr__(self) -> str:
-        names = ", ".join(spec.name for spec in self._specs)
+        names = ", ".join(self.names)
         if self._closed:
             return f"<penstock.Server {names} closed>"
         if self._native is None:
@@ -223,6 +234,22 @@ class Server:
         self.close(drain=False, timeout=max(0.0, deadline - time.monotonic()))
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def check_port(port: object) -> int:
+    """`port`, where it is one.
+
+    Raises:
+        ConfigError: where it is none.
+    """
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:  # noqa: PLR2004
+        raise ConfigError(f"port must be between 0 and 65535, not {port!r}")
+    return port
+
+
+def url_of(host: str, port: int) -> str:
+    """Where a server at this address is reached."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _is_several(models: object) -> bool:
@@ -274,7 +301,7 @@ def _close_older_cell(server: Server) -> None:
     """Running a notebook cell again starts its server again: the older one must leave its port and its threads."""
     if not hasattr(builtins, "get_ipython"):
         return
-    key = tuple(spec.name for spec in server._specs)  # noqa: SLF001  one module
+    key = tuple(server.names)
     older = _cells.get(key, lambda: None)()
     if older is not None and older is not server:
         older.close()
