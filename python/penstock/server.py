@@ -120,6 +120,15 @@ class Server:
         self._open((self._host, self._port), accepting=True)
         return self
 
+    def _start_without_door(self) -> bool:
+        """Loads the models, where that was not done before; answers whether this call did it."""
+        if self._closed:
+            raise Closed("this server was closed: make another one")
+        if self._native is not None:
+            return False
+        self._open(None, accepting=False)
+        return True
+
     def _open(self, place: int | tuple[str, int] | None, *, accepting: bool) -> None:
         models = [_declaration(spec) for spec in self._specs]
         self._native = _native.NativeServer(models, place=place, accepting=accepting, limits=self._settings)
