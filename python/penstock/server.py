@@ -6,6 +6,7 @@ import builtins
 import threading
 import time
 import weakref
+from collections.abc import Iterable
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +20,7 @@ from penstock.models import LoadedModel, ModelSpec, spec_of
 from penstock.settings import DoorSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Mapping
     from types import TracebackType
     from typing import Self
 
@@ -70,7 +71,7 @@ class Server:
     `/metrics` in the OpenMetrics format.
 
     Args:
-        models: functions and classes decorated with `@penstock.model`.
+        models: a function or a class decorated with `@penstock.model`, or several of them.
         host: the address to listen on; loopback by default.
         port: the port; 0 takes any that is free.
         **settings: the fields of `penstock.settings.DoorSettings`: limits, time-outs, what answers say. The environment
@@ -83,13 +84,13 @@ class Server:
 
     def __init__(
         self,
-        models: Iterable[Any],
+        models: Iterable[Any] | Callable[..., Any],
         *,
         host: str = "127.0.0.1",
         port: int = 8000,
         **settings: Any,
     ) -> None:
-        self._specs = [_spec(model) for model in (models if _is_several(models) else [models])]
+        self._specs = [_spec(model) for model in _several(models)]
         if not self._specs:
             raise ConfigError("a server needs at least one model")
         self._host = host
@@ -277,8 +278,8 @@ def url_of(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _is_several(models: object) -> bool:
-    return spec_of(models) is None and hasattr(models, "__iter__")
+def _several(models: Iterable[Any] | Callable[..., Any]) -> Iterable[Any]:
+    return models if spec_of(models) is None and isinstance(models, Iterable) else [models]
 
 
 def _spec(model: object) -> ModelSpec:
