@@ -92,6 +92,7 @@ class NativeServer:
         place: int | tuple[str, int] | None,
         accepting: bool,
         limits: Any,
+        siblings: tuple[str, str] | None = None,
     ) -> Self: ...
     def accept(self) -> None: ...
     def request(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -30,11 +31,13 @@ class Post:
         name: what it is called in logs and metrics.
         listener: descriptor of the listening socket that all workers share.
         link: descriptor of the socket to the supervisor.
+        directory: where the workers ask one another for their metrics.
     """
 
     name: str
     listener: int
     link: int
+    directory: str
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -61,6 +64,7 @@ class Supervised:
         self._stop = threading.Event()
         self._loading = True
         self._server: Server | None = None
+        self._is_orphan = False
 
     def serve(self, make: Callable[[], Server], explain: Callable[[BaseException], tuple[str, int]]) -> int:
         """Serves what `make` makes; a failure to load is explained to the supervisor, who prints it once."""
@@ -81,12 +85,16 @@ class Supervised:
         self._say({"ready": server.names})
         self._stop.wait()
         server.close()
+        if self._is_orphan:
+            # All of them end now, and nobody else is left to clear up.
+            shutil.rmtree(self._post.directory, ignore_errors=True)
         return 0
 
     def _opened(self, make: Callable[[], Server]) -> Server:
         try:
             server = make()
-            server._open(self._post.listener, accepting=False)  # noqa: SLF001  one package
+            siblings = (self._post.directory, self._post.name)
+            server._open(self._post.listener, accepting=False, siblings=siblings)  # noqa: SLF001  one package
         finally:
             self._loading = False
         return server
@@ -95,6 +103,7 @@ class Supervised:
         for order in _lines(self._link):
             if order == "accept" and self._server is not None:
                 self._server._accept()  # noqa: SLF001  one package
+        self._is_orphan = True
         self._stop.set()
         # By a signal, because the main thread may be loading.
         os.kill(os.getpid(), signal.SIGTERM)

@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import os
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from penstock import __version__
@@ -90,17 +92,15 @@ class Worker:
     _unread: bytes = field(default=b"", repr=False)
 
     @classmethod
-    def start(
-        cls, name: str, listener: socket.socket, arguments: Sequence[str], deaths: list[float], replaces: Worker | None
-    ) -> Worker:
-        """Starts `penstock serve` once more, as this worker."""
+    def start(cls, post: Post, arguments: Sequence[str], deaths: list[float], replaces: Worker | None) -> Worker:
+        """Starts `penstock serve` once more, at this post; its link is opened here."""
         link, its_link = socket.socketpair()
         with its_link:
-            post = Post(name, listener.fileno(), its_link.fileno())
+            post = replace(post, link=its_link.fileno())
             command = [sys.executable, "-m", "penstock", "serve", f"--as-worker={post}", *arguments]
             process = subprocess.Popen(command, pass_fds=(post.listener, post.link))  # noqa: S603  ourselves
         link.settimeout(0)
-        return cls(name, process, link, deaths, replaces)
+        return cls(post.name, process, link, deaths, replaces)
 
     def messages(self) -> list[dict[str, Any]]:
         """What it said since the last time."""
@@ -153,6 +153,8 @@ class Supervisor:
         # A terminal that goes away sends this signal, too, and means the end by it.
         self._hangup_restarts = not os.isatty(0)
         self._selector = selectors.DefaultSelector()
+        # Nobody else may enter it.
+        self._directory = tempfile.mkdtemp(prefix="penstock-")
 
     def run(self) -> int:
         """Serves until a signal ends it, and gives the exit status."""
@@ -220,7 +222,8 @@ class Supervisor:
     def _start(self, deaths: list[float], replaces: Worker | None = None) -> None:
         taken = {worker.name for worker in self._workers}
         name = next(str(number) for number in range(len(taken) + 1) if str(number) not in taken)
-        worker = Worker.start(name, self._listener, self._arguments, deaths, replaces)
+        post = Post(name, self._listener.fileno(), -1, self._directory)
+        worker = Worker.start(post, self._arguments, deaths, replaces)
         self._workers.append(worker)
         self._selector.register(worker.link, selectors.EVENT_READ, worker)
 
@@ -304,6 +307,7 @@ class Supervisor:
             worker.process.wait()
             worker.link.close()
         self._workers.clear()
+        shutil.rmtree(self._directory, ignore_errors=True)
 
 
 def _told(worker: Worker) -> str:

@@ -133,9 +133,13 @@ class Server:
         self._open(None, accepting=False)
         return True
 
-    def _open(self, place: int | tuple[str, int] | None, *, accepting: bool) -> None:
+    def _open(
+        self, place: int | tuple[str, int] | None, *, accepting: bool, siblings: tuple[str, str] | None = None
+    ) -> None:
         models = [_declaration(spec) for spec in self._specs]
-        self._native = _native.NativeServer(models, place=place, accepting=accepting, limits=self._settings)
+        self._native = _native.NativeServer(
+            models, place=place, accepting=accepting, limits=self._settings, siblings=siblings
+        )
         _lifecycle.close_at_exit(self)
         try:
             for index, spec in enumerate(self._specs):

@@ -373,3 +373,66 @@ def test_a_flag_that_cannot_be_is_refused_by_name(
     target = str(tmp_path / f"flagged_{workers}.py")
     assert cli.main(["serve", target, "--port", "0", "--workers", workers, *flags]) == 2
     assert words in capsys.readouterr().err
+
+
+def directory_of(fleet: Fleet) -> Path:
+    """Where the workers ask one another, as each of them was told."""
+    command = Path(f"/proc/{min(fleet.children())}/cmdline").read_text().split("\0")
+    post = next(word for word in command if word.startswith("--as-worker="))
+    return Path(json.loads(post.partition("=")[2])["directory"])
+
+
+def metrics(url: str) -> str:
+    with urllib.request.urlopen(f"{url}/metrics", timeout=30) as answer:
+        return str(answer.read().decode())
+
+
+def test_any_worker_answers_for_the_metrics_of_all(fleet: Any) -> None:
+    two = fleet()
+    sent: Counter[int] = Counter()
+
+    def both_answered() -> bool:
+        sent.update([two.pid()])
+        return len(sent) == 2
+
+    until(both_answered)
+    counted = r'penstock_requests_total\{(?=.*model="pid")(?=.*outcome="ok")(?=.*worker="(\d)").*\} (\d+)'
+    for _ in range(20):
+        found = dict(re.findall(counted, metrics(two.url)))
+        assert set(found) == {"0", "1"}
+        assert sorted(map(int, found.values())) == sorted(sent.values())
+
+
+def test_the_workers_directory_is_private_and_does_not_stay(fleet: Any) -> None:
+    two = fleet()
+    directory = directory_of(two)
+    assert directory.stat().st_mode & 0o777 == 0o700
+    assert {path.name for path in directory.iterdir()} == {"0.sock", "1.sock"}
+    two.process.terminate()
+    two.ends()
+    assert not directory.exists()
+
+
+@pytest.mark.parametrize("end", ["killed", "second signal"])
+def test_the_workers_directory_does_not_stay_when_all_ends_at_once(fleet: Any, end: str) -> None:
+    two = fleet()
+    directory = directory_of(two)
+    if end == "killed":
+        two.process.kill()
+    else:
+        two.process.send_signal(signal.SIGINT)
+        two.process.send_signal(signal.SIGINT)
+    two.process.wait(30)
+    until(lambda: not directory.exists())
+
+
+def test_a_replaced_worker_is_counted_again(fleet: Any) -> None:
+    two = fleet()
+    os.kill(min(two.children()), signal.SIGKILL)
+
+    def workers() -> set[str]:
+        with contextlib.suppress(OSError):
+            return set(re.findall(r'penstock_\w+\{.*worker="(\d)"', metrics(two.url)))
+        return set()
+
+    until(lambda: len(two.children()) == 2 and workers() == {"0", "1"})
