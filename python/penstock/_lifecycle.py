@@ -54,6 +54,10 @@ class OwnLoop:
 
         return asyncio.run_coroutine_threadsafe(coroutine, self._running()).result()
 
+    def call(self, callback: Callable[..., None], *args: Any) -> None:
+        """Runs a callback on the loop, soon, in a copy of this thread's context."""
+        self._running().call_soon_threadsafe(callback, *args)
+
     def _running(self) -> asyncio.AbstractEventLoop:
         import asyncio  # noqa: PLC0415  as above
 

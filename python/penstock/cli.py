@@ -9,21 +9,40 @@ import signal
 import sys
 import threading
 import traceback
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from penstock import __version__, _bench, logs
+from penstock._supervised import Post, Supervised
+from penstock._supervisor import Supervisor, listen
 from penstock.errors import ConfigError, PenstockError
 from penstock.models import spec_of
-from penstock.server import Server
+from penstock.server import Server, check_port
+from penstock.settings import DoorSettings, worker_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from dataclasses import Field
     from types import ModuleType
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and gives its exit status: 0, 2 for a mistake in what was asked for, or that of `bench`."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command == "bench":
+            return int(options.carry_out(options))
+        logs.configure(json=options.log_format == "json", level=options.log_level)
+        return _serve(options, arguments[1:])
+    except PenstockError as error:
+        text, status = _explained(error)
+        print(text, file=sys.stderr)  # noqa: T201  a command line answers so
+        return status
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="penstock", description="The data plane between requests and a model.")
     parser.add_argument("--version", action="version", version=f"penstock {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -35,10 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     serve.add_argument("--port", type=int, default=8000, help="port; 0 takes any that is free (default: %(default)s)")
     serve.add_argument(
-        "--drain-timeout", type=float, default=10.0, help="seconds that stopping waits for answers (default: 10)"
-    )
-    serve.add_argument("--access-log", action="store_true", help="log each request")
-    serve.add_argument(
         "--log-format", choices=("text", "json"), default="text", help="how log lines look (default: %(default)s)"
     )
     serve.add_argument(
@@ -48,16 +63,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=str.lower,
         help="the lowest level that is logged; --access-log is apart from it (default: %(default)s)",
     )
+    serve.add_argument("--workers", metavar="N", help="processes that share the port (default: 1)")
+    serve.add_argument("--as-worker", type=Post.parse, help=argparse.SUPPRESS)
+    limits = serve.add_argument_group("limits", "each also by its variable, such as PENSTOCK_MAX_BODY")
+    for setting in fields(DoorSettings):
+        _add_setting(limits, setting)
     _bench.add_parser(commands)
-    options = parser.parse_args(arguments)
-    logs.configure(json=options.log_format == "json", level=options.log_level)
-    try:
-        return int(getattr(options, "carry_out", _serve)(options))
-    except PenstockError as error:
-        print(f"penstock: {error}", file=sys.stderr)  # noqa: T201  a command line answers so
-        if error.__cause__ is not None and not isinstance(error, ConfigError):
-            traceback.print_exception(error.__cause__)
-        return 2
+    return parser
+
+
+def _add_setting(group: argparse._ArgumentGroup, setting: Field[Any]) -> None:
+    flag = "--" + setting.name.replace("_", "-")
+    text = setting.metadata["help"].replace("%", "%%")
+    kind = setting.metadata["kind"]
+    if kind == "switch":
+        said = "yes" if setting.default else "no"
+        help_text = f"{text} (default: {said})"
+        group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=help_text)
+        return
+    metavar = {"size": "SIZE", "count": "N", "seconds": "SECONDS"}[kind]
+    group.add_argument(flag, metavar=metavar, help=f"{text} (default: {_shown(kind, setting.default)})")
+
+
+def _shown(kind: str, value: Any) -> str:
+    if kind != "size":
+        return f"{value:g}"
+    return f"{value >> 20} MiB" if value % (1 << 20) == 0 else f"{value >> 10} KiB"
+
+
+def _explained(error: BaseException) -> tuple[str, int]:
+    """What to say of a failure, and the exit status for it."""
+    if not isinstance(error, PenstockError):
+        return "".join(traceback.format_exception(error)).rstrip(), 1
+    text = f"penstock: {error}"
+    if error.__cause__ is not None and not isinstance(error, ConfigError):
+        text += "\n" + "".join(traceback.format_exception(error.__cause__)).rstrip()
+    return text, 2
 
 
 def find_models(target: str) -> list[Any]:
@@ -77,20 +118,28 @@ def find_models(target: str) -> list[Any]:
     return models
 
 
-def _serve(options: argparse.Namespace) -> int:
-    models = find_models(options.target)
+def _serve(options: argparse.Namespace, arguments: Sequence[str]) -> int:
+    place = (options.host, check_port(options.port))
+    command_line = {setting.name: getattr(options, setting.name) for setting in fields(DoorSettings)}
+
+    def make() -> Server:
+        return Server._of_command(find_models(options.target), place, command_line)  # noqa: SLF001  one package
+
+    if options.as_worker is not None:
+        return Supervised(options.as_worker).serve(make, _explained)
+    count = worker_count(options.workers)
+    if count > 1:
+        settings = DoorSettings.resolve({}, command_line)
+        return Supervisor(listen(*place), arguments, count, settings.drain_timeout).run()
+    return _serve_alone(make())
+
+
+def _serve_alone(server: Server) -> int:
     stop = threading.Event()
     before = {number: signal.signal(number, _stopper(stop)) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        with Server(
-            models,
-            host=options.host,
-            port=options.port,
-            drain_timeout=options.drain_timeout,
-            access_log=options.access_log,
-        ) as server:
-            names = ", ".join(spec.name for spec in map(spec_of, models) if spec is not None)
-            print(f"penstock {__version__} serves {names} on {server.url}", flush=True)  # noqa: T201
+        with server:
+            print(f"penstock {__version__} serves {', '.join(server.names)} on {server.url}", flush=True)  # noqa: T201
             stop.wait()
             print("penstock stops: answering what was accepted", flush=True)  # noqa: T201
     finally:

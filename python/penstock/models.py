@@ -71,8 +71,10 @@ def model(
     """Declares a model for `penstock.Server` and `penstock serve`; calling it directly stays what it was.
 
     A function is called over a batch. A class is made without arguments when the server starts; `load(self, ctx)`, if
-    it has one, runs before the model is ready, `predict` over each batch, `close(self)` when the server ends. `async
-    def` runs on a loop of Penstock's own.
+    it has one, runs before the model is ready, `predict` over each batch, `close(self)` when the server ends.
+
+    `async def` runs on a loop of Penstock's own, and `workers` is then the number of batches that may be awaited at a
+    time. What still runs when a server that closes has waited long enough is cancelled.
 
     Each input comes as an array `[n, *axes]` of the declared type, texts as (nested) lists of `str` or `bytes`. Inputs
     are passed by name where the parameters have the inputs' names, by position otherwise. One output may be returned
@@ -85,7 +87,7 @@ def model(
             length, and rows of different lengths go into batches of their own.
         outputs: likewise.
         version: its version, as text.
-        workers: threads that run it.
+        workers: threads that run it; of an `async def` model, batches that may overlap.
         policy: a `BatchPolicy`, or its fields as keywords, never both.
         **settings: the fields of `BatchPolicy`.
 
@@ -133,10 +135,13 @@ class LoadedModel:
 
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
+        self.is_async = False
         self._instance: Any = None
 
     def load(self) -> Callable[..., Any]:
         """Makes and loads the model; gives the function to call with its input columns, in their declared order.
+
+        Where `is_async`, the function gives a coroutine.
 
         Raises:
             LoadFailed: with what the model raised as its cause.
@@ -155,7 +160,8 @@ class LoadedModel:
             except Exception as error:
                 raise LoadFailed(f"model '{spec.name}' failed to load: {type(error).__name__}: {error}") from error
             function = self._instance.predict
-        return _by_columns(spec, _blocking(function))
+        self.is_async = _is_async(function)
+        return _by_columns(spec, function)
 
     def close(self) -> None:
         """Lets the model close what it opened."""
@@ -166,7 +172,11 @@ class LoadedModel:
 
 
 def _blocking(function: Callable[..., Any]) -> Callable[..., Any]:
-    return _lifecycle.on_own_loop(function) if inspect.iscoroutinefunction(function) else function
+    return _lifecycle.on_own_loop(function) if _is_async(function) else function
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 
 def _by_columns(spec: ModelSpec, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,18 +7,21 @@ import logging
 import threading
 import time
 import weakref
+from collections.abc import Iterable
+from contextvars import copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from penstock import _lifecycle, _logs, _native
 from penstock._display import Table
-from penstock._worker import work
+from penstock._worker import Overlap, work
 from penstock.errors import Closed, ConfigError
 from penstock.models import LoadedModel, ModelSpec, spec_of
 from penstock.settings import DoorSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Mapping
     from types import TracebackType
     from typing import Self
 
@@ -69,7 +72,7 @@ class Server:
     `/metrics` in the OpenMetrics format.
 
     Args:
-        models: functions and classes decorated with `@penstock.model`.
+        models: a function or a class decorated with `@penstock.model`, or several of them.
         host: the address to listen on; loopback by default.
         port: the port; 0 takes any that is free.
         **settings: the fields of `penstock.settings.DoorSettings`: limits, time-outs, what answers say. The environment
@@ -82,25 +85,30 @@ class Server:
 
     def __init__(
         self,
-        models: Iterable[Any],
+        models: Iterable[Any] | Callable[..., Any],
         *,
         host: str = "127.0.0.1",
         port: int = 8000,
         **settings: Any,
     ) -> None:
-        self._specs = [_spec(model) for model in (models if _is_several(models) else [models])]
+        self._specs = [_spec(model) for model in _several(models)]
         if not self._specs:
             raise ConfigError("a server needs at least one model")
-        if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:  # noqa: PLR2004
-            raise ConfigError(f"port must be between 0 and 65535, not {port!r}")
         self._host = host
-        self._port = port
+        self._port = check_port(port)
         self._settings = DoorSettings.resolve(settings)
         self._journal: _native.NativeJournal | None = None
         self._native: _native.NativeServer | None = None
         self._models: list[LoadedModel] = []
         self._threads: list[threading.Thread] = []
+        self._overlaps: list[Overlap] = []
         self._closed = False
+
+    @classmethod
+    def _of_command(cls, models: Iterable[Any], place: tuple[str, int], command_line: Mapping[str, Any]) -> Self:
+        server = cls(models, host=place[0], port=place[1])
+        server._settings = DoorSettings.resolve({}, command_line)
+        return server
 
     def start(self) -> Self:
         """Opens the door, loads every model, and comes back when all are ready. Health is "live" from the beginning.
@@ -118,7 +126,18 @@ class Server:
         self._open((self._host, self._port), accepting=True)
         return self
 
-    def _open(self, place: int | tuple[str, int] | None, *, accepting: bool) -> None:
+    def _start_without_door(self) -> bool:
+        """Loads the models, where that was not done before; answers whether this call did it."""
+        if self._closed:
+            raise Closed("this server was closed: make another one")
+        if self._native is not None:
+            return False
+        self._open(None, accepting=False)
+        return True
+
+    def _open(
+        self, place: int | tuple[str, int] | None, *, accepting: bool, siblings: tuple[str, str] | None = None
+    ) -> None:
         models = [_declaration(spec) for spec in self._specs]
         self._journal = _logs.acquire()
         if self._settings.access_log and not logging.getLogger(_logs.ACCESS).level:
@@ -126,7 +145,7 @@ class Server:
         journal = self._journal if self._settings.access_log else None
         try:
             self._native = _native.NativeServer(
-                models, place=place, accepting=accepting, limits=self._settings, journal=journal
+                models, place=place, accepting=accepting, limits=self._settings, journal=journal, siblings=siblings
             )
         except BaseException:
             self._release_journal()
@@ -139,14 +158,21 @@ class Server:
             self.close(drain=False)
             raise
 
+    def _accept(self) -> None:
+        self._running().accept()
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the models, in their order."""
+        return [spec.name for spec in self._specs]
+
     @property
     def url(self) -> str:
         """Where it listens, as `http://host:port`."""
         address = self._running().address
         if address is None:
             raise Closed("this server listens nowhere: it is reached by penstock.testing.TestClient")
-        host, port = address
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        return url_of(*address)
 
     @property
     def ready(self) -> bool:
@@ -167,7 +193,8 @@ class Server:
     def close(self, *, drain: bool = True, timeout: float | None = None) -> None:
         """Stops accepting, answers what was accepted, then closes the models. Safe to call twice.
 
-        Health says "not ready" first. Without `drain`, requests that wait for a batch get status 503.
+        Health says "not ready" first. Without `drain`, requests that wait for a batch get status 503. Coroutines of
+        `async def` models that still run when the time is up are cancelled.
 
         Args:
             drain: answer what was accepted.
@@ -186,7 +213,7 @@ class Server:
         self._closed = True
         if self._native is not None:
             await self._native.close_async(drain, self._settings.drain_timeout if timeout is None else timeout)
-            self._close_models()
+            await asyncio.get_running_loop().run_in_executor(None, self._close_models)
             await asyncio.get_running_loop().run_in_executor(None, self._release_journal)
 
     def __enter__(self) -> Self:
@@ -207,7 +234,7 @@ class Server:
         await self.aclose(drain=kind is None)
 
     def __repr__(self) -> str:
-        names = ", ".join(spec.name for spec in self._specs)
+        names = ", ".join(self.names)
         if self._closed:
             return f"<penstock.Server {names} closed>"
         if self._native is None:
@@ -223,14 +250,24 @@ class Server:
         loaded = LoadedModel(spec)
         self._models.append(loaded)
         function = loaded.load()
-        for number in range(spec.workers):
-            name = f"penstock-{spec.name}-{number}"
-            thread = threading.Thread(target=work, args=(native.worker(index, function),), name=name, daemon=True)
-            self._threads.append(thread)
-            thread.start()
+        workers = [native.worker(index, function) for _ in range(spec.workers)]
+        if loaded.is_async:
+            overlap = Overlap(workers, _lifecycle.own_loop())
+            self._overlaps.append(overlap)
+            works = [overlap.work]
+        else:
+            works = [partial(work, worker) for worker in workers]
+        for number, each in enumerate(works):
+            # A context can be entered by one thread at a time, so each has a copy.
+            run = partial(copy_context().run, each)
+            self._threads.append(threading.Thread(target=run, name=f"penstock-{spec.name}-{number}", daemon=True))
+            self._threads[-1].start()
         native.set_ready(index)
 
     def _close_models(self) -> None:
+        overlaps, self._overlaps = self._overlaps, []
+        for overlap in overlaps:
+            overlap.cancel()
         models, self._models = self._models, []
         for loaded in models:
             loaded.close()
@@ -246,8 +283,24 @@ class Server:
             thread.join(max(0.0, deadline - time.monotonic()))
 
 
-def _is_several(models: object) -> bool:
-    return spec_of(models) is None and hasattr(models, "__iter__")
+def check_port(port: object) -> int:
+    """`port`, where it is one.
+
+    Raises:
+        ConfigError: where it is none.
+    """
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:  # noqa: PLR2004
+        raise ConfigError(f"port must be between 0 and 65535, not {port!r}")
+    return port
+
+
+def url_of(host: str, port: int) -> str:
+    """Where a server at this address is reached."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _several(models: Iterable[Any] | Callable[..., Any]) -> Iterable[Any]:
+    return models if spec_of(models) is None and isinstance(models, Iterable) else [models]
 
 
 def _spec(model: object) -> ModelSpec:
@@ -295,7 +348,7 @@ def _close_older_cell(server: Server) -> None:
     """Running a notebook cell again starts its server again: the older one must leave its port and its threads."""
     if not hasattr(builtins, "get_ipython"):
         return
-    key = tuple(spec.name for spec in server._specs)  # noqa: SLF001  one module
+    key = tuple(server.names)
     older = _cells.get(key, lambda: None)()
     if older is not None and older is not server:
         older.close()

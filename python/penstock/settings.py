@@ -89,6 +89,23 @@ class DoorSettings:
         return cls(**values)
 
 
+def worker_count(command_line: str | int | None, environment: Mapping[str, str] | None = None) -> int:
+    """Processes that share a server's port: `--workers`, else `PENSTOCK_WORKERS`, else 1.
+
+    Raises:
+        ConfigError: for what is no whole number of at least 1, naming where it came from.
+    """
+    environment = os.environ if environment is None else environment
+    count = 1
+    for source, given in (
+        ("PENSTOCK_WORKERS", environment.get("PENSTOCK_WORKERS")),
+        ("--workers", command_line),
+    ):
+        if given is not None:
+            count = _count(source, given)
+    return count
+
+
 def _size(source: str, value: Any) -> int:
     if isinstance(value, str):
         match = _SIZE.fullmatch(value.strip())

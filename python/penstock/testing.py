@@ -1,6 +1,7 @@
-"""For those who test and measure a server: a load generator that knows no Python on its hot path.
+"""For those who test and measure a server.
 
-It sends to loopback addresses only.
+`TestClient` asks a server object without a socket, for unit tests. `load` is a load generator that knows no Python on
+its hot path; it sends to loopback addresses only.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from urllib.parse import urlsplit
 
 from penstock import _native
 from penstock._display import Table
+from penstock._test_client import Headers, TestClient, TestResponse
 from penstock.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+__all__ = ["Headers", "LoadReport", "TestClient", "TestResponse", "infer_body", "load"]
 
 
 @dataclass(frozen=True)

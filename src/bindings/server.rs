@@ -86,8 +86,8 @@ struct Served {
     isolate: bool,
 }
 
-/// An answer, for Python: status, headers, body.
-type Answer<'py> = (u16, Vec<(String, Bound<'py, PyBytes>)>, Bound<'py, PyBytes>);
+/// An answer, for Python: status, headers, body, and the class of the error that it stands for.
+type Answer<'py> = (u16, Vec<(String, Bound<'py, PyBytes>)>, Bound<'py, PyBytes>, Option<&'static str>);
 
 #[pymethods]
 impl NativeServer {
@@ -149,7 +149,8 @@ impl NativeServer {
             .map(|(name, value)| (name.as_str().to_owned(), PyBytes::new(py, value.as_bytes())))
             .collect();
         let bytes = body.into_inner().unwrap_or_default();
-        Ok((parts.status.as_u16(), headers, PyBytes::new(py, &bytes)))
+        let error = parts.extensions.get::<ErrorKind>().map(|kind| kind.meaning().class);
+        Ok((parts.status.as_u16(), headers, PyBytes::new(py, &bytes), error))
     }
 
     /// A worker thread's side of model `index`, which calls `function`.

@@ -115,6 +115,8 @@ pub(super) fn failure(error: &Error) -> Reply {
     let status =
         StatusCode::from_u16(error.kind().meaning().http_status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut reply = reply(status, JSON, oip::error_body(error.message()));
+    // The wire has the status only; who asks from within the process learns the kind.
+    reply.extensions_mut().insert(error.kind());
     if status == StatusCode::SERVICE_UNAVAILABLE {
         let seconds = error.wait_before_retry().map_or(1, |wait| wait.as_secs().max(1));
         reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import penstock._test_client
 import penstock.batching
 import penstock.models
 
@@ -83,7 +84,9 @@ def test_the_harness_sees_the_blocks() -> None:
     assert sum(block.language == "python" for page in PAGES for block in blocks(page)) > 10
 
 
-@pytest.mark.parametrize("module", [penstock.batching, penstock.models], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module", [penstock.batching, penstock.models, penstock._test_client], ids=lambda module: module.__name__
+)
 def test_examples_in_docstrings(module: ModuleType) -> None:
     finder = doctest.DocTestFinder(recurse=True)
     names = {**vars(module)}
