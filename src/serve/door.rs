@@ -8,7 +8,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Method, Request, StatusCode, Version};
+use http::{HeaderValue, Method, Request, StatusCode, Version, header};
 use hyper::body::Body;
 
 use super::body::{self, Refusal};
@@ -95,7 +95,10 @@ impl Door {
                 Poll::Ready(routes::failure(&error))
             })
         });
-        let reply = reply.await;
+        let mut reply = reply.await;
+        if parts.method == Method::HEAD {
+            routes::leave_out_body(&mut reply);
+        }
         self.metrics.responded(reply.status().as_u16());
         reply
     }
@@ -141,21 +144,27 @@ impl Door {
             let message = format!("there are max_in_flight={most} requests: try again later");
             return Err(Error::new(ErrorKind::Overloaded, message));
         };
-        let body = match body::read(body, &parts.headers, &self.settings).await {
-            Ok(body) => body,
-            Err(refusal) => return Ok(self.refuse(&model, &refusal)),
+        let arrived = || {
+            if let Some(watch) = watch
+                && parts.version == Version::HTTP_11
+            {
+                watch.enter(Phase::Answering);
+            }
         };
-        if let Some(watch) = watch
-            && parts.version == Version::HTTP_11
-        {
-            watch.enter(Phase::Answering);
-        }
+        let body = match body::read(body, &parts.headers, &self.settings, arrived).await {
+            Ok(body) => body,
+            Err(refusal) => return Ok(self.refuse(&model, &refusal, parts.version)),
+        };
         infer::answer(&model, &parts.headers, body, self.settings.server_timing).await
     }
 
-    fn refuse(&self, model: &Endpoint, refusal: &Refusal) -> Reply {
+    fn refuse(&self, model: &Endpoint, refusal: &Refusal, version: Version) -> Reply {
         model.count_invalid();
         self.metrics.refused(refusal.reason);
-        routes::refusal(refusal.status, &refusal.message)
+        let mut reply = routes::refusal(refusal.status, &refusal.message);
+        if refusal.unread && version < Version::HTTP_2 {
+            reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        reply
     }
 }
