@@ -26,11 +26,18 @@ class Closable(Protocol):
 
 
 _open: weakref.WeakSet[Closable] = weakref.WeakSet()
+_open_last: weakref.WeakSet[Closable] = weakref.WeakSet()
 
 
-def close_at_exit(what: Closable) -> None:
-    """Closes `what` when the interpreter ends, while Python code can still run."""
-    _open.add(what)
+def close_at_exit(what: Closable, *, last: bool = False) -> None:
+    """Closes `what` when the interpreter ends, while Python code can still run; with `last` after everything else."""
+    (_open_last if last else _open).add(what)
+
+
+def come_first_at_exit() -> None:
+    """Puts Penstock's end before that of every module that was imported until now."""
+    atexit.unregister(_at_exit)
+    atexit.register(_at_exit)
 
 
 class OwnLoop:
@@ -99,7 +106,7 @@ def on_own_loop(function: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[.
 
 def _at_exit() -> None:
     deadline = time.monotonic() + EXIT_SECONDS
-    for what in list(_open):
+    for what in [*_open, *_open_last]:
         what._at_exit(deadline)  # noqa: SLF001  the protocol of this module
     _own_loop.stop(deadline)
     _native.shutdown(max(0.1, deadline - time.monotonic()))
@@ -110,6 +117,7 @@ def _after_fork_in_child() -> None:
     _native.reset_after_fork()
     _own_loop = OwnLoop()
     _open.clear()
+    _open_last.clear()
 
 
 atexit.register(_at_exit)

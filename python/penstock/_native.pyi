@@ -8,6 +8,7 @@ from typing_extensions import disjoint_base
 __all__ = [
     "VERSION",
     "NativeBatcher",
+    "NativeJournal",
     "NativeServer",
     "ServedWorker",
     "Worker",
@@ -84,6 +85,15 @@ class ServedWorker:
     def raised(self, error: BaseException) -> None: ...
 
 @final
+class NativeJournal:
+    def __new__(cls, *, capacity: int, level: int) -> Self: ...
+    def wait(self, limit: float) -> tuple[list[tuple[str, int, float, str, dict[str, Any]]], int] | None: ...
+    def set_level(self, level: int) -> None: ...
+    @property
+    def dropped(self) -> int: ...
+    def close(self) -> None: ...
+
+@final
 class NativeServer:
     def __new__(
         cls,
@@ -92,6 +102,7 @@ class NativeServer:
         place: int | tuple[str, int] | None,
         accepting: bool,
         limits: Any,
+        journal: NativeJournal | None,
     ) -> Self: ...
     def accept(self) -> None: ...
     def request(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
-import logging
 import signal
 import sys
 import threading
@@ -13,7 +12,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penstock import __version__
+from penstock import __version__, logs
 from penstock.errors import ConfigError, PenstockError
 from penstock.models import spec_of
 from penstock.server import Server
@@ -38,8 +37,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     serve.add_argument(
         "--drain-timeout", type=float, default=10.0, help="seconds that stopping waits for answers (default: 10)"
     )
+    serve.add_argument("--access-log", action="store_true", help="log each request")
+    serve.add_argument(
+        "--log-format", choices=("text", "json"), default="text", help="how log lines look (default: %(default)s)"
+    )
+    serve.add_argument(
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        default="warning",
+        type=str.lower,
+        help="the lowest level that is logged; --access-log is apart from it (default: %(default)s)",
+    )
     options = parser.parse_args(arguments)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logs.configure(json=options.log_format == "json", level=options.log_level)
     try:
         return _serve(options)
     except PenstockError as error:
@@ -71,7 +81,13 @@ def _serve(options: argparse.Namespace) -> int:
     stop = threading.Event()
     before = {number: signal.signal(number, _stopper(stop)) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        with Server(models, host=options.host, port=options.port, drain_timeout=options.drain_timeout) as server:
+        with Server(
+            models,
+            host=options.host,
+            port=options.port,
+            drain_timeout=options.drain_timeout,
+            access_log=options.access_log,
+        ) as server:
             names = ", ".join(spec.name for spec in map(spec_of, models) if spec is not None)
             print(f"penstock {__version__} serves {names} on {server.url}", flush=True)  # noqa: T201
             stop.wait()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import builtins
+import logging
 import threading
 import time
 import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from penstock import _lifecycle, _native
+from penstock import _lifecycle, _logs, _native
 from penstock._display import Table
 from penstock._worker import work
 from penstock.errors import Closed, ConfigError
@@ -95,6 +96,7 @@ class Server:
         self._host = host
         self._port = port
         self._settings = DoorSettings.resolve(settings)
+        self._journal: _native.NativeJournal | None = None
         self._native: _native.NativeServer | None = None
         self._models: list[LoadedModel] = []
         self._threads: list[threading.Thread] = []
@@ -118,7 +120,17 @@ class Server:
 
     def _open(self, place: int | tuple[str, int] | None, *, accepting: bool) -> None:
         models = [_declaration(spec) for spec in self._specs]
-        self._native = _native.NativeServer(models, place=place, accepting=accepting, limits=self._settings)
+        self._journal = _logs.acquire()
+        if self._settings.access_log and not logging.getLogger(_logs.ACCESS).level:
+            logging.getLogger(_logs.ACCESS).setLevel(logging.INFO)
+        journal = self._journal if self._settings.access_log else None
+        try:
+            self._native = _native.NativeServer(
+                models, place=place, accepting=accepting, limits=self._settings, journal=journal
+            )
+        except BaseException:
+            self._release_journal()
+            raise
         _lifecycle.close_at_exit(self)
         try:
             for index, spec in enumerate(self._specs):
@@ -165,13 +177,17 @@ class Server:
         if self._native is not None:
             self._native.close(drain, self._settings.drain_timeout if timeout is None else timeout)
             self._close_models()
+            self._release_journal()
 
     async def aclose(self, *, drain: bool = True, timeout: float | None = None) -> None:
         """As `close`, without blocking the event loop."""
+        import asyncio  # noqa: PLC0415  importing it costs as much as a third of `import numpy`
+
         self._closed = True
         if self._native is not None:
             await self._native.close_async(drain, self._settings.drain_timeout if timeout is None else timeout)
             self._close_models()
+            await asyncio.get_running_loop().run_in_executor(None, self._release_journal)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -180,7 +196,7 @@ class Server:
         self.close(drain=kind is None)
 
     async def __aenter__(self) -> Self:
-        import asyncio  # noqa: PLC0415  importing it costs as much as a third of `import numpy`
+        import asyncio  # noqa: PLC0415  as above
 
         # Loading may take long, and may itself need the loop to go on.
         return await asyncio.get_running_loop().run_in_executor(None, self.start)
@@ -218,6 +234,11 @@ class Server:
         models, self._models = self._models, []
         for loaded in models:
             loaded.close()
+
+    def _release_journal(self) -> None:
+        journal, self._journal = self._journal, None
+        if journal is not None:
+            _logs.release(journal)
 
     def _at_exit(self, deadline: float) -> None:
         self.close(drain=False, timeout=max(0.0, deadline - time.monotonic()))

@@ -42,6 +42,7 @@ class DoorSettings:
             an answer.
         idle_timeout: time that a connection may stay open without a request.
         drain_timeout: time that closing waits for requests that were accepted.
+        access_log: log each request, as `penstock.logs` says.
         server_timing: whether answers carry `Server-Timing`: queue, batch, model and encode, in milliseconds.
     """
 
@@ -54,6 +55,7 @@ class DoorSettings:
     body_timeout: float = _setting(60.0, "seconds", "time for a body (408), or for taking the next bytes of an answer")
     idle_timeout: float = _setting(75.0, "seconds", "time that a connection may stay open without a request")
     drain_timeout: float = _setting(10.0, "seconds", "time that stopping waits for answers")
+    access_log: bool = _setting(False, "switch", "log each request")  # noqa: FBT003
     server_timing: bool = _setting(True, "switch", "say in Server-Timing where the time of an answer went")  # noqa: FBT003
 
     @classmethod

@@ -7,6 +7,7 @@ mod core;
 mod errors;
 mod in_process;
 mod inherited;
+mod journal;
 mod load;
 mod run;
 mod served;
@@ -25,6 +26,8 @@ mod _native {
     #[pymodule_export]
     use super::errors::{bind_errors, error_table};
 
+    #[pymodule_export]
+    use super::journal::NativeJournal;
     #[pymodule_export]
     use super::load::run_load;
     #[pymodule_export]

@@ -14,6 +14,7 @@ use super::bridge::lifecycle::generation;
 use super::bridge::{lock, stock};
 use super::core::Counters;
 use super::errors::{raised, to_python};
+use super::journal::NativeJournal;
 use super::served::ServedWorker;
 use super::{in_process, inherited};
 use crate::batch::{BatchPolicy, Dispatch};
@@ -21,7 +22,7 @@ use crate::error::{Error, ErrorKind, Result as CoreResult};
 use crate::metrics::{LockCounts, Registry};
 use crate::pipeline::{Endpoint, ModelSpec};
 use crate::runtime;
-use crate::serve::{Door, HttpServer, HttpSettings, Service, listen};
+use crate::serve::{AccessLog, Door, HttpServer, HttpSettings, Service, listen};
 use crate::tensor::TensorSpec;
 
 /// A name, an element type and the axes of one row.
@@ -92,16 +93,19 @@ impl NativeServer {
     /// Opens the door at `place`, or none; every model says "not ready" until `set_ready`. Connections wait in the kernel
     /// until `accept`, unless `accepting`.
     #[new]
-    #[pyo3(signature = (models, *, place, accepting, limits))]
+    #[pyo3(signature = (models, *, place, accepting, limits, journal))]
     fn new(
         py: Python<'_>,
         models: Vec<Model>,
         place: Option<Place>,
         accepting: bool,
         limits: Limits,
+        journal: Option<PyRef<'_, NativeJournal>>,
     ) -> PyResult<Self> {
-        let opened =
-            limits.into_settings().and_then(|settings| Self::open(models, place, accepting, settings));
+        let access_log = journal.map(|journal| journal.access_log());
+        let opened = limits
+            .into_settings()
+            .and_then(|settings| Self::open(models, place, accepting, settings, access_log));
         opened.map_err(|error| to_python(py, &error))
     }
 
@@ -214,6 +218,7 @@ impl NativeServer {
         place: Option<Place>,
         accepting: bool,
         settings: HttpSettings,
+        access_log: Option<Arc<dyn AccessLog>>,
     ) -> CoreResult<Self> {
         let runtime = runtime::handle()?;
         let registry = Arc::new(Registry::new());
@@ -227,7 +232,7 @@ impl NativeServer {
         }
         let served = endpoints.iter().map(|served| Arc::clone(&served.endpoint)).collect();
         let service = Service::new(served, Arc::clone(&registry))?;
-        let door = Door::new(service, settings, &registry)?;
+        let door = Door::new(service, settings, access_log, &registry)?;
         let listener = match place {
             None => None,
             Some(Place::Listener(descriptor)) => Some(inherited::listener(descriptor)),

@@ -1,7 +1,11 @@
 //! Counters and histograms, and their text for Prometheus.
 
 mod door;
+mod merge;
 mod model;
+#[cfg(test)]
+mod tests;
 
 pub use door::{DoorMetrics, InFlight};
+pub use merge::{Merged, Refused, merge};
 pub use model::{LockCounts, ModelMetrics, Outcome, Registry};

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -18,7 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::door::Door;
+use super::door::{Door, Origin};
 use super::socket::{self, Socket};
 use super::watch::{Phase, Verdict, Watch, Watched};
 
@@ -37,7 +38,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Serves a connection until its other side leaves, until it takes too long over something, or until the door closes and
 /// its last answer is out.
-pub(super) async fn serve(stream: TcpStream, door: Arc<Door>, watched: Watched) {
+pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, door: Arc<Door>, watched: Watched) {
     // Answers are whole: waiting to fill a packet only delays them.
     let _ = stream.set_nodelay(true);
     let is_http2 = tokio::select! {
@@ -55,8 +56,8 @@ pub(super) async fn serve(stream: TcpStream, door: Arc<Door>, watched: Watched) 
         },
     };
     match is_http2 {
-        Ok(true) => serve_http2(stream, door, &watched.watch).await,
-        Ok(false) => serve_http1(stream, door, &watched.watch).await,
+        Ok(true) => serve_http2(stream, peer, door, &watched.watch).await,
+        Ok(false) => serve_http1(stream, peer, door, &watched.watch).await,
         // It was gone before it said a word.
         Err(_) => {}
     }
@@ -85,7 +86,7 @@ async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
     }
 }
 
-async fn serve_http1(stream: TcpStream, door: Arc<Door>, watch: &Arc<Watch>) {
+async fn serve_http1(stream: TcpStream, peer: SocketAddr, door: Arc<Door>, watch: &Arc<Watch>) {
     let max_head = door.settings.max_head;
     let answer = {
         let watch = Arc::clone(watch);
@@ -93,7 +94,7 @@ async fn serve_http1(stream: TcpStream, door: Arc<Door>, watch: &Arc<Watch>) {
             let (door, watch) = (Arc::clone(&door), Arc::clone(&watch));
             watch.enter(Phase::Body);
             async move {
-                let reply = door.answer(request, Some(&watch)).await;
+                let reply = door.answer(request, Origin { watch: Some(&watch), peer: Some(peer) }).await;
                 watch.enter(Phase::Sending);
                 Ok::<_, Infallible>(reply)
             }
@@ -117,7 +118,7 @@ async fn serve_http1(stream: TcpStream, door: Arc<Door>, watch: &Arc<Watch>) {
 /// A body is read in pieces of at most this size.
 const LEAST_BUFFER: usize = 128 << 10;
 
-async fn serve_http2(stream: TcpStream, door: Arc<Door>, watch: &Arc<Watch>) {
+async fn serve_http2(stream: TcpStream, peer: SocketAddr, door: Arc<Door>, watch: &Arc<Watch>) {
     watch.enter(Phase::Quiet);
     let settings = door.settings.clone();
     let answer = {
@@ -126,7 +127,7 @@ async fn serve_http2(stream: TcpStream, door: Arc<Door>, watch: &Arc<Watch>) {
             let door = Arc::clone(&door);
             let stream = OpenStream::begin(Arc::clone(&watch));
             async move {
-                let reply = door.answer(request, None).await;
+                let reply = door.answer(request, Origin { watch: None, peer: Some(peer) }).await;
                 drop(stream);
                 Ok::<_, Infallible>(reply)
             }

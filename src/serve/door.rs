@@ -1,16 +1,19 @@
 //! A door, whatever its wire: from a request to its answer, within the limits.
 
 use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, StatusCode, Version, header};
 use hyper::body::Body;
 
+use super::access::{AccessLog, Note};
 use super::body::{self, Refusal};
 use super::routes::{self, Reply, Route};
 use super::watch::{Phase, Watch};
@@ -25,20 +28,35 @@ pub struct Door {
     pub(super) settings: HttpSettings,
     pub(super) metrics: DoorMetrics,
     pub(super) connections: Connections,
+    access_log: Option<Arc<dyn AccessLog>>,
+}
+
+/// Where a request came from.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Origin<'a> {
+    /// What looks after its connection, where that carries one request at a time.
+    pub(super) watch: Option<&'a Watch>,
+    pub(super) peer: Option<SocketAddr>,
 }
 
 impl Door {
-    /// A door to `service`; its counters go into `registry`.
+    /// A door to `service`; its counters go into `registry`, and a record of each request to `access_log`.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] where nothing can be served under these limits.
-    pub fn new(service: Arc<Service>, settings: HttpSettings, registry: &Registry) -> Result<Arc<Self>> {
+    pub fn new(
+        service: Arc<Service>,
+        settings: HttpSettings,
+        access_log: Option<Arc<dyn AccessLog>>,
+        registry: &Registry,
+    ) -> Result<Arc<Self>> {
         settings.check()?;
         Ok(Arc::new(Self {
             service,
             settings,
             metrics: DoorMetrics::new(registry),
             connections: Connections::default(),
+            access_log,
         }))
     }
 
@@ -77,33 +95,46 @@ impl Door {
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        self.answer(request, None).await
+        self.answer(request, Origin::default()).await
     }
 
-    pub(super) async fn answer<B>(&self, request: Request<B>, watch: Option<&Watch>) -> Reply
+    pub(super) async fn answer<B>(&self, request: Request<B>, origin: Origin<'_>) -> Reply
     where
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        let began = Instant::now();
         let (parts, body) = request.into_parts();
-        let mut route = pin!(self.route(&parts, body, watch));
+        let mut note = Note { bytes: body.size_hint().lower(), ..Note::default() };
+        let mut body = pin!(body);
+        let mut reply = self.guarded(self.route(&parts, body.as_mut(), origin.watch, &mut note)).await;
+        if parts.method == Method::HEAD {
+            routes::leave_out_body(&mut reply);
+        }
+        if parts.version < Version::HTTP_2 && !note.body_read && !body.is_end_stream() {
+            keep_or_close(&parts, body, &mut reply).await;
+        }
+        self.metrics.responded(reply.status().as_u16());
+        if let Some(log) = &self.access_log {
+            log.access(note.record(&parts, origin.peer, &reply, began));
+        }
+        reply
+    }
+
+    /// A panic is this request's failure, not its connection's.
+    async fn guarded(&self, route: impl Future<Output = Reply>) -> Reply {
+        let mut route = pin!(route);
         let reply = poll_fn(|context| {
-            // A panic is this request's failure, not its connection's.
             let polled = catch_unwind(AssertUnwindSafe(|| route.as_mut().poll(context)));
             polled.unwrap_or_else(|_| {
                 let error = Error::new(ErrorKind::Internal, "penstock panicked: please report it");
                 Poll::Ready(routes::failure(&error))
             })
         });
-        let mut reply = reply.await;
-        if parts.method == Method::HEAD {
-            routes::leave_out_body(&mut reply);
-        }
-        self.metrics.responded(reply.status().as_u16());
-        reply
+        reply.await
     }
 
-    async fn route<B>(&self, parts: &Parts, body: B, watch: Option<&Watch>) -> Reply
+    async fn route<B>(&self, parts: &Parts, body: B, watch: Option<&Watch>, note: &mut Note) -> Reply
     where
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -118,7 +149,10 @@ impl Door {
         }
         let answer = match &route {
             Route::Infer { name, version } => match self.service.model(name, *version) {
-                Ok(model) => self.infer(Arc::clone(model), parts, body, watch).await,
+                Ok(model) => {
+                    note.model = Some(Arc::clone(model));
+                    self.infer(model, parts, body, watch, note).await
+                }
                 Err(error) => Err(error),
             },
             Route::Metrics => Ok(routes::metrics(self.metrics_text())),
@@ -129,10 +163,11 @@ impl Door {
 
     async fn infer<B>(
         &self,
-        model: Arc<Endpoint>,
+        model: &Arc<Endpoint>,
         parts: &Parts,
         body: B,
         watch: Option<&Watch>,
+        note: &mut Note,
     ) -> Result<Reply>
     where
         B: Body<Data = Bytes>,
@@ -145,6 +180,7 @@ impl Door {
             return Err(Error::new(ErrorKind::Overloaded, message));
         };
         let arrived = || {
+            note.body_read = true;
             if let Some(watch) = watch
                 && parts.version == Version::HTTP_11
             {
@@ -153,9 +189,10 @@ impl Door {
         };
         let body = match body::read(body, &parts.headers, &self.settings, arrived).await {
             Ok(body) => body,
-            Err(refusal) => return Ok(self.refuse(&model, &refusal, parts.version)),
+            Err(refusal) => return Ok(self.refuse(model, &refusal, parts.version)),
         };
-        infer::answer(&model, &parts.headers, body, self.settings.server_timing).await
+        note.bytes = body.len() as u64;
+        infer::answer(model, &parts.headers, body, self.settings.server_timing, note).await
     }
 
     fn refuse(&self, model: &Endpoint, refusal: &Refusal, version: Version) -> Reply {
@@ -163,8 +200,22 @@ impl Door {
         self.metrics.refused(refusal.reason);
         let mut reply = routes::refusal(refusal.status, &refusal.message);
         if refusal.unread && version < Version::HTTP_2 {
-            reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            reply.headers_mut().insert(header::CONNECTION, CLOSE);
         }
         reply
+    }
+}
+
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
+
+/// An answer that did not need the body of its request: the connection is kept where little of that is left.
+async fn keep_or_close<B: Body<Data = Bytes>>(parts: &Parts, body: Pin<&mut B>, reply: &mut Reply) {
+    if reply.headers().contains_key(header::CONNECTION) {
+        return;
+    }
+    // Who waits to be asked for the body must not be asked for nothing.
+    let waits = parts.headers.contains_key(header::EXPECT);
+    if waits || !body::read_past(body).await {
+        reply.headers_mut().insert(header::CONNECTION, CLOSE);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -17,6 +17,9 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Connections that the kernel keeps until they are accepted.
 const BACKLOG: i32 = 4096;
+
+/// Time between two reports of a listener that goes on failing.
+const BETWEEN_REPORTS: Duration = Duration::from_secs(1);
 
 /// A pause after the listener failed (too many open files, say), so that it does not fail in a busy loop.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(50);
@@ -139,16 +142,19 @@ impl Acceptor {
         };
         // A sender that is gone has closed before.
         let _ = stage.wait_for(|stage| *stage != Stage::Waiting).await;
+        let mut failures = Failures::default();
         loop {
             let accepted = tokio::select! {
                 biased;
                 _ = stage.wait_for(|stage| *stage == Stage::Closing) => break,
                 accepted = listener.accept() => accepted,
             };
-            if let Ok((stream, _)) = accepted {
-                self.admit(stream);
-            } else {
-                tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+            match accepted {
+                Ok((stream, peer)) => self.admit(stream, peer),
+                Err(error) => {
+                    failures.report(&error);
+                    tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+                }
             }
         }
         self.finish(listener).await;
@@ -158,8 +164,8 @@ impl Acceptor {
     async fn finish(self, listener: TcpListener) {
         // First, so that nobody who is let in now hears that the connection goes on.
         self.warden.close();
-        while let Ok(Ok((stream, _))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
-            self.admit(stream);
+        while let Ok(Ok((stream, peer))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
+            self.admit(stream, peer);
         }
         drop(listener);
         drop(self.listening);
@@ -169,11 +175,12 @@ impl Acceptor {
         }
     }
 
-    fn admit(&self, stream: TcpStream) {
+    fn admit(&self, stream: TcpStream, peer: SocketAddr) {
         let most = self.door.settings.max_connections;
         let open = self.door.connections.count();
         if open >= most {
             self.door.metrics.refused("max_connections");
+            tracing::debug!(target: "penstock::serve", %peer, most, "a connection was refused: there are too many");
             if open < most + MOST_REFUSED {
                 let counted = self.door.connections.one_more(|sockets| &sockets.connections);
                 drop(self.runtime.spawn(async move {
@@ -184,7 +191,7 @@ impl Acceptor {
             return;
         }
         let counted = self.door.connections.one_more(|sockets| &sockets.connections);
-        let served = connection::serve(stream, Arc::clone(&self.door), self.warden.admit());
+        let served = connection::serve(stream, peer, Arc::clone(&self.door), self.warden.admit());
         drop(self.runtime.spawn(async move {
             served.await;
             drop(counted);
@@ -194,3 +201,21 @@ impl Acceptor {
 
 /// How often a door that closes looks whether its last connection has ended.
 const LAST_LOOK: Duration = Duration::from_millis(5);
+
+/// Failures of a listener, reported now and then: it may fail twenty times a second for as long as files are short.
+#[derive(Default)]
+struct Failures {
+    unreported: u64,
+    reported: Option<Instant>,
+}
+
+impl Failures {
+    fn report(&mut self, error: &std::io::Error) {
+        self.unreported += 1;
+        if self.reported.is_none_or(|reported| reported.elapsed() >= BETWEEN_REPORTS) {
+            self.reported = Some(Instant::now());
+            let failures = std::mem::take(&mut self.unreported);
+            tracing::warn!(target: "penstock::serve", failures, %error, "a connection could not be accepted");
+        }
+    }
+}

@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::access::Note;
 use super::offload;
 use super::routes::{self, Reply};
 use super::timing::Parts;
@@ -23,9 +24,12 @@ pub(super) async fn answer(
     headers: &HeaderMap,
     body: Bytes,
     say_timing: bool,
+    note: &mut Note,
 ) -> Result<Reply> {
     let request = read(model, headers, body).await.inspect_err(|_| model.count_invalid())?;
     let admitted = Instant::now();
+    note.rows = Some(request.count);
+    note.id.clone_from(&request.id);
     let asked = Asked { id: request.id, wanted: request.outputs, binary: request.binary };
     let answered = model.infer(request.specs, &request.rows, request.count).await?;
     let batch = Arc::clone(&answered.batch);
@@ -34,7 +38,9 @@ pub(super) async fn answer(
     if let Some(length) = encoded.header_length {
         reply.headers_mut().insert(HEADER_LENGTH, HeaderValue::from(length));
     }
-    if say_timing && let Some(timing) = Parts::of(admitted, &batch, Instant::now()).header(&batch) {
+    let parts = Parts::of(admitted, &batch, Instant::now());
+    note.batch = Some((batch.rows, parts));
+    if say_timing && let Some(timing) = parts.header(&batch) {
         reply.headers_mut().insert(SERVER_TIMING, timing);
     }
     Ok(reply)

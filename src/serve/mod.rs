@@ -1,5 +1,6 @@
 //! The doors: how requests come in from the network.
 
+mod access;
 mod body;
 mod connection;
 mod door;
@@ -14,6 +15,7 @@ mod sockets;
 mod timing;
 mod watch;
 
+pub use access::{AccessLog, AccessRecord};
 pub use door::Door;
 pub use http::{HttpServer, listen};
 pub use routes::Reply;

@@ -1,6 +1,7 @@
 //! Bodies as clients pack them.
 
 use std::io::Write;
+use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
@@ -84,6 +85,60 @@ fn packings_that_are_not_known_are_refused_with_those_that_are() {
         assert!(!answer.error().is_empty());
     }
     assert_eq!(wire.ask(infer(&[1.0])).numbers(), [2.0], "the connection is still good");
+}
+
+/// What is refused before its body is looked at leaves the connection good, whenever the body comes.
+#[test]
+fn a_body_that_nobody_wants_is_read_past() {
+    let door = Door::open();
+    let mut wire = Wire::open(door.address());
+    for (path, headers, status) in [
+        ("/v2/models/triple/infer", "", 404),
+        ("/nowhere", "", 404),
+        ("/v2", "", 405),
+        (INFER, "content-encoding: br\r\n", 415),
+    ] {
+        for length in [0, 1, 100_000] {
+            let head =
+                format!("POST {path} HTTP/1.1\r\nhost: t\r\n{headers}content-length: {length}\r\n\r\n");
+            wire.send(head);
+            std::thread::sleep(Duration::from_millis(5));
+            wire.send(vec![b' '; length]);
+            let answer = wire.answer();
+            assert_eq!((answer.status, answer.header("connection")), (status, None), "{path} {length}");
+        }
+    }
+    assert_eq!(wire.ask(infer(&[1.0])).numbers(), [2.0], "the connection is still good");
+}
+
+#[test]
+fn a_body_that_was_asked_for_leaves_the_connection_good() {
+    let door = Door::open();
+    let mut wire = Wire::open(door.address());
+    let head = format!(
+        "POST {INFER} HTTP/1.1\r\nhost: t\r\nexpect: 100-continue\r\ntransfer-encoding: chunked\r\n\r\n"
+    );
+    for (text, status) in [(body(&[1.0]), 200), ("no json".to_owned(), 400), (body(&[1.0]), 200)] {
+        wire.send(&head);
+        assert_eq!(wire.read(false).unwrap().status, 100);
+        let answer = wire.ask(format!("{:x}\r\n{text}\r\n0\r\n\r\n", text.len()));
+        assert_eq!((answer.status, answer.header("connection")), (status, None));
+    }
+}
+
+#[test]
+fn a_body_that_nobody_wants_and_that_is_long_or_late_ends_the_connection() {
+    let door = Door::open();
+    for headers in ["content-length: 1000000\r\n", "content-length: 10\r\n", "transfer-encoding: chunked\r\n"]
+    {
+        for expectation in ["", "expect: 100-continue\r\n"] {
+            let mut wire = Wire::open(door.address());
+            wire.send(format!("POST /nowhere HTTP/1.1\r\nhost: t\r\n{expectation}{headers}\r\n"));
+            let answer = wire.read(true).unwrap();
+            answer.assert_last_words(404);
+            assert!(wire.is_ended());
+        }
+    }
 }
 
 #[test]

@@ -3,3 +3,9 @@
 
 #[path = "../../src/flow/burst.rs"]
 mod burst;
+#[allow(dead_code, reason = "the models use what they check")]
+#[path = "../../src/flow/journal.rs"]
+mod journal;
+mod monitor;
+
+use monitor::{Held, Monitor};

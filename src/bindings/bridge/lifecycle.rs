@@ -6,6 +6,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 
 use super::{lock, port};
+use crate::flow::events;
 use crate::metrics::LockCounts;
 use crate::runtime;
 
@@ -23,6 +24,7 @@ pub(crate) fn reset_after_fork() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
     port::forget_after_fork();
     runtime::forget_after_fork();
+    events::forget_after_fork();
 }
 
 /// Stops the runtime, waiting at most `limit` seconds. Runs when the interpreter ends.

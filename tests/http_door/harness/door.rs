@@ -90,7 +90,7 @@ impl Door {
         let endpoint = Endpoint::open(spec, setup.policy, metrics, &runtime).unwrap();
         endpoint.set_ready(setup.ready);
         let service = Service::new(vec![Arc::clone(&endpoint)], Arc::clone(&registry)).unwrap();
-        let inside = Inside::new(Arc::clone(&service), setup.http, &registry).unwrap();
+        let inside = Inside::new(Arc::clone(&service), setup.http, None, &registry).unwrap();
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let server = HttpServer::open(listen(any).unwrap(), Arc::clone(&inside), true, &runtime).unwrap();
         let mut door = Self {

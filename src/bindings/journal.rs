@@ -1,0 +1,209 @@
+//! What the core has to say, on its way to Python's `logging`.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
+use tracing::Level;
+use tracing::level_filters::LevelFilter;
+
+use super::bridge::lifecycle::generation;
+use super::bridge::lock;
+use crate::flow::events::{self, Event, EventLog, Value};
+use crate::flow::{Burst, Journal, Pace};
+use crate::metrics::LockCounts;
+use crate::serve::{AccessLog, AccessRecord};
+
+/// The reader holds the interpreter's lock while it works, and so holds up the models: it takes few records at a time and
+/// lets go of the lock for long enough that a waiting worker is sure to get it. What it gathers costs one acquisition.
+const PACE: Pace = Pace { gather: Duration::from_millis(10), most: 32, breath: Duration::from_micros(200) };
+
+enum Record {
+    Access(AccessRecord),
+    Event(Event),
+}
+
+/// Where the doors put what they note, and every room its events.
+pub(crate) struct Sink(Journal<Record>);
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Sink").field("dropped", &self.0.dropped()).finish_non_exhaustive()
+    }
+}
+
+impl AccessLog for Sink {
+    fn access(&self, record: AccessRecord) {
+        self.0.push(Record::Access(record));
+    }
+}
+
+impl EventLog for Sink {
+    fn event(&self, event: Event) {
+        self.0.push_rare(Record::Event(event));
+    }
+}
+
+/// The native half of `penstock._logs`: log records of the core, for one thread that reads them.
+#[pyclass(frozen, module = "penstock._native")]
+pub(crate) struct NativeJournal {
+    sink: Arc<Sink>,
+    born: u64,
+}
+
+#[pymethods]
+impl NativeJournal {
+    /// Keeps at most `capacity` records, and events from `level` of `logging` upwards. From here on it is this journal
+    /// that events go to.
+    #[new]
+    #[pyo3(signature = (*, capacity, level))]
+    fn new(capacity: usize, level: u32) -> Self {
+        let sink = Arc::new(Sink(Journal::new(capacity, PACE)));
+        events::listen(Arc::clone(&sink) as Arc<dyn EventLog>, filter(level));
+        Self { sink, born: generation() }
+    }
+
+    /// Blocks until there are records, for at most `limit` seconds. Gives a list of them, each as (logger, level, time,
+    /// message, attributes), and how many were dropped since the last; `None` where none will come any more.
+    fn wait<'py>(&self, py: Python<'py>, limit: f64) -> PyResult<Option<(Bound<'py, PyList>, u64)>> {
+        if self.is_foreign() {
+            return Ok(None);
+        }
+        let limit = Duration::try_from_secs_f64(limit).unwrap_or(Duration::MAX);
+        let burst = lock::without(py, &LockCounts::new(), || self.sink.0.wait(limit).map(with_texts));
+        let Some((lines, dropped)) = burst else { return Ok(None) };
+        let lines = lines.iter().map(|line| line.shown(py)).collect::<PyResult<Vec<_>>>()?;
+        Ok(Some((PyList::new(py, lines)?, dropped)))
+    }
+
+    /// Says from which level of `logging` upwards events are wanted.
+    fn set_level(&self, level: u32) {
+        if !self.is_foreign() {
+            events::set_finest(filter(level));
+        }
+    }
+
+    /// Records that were dropped because the reader was too far behind.
+    #[getter]
+    fn dropped(&self) -> u64 {
+        if self.is_foreign() { 0 } else { self.sink.0.dropped() }
+    }
+
+    /// Takes no more records; `wait` gives those that are there, and then `None`.
+    fn close(&self) {
+        if !self.is_foreign() {
+            events::leave(&(Arc::clone(&self.sink) as Arc<dyn EventLog>));
+            self.sink.0.close();
+        }
+    }
+}
+
+impl NativeJournal {
+    /// Where a door puts its records.
+    pub(crate) fn access_log(&self) -> Arc<dyn AccessLog> {
+        Arc::clone(&self.sink) as Arc<dyn AccessLog>
+    }
+
+    /// True in a child that was forked since: whoever held its lock does not exist here.
+    fn is_foreign(&self) -> bool {
+        self.born != generation()
+    }
+}
+
+/// A record, with everything done that needs no interpreter.
+struct Line {
+    record: Record,
+    text: String,
+}
+
+fn with_texts(burst: Burst<Record>) -> (Vec<Line>, u64) {
+    let line = |record: Record| {
+        let text = match &record {
+            Record::Access(access) => access.to_string(),
+            Record::Event(event) => event.to_string(),
+        };
+        Line { record, text }
+    };
+    (burst.records.into_iter().map(line).collect(), burst.dropped)
+}
+
+impl Line {
+    fn shown<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let fields = PyDict::new(py);
+        let (logger, level, at) = match &self.record {
+            Record::Access(access) => {
+                describe(access, &fields)?;
+                (intern!(py, "penstock.access").clone(), 20, access.at)
+            }
+            Record::Event(event) => {
+                for (name, value) in &event.fields {
+                    set(&fields, name, value)?;
+                }
+                let logger = PyString::new(py, &event.target.replace("::", "."));
+                (logger, number(event.level), event.at)
+            }
+        };
+        (logger, level, seconds(at), &self.text, fields).into_pyobject(py)
+    }
+}
+
+/// The attributes of a log record; `penstock.logs` documents them.
+fn describe(access: &AccessRecord, fields: &Bound<'_, PyDict>) -> PyResult<()> {
+    let py = fields.py();
+    let time = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
+    fields.set_item(intern!(py, "peer"), access.peer.map(|peer| peer.to_string()))?;
+    fields.set_item(intern!(py, "protocol"), access.protocol)?;
+    fields.set_item(intern!(py, "method"), access.method.as_str())?;
+    fields.set_item(intern!(py, "path"), &access.path)?;
+    fields.set_item(intern!(py, "status"), access.status)?;
+    fields.set_item(intern!(py, "seconds"), access.took.as_secs_f64())?;
+    fields.set_item(intern!(py, "request_bytes"), access.request_bytes)?;
+    fields.set_item(intern!(py, "response_bytes"), access.response_bytes)?;
+    fields.set_item(intern!(py, "request_id"), access.id.as_deref())?;
+    fields.set_item(intern!(py, "model"), access.model.as_deref())?;
+    fields.set_item(intern!(py, "rows"), access.rows)?;
+    fields.set_item(intern!(py, "batch"), access.batch)?;
+    fields.set_item(intern!(py, "queue_seconds"), time(access.queue))?;
+    fields.set_item(intern!(py, "batch_seconds"), time(access.batched))?;
+    fields.set_item(intern!(py, "model_seconds"), time(access.computed))?;
+    fields.set_item(intern!(py, "encode_seconds"), time(access.encoded))
+}
+
+fn set(fields: &Bound<'_, PyDict>, name: &str, value: &Value) -> PyResult<()> {
+    match value {
+        Value::Text(text) => fields.set_item(name, text),
+        Value::Signed(number) => fields.set_item(name, number),
+        Value::Unsigned(number) => fields.set_item(name, number),
+        Value::Number(number) => fields.set_item(name, number),
+        Value::Truth(truth) => fields.set_item(name, truth),
+    }
+}
+
+fn seconds(at: SystemTime) -> f64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// Python's `logging` has no name for what is finer than DEBUG; 5 is what others use.
+fn number(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 40,
+        Level::WARN => 30,
+        Level::INFO => 20,
+        Level::DEBUG => 10,
+        Level::TRACE => 5,
+    }
+}
+
+fn filter(level: u32) -> LevelFilter {
+    match level {
+        0..=5 => LevelFilter::TRACE,
+        6..=10 => LevelFilter::DEBUG,
+        11..=20 => LevelFilter::INFO,
+        21..=30 => LevelFilter::WARN,
+        31..=40 => LevelFilter::ERROR,
+        _ => LevelFilter::OFF,
+    }
+}

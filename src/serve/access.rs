@@ -1,0 +1,159 @@
+//! What a door notes of each request that it answered.
+
+use std::fmt::{self, Debug, Display, Formatter};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use http::request::Parts;
+use http::{Method, Version};
+use hyper::body::Body;
+
+use super::Reply;
+use super::timing;
+use crate::pipeline::Endpoint;
+
+/// A request and its answer.
+#[derive(Debug, Clone)]
+pub struct AccessRecord {
+    /// When the answer was ready to be written.
+    pub at: SystemTime,
+    /// The other side; `None` where it has no address.
+    pub peer: Option<SocketAddr>,
+    /// `http/1.1` or `http/2`.
+    pub protocol: &'static str,
+    /// The method of the request.
+    pub method: Method,
+    /// The path of the request as it was sent, without its query. It is a copy: a record must not hold a read buffer.
+    pub path: String,
+    /// The status of the answer.
+    pub status: u16,
+    /// Time from the head of the request to its answer.
+    pub took: Duration,
+    /// Bytes of the request's body.
+    pub request_bytes: u64,
+    /// Bytes of the answer's body.
+    pub response_bytes: u64,
+    /// What the client calls the request: the `id` of an inference request, or `X-Request-Id`.
+    pub id: Option<String>,
+    /// The model that was asked.
+    pub model: Option<Arc<str>>,
+    /// Rows that the request held.
+    pub rows: Option<usize>,
+    /// Rows in the batch that the request, or its first part, was answered with.
+    pub batch: Option<usize>,
+    /// Time that the request waited for its batch to be cut.
+    pub queue: Option<Duration>,
+    /// Time from there until the model was called: for a worker, for the interpreter, for its input to be made.
+    pub batched: Option<Duration>,
+    /// Time in the model.
+    pub computed: Option<Duration>,
+    /// Time to encode the answer.
+    pub encoded: Option<Duration>,
+}
+
+/// What becomes known of a request while it is answered.
+#[derive(Default)]
+pub(super) struct Note {
+    /// The whole body has been read.
+    pub(super) body_read: bool,
+    /// Bytes of its body, as far as it was read.
+    pub(super) bytes: u64,
+    pub(super) model: Option<Arc<Endpoint>>,
+    pub(super) id: Option<String>,
+    pub(super) rows: Option<usize>,
+    /// Rows of its batch, and where its time went.
+    pub(super) batch: Option<(usize, timing::Parts)>,
+}
+
+impl Note {
+    /// The record of a request that is answered now.
+    pub(super) fn record(
+        self,
+        request: &Parts,
+        peer: Option<SocketAddr>,
+        reply: &Reply,
+        began: Instant,
+    ) -> AccessRecord {
+        let parts = self.batch.map(|(_, parts)| parts);
+        let named = || Some(request.headers.get("x-request-id")?.to_str().ok()?.to_owned());
+        AccessRecord {
+            at: SystemTime::now(),
+            peer,
+            protocol: if request.version == Version::HTTP_2 { "http/2" } else { "http/1.1" },
+            method: request.method.clone(),
+            path: request.uri.path().to_owned(),
+            status: reply.status().as_u16(),
+            took: began.elapsed(),
+            request_bytes: self.bytes,
+            response_bytes: reply.body().size_hint().lower(),
+            id: self.id.or_else(named),
+            model: self.model.map(|model| model.spec.name.as_str().into()),
+            rows: self.rows,
+            batch: self.batch.map(|(rows, _)| rows),
+            queue: parts.map(|parts| parts.queue),
+            batched: parts.map(|parts| parts.batch),
+            computed: parts.map(|parts| parts.model),
+            encoded: parts.map(|parts| parts.encode),
+        }
+    }
+}
+
+/// Whoever keeps these records. It is called on the data plane and must not wait.
+pub trait AccessLog: Debug + Send + Sync {
+    /// Takes a record.
+    fn access(&self, record: AccessRecord);
+}
+
+impl Display for AccessRecord {
+    /// One line for a person: `127.0.0.1 POST /v2/models/mlp/infer 200 1.9 ms rows=1 batch=30`.
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        match self.peer {
+            Some(peer) => write!(out, "{}", peer.ip())?,
+            None => out.write_str("-")?,
+        }
+        let milliseconds = self.took.as_secs_f64() * 1e3;
+        // Three digits or so say all that is worth knowing.
+        let digits = if milliseconds < 1.0 { 2 } else { usize::from(milliseconds < 100.0) };
+        write!(out, " {} {} {} {milliseconds:.digits$} ms", self.method, self.path, self.status)?;
+        self.rows.iter().try_for_each(|rows| write!(out, " rows={rows}"))?;
+        self.batch.iter().try_for_each(|batch| write!(out, " batch={batch}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> AccessRecord {
+        AccessRecord {
+            at: SystemTime::UNIX_EPOCH,
+            peer: Some("127.0.0.1:4000".parse().unwrap()),
+            protocol: "http/1.1",
+            method: Method::POST,
+            path: "/v2/models/mlp/infer".to_owned(),
+            status: 200,
+            took: Duration::from_micros(1940),
+            request_bytes: 300,
+            response_bytes: 80,
+            id: None,
+            model: Some("mlp".into()),
+            rows: Some(1),
+            batch: Some(30),
+            queue: None,
+            batched: None,
+            computed: None,
+            encoded: None,
+        }
+    }
+
+    #[test]
+    fn it_reads_as_one_line() {
+        assert_eq!(record().to_string(), "127.0.0.1 POST /v2/models/mlp/infer 200 1.9 ms rows=1 batch=30");
+        let plain = AccessRecord { peer: None, rows: None, batch: None, status: 404, ..record() };
+        let shown =
+            |micros| AccessRecord { took: Duration::from_micros(micros), ..plain.clone() }.to_string();
+        assert_eq!(shown(74), "- POST /v2/models/mlp/infer 404 0.07 ms");
+        assert!(shown(1_234_567).ends_with(" 1235 ms"));
+    }
+}
