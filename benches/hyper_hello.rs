@@ -1,10 +1,11 @@
-//! The floor that the HTTP door is measured against: bare hyper on one thread, which reads a body and answers a fixed one.
-//! Prints its port and serves until it is killed.
+//! The floor that the HTTP door is measured against: bare hyper on one thread, which answers a POST with its body.
+//!
+//! Takes the port to listen on, or any that is free where none is given; prints it and serves until it is killed.
 
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Collected, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -13,21 +14,19 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::task::LocalSet;
 
-/// As long as the answer of the MLP that the door serves.
-static ANSWER: [u8; 220] = [b'x'; 220];
-
-async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    // A client that leaves in the middle of its body gets the same answer.
-    let _ = request.into_body().collect().await;
-    Ok(Response::new(Full::new(Bytes::from_static(&ANSWER))))
+async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    // A client that leaves in the middle of its body gets an empty answer, if any.
+    let body = request.into_body().collect().await.map(Collected::to_bytes).unwrap_or_default();
+    Ok(Response::new(Full::new(body)))
 }
 
 #[allow(clippy::print_stdout, reason = "whoever starts it reads the port there")]
 fn main() -> std::io::Result<()> {
+    let port = std::env::args().nth(1).unwrap_or_else(|| "0".into());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let tasks = LocalSet::new();
     runtime.block_on(tasks.run_until(async {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
         println!("{}", listener.local_addr()?.port());
         loop {
             let (stream, _) = listener.accept().await?;
@@ -35,7 +34,7 @@ fn main() -> std::io::Result<()> {
             tokio::task::spawn_local(
                 http1::Builder::new()
                     .pipeline_flush(true)
-                    .serve_connection(TokioIo::new(stream), service_fn(answer)),
+                    .serve_connection(TokioIo::new(stream), service_fn(echo)),
             );
         }
     }))

@@ -16,6 +16,7 @@ HEADINGS = {
     "batching": "Batching beside others",
     "bridge": "The bridge beside the stock bridge",
     "footprint": "Idle and import",
+    "door": "The HTTP door",
 }
 """What pages are called: each is a file that a benchmark printed. Others go by the name of their file."""
 

@@ -9,6 +9,7 @@ __all__ = [
     "VERSION",
     "NativeBatcher",
     "NativeJournal",
+    "NativeLoad",
     "NativeServer",
     "ServedWorker",
     "Worker",
@@ -17,7 +18,6 @@ __all__ = [
     "error_table",
     "lock_acquisitions",
     "reset_after_fork",
-    "run_load",
     "shutdown",
 ]
 
@@ -29,18 +29,6 @@ def reset_after_fork() -> None: ...
 def shutdown(limit: float) -> bool: ...
 def lock_acquisitions() -> int: ...
 def check_policy(*, min_size: int, max_size: int, max_wait: float, window: bool, max_queue: int) -> None: ...
-def run_load(
-    authority: str,
-    path: str,
-    bodies: list[bytes],
-    *,
-    clients: int,
-    requests: int,
-    rate: float,
-    duration: float,
-    deadline: float,
-    keep: bool,
-) -> dict[str, Any]: ...
 
 @disjoint_base
 class NativeBatcher:
@@ -94,6 +82,13 @@ class NativeJournal:
     def close(self) -> None: ...
 
 @final
+class NativeLoad:
+    def __new__(cls, authority: str, path: str, bodies: list[bytes], settings: dict[str, Any]) -> Self: ...
+    def wait(self, seconds: float) -> dict[str, Any] | None: ...
+    def snapshot(self) -> dict[str, Any]: ...
+    def stop(self) -> None: ...
+
+@final
 class NativeServer:
     def __new__(
         cls,
@@ -103,6 +98,7 @@ class NativeServer:
         accepting: bool,
         limits: Any,
         journal: NativeJournal | None,
+        siblings: tuple[str, str] | None = None,
     ) -> Self: ...
     def accept(self) -> None: ...
     def request(

@@ -1,4 +1,4 @@
-"""The command line: `penstock serve app.py`."""
+"""The command line: `penstock serve app.py`, `penstock bench URL`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penstock import __version__, logs
+from penstock import __version__, _bench, logs
 from penstock.errors import ConfigError, PenstockError
 from penstock.models import spec_of
 from penstock.server import Server
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and gives its exit status: 0, or 2 for a mistake in what was asked for."""
+    """Runs the command line and gives its exit status: 0, 2 for a mistake in what was asked for, or that of `bench`."""
     parser = argparse.ArgumentParser(prog="penstock", description="The data plane between requests and a model.")
     parser.add_argument("--version", action="version", version=f"penstock {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -48,10 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=str.lower,
         help="the lowest level that is logged; --access-log is apart from it (default: %(default)s)",
     )
+    _bench.add_parser(commands)
     options = parser.parse_args(arguments)
     logs.configure(json=options.log_format == "json", level=options.log_level)
     try:
-        return _serve(options)
+        return int(getattr(options, "carry_out", _serve)(options))
     except PenstockError as error:
         print(f"penstock: {error}", file=sys.stderr)  # noqa: T201  a command line answers so
         if error.__cause__ is not None and not isinstance(error, ConfigError):

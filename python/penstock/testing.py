@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from penstock import _native
@@ -16,7 +16,7 @@ from penstock._display import Table
 from penstock.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class LoadReport(Table):
         planned: requests that were to be sent; answered + failed + unfinished.
         answered: requests that got a whole answer, whatever its status.
         ok: answers with a status of 200 to 299.
-        failed: requests lost to the transport.
+        failed: requests lost: to the transport, or to the time-out of a request.
         unfinished: requests not answered when the deadline came.
         reopened: connections that broke and were opened again.
         seconds: length of the run.
@@ -38,9 +38,13 @@ class LoadReport(Table):
         p95: likewise, 95 %.
         p99: likewise, 99 %.
         p999: likewise, 99.9 %.
+        p9999: likewise, 99.99 %.
         max: longest latency.
         mean: mean latency.
+        lag: what 99 % of the load generator's own delays stayed within, in the open loop: from the moment that a
+            request was due to the moment that a client with nothing else to do turned to it. 0 in the closed loop.
         statuses: answers by status.
+        errors: lost requests by the name of the error, for example `{"ReadFailed": 2}`.
         answers: (index of the body that was sent, status, body of the answer), where they were kept.
     """
 
@@ -58,10 +62,17 @@ class LoadReport(Table):
     p95: float
     p99: float
     p999: float
+    p9999: float
     max: float
     mean: float
+    lag: float
     statuses: dict[int, int]
+    errors: dict[str, int]
     answers: list[tuple[int, int, bytes]] = field(repr=False)
+
+
+_OF_THE_LATENCY = ("p50", "p90", "p95", "p99", "p999", "p9999", "max", "mean")
+_WAKE_SECONDS = 0.05  # how often waiting lets Python look for Ctrl-C
 
 
 def load(
@@ -73,46 +84,93 @@ def load(
     rate: float | None = None,
     duration: float = 5.0,
     deadline: float = 60.0,
+    timeout: float = 30.0,
+    method: str = "POST",
+    headers: Mapping[str, str] | None = None,
     keep_answers: bool = False,
 ) -> LoadReport:
-    """Sends POST requests to a server on this machine and reports what came back. Blocks; Ctrl-C ends the waiting.
+    """Sends requests to a server on this machine and reports what came back. Blocks; Ctrl-C ends the run.
 
     Without `rate`, the closed loop: each client sends its requests one after another. With it, the open loop: requests
     are due at random moments, `rate` a second for `duration` seconds, and latency counts from the moment a request was
-    due, so that a server that stalls cannot hide it.
+    due, so that a server that stalls cannot hide it. `penstock bench` does the same from a shell, and more.
 
     Args:
         url: where to send, for example `server.url + "/v2/models/digits/infer"`.
-        bodies: bodies in turn; `bytes` as they are, anything else as JSON.
+        bodies: bodies in turn; `bytes` as they are, anything else as JSON. `[b""]` for requests without one.
         clients: connections.
         requests_per_client: requests of each, in the closed loop.
         rate: requests a second, in the open loop.
         duration: seconds of sending, in the open loop.
         deadline: seconds after which the run ends whatever is missing.
+        timeout: seconds after which a request that was sent is lost, and its connection with it.
+        method: method of every request.
+        headers: headers of every request.
         keep_answers: keep every answer in `answers`.
 
     Raises:
         ConfigError: for a target that is not on this machine, or numbers that make no load.
         ConnectFailed: where nobody listens.
     """
-    parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.netloc:
-        raise ConfigError(f"url must be http://host:port/path, not {url!r}")
+    authority, path = split_url(url)
     if rate is not None and not (math.isfinite(rate) and rate > 0):
         raise ConfigError(f"rate must be a positive number of requests per second, not {rate}")
     encoded = [body if isinstance(body, bytes) else json.dumps(body).encode() for body in bodies]
-    report = _native.run_load(
-        parts.netloc,
-        parts.path or "/",
-        encoded,
+    settings = dict(
+        LOAD_DEFAULTS,
         clients=clients,
-        requests=requests_per_client,
+        requests_each=requests_per_client,
         rate=rate or 0.0,
+        poisson_seed=7,
         duration=duration,
         deadline=deadline,
+        timeout=timeout,
+        method=method,
+        headers=list((headers or {}).items()),
         keep=keep_answers,
     )
-    return LoadReport(**report)
+    run = _native.NativeLoad(authority, path, encoded, settings)
+    found = None
+    try:
+        while found is None:
+            found = run.wait(_WAKE_SECONDS)
+    finally:
+        run.stop()  # Ctrl-C is raised in there, and nobody waits any more
+    times = {name: found["latency"][name] for name in _OF_THE_LATENCY}
+    same = {one.name: found[one.name] for one in fields(LoadReport) if one.name in found and one.name != "lag"}
+    return LoadReport(**{**same, **times, "lag": found["lag"]["p99"]})
+
+
+LOAD_DEFAULTS: Final[Mapping[str, Any]] = {
+    "method": "POST",
+    "headers": [],
+    "clients": 1,
+    "requests_each": 0,
+    "requests": 0,
+    "rate": 0.0,
+    "poisson_seed": None,
+    "duration": 0.0,
+    "warmup": 0.0,
+    "timeout": 30.0,
+    "deadline": 60.0,
+    "streams": 0,
+    "connection_close": False,
+    "keep": False,
+    "check": False,
+    "max_reopens": 100,
+}
+
+
+def split_url(url: str) -> tuple[str, str]:
+    """The authority and the path, query included, of the address of a server.
+
+    Raises:
+        ConfigError: where it is no `http://` address.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.netloc:
+        raise ConfigError(f"url must be http://host:port/path, not {url!r}")
+    return parts.netloc, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
 def infer_body(inputs: dict[str, tuple[str, Sequence[int], Any]], *, request_id: str | None = None) -> dict[str, Any]:

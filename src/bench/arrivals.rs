@@ -1,15 +1,17 @@
-//! When the requests of an open loop fall due, and the thread that says so in time.
+//! When the requests of an open loop fall due, and who takes them.
 
+use std::iter::Peekable;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, Thread};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
+use super::alarm::Alarm;
 use super::plan::Spacing;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 
 /// The moments at which requests fall due, counted from the start of the run.
 #[derive(Debug, Clone)]
@@ -75,14 +77,17 @@ pub(super) struct Arrival {
 
 /// Hands requests that fell due to whichever client asks next.
 ///
-/// The clients walk the same schedule as the thread that paces it; a permit stands for a request that fell due. So the
+/// The clients walk the same schedule as the task that paces it; a permit stands for a request that fell due. So the
 /// queue of a server that falls behind is a number, and costs no memory.
 pub(super) struct Arrivals {
     start: Instant,
     ahead: Mutex<std::iter::Enumerate<Schedule>>,
     permits: Semaphore,
-    released: AtomicU64,
-    stop: AtomicBool,
+    /// Requests that fell due so far and count; those of the warm-up do not.
+    counted: AtomicU64,
+    counted_from: Duration,
+    /// Requests that waited for a client when the last one had fallen due.
+    backlog: AtomicU64,
 }
 
 impl Arrivals {
@@ -96,76 +101,84 @@ impl Arrivals {
         Some(Arrival { number, due: self.start + due, awaited })
     }
 
-    /// How many requests have fallen due so far.
-    pub(super) fn released(&self) -> u64 {
-        self.released.load(Ordering::Relaxed)
+    /// How many requests have fallen due so far, those of the warm-up left out.
+    pub(super) fn counted(&self) -> u64 {
+        self.counted.load(Ordering::Relaxed)
     }
 
-    /// Releases requests as they fall due, until the schedule ends or the run does.
-    fn pace(&self, mut schedule: Schedule, clients: usize) {
-        let mut upcoming = schedule.next();
-        while let Some(due) = upcoming {
-            if self.stop.load(Ordering::Acquire) {
-                return;
-            }
-            let now = self.start.elapsed();
-            if due > now {
-                thread::park_timeout(due.saturating_sub(now));
-                continue;
-            }
-            let mut fallen_due = 0;
-            while upcoming.is_some_and(|due| due <= now) {
-                fallen_due += 1;
-                upcoming = schedule.next();
-            }
-            self.released.fetch_add(fallen_due as u64, Ordering::Relaxed);
-            self.permits.add_permits(fallen_due);
+    /// How many requests waited for a client when the last one had fallen due.
+    pub(super) fn backlog(&self) -> u64 {
+        self.backlog.load(Ordering::Relaxed)
+    }
+
+    /// Hands out what has fallen due by now, and says when the next request does; none at the end of the schedule.
+    fn release(&self, upcoming: &mut Peekable<Schedule>) -> Option<Instant> {
+        let now = self.start.elapsed();
+        let (mut fallen_due, mut counted) = (0, 0);
+        while let Some(due) = upcoming.next_if(|due| *due <= now) {
+            fallen_due += 1;
+            counted += u64::from(due >= self.counted_from);
         }
+        self.counted.fetch_add(counted, Ordering::Relaxed);
+        self.permits.add_permits(fallen_due);
+        upcoming.peek().map(|due| self.start + *due)
+    }
+
+    /// Releases requests as they fall due, until the schedule ends.
+    async fn pace(&self, schedule: Schedule, alarm: Alarm, clients: usize) -> Result<()> {
+        let mut upcoming = schedule.peekable();
+        while let Some(due) = self.release(&mut upcoming) {
+            alarm.wait_until(due).await?;
+        }
+        self.backlog.store(self.permits.available_permits() as u64, Ordering::Relaxed);
         // Past the end of the schedule, one permit for each client lets it find out.
         self.permits.add_permits(clients);
+        Ok(())
     }
 }
 
-/// Owns the thread that paces arrivals; dropping it ends the thread.
-///
-/// A thread of its own, since timers of the runtime tick in milliseconds: at 20 000 requests a second they would send
-/// bursts of twenty, and add up to a millisecond to every latency.
+/// Owns the task that paces arrivals; dropping it ends the task.
 pub(super) struct Pacer {
     arrivals: Arc<Arrivals>,
-    thread: Thread,
+    task: JoinSet<Result<()>>,
 }
 
 impl Pacer {
-    /// Paces the schedule from `start` on, for that many clients.
-    pub(super) fn start(schedule: Schedule, start: Instant, clients: usize) -> Result<Self> {
+    /// Paces the schedule from `start` on, for that many clients; what falls due within the warm-up is not counted.
+    pub(super) fn start(
+        schedule: Schedule,
+        start: Instant,
+        clients: usize,
+        warmup: Duration,
+    ) -> Result<Self> {
+        let alarm = Alarm::new()?;
         let arrivals = Arc::new(Arrivals {
             start,
             ahead: Mutex::new(schedule.clone().enumerate()),
             permits: Semaphore::new(0),
-            released: AtomicU64::new(0),
-            stop: AtomicBool::new(false),
+            counted: AtomicU64::new(0),
+            counted_from: warmup,
+            backlog: AtomicU64::new(0),
         });
         let paced = Arc::clone(&arrivals);
-        let spawned = thread::Builder::new()
-            .name("penstock-pacer".to_owned())
-            .spawn(move || paced.pace(schedule, clients));
-        match spawned {
-            Ok(handle) => Ok(Self { arrivals, thread: handle.thread().clone() }),
-            Err(source) => {
-                let message = "the thread that paces arrivals could not be started";
-                Err(Error::with_source(ErrorKind::Internal, message, source))
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let ended = paced.pace(schedule, alarm, clients).await;
+            if ended.is_err() {
+                // Nobody waits for what never falls due.
+                paced.permits.close();
             }
-        }
+            ended
+        });
+        Ok(Self { arrivals, task })
     }
 
     pub(super) fn arrivals(&self) -> &Arc<Arrivals> {
         &self.arrivals
     }
-}
 
-impl Drop for Pacer {
-    fn drop(&mut self) {
-        self.arrivals.stop.store(true, Ordering::Release);
-        self.thread.unpark();
+    /// Fails where the pacing did.
+    pub(super) fn finish(mut self) -> Result<()> {
+        self.task.try_join_next().and_then(std::result::Result::ok).unwrap_or(Ok(()))
     }
 }

@@ -8,18 +8,30 @@
 //! - **open loop** ([`Mode::Open`]): requests fall due by a schedule that does not know how the server fares,
 //!   and latency counts from the moment a request fell due. It finds the latency that users see at a rate.
 //!
-//! One task per connection owns the socket and drives it itself, and one read and one write carry a request and its
-//! answer: what the load generator costs the machine is little beside what the server does.
+//! One task per connection owns the socket and drives it itself, and one write and one read carry a request and its
+//! answer: what the load generator costs the machine is little beside what the server does. HTTP/2 is hyper's.
 
+mod alarm;
+mod answer;
 mod arrivals;
+mod check;
+mod chunked;
 mod client;
+mod feed;
+mod http1;
+mod http2;
+mod ledger;
 mod link;
 mod plan;
+mod prepared;
 mod report;
 mod run;
+mod target;
 #[cfg(test)]
 mod tests;
 
-pub use plan::{Mode, Order, Plan, Spacing, Target};
+pub use ledger::{Snapshot, Watch};
+pub use plan::{Mode, Order, Plan, Protocol, Spacing};
 pub use report::{Answer, Latencies, Report};
-pub use run::run;
+pub use run::{run, run_watched};
+pub use target::Target;

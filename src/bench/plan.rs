@@ -1,73 +1,17 @@
-//! What a run does: the target, the requests, how many clients send them and how fast.
+//! What a run does: the requests, how many clients send them, how fast and for how long.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, Uri};
-use http_body_util::Full;
+use http::Method;
 
+use super::target::Target;
 use crate::error::{Error, ErrorKind, Result};
 
 const MAX_CLIENTS: usize = 10_000;
+const MAX_STREAMS: usize = 1_000;
 const MAX_RATE_PER_SECOND: f64 = 1_000_000.0;
 const MAX_DEADLINE: Duration = Duration::from_secs(86_400);
-
-/// A path on a server of this machine, and the headers that go with every request.
-///
-/// A target that is not a loopback address cannot be built.
-#[derive(Debug, Clone)]
-pub struct Target {
-    address: SocketAddr,
-    path: Uri,
-    headers: HeaderMap,
-}
-
-impl Target {
-    /// The target `path` (`/v1/embeddings`, a query allowed) at `authority` (`host:port`).
-    ///
-    /// The host is an IP address or `localhost`, which stands for 127.0.0.1; names are never looked up.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Config`] where the host is not a loopback address, the port is missing, or the path does
-    /// not start with `/`.
-    pub fn new(authority: &str, path: &str) -> Result<Self> {
-        let address = loopback(authority)?;
-        if !path.starts_with('/') {
-            return Err(config(format!("path {path:?} of the target does not start with /")));
-        }
-        let path = path.parse().map_err(|source| {
-            let message = format!("path {path:?} of the target is not valid");
-            Error::with_source(ErrorKind::Config, message, source)
-        })?;
-        let mut headers = HeaderMap::new();
-        headers.insert(HOST, header_value("host", authority)?);
-        Ok(Self { address, path, headers })
-    }
-
-    /// Adds a header to every request; one that is there already is replaced, `host` included.
-    ///
-    /// `content-length` follows from the body and needs no mention.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Config`] where the name or the value is not valid in HTTP.
-    pub fn header(mut self, name: &str, value: &str) -> Result<Self> {
-        let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|source| {
-            let message = format!("{name:?} is not a valid header name");
-            Error::with_source(ErrorKind::Config, message, source)
-        })?;
-        self.headers.insert(parsed, header_value(name, value)?);
-        Ok(self)
-    }
-
-    /// Where connections go.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-}
 
 /// Which body the n-th request of a run carries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -92,15 +36,26 @@ pub enum Spacing {
     },
 }
 
-/// How fast requests are sent.
+/// How fast requests are sent, and how many.
+///
+/// The first three are closed loops: every client sends its requests one after another, the next when the last is
+/// answered, and latency counts from the moment that the client turns to a request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Mode {
-    /// Every client sends its requests one after another, the next when the last is answered.
-    ///
-    /// Latency counts from the moment the client turns to a request.
+    /// A closed loop in which every client sends as many as the others.
     Closed {
         /// How many requests each client sends.
         requests_per_client: usize,
+    },
+    /// A closed loop whose clients share a number of requests: a fast one sends more of them.
+    Shared {
+        /// How many requests all clients send together.
+        requests: usize,
+    },
+    /// A closed loop that goes on for a time. Requests that are out when it has passed are still waited for.
+    Timed {
+        /// How long clients go on sending.
+        duration: Duration,
     },
     /// Requests fall due by a schedule; whichever client is free sends them, and they wait while none is.
     ///
@@ -112,6 +67,21 @@ pub enum Mode {
         duration: Duration,
         /// How they are spread over that time.
         spacing: Spacing,
+    },
+}
+
+/// What a connection speaks, and how long it lives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1, a connection for each client, for as long as the server keeps it.
+    #[default]
+    Http1,
+    /// HTTP/1.1, a connection for each request, asked for by `Connection: close`. Opening it is part of the latency.
+    Http1Close,
+    /// HTTP/2 without TLS, by prior knowledge (RFC 9113, section 3.3).
+    Http2 {
+        /// How many clients share a connection, each with one stream at a time; at most 1 000.
+        streams: usize,
     },
 }
 
@@ -128,15 +98,26 @@ pub struct Plan {
     pub bodies: Vec<Bytes>,
     /// Which request carries which body.
     pub order: Order,
-    /// How many clients send requests, each over one connection of its own; at most 10 000.
+    /// How many clients send requests, each with one of them out at a time; at most 10 000.
     pub clients: usize,
-    /// How fast requests are sent.
+    /// How fast requests are sent, and how many.
     pub mode: Mode,
+    /// What connections speak.
+    pub protocol: Protocol,
+    /// How long clients send before anything is counted, in the same way as after it.
+    pub warmup: Duration,
+    /// Bounds a request, from the moment that a connection takes it, and the opening of a connection; half a minute
+    /// unless set. A request that takes longer is lost with its connection.
+    pub timeout: Duration,
     /// Bounds the whole run, the opening of connections included; at most a day.
     pub deadline: Duration,
     /// Keeps every answer for checking. They are copied, and they all stay in memory until the report goes.
     pub keep_bodies: bool,
-    /// How often each client opens its connection anew after it broke, before it gives up; 100 unless set.
+    /// Looks whether every answer is a 200 and an inference response of the Open Inference Protocol; it costs the load
+    /// generator time.
+    pub check: bool,
+    /// How often in a row, without an answer in between, each client opens its connection anew before it gives up; 100
+    /// unless set.
     pub max_reopens: u32,
 }
 
@@ -150,8 +131,12 @@ impl Plan {
             order: Order::Cycle,
             clients,
             mode,
+            protocol: Protocol::Http1,
+            warmup: Duration::ZERO,
+            timeout: Duration::from_secs(30),
             deadline: Duration::from_secs(60),
             keep_bodies: false,
+            check: false,
             max_reopens: 100,
         }
     }
@@ -162,12 +147,27 @@ impl Plan {
             let clients = self.clients;
             return Err(config(format!("{clients} clients are not between 1 and {MAX_CLIENTS}")));
         }
-        if self.deadline > MAX_DEADLINE {
-            let deadline = self.deadline;
-            return Err(config(format!("deadline {deadline:?} is longer than {MAX_DEADLINE:?}")));
+        if self.method == Method::CONNECT {
+            return Err(config("method CONNECT asks for a tunnel, which is no load"));
         }
+        if let Protocol::Http2 { streams } = self.protocol
+            && (streams == 0 || streams > MAX_STREAMS)
+        {
+            return Err(config(format!("{streams} streams are not between 1 and {MAX_STREAMS}")));
+        }
+        self.check_times()?;
         self.check_bodies()?;
         self.check_mode()
+    }
+
+    fn check_times(&self) -> Result<()> {
+        for (name, time) in [("deadline", self.deadline), ("timeout", self.timeout)] {
+            bounded(name, time)?;
+        }
+        if self.warmup > MAX_DEADLINE {
+            return Err(config(format!("warmup {:?} is longer than {MAX_DEADLINE:?}", self.warmup)));
+        }
+        Ok(())
     }
 
     fn check_bodies(&self) -> Result<()> {
@@ -190,56 +190,35 @@ impl Plan {
     fn check_mode(&self) -> Result<()> {
         match self.mode {
             Mode::Closed { requests_per_client: 0 } => Err(config("0 requests per client are fewer than 1")),
-            Mode::Closed { .. } => Ok(()),
+            Mode::Shared { requests: 0 } => Err(config("0 requests are fewer than 1")),
+            Mode::Closed { .. } | Mode::Shared { .. } => Ok(()),
+            Mode::Timed { duration } => bounded("duration", duration),
             Mode::Open { rate_per_second: rate, duration, .. } => {
                 if !(rate > 0.0 && rate <= MAX_RATE_PER_SECOND) {
                     let limits = format!("above 0 and at most {MAX_RATE_PER_SECOND}");
                     return Err(config(format!("rate {rate} per second is not {limits}")));
                 }
-                if duration.is_zero() || duration > MAX_DEADLINE {
-                    let limits = format!("above 0 and at most {MAX_DEADLINE:?}");
-                    return Err(config(format!("duration {duration:?} is not {limits}")));
-                }
-                Ok(())
+                bounded("duration", duration)
             }
         }
     }
 
-    /// The n-th request of the run and the index of its body; none only where the plan was never checked.
-    pub(super) fn request(&self, number: usize) -> Option<(usize, Request<Full<Bytes>>)> {
-        let index = match &self.order {
-            Order::Cycle => number.checked_rem(self.bodies.len())?,
-            Order::Listed(indices) => *indices.get(number.checked_rem(indices.len())?)?,
-        };
-        let mut request = Request::new(Full::new(self.bodies.get(index)?.clone()));
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.target.path.clone();
-        *request.headers_mut() = self.target.headers.clone();
-        Some((index, request))
+    /// The index of the body that the n-th request carries; none only where the plan was never checked.
+    pub(super) fn body_index(&self, number: usize) -> Option<usize> {
+        match &self.order {
+            Order::Cycle => number.checked_rem(self.bodies.len()),
+            Order::Listed(indices) => indices.get(number.checked_rem(indices.len())?).copied(),
+        }
     }
 }
 
-fn loopback(authority: &str) -> Result<SocketAddr> {
-    let address = match authority.strip_prefix("localhost:") {
-        Some(port) => port.parse().ok().map(|port| (IpAddr::V4(Ipv4Addr::LOCALHOST), port).into()),
-        None => authority.parse::<SocketAddr>().ok(),
-    };
-    match address {
-        Some(address) if address.ip().to_canonical().is_loopback() => Ok(address),
-        _ => Err(config(format!(
-            "target {authority:?} is not a loopback address with a port: by the rule of this workplace, \
-             the load generator loads servers of its own machine alone"
-        ))),
+fn bounded(name: &str, time: Duration) -> Result<()> {
+    if time.is_zero() || time > MAX_DEADLINE {
+        return Err(config(format!("{name} {time:?} is not above 0 and at most {MAX_DEADLINE:?}")));
     }
+    Ok(())
 }
 
-fn header_value(name: &str, value: &str) -> Result<HeaderValue> {
-    HeaderValue::from_str(value).map_err(|source| {
-        let message = format!("the value of header {name:?} is not valid");
-        Error::with_source(ErrorKind::Config, message, source)
-    })
-}
-
-fn config(message: impl Into<String>) -> Error {
+pub(super) fn config(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Config, message)
 }

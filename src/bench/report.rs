@@ -6,6 +6,8 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use http::StatusCode;
 
+use super::feed::Job;
+use super::link::Whole;
 use crate::error::{Error, ErrorKind, Result};
 
 const SIGNIFICANT_DIGITS: u8 = 3;
@@ -86,15 +88,31 @@ pub struct Report {
     pub ok: u64,
     /// Answers by status.
     pub statuses: BTreeMap<u16, u64>,
-    /// Requests lost to a connection, by kind: `ConnectFailed`, `WriteFailed`, `ReadFailed`, `ProtocolError`.
+    /// Requests lost, by kind: `ConnectFailed`, `ConnectTimeout`, `WriteFailed`, `ReadFailed`, `ProtocolError`, and
+    /// `DeadlineExceeded` for those that took longer than the plan's time-out.
     pub transport_errors: HashMap<ErrorKind, u64>,
+    /// Answers that the check of the plan refused; they are among the answers.
+    pub wrong: u64,
+    /// What was wrong with the first of them.
+    pub first_wrong: Option<String>,
     /// Requests without an answer when the run ended.
     pub unfinished: u64,
     /// Connections that were opened anew after one broke or was closed by the server.
     pub reopened: u64,
     /// Clients that gave up, having opened their connection anew as often as the plan allows.
     pub gave_up: u64,
-    /// From the first request, all connections being open, to the end of the run.
+    /// Requests of the warm-up that were answered, which no other figure counts.
+    pub warmup_answered: u64,
+    /// Requests of the warm-up that were lost.
+    pub warmup_failed: u64,
+    /// In an open loop, how many requests had fallen due and waited for a client when the last one fell due: where it is
+    /// more than a few, the server or the number of clients did not keep up with the rate.
+    pub backlog: u64,
+    /// True where somebody ended the run before it was done.
+    pub stopped: bool,
+    /// True where the deadline did.
+    pub timed_out: bool,
+    /// From the first request that counts, all connections being open, to the end of the run.
     pub elapsed: Duration,
     /// Bytes of answers' bodies, those that broke off included.
     pub bytes_read: u64,
@@ -103,6 +121,8 @@ pub struct Report {
     /// Answers of any status count; requests that failed or were left unfinished do not, so quantiles are
     /// lower bounds where there are many of them.
     pub latency: Latencies,
+    /// Likewise to the first byte of the answer, or to its head over HTTP/2.
+    pub first_byte: Latencies,
     /// How late the load generator itself was, in an open loop: from the moment a request fell due to the
     /// moment a client that had nothing else to do turned to it. Included in [`latency`](Self::latency).
     pub lag: Latencies,
@@ -117,12 +137,20 @@ impl Report {
             ok: 0,
             statuses: BTreeMap::new(),
             transport_errors: HashMap::new(),
+            wrong: 0,
+            first_wrong: None,
             unfinished: 0,
             reopened: 0,
             gave_up: 0,
+            warmup_answered: 0,
+            warmup_failed: 0,
+            backlog: 0,
+            stopped: false,
+            timed_out: false,
             elapsed: Duration::ZERO,
             bytes_read: 0,
             latency: Latencies::new()?,
+            first_byte: Latencies::new()?,
             lag: Latencies::new()?,
             answers: Vec::new(),
         })
@@ -161,17 +189,38 @@ impl Report {
         self.answers.get(start..end).unwrap_or_default()
     }
 
-    pub(super) fn add_answer(&mut self, status: StatusCode, latency: Duration) {
-        *self.statuses.entry(status.as_u16()).or_default() += 1;
-        self.ok += u64::from(status.is_success());
-        self.latency.record(latency);
+    pub(super) fn add_answer(&mut self, job: &Job, whole: &Whole) {
+        if job.uncounted {
+            self.warmup_answered += 1;
+            return;
+        }
+        *self.statuses.entry(whole.status.as_u16()).or_default() += 1;
+        self.ok += u64::from(whole.status.is_success());
+        self.bytes_read += whole.length;
+        self.latency.record(whole.ended.saturating_duration_since(job.since));
+        self.first_byte.record(whole.began.saturating_duration_since(job.since));
+        if let Some(lag) = job.lag {
+            self.lag.record(lag);
+        }
+    }
+
+    pub(super) fn add_wrong(&mut self, job: &Job, what: String) {
+        if !job.uncounted {
+            self.wrong += 1;
+            self.first_wrong.get_or_insert(what);
+        }
     }
 
     pub(super) fn keep(&mut self, answer: Answer) {
         self.answers.push(answer);
     }
 
-    pub(super) fn add_failure(&mut self, kind: ErrorKind) {
+    pub(super) fn add_failure(&mut self, job: &Job, kind: ErrorKind, bytes: u64) {
+        if job.uncounted {
+            self.warmup_failed += 1;
+            return;
+        }
+        self.bytes_read += bytes;
         *self.transport_errors.entry(kind).or_default() += 1;
     }
 

@@ -1,16 +1,18 @@
 //! Carries out a plan, from opening the connections to closing the books.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant as StdInstant;
 
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use super::arrivals::{Pacer, Schedule};
-use super::client::{Client, Feed, Shared};
-use super::link::Link;
+use super::client::{Client, Shared};
+use super::feed::{Feed, Source};
+use super::ledger::{Ledger, Watch};
+use super::link::{Link, Way};
 use super::plan::{Mode, Plan};
+use super::prepared::Prepared;
 use super::report::Report;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -26,77 +28,88 @@ use crate::error::{Error, ErrorKind, Result};
 /// # Errors
 ///
 /// - [`ErrorKind::Config`] where the plan cannot be carried out; the text names the limit.
-/// - [`ErrorKind::ConnectFailed`] where one of the first connections could not be opened.
+/// - [`ErrorKind::ConnectFailed`] or [`ErrorKind::ConnectTimeout`] where one of the first connections could not be
+///   opened.
 /// - [`ErrorKind::DeadlineExceeded`] where the deadline came before they were all open.
-/// - [`ErrorKind::Internal`] where the thread that paces an open loop could not be started.
+/// - [`ErrorKind::Internal`] where the timer that paces an open loop failed.
 pub async fn run(plan: &Plan) -> Result<Report> {
+    run_watched(plan, &Watch::new()?).await
+}
+
+/// As [`run`], while `watch` looks on from another thread and may end it early.
+///
+/// # Errors
+///
+/// As [`run`]; and [`ErrorKind::Closed`] where it was ended before all connections were open.
+pub async fn run_watched(plan: &Plan, watch: &Watch) -> Result<Report> {
     plan.check()?;
     let deadline = Instant::now() + plan.deadline;
-    let links = timeout_at(deadline, open_all(plan)).await.map_err(|_| {
-        let clients = plan.clients;
-        let message = format!("deadline {:?} passed before {clients} connections were open", plan.deadline);
-        Error::new(ErrorKind::DeadlineExceeded, message)
-    })??;
-    let shared = Arc::new(Shared::new(plan)?);
+    let prepared = Prepared::new(plan)?;
+    let ledger = watch.ledger();
+    let links = tokio::select! {
+        links = timeout_at(deadline, open_all(plan, &prepared)) => links.map_err(|_| {
+            let clients = plan.clients;
+            let message = format!("deadline {:?} passed before {clients} connections were open", plan.deadline);
+            Error::new(ErrorKind::DeadlineExceeded, message)
+        })??,
+        () = ledger.asked_to_stop() => {
+            return Err(Error::new(ErrorKind::Closed, "the run was ended before its connections were open"));
+        }
+    };
+    let shared = Arc::new(Shared { plan: plan.clone(), prepared, ledger: Arc::clone(ledger) });
     let start = StdInstant::now();
     let pacer = pace(plan, start)?;
-    let mut clients = start_clients(&shared, links, pacer.as_ref());
+    let source = Source::new(plan, start, pacer.as_ref().map(Pacer::arrivals)).map(Arc::new);
+    let source = source.ok_or_else(|| Error::new(ErrorKind::Internal, "an open loop has no arrivals"))?;
+    ledger.open(source.counted_from());
+    let mut clients = start_clients(&shared, &source, links);
     // At the deadline the report stands as it is; the clients are stopped where they are.
-    let _ = timeout_at(deadline, all_done(&mut clients, &shared)).await;
-    let elapsed = start.elapsed();
-    let planned = planned(plan, pacer.as_ref());
-    drop(pacer);
+    let timed_out = tokio::select! {
+        ended = timeout_at(deadline, all_done(&mut clients, ledger)) => ended.is_err(),
+        () = ledger.asked_to_stop() => false,
+    };
+    let elapsed = StdInstant::now().saturating_duration_since(source.counted_from());
+    let planned = source.planned();
+    let backlog = pacer.as_ref().map_or(0, |pacer| pacer.arrivals().backlog());
     clients.shutdown().await;
-    let mut report = std::mem::replace(&mut *shared.report.lock(), Report::new()?);
-    report.sent = shared.sent.load(Ordering::Relaxed);
+    pacer.map_or(Ok(()), Pacer::finish)?;
+    let mut report = ledger.close()?;
+    (report.timed_out, report.backlog) = (timed_out, backlog);
     report.finish(planned, elapsed);
     Ok(report)
 }
 
-async fn open_all(plan: &Plan) -> Result<Vec<Link>> {
+async fn open_all(plan: &Plan, prepared: &Prepared) -> Result<Vec<(Way, Link)>> {
     let mut links = Vec::with_capacity(plan.clients);
-    for _ in 0..plan.clients {
-        links.push(Link::open(plan.target.address()).await?);
+    for way in Way::of(plan.protocol, plan.clients) {
+        let (link, _) = Link::open(&way, prepared).await?;
+        links.push((way, link));
     }
     Ok(links)
 }
 
 fn pace(plan: &Plan, start: StdInstant) -> Result<Option<Pacer>> {
     match plan.mode {
-        Mode::Closed { .. } => Ok(None),
+        Mode::Closed { .. } | Mode::Shared { .. } | Mode::Timed { .. } => Ok(None),
         Mode::Open { rate_per_second, duration, spacing } => {
-            let schedule = Schedule::new(rate_per_second, duration, spacing);
-            Pacer::start(schedule, start, plan.clients).map(Some)
+            let schedule = Schedule::new(rate_per_second, plan.warmup + duration, spacing);
+            Pacer::start(schedule, start, plan.clients, plan.warmup).map(Some)
         }
     }
 }
 
-fn start_clients(shared: &Arc<Shared>, links: Vec<Link>, pacer: Option<&Pacer>) -> JoinSet<()> {
-    let clients = links.len();
+fn start_clients(shared: &Arc<Shared>, source: &Arc<Source>, links: Vec<(Way, Link)>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    for (client, link) in links.into_iter().enumerate() {
-        let feed = match (&shared.plan.mode, pacer) {
-            (Mode::Closed { requests_per_client: requests }, _) => {
-                Feed::Closed { client, clients, turn: 0, requests: *requests }
-            }
-            (Mode::Open { .. }, Some(pacer)) => Feed::Open(Arc::clone(pacer.arrivals())),
-            (Mode::Open { .. }, None) => continue,
-        };
-        tasks.spawn(Client::new(Arc::clone(shared), feed, link).work());
+    for (client, (way, link)) in links.into_iter().enumerate() {
+        let feed = Feed::new(Arc::clone(source), client);
+        tasks.spawn(Client::new(Arc::clone(shared), feed, way, link).work());
     }
     tasks
 }
 
-async fn all_done(clients: &mut JoinSet<()>, shared: &Shared) {
+async fn all_done(clients: &mut JoinSet<()>, ledger: &Ledger) {
     while let Some(ended) = clients.join_next().await {
         // A client that panicked sends no more, which the report must not hide.
-        shared.report.lock().gave_up += u64::from(ended.is_err());
-    }
-}
-
-fn planned(plan: &Plan, pacer: Option<&Pacer>) -> u64 {
-    match plan.mode {
-        Mode::Closed { requests_per_client } => plan.clients.saturating_mul(requests_per_client) as u64,
-        Mode::Open { .. } => pacer.map_or(0, |pacer| pacer.arrivals().released()),
+        ledger.books().gave_up += u64::from(ended.is_err());
     }
 }

@@ -29,7 +29,7 @@ mod _native {
     #[pymodule_export]
     use super::journal::NativeJournal;
     #[pymodule_export]
-    use super::load::run_load;
+    use super::load::NativeLoad;
     #[pymodule_export]
     use super::served::ServedWorker;
     #[pymodule_export]

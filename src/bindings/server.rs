@@ -1,6 +1,7 @@
 //! The native half of `penstock.Server`: endpoints, a door, and how they close.
 
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -91,9 +92,10 @@ type Answer<'py> = (u16, Vec<(String, Bound<'py, PyBytes>)>, Bound<'py, PyBytes>
 #[pymethods]
 impl NativeServer {
     /// Opens the door at `place`, or none; every model says "not ready" until `set_ready`. Connections wait in the kernel
-    /// until `accept`, unless `accepting`.
+    /// until `accept`, unless `accepting`. With `siblings`, a directory and a worker's name, `/metrics` answers for all who
+    /// share the directory.
     #[new]
-    #[pyo3(signature = (models, *, place, accepting, limits, journal))]
+    #[pyo3(signature = (models, *, place, accepting, limits, journal, siblings=None))]
     fn new(
         py: Python<'_>,
         models: Vec<Model>,
@@ -101,12 +103,19 @@ impl NativeServer {
         accepting: bool,
         limits: Limits,
         journal: Option<PyRef<'_, NativeJournal>>,
+        siblings: Option<(String, String)>,
     ) -> PyResult<Self> {
         let access_log = journal.map(|journal| journal.access_log());
         let opened = limits
             .into_settings()
             .and_then(|settings| Self::open(models, place, accepting, settings, access_log));
-        opened.map_err(|error| to_python(py, &error))
+        let joined = opened.and_then(|server| {
+            if let Some((directory, name)) = siblings {
+                server.door.join_siblings(Path::new(&directory), &name, &runtime::handle()?)?;
+            }
+            Ok(server)
+        });
+        joined.map_err(|error| to_python(py, &error))
     }
 
     /// Accepts connections, where it did not yet.

@@ -4,7 +4,7 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ use super::access::{AccessLog, Note};
 use super::body::{self, Refusal};
 use super::routes::{self, Reply, Route};
 use super::watch::{Phase, Watch};
-use super::{Connections, HttpSettings, Service, infer};
+use super::{Connections, HttpSettings, Service, Siblings, infer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::{DoorMetrics, Registry};
 use crate::pipeline::Endpoint;
@@ -29,6 +29,7 @@ pub struct Door {
     pub(super) metrics: DoorMetrics,
     pub(super) connections: Connections,
     access_log: Option<Arc<dyn AccessLog>>,
+    pub(super) siblings: OnceLock<Siblings>,
 }
 
 /// Where a request came from.
@@ -57,6 +58,7 @@ impl Door {
             metrics: DoorMetrics::new(registry),
             connections: Connections::default(),
             access_log,
+            siblings: OnceLock::new(),
         }))
     }
 
@@ -80,7 +82,7 @@ impl Door {
         self.connections.clone()
     }
 
-    /// The text of every metric.
+    /// The text of every metric of this process.
     pub fn metrics_text(&self) -> String {
         self.metrics.observe(self.connections.count());
         self.service.metrics()
@@ -155,7 +157,13 @@ impl Door {
                 }
                 Err(error) => Err(error),
             },
-            Route::Metrics => Ok(routes::metrics(self.metrics_text())),
+            Route::Metrics => {
+                let text = self.metrics_text();
+                Ok(routes::metrics(match self.siblings.get() {
+                    Some(siblings) => siblings.merged(text).await,
+                    None => text,
+                }))
+            }
             other => routes::answer(&self.service, other),
         };
         answer.unwrap_or_else(|error| routes::failure(&error))

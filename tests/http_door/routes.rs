@@ -136,3 +136,28 @@ fn head_answers_as_get_does_without_the_body() {
     assert_eq!(wire.head(bare("HEAD", "/nowhere")).status, 404);
     assert_eq!(wire.ask(infer(&[1.0])).numbers(), [2.0], "no stray body stands before this answer");
 }
+
+#[test]
+fn metrics_of_one_door_answer_for_all_who_share_a_directory() {
+    let directory = std::env::temp_dir().join(format!("penstock-siblings-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    // What is left of a process that died answers nobody, and harms nobody.
+    std::fs::write(directory.join("7.sock"), "").unwrap();
+    let doors = [Door::open(), Door::open()];
+    let runtime = penstock::runtime::handle().unwrap();
+    for (door, name) in doors.iter().zip(["0", "1"]) {
+        door.inside.join_siblings(&directory, name, &runtime).unwrap();
+    }
+    assert_eq!(Wire::open(doors[0].address()).ask(infer(&[1.0])).status, 200);
+    for door in &doors {
+        let text = Wire::open(door.address()).ask(bare("GET", "/metrics"));
+        for line in [
+            "penstock_requests_total{worker=\"0\",model=\"double\",outcome=\"ok\"} 1",
+            "penstock_queue_depth{worker=\"1\",model=\"double\"} 0",
+        ] {
+            assert!(text.text().contains(line), "{line} is not in\n{}", text.text());
+        }
+        assert!(text.text().ends_with("# EOF\n"));
+    }
+    std::fs::remove_dir_all(&directory).unwrap();
+}

@@ -4,7 +4,6 @@ use http::Response;
 use http_body_util::Full;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 
 use super::{Server, adds_up, closed};
 use crate::bench::{Report, run};
@@ -61,7 +60,7 @@ async fn an_answer_that_is_not_http_is_a_protocol_error() {
 #[tokio::test]
 async fn a_server_that_goes_away_fails_the_connections_that_follow() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let server = Server { address: listener.local_addr().unwrap(), _tasks: JoinSet::new() };
+    let server = Server::gone(&listener);
     let mut plan = server.plan(1, closed(5));
     plan.max_reopens = 2;
     let (report, ()) = tokio::join!(run(&plan), async {
@@ -77,7 +76,7 @@ async fn a_server_that_goes_away_fails_the_connections_that_follow() {
 #[tokio::test]
 async fn a_server_that_is_not_there_is_an_error() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let server = Server { address: listener.local_addr().unwrap(), _tasks: JoinSet::new() };
+    let server = Server::gone(&listener);
     drop(listener);
     let error = run(&server.plan(1, closed(1))).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectFailed);

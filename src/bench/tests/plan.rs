@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{closed, open};
-use crate::bench::{Order, Plan, Spacing, Target, run};
+use crate::bench::{Mode, Order, Plan, Protocol, Spacing, Target, run};
 use crate::error::ErrorKind;
 
 #[test]
@@ -37,7 +37,8 @@ fn targets_that_are_not_http_are_refused() {
     assert_eq!(Target::new("[::1]:80", "/a b").unwrap_err().kind(), ErrorKind::Config);
     let target = Target::new("[::1]:80", "/").unwrap();
     assert!(target.clone().header("a b", "c").is_err());
-    assert!(target.header("a", "b\nc").is_err());
+    assert!(target.clone().header("a", "b\nc").is_err());
+    assert!(target.header("Content-Length", "3").is_err());
 }
 
 #[tokio::test]
@@ -59,6 +60,17 @@ async fn plans_that_cannot_be_carried_out_are_refused_by_the_limit_they_break() 
     })
     .await;
     change("body 1", |plan| plan.order = Order::Listed(vec![0, 1])).await;
+    change("timeout", |plan| plan.timeout = Duration::ZERO).await;
+    change("warmup", |plan| plan.warmup = Duration::MAX).await;
+    change("CONNECT", |plan| plan.method = http::Method::CONNECT).await;
+    change("0 streams", |plan| plan.protocol = Protocol::Http2 { streams: 0 }).await;
+    change("0 requests are", |plan| plan.mode = Mode::Shared { requests: 0 }).await;
+    change("duration", |plan| plan.mode = Mode::Timed { duration: Duration::ZERO }).await;
+    change("connection has no place", |plan| {
+        plan.target = plan.target.clone().header("connection", "x").unwrap();
+        plan.protocol = Protocol::Http2 { streams: 1 };
+    })
+    .await;
     change("0 requests", |plan| plan.mode = closed(0)).await;
     change("rate 0 ", |plan| {
         plan.mode = open(0.0, 1, Spacing::Constant);

@@ -5,7 +5,7 @@
 use std::marker::PhantomData;
 use std::slice::ChunksExactMut;
 
-use super::numbers::{Number, with_number};
+use super::numbers::{Number, Short, with_number};
 use crate::tensor::{Column, DType, Texts};
 
 /// Characters of a value that an error shows.
@@ -17,7 +17,7 @@ const SHOWN: usize = 40;
 /// Why it does not fit, in words.
 pub(super) fn read(column: &mut Column, axes: &[usize], json: &str) -> Result<(), String> {
     let expected = axes.iter().product::<usize>();
-    let mut data = Data { rest: json, axes };
+    let mut data = Data { rest: json.as_bytes(), axes };
     match column {
         Column::Numbers { dtype, memory, .. } => {
             // Each takes two characters: a shape alone makes nobody take memory.
@@ -36,8 +36,13 @@ pub(super) fn read(column: &mut Column, axes: &[usize], json: &str) -> Result<()
 
 /// Where elements go.
 trait Elements {
+    /// Adds the one that `json` begins with, if that is quickly done, and gives its length.
+    fn add_short(&mut self, _json: &[u8]) -> Option<usize> {
+        None
+    }
+
     /// Adds the one that `token` stands for.
-    fn add(&mut self, token: &str) -> Result<(), String>;
+    fn add(&mut self, token: &[u8]) -> Result<(), String>;
 }
 
 struct Numbers<'a, N> {
@@ -46,42 +51,55 @@ struct Numbers<'a, N> {
     kind: PhantomData<N>,
 }
 
-impl<N: Number> Elements for Numbers<'_, N> {
-    fn add(&mut self, token: &str) -> Result<(), String> {
-        let number = N::parse(token).ok_or_else(|| mismatch(token, self.dtype.name()))?;
-        // Surplus elements have no place: whoever counts them refuses the list.
+impl<N: Number> Numbers<'_, N> {
+    /// Surplus elements have no place: whoever counts them refuses the list.
+    fn store(&mut self, number: N) {
         if let Some(place) = self.places.next() {
             number.store(place);
         }
+    }
+}
+
+impl<N: Number> Elements for Numbers<'_, N> {
+    fn add_short(&mut self, json: &[u8]) -> Option<usize> {
+        let short = Short::of(json)?;
+        self.store(N::from_short(&short)?);
+        Some(short.length)
+    }
+
+    fn add(&mut self, token: &[u8]) -> Result<(), String> {
+        let number = std::str::from_utf8(token).ok().and_then(N::parse);
+        self.store(number.ok_or_else(|| mismatch(token, self.dtype.name()))?);
         Ok(())
     }
 }
 
 impl Elements for Texts {
-    fn add(&mut self, token: &str) -> Result<(), String> {
-        match token.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
-            None => return Err(mismatch(token, "string")),
-            Some(plain) if !plain.contains('\\') => self.push(plain.as_bytes()),
-            Some(_) => {
-                let text: String = serde_json::from_str(token).map_err(|error| error.to_string())?;
+    fn add(&mut self, token: &[u8]) -> Result<(), String> {
+        match token {
+            [b'"', plain @ .., b'"'] if !plain.contains(&b'\\') => self.push(plain),
+            [b'"', ..] => {
+                let text: String = serde_json::from_slice(token).map_err(|error| error.to_string())?;
                 self.push(text.as_bytes());
             }
+            _ => return Err(mismatch(token, "string")),
         }
         Ok(())
     }
 }
 
-fn mismatch(token: &str, wanted: &str) -> String {
-    match token.as_bytes() {
+fn mismatch(token: &[u8], wanted: &str) -> String {
+    let shown = String::from_utf8_lossy(token.get(..SHOWN).unwrap_or(token));
+    match token {
         [b'"', ..] => format!("a string is no {wanted}"),
         [b'{', ..] => format!("an object is no {wanted}"),
-        _ if token.len() <= SHOWN => format!("{token} is no {wanted}"),
-        _ => format!("{}... is no {wanted}", token.get(..SHOWN).unwrap_or_default()),
+        _ if token.len() <= SHOWN => format!("{shown} is no {wanted}"),
+        _ => format!("{shown}... is no {wanted}"),
     }
 }
 
 struct Data<'a> {
-    rest: &'a str,
+    rest: &'a [u8],
     /// The tensor's axes, batch axis first.
     axes: &'a [usize],
 }
@@ -125,8 +143,12 @@ impl<'a> Data<'a> {
         }
         let mut count = 0;
         loop {
-            let token = self.token()?;
-            elements.add(token)?;
+            self.peek();
+            if let Some(length) = elements.add_short(self.rest) {
+                self.take(length);
+            } else {
+                elements.add(self.token()?)?;
+            }
             count += 1;
             if !self.goes_on()? {
                 return self.counted(count, expected);
@@ -146,13 +168,11 @@ impl<'a> Data<'a> {
     }
 
     /// The next value, which is no list. Of an object, its beginning.
-    fn token(&mut self) -> Result<&'a str, String> {
+    fn token(&mut self) -> Result<&'a [u8], String> {
         let end = match self.peek() {
             b'[' => return Err(self.misfit()),
             b'"' => end_of_string(self.rest),
-            _ => {
-                self.rest.bytes().position(|byte| matches!(byte, b',' | b']' | b' ' | b'\t' | b'\n' | b'\r'))
-            }
+            _ => self.rest.iter().position(|byte| matches!(byte, b',' | b']' | b' ' | b'\t' | b'\n' | b'\r')),
         };
         Ok(self.take(end.unwrap_or(self.rest.len())))
     }
@@ -183,25 +203,22 @@ impl<'a> Data<'a> {
 
     /// The next byte that is no white space, which is passed over; 0 at the end.
     fn peek(&mut self) -> u8 {
-        loop {
-            match self.rest.as_bytes().first() {
-                Some(b' ' | b'\t' | b'\n' | b'\r') => drop(self.take(1)),
-                Some(byte) => return *byte,
-                None => return 0,
-            }
+        while let [b' ' | b'\t' | b'\n' | b'\r', rest @ ..] = self.rest {
+            self.rest = rest;
         }
+        self.rest.first().copied().unwrap_or(0)
     }
 
-    fn take(&mut self, length: usize) -> &'a str {
-        let (taken, rest) = self.rest.split_at_checked(length).unwrap_or((self.rest, ""));
+    fn take(&mut self, length: usize) -> &'a [u8] {
+        let (taken, rest) = self.rest.split_at_checked(length).unwrap_or((self.rest, &[]));
         self.rest = rest;
         taken
     }
 }
 
 /// The length of the string that `json` begins with, its quotes included.
-fn end_of_string(json: &str) -> Option<usize> {
-    let mut bytes = json.bytes().enumerate().skip(1);
+fn end_of_string(json: &[u8]) -> Option<usize> {
+    let mut bytes = json.iter().enumerate().skip(1);
     while let Some((at, byte)) = bytes.next() {
         match byte {
             b'"' => return Some(at + 1),

@@ -51,7 +51,7 @@ pub struct Encoded {
 }
 
 /// An output that is sent.
-struct Part<'a> {
+pub(super) struct Part<'a> {
     /// Which of the model's outputs it is.
     index: usize,
     spec: &'a TensorSpec,
@@ -133,7 +133,7 @@ impl<'a> InferResponse<'a> {
         Encoded { body: out, header_length: is_binary.then_some(json) }
     }
 
-    fn parts(&self) -> SmallVec<[Part<'a>; 4]> {
+    pub(super) fn parts(&self) -> SmallVec<[Part<'a>; 4]> {
         let part = |(index, spec): (usize, &'a TensorSpec)| {
             let binary = match self.wanted {
                 None => self.binary,
@@ -157,7 +157,7 @@ impl<'a> InferResponse<'a> {
     }
 
     /// What the body will take, rather too much than too little.
-    fn size_ahead(&self, parts: &[Part<'_>]) -> usize {
+    pub(super) fn size_ahead(&self, parts: &[Part<'_>]) -> usize {
         let envelope = 64 + self.model.len() + self.version.len() + self.id.map_or(0, str::len);
         let output = |part: &Part<'_>| {
             let about = 96 + part.spec.name.len();
@@ -238,16 +238,20 @@ fn shape_of(column: &Column) -> &[usize] {
     }
 }
 
-/// What rows of a column take as JSON: numbers as long as they usually are, texts without escapes.
+/// What rows of a column take as JSON: numbers at most, commas included; texts without escapes.
 fn json_size(column: &Column, rows: Range<usize>) -> usize {
     match column {
         Column::Numbers { dtype, row_bytes, .. } => {
-            let each = match dtype {
-                DType::Float64 => 22,
-                DType::Float16 | DType::BFloat16 | DType::Float32 => 14,
-                _ => 4 + dtype.size(),
+            let longest = match dtype {
+                DType::Int8 | DType::UInt8 => 5,
+                DType::Bool => 6,
+                DType::Int16 | DType::UInt16 => 7,
+                DType::Int32 | DType::UInt32 => 12,
+                DType::Int64 | DType::UInt64 => 21,
+                DType::Float16 | DType::BFloat16 | DType::Float32 => 18,
+                _ => 26,
             };
-            rows.len() * (row_bytes / dtype.size()) * each
+            rows.len() * (row_bytes / dtype.size()) * longest
         }
         // Quotes and a comma are shorter than the length that stands before a text in binary data.
         _ => binary::size(column, rows),

@@ -1,6 +1,6 @@
 //! One element at a time: what each type takes, and what it refuses.
 
-use half::f16;
+use half::{bf16, f16};
 
 use super::{DTYPES, bytes, in_memory, scalars, texts};
 use crate::error::ErrorKind;
@@ -121,6 +121,34 @@ fn integers_too_large_for_any_type_are_rounded_for_floats_and_refused_for_intege
     assert_eq!(accepted("float64", &[huge]), in_memory!([123_456_789_012_345_678_901_234_567_890_f64]));
     refused("uint64", huge);
     refused("int64", huge);
+}
+
+#[test]
+fn minus_zero_is_zero_for_integers_and_itself_for_floats() {
+    for dtype in DTYPES.into_iter().filter(|dtype| dtype.name().contains("int")) {
+        assert_eq!(accepted(dtype.name(), &["-0", "0"]), vec![0; 2 * dtype.size()]);
+    }
+    assert_eq!(accepted("float32", &["-0"]), in_memory!([-0.0_f32]));
+    assert_eq!(accepted("float64", &["-0"]), in_memory!([-0.0_f64]));
+    assert_eq!(accepted("float16", &["-0"]), in_memory!([-f16::ZERO]));
+}
+
+#[test]
+fn bfloat16_is_rounded_to_its_own_precision_and_refused_beyond_it() {
+    let given = ["0.1", "1", "-3.38e38", "1e-40"];
+    let expected = [0.1, 1.0, -3.38e38, 1e-40].map(bf16::from_f64);
+    assert_eq!(accepted("bfloat16", &given), in_memory!(expected));
+    for value in ["3.4e38", "1e39", "true", "\"1\"", "null"] {
+        refused("bfloat16", value);
+    }
+}
+
+#[test]
+fn a_number_without_end_is_read_and_shown_in_part() {
+    let digits = "1".repeat(100_000);
+    assert_eq!(accepted("float64", &[&format!("0.{digits}")]), in_memory!([1.0_f64 / 9.0]));
+    assert!(refused("int32", &digits).len() < 200);
+    assert!(refused("float64", &digits).len() < 200);
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! Requests and responses of the protocol, as text and as bytes.
 
+mod binary;
 mod elements;
 mod nesting;
 mod request;
 mod response;
 mod roundtrip;
+mod tensors;
 
 use std::sync::Arc;
 

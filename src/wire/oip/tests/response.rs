@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use half::f16;
+use half::{bf16, f16};
 use serde_json::{Value, json};
 
 use super::super::{
     AnsweredRow, InferResponse, WantedOutput, error_body, model_metadata, model_ready, server_metadata,
 };
 use super::{DTYPES, in_memory, spares, spec};
+use crate::error::ErrorKind;
 use crate::tensor::{Column, ColumnSpec, DType, TensorSpec};
 
 fn numbers(dtype: DType, axes: &[usize], bytes: &[u8]) -> Column {
@@ -102,6 +103,9 @@ fn every_type_is_written_as_what_it_is() {
     let halves = [f16::MAX, f16::MIN_POSITIVE_SUBNORMAL, f16::from_f32(0.1)];
     let found = output("float16", numbers(DType::Float16, &[], &in_memory!(halves)), 3);
     assert_eq!(found["data"], json!([65504.0, 5.960_464_5e-8, 0.099_975_586]));
+    let halves = [bf16::MAX, bf16::from_f32(0.1)];
+    let found = output("bfloat16", numbers(DType::BFloat16, &[], &in_memory!(halves)), 2);
+    assert_eq!(found["data"], json!([3.389_531_4e38, 0.100_097_656]));
     let singles = output("float32", numbers(DType::Float32, &[], &in_memory!([0.1_f32, f32::MAX])), 2);
     assert_eq!(singles["data"], json!([0.1, 3.402_823_5e38]));
 }
@@ -166,6 +170,97 @@ fn strings_are_escaped_and_what_is_no_text_is_shown_as_such() {
     let found = output("string", strings(&[2], &values), 2);
     assert_eq!(found["shape"], json!([2, 2]));
     assert_eq!(found["data"], json!(["\"\\\n\t\u{0}", "日本🦀", "", "a\u{fffd}b"]));
+}
+
+/// The answer with some outputs binary: its JSON, and what follows.
+fn mixed(response: &InferResponse<'_>) -> (Value, Vec<u8>) {
+    let mut encoded = response.encode();
+    let data = encoded.body.split_off(encoded.header_length.unwrap());
+    (serde_json::from_slice(&encoded.body).unwrap(), data)
+}
+
+fn answer<'a>(outputs: &'a [TensorSpec], rows: &'a [AnsweredRow], binary: bool) -> InferResponse<'a> {
+    InferResponse { model: "m", version: "1", id: None, outputs, wanted: None, binary, rows }
+}
+
+#[test]
+fn binary_outputs_follow_the_json_in_its_order() {
+    let first = Arc::new(vec![
+        numbers(DType::Int16, &[], &in_memory!([1_i16, 2, 3])),
+        strings(&[2], &[b"a", b"", b"\xff", b"bc", b"d", b"e"]),
+        numbers(DType::Bool, &[], &[0, 1, 255]),
+    ]);
+    let second = Arc::new(vec![
+        numbers(DType::Int16, &[], &in_memory!([258_i16])),
+        strings(&[2], &[b"", b"z"]),
+        numbers(DType::Bool, &[], &[1]),
+    ]);
+    let row = |columns: &Arc<Vec<Column>>, row| AnsweredRow { columns: Arc::clone(columns), row };
+    let rows = [row(&first, 1), row(&first, 2), row(&second, 0), row(&first, 0)];
+    let outputs = [spec("n", "int16", &[]), spec("t", "bytes", &[2]), spec("b", "bool", &[])];
+    let (json, data) = mixed(&answer(&outputs, &rows, true));
+    let of = |name, datatype, shape: &[usize], size: usize| json!({"name": name, "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": size}});
+    let expected =
+        json!([of("n", "INT16", &[4], 8), of("t", "BYTES", &[4, 2], 39), of("b", "BOOL", &[4], 4)]);
+    assert_eq!(json["outputs"], expected);
+    let texts = b"\x01\0\0\0\xff\x02\0\0\0bc\x01\0\0\0d\x01\0\0\0e\0\0\0\0\x01\0\0\0z\x01\0\0\0a\0\0\0\0";
+    assert_eq!(data, [&[2, 0, 3, 0, 2, 1, 1, 0], &texts[..], &[1, 1, 1, 0]].concat());
+}
+
+#[test]
+fn each_output_is_sent_as_it_was_asked_for() {
+    let columns = Arc::new(vec![numbers(DType::UInt8, &[], &[7]), numbers(DType::UInt8, &[], &[8])]);
+    let rows = [AnsweredRow { columns, row: 0 }];
+    let outputs = [spec("a", "uint8", &[]), spec("b", "uint8", &[])];
+    let wanted = [WantedOutput { index: 1, binary: true }, WantedOutput { index: 0, binary: false }];
+    let response = InferResponse { wanted: Some(&wanted), ..answer(&outputs, &rows, false) };
+    let (json, data) = mixed(&response);
+    assert_eq!((&json["outputs"][0]["data"], data), (&json!([7]), vec![8]));
+    assert_eq!(json["outputs"][1].get("data"), None);
+    // What is wanted by name says itself how.
+    let response = InferResponse { wanted: Some(&wanted[1..]), ..answer(&outputs, &rows, true) };
+    assert_eq!(response.encode().header_length, None);
+}
+
+#[test]
+fn numbers_that_json_has_no_word_for_are_kept_by_binary_data() {
+    let values = [f32::NAN, f32::INFINITY, -0.0, f32::from_bits(0x7fa0_0001)];
+    let columns = Arc::new(vec![numbers(DType::Float32, &[4], &in_memory!(values))]);
+    let rows = [AnsweredRow { columns, row: 0 }];
+    let (_, data) = mixed(&answer(&[spec("y", "float32", &[4])], &rows, true));
+    let expected: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    assert_eq!(data, expected);
+}
+
+#[test]
+fn what_a_response_cannot_say_is_found_before_it_is_written() {
+    let rows = [AnsweredRow { columns: Arc::new(vec![strings(&[], &[b"a\xff"])]), row: 0 }];
+    let outputs = [spec("y", "bytes", &[])];
+    let error = answer(&outputs, &rows, false).check().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Output);
+    assert!(error.message().contains("'y'") && error.message().contains("utf-8"), "{error}");
+    answer(&outputs, &rows, true).check().unwrap();
+    let column = |length: usize| Arc::new(vec![numbers(DType::UInt8, &[length], &vec![1; length])]);
+    let rows = [2, 3].map(|length| AnsweredRow { columns: column(length), row: 0 });
+    let error = answer(&[spec("y", "uint8", &[-1])], &rows, true).check().unwrap_err();
+    assert!(error.message().contains("different shapes"), "{error}");
+}
+
+#[test]
+fn a_body_is_allocated_once() {
+    // Every bit pattern that begins with a sign is long in some type.
+    for (dtype, byte) in
+        DTYPES.into_iter().flat_map(|dtype| [0x00, 0x01, 0x80, 0x81].map(|byte| (dtype, byte)))
+    {
+        let column = numbers(dtype, &[100], &vec![byte; 100 * dtype.size()]);
+        let rows = [AnsweredRow { columns: Arc::new(vec![column]), row: 0 }];
+        let outputs = [spec("y", dtype.name(), &[100])];
+        for binary in [false, true] {
+            let response = answer(&outputs, &rows, binary);
+            let (ahead, body) = (response.size_ahead(&response.parts()), response.encode().body);
+            assert!(body.len() <= ahead, "{dtype:?}: {} bytes where {ahead} were expected", body.len());
+        }
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use half::f16;
+use half::{bf16, f16};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -131,34 +131,26 @@ proptest! {
         prop_assert!(same(&request));
         prop_assert!(same(&echoed("string", request)));
     }
+}
 
-    /// Whatever the bytes, parsing answers and does not panic.
-    #[test]
-    fn no_bytes_break_the_parser(
-        body in proptest::collection::vec(any::<u8>(), 0..200),
-        cut in any::<prop::sample::Index>(),
-        byte in any::<u8>(),
-    ) {
-        let inputs = [spec("x", "float32", &[-1])];
-        let spares = super::spares();
-        drop(InferRequest::parse(&body, None, &inputs, &[], &spares));
-        let mut whole = body_of("float32", "[2,2]", "[[1.5,2],[-3,4e2]]").into_bytes();
-        let at = cut.index(whole.len());
-        whole[at] = byte;
-        drop(InferRequest::parse(&whole, None, &inputs, &[], &spares));
-    }
+macro_rules! halves {
+    ($elements:literal, $kind:ty) => {{
+        let values: Vec<_> =
+            (0..=u16::MAX).map(<$kind>::from_bits).filter(|value| value.is_finite()).collect();
+        let mut shown = vec![String::new(); values.len()];
+        for (text, value) in shown.iter_mut().zip(&values) {
+            write!(text, "{:?}", value.to_f64()).unwrap();
+        }
+        let request = request($elements, &[values.len()], &shown, false);
+        assert_eq!(bytes(&request.rows.columns()[0]), in_memory!(values));
+        let echo = echoed($elements, request);
+        assert_eq!(bytes(&echo.rows.columns()[0]), in_memory!(values));
+    }};
 }
 
 /// There are few enough of them to try all.
 #[test]
-fn every_finite_float16_comes_back() {
-    let values: Vec<_> = (0..=u16::MAX).map(f16::from_bits).filter(|value| value.is_finite()).collect();
-    let mut shown = vec![String::new(); values.len()];
-    for (text, value) in shown.iter_mut().zip(&values) {
-        write!(text, "{:?}", value.to_f64()).unwrap();
-    }
-    let request = request("float16", &[values.len()], &shown, false);
-    assert_eq!(bytes(&request.rows.columns()[0]), in_memory!(values));
-    let echo = echoed("float16", request);
-    assert_eq!(bytes(&echo.rows.columns()[0]), in_memory!(values));
+fn every_finite_half_comes_back() {
+    halves!("float16", f16);
+    halves!("bfloat16", bf16);
 }

@@ -1,0 +1,62 @@
+//! What every target looks at: a request is read or refused, and what was read comes back as it was.
+
+use std::sync::Arc;
+
+use penstock::error::ErrorKind;
+use penstock::tensor::{Column, DType, Spares, TensorSpec};
+use penstock::wire::oip::{AnsweredRow, InferRequest, InferResponse};
+
+/// Reads `body` for a model of every data type; its one input is `x`, as in `tests/oip_corpus.rs`.
+pub fn read_for_every_type(body: &[u8], header_length: Option<usize>) {
+    let numbers = DType::ALL.iter().filter(|dtype| dtype.oip_name().is_some()).map(|dtype| dtype.name());
+    for elements in numbers.chain(["string", "bytes"]) {
+        let inputs = [TensorSpec::new("x", elements, &[-1]).unwrap()];
+        let outputs = ["y", "z"].map(|name| TensorSpec::new(name, "float32", &[]).unwrap());
+        match InferRequest::parse(body, header_length, &inputs, &outputs, &Spares::new(1 << 20)) {
+            Ok(request) => comes_back(request, &inputs),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Item, "{error}"),
+        }
+    }
+}
+
+/// A model that returns its input sends the same tensor, as binary data; as JSON it answers, too.
+fn comes_back(request: InferRequest, specs: &[TensorSpec]) {
+    // Rows without elements cost no bytes: there may be more of them than memory for answers.
+    if request.count > 1 << 16 {
+        return;
+    }
+    let columns = Arc::new(request.rows.into_columns().into_vec());
+    let rows: Vec<_> =
+        (0..request.count).map(|row| AnsweredRow { columns: Arc::clone(&columns), row }).collect();
+    let id = request.id.as_deref();
+    let answer = |binary| InferResponse {
+        model: "m",
+        version: "1",
+        id,
+        outputs: specs,
+        wanted: None,
+        binary,
+        rows: &rows,
+    };
+    drop(answer(false).encode());
+    let encoded = answer(true).encode();
+    let (json, data) = encoded.body.split_at(encoded.header_length.unwrap());
+    // The id may hold the word, too, and stands before the key.
+    let json = std::str::from_utf8(json).unwrap();
+    let key = json.rfind("\"outputs\":[{\"name\":\"x\"").unwrap();
+    let json = format!("{}\"inputs\"{}", &json[..key], &json[key + "\"outputs\"".len()..]);
+    let body = [json.as_bytes(), data].concat();
+    let again = InferRequest::parse(&body, Some(json.len()), specs, &[], &Spares::new(1 << 20)).unwrap();
+    assert_eq!((again.count, again.id.as_deref()), (rows.len(), id));
+    for (column, other) in columns.iter().zip(again.rows.columns()) {
+        match (column, other) {
+            (Column::Numbers { memory, .. }, Column::Numbers { memory: other, .. }) => {
+                assert_eq!(memory.as_slice(), other.as_slice());
+            }
+            (Column::Texts { texts, .. }, Column::Texts { texts: other, .. }) => {
+                assert!(texts.range(0..texts.len()).eq(other.range(0..other.len())));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
