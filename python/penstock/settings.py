@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
+_MOST = (1 << 32) - 1
+"""Of whatever is counted, seconds included: 136 years."""
+_MOST_BYTES = (1 << 63) - 1
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 
@@ -113,10 +116,10 @@ def _size(source: str, value: Any) -> int:
         if match is None or unit is None:
             raise ConfigError(f"{source} must be a size such as 67108864 or '64MiB', not {value!r}")
         value = int(float(match[1]) * unit)
-    return _count(source, value)
+    return _count(source, value, _MOST_BYTES)
 
 
-def _count(source: str, value: Any) -> int:
+def _count(source: str, value: Any, most: int = _MOST) -> int:
     if isinstance(value, str):
         try:
             value = int(value)
@@ -124,6 +127,8 @@ def _count(source: str, value: Any) -> int:
             raise ConfigError(f"{source} must be a whole number, not {value!r}") from None
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigError(f"{source} must be a whole number of at least 1, not {value!r}")
+    if value > most:
+        raise ConfigError(f"{source} must be at most {most}, not {value!r}")
     return value
 
 
@@ -135,6 +140,8 @@ def _seconds(source: str, value: Any) -> float:
             raise ConfigError(f"{source} must be a positive number of seconds, not {value!r}") from None
     if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
         raise ConfigError(f"{source} must be a positive number of seconds, not {value!r}")
+    if value > _MOST:
+        raise ConfigError(f"{source} must be at most {_MOST} seconds, not {value!r}")
     return float(value)
 
 

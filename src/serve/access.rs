@@ -55,6 +55,8 @@ pub struct AccessRecord {
 /// What becomes known of a request while it is answered.
 #[derive(Default)]
 pub(super) struct Note {
+    /// The whole body has been read.
+    pub(super) body_read: bool,
     /// Bytes of its body, as far as it was read.
     pub(super) bytes: u64,
     pub(super) model: Option<Arc<Endpoint>>,

@@ -2,8 +2,9 @@
 
 use std::future::poll_fn;
 use std::io::Read;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use flate2::read::{MultiGzDecoder, ZlibDecoder};
@@ -20,6 +21,8 @@ pub(super) struct Refusal {
     pub(super) message: String,
     /// What it is counted as.
     pub(super) reason: &'static str,
+    /// True where the rest of the body is not read: nothing can follow it on an HTTP/1 connection.
+    pub(super) unread: bool,
 }
 
 /// How a body is packed.
@@ -29,7 +32,7 @@ enum Coding {
     Zlib,
 }
 
-/// Reads a whole body.
+/// Reads a whole body; `arrived` is called as soon as it is here, before it is unpacked.
 ///
 /// # Errors
 /// 413 where it exceeds `max_body`, packed or unpacked; 408 where it takes longer than `body_timeout`; 415 where it is
@@ -37,7 +40,12 @@ enum Coding {
 ///
 /// # Cancellation
 /// What was read is dropped with the future.
-pub(super) async fn read<B>(body: B, headers: &HeaderMap, limits: &HttpSettings) -> Result<Bytes, Refusal>
+pub(super) async fn read<B>(
+    body: B,
+    headers: &HeaderMap,
+    limits: &HttpSettings,
+    arrived: impl FnOnce(),
+) -> Result<Bytes, Refusal>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -64,6 +72,7 @@ where
         refusal(StatusCode::BAD_REQUEST, "body", format!("the body could not be read: {error}"))
     })?;
     let bytes = bytes.to_bytes();
+    arrived();
     match coding {
         None => Ok(bytes),
         Some(coding) => {
@@ -71,6 +80,35 @@ where
             offload::run(bytes.len(), move || unpack(coding, &bytes, &limits)).await
         }
     }
+}
+
+/// A body of which nothing is wanted is read past up to that many bytes, and for that long.
+const LITTLE: usize = 256 << 10;
+const A_MOMENT: Duration = Duration::from_secs(1);
+
+/// Reads past the rest of a body where that is little; true where it came to its end.
+///
+/// # Cancellation
+/// What was read is gone.
+pub(super) async fn read_past<B: Body<Data = Bytes>>(mut body: Pin<&mut B>) -> bool {
+    let mut left = LITTLE;
+    let to_the_end = async {
+        loop {
+            if body.size_hint().lower() > left as u64 {
+                return false;
+            }
+            match body.as_mut().frame().await {
+                None => return true,
+                Some(Err(_)) => return false,
+                Some(Ok(frame)) => {
+                    let read = frame.data_ref().map_or(0, Bytes::len);
+                    let Some(rest) = left.checked_sub(read) else { return false };
+                    left = rest;
+                }
+            }
+        }
+    };
+    tokio::time::timeout(A_MOMENT, to_the_end).await.unwrap_or(false)
 }
 
 fn coding(headers: &HeaderMap) -> Result<Option<Coding>, Refusal> {
@@ -97,11 +135,11 @@ fn unpack(coding: Coding, packed: &[u8], limits: &HttpSettings) -> Result<Bytes,
         Coding::Zlib => ZlibDecoder::new(packed).take(most + 1).read_to_end(&mut unpacked),
     };
     match read {
-        Ok(_) if unpacked.len() as u64 > most => Err(too_large(limits)),
+        Ok(_) if unpacked.len() as u64 > most => Err(Refusal { unread: false, ..too_large(limits) }),
         Ok(_) => Ok(Bytes::from(unpacked)),
         Err(error) => {
             let message = format!("the body could not be unpacked: {error}");
-            Err(refusal(StatusCode::BAD_REQUEST, "body", message))
+            Err(Refusal { unread: false, ..refusal(StatusCode::BAD_REQUEST, "body", message) })
         }
     }
 }
@@ -113,17 +151,16 @@ fn too_large(limits: &HttpSettings) -> Refusal {
 
 fn unknown_coding(named: &str) -> Refusal {
     let message = format!("content-encoding {named} is not understood: gzip, deflate and identity are");
-    refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, "body", message)
+    Refusal { unread: false, ..refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, "body", message) }
 }
 
 fn refusal(status: StatusCode, reason: &'static str, message: String) -> Refusal {
-    Refusal { status, message, reason }
+    Refusal { status, message, reason, unread: true }
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::time::Duration;
 
     use flate2::Compression;
     use flate2::write::{GzEncoder, ZlibEncoder};
@@ -154,7 +191,7 @@ mod tests {
     }
 
     async fn status(bytes: Bytes, headers: &HeaderMap) -> u16 {
-        read(Full::new(bytes), headers, &limits()).await.unwrap_err().status.as_u16()
+        read(Full::new(bytes), headers, &limits(), || {}).await.unwrap_err().status.as_u16()
     }
 
     #[tokio::test]
@@ -167,7 +204,7 @@ mod tests {
             (gzip(text), packed_as("X-GZIP")),
             (zlib(text), packed_as("deflate")),
         ] {
-            assert_eq!(read(Full::new(bytes), &headers, &limits()).await.unwrap(), text);
+            assert_eq!(read(Full::new(bytes), &headers, &limits(), || {}).await.unwrap(), text);
         }
     }
 
@@ -176,7 +213,7 @@ mod tests {
         assert_eq!(status(gzip(&[0; 1_001]), &packed_as("gzip")).await, 413);
         assert_eq!(status(zlib(&vec![0; 50 << 20]), &packed_as("deflate")).await, 413);
         assert_eq!(status(Bytes::from(vec![0; 1_001]), &HeaderMap::new()).await, 413);
-        assert!(read(Full::new(gzip(&[0; 1_000])), &packed_as("gzip"), &limits()).await.is_ok());
+        assert!(read(Full::new(gzip(&[0; 1_000])), &packed_as("gzip"), &limits(), || {}).await.is_ok());
     }
 
     #[tokio::test]
@@ -194,7 +231,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_that_never_ends_is_refused_in_time() {
         let endless = http_body_util::StreamBody::new(Silent);
-        assert_eq!(read(endless, &HeaderMap::new(), &limits()).await.unwrap_err().status, 408);
+        assert_eq!(read(endless, &HeaderMap::new(), &limits(), || {}).await.unwrap_err().status, 408);
     }
 
     struct Silent;

@@ -46,7 +46,12 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, door: Arc<Door>, 
         is_http2 = speaks_http2(&stream) => is_http2,
         // A server that closes may still be sent a request that is on its way, but not for longer than this.
         verdict = watched.watch.ended() => match verdict {
-            Verdict::Closing => tokio::time::timeout(LOOK_AGAIN, speaks_http2(&stream)).await.unwrap_or(Ok(false)),
+            Verdict::Closing => {
+                let is_http2 = tokio::time::timeout(LOOK_AGAIN, speaks_http2(&stream)).await;
+                // Whoever serves the connection has to hear of it, too.
+                watched.watch.end(Verdict::Closing);
+                is_http2.unwrap_or(Ok(false))
+            }
             _ => return,
         },
     };
@@ -96,7 +101,9 @@ async fn serve_http1(stream: TcpStream, peer: SocketAddr, door: Arc<Door>, watch
         })
     };
     let mut connection = http1::Builder::new()
-        .pipeline_flush(true)
+        // An answer leaves when it is there, whatever lies in the read buffer: `pipeline_flush` would hold it back, and
+        // lose it where that is no request.
+        .writev(false)
         .max_header_size(max_head)
         .max_buf_size(max_head.max(LEAST_BUFFER))
         .serve_connection(TokioIo::new(Socket::new(stream, Arc::clone(watch))), answer);
@@ -112,6 +119,7 @@ async fn serve_http1(stream: TcpStream, peer: SocketAddr, door: Arc<Door>, watch
 const LEAST_BUFFER: usize = 128 << 10;
 
 async fn serve_http2(stream: TcpStream, peer: SocketAddr, door: Arc<Door>, watch: &Arc<Watch>) {
+    watch.enter(Phase::Quiet);
     let settings = door.settings.clone();
     let answer = {
         let watch = Arc::clone(watch);

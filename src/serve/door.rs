@@ -3,14 +3,14 @@
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Method, Request, StatusCode, Version};
+use http::{HeaderValue, Method, Request, StatusCode, Version, header};
 use hyper::body::Body;
 
 use super::access::{AccessLog, Note};
@@ -108,7 +108,14 @@ impl Door {
         let began = Instant::now();
         let (parts, body) = request.into_parts();
         let mut note = Note { bytes: body.size_hint().lower(), ..Note::default() };
-        let reply = self.guarded(self.route(&parts, body, origin.watch, &mut note)).await;
+        let mut body = pin!(body);
+        let mut reply = self.guarded(self.route(&parts, body.as_mut(), origin.watch, &mut note)).await;
+        if parts.method == Method::HEAD {
+            routes::leave_out_body(&mut reply);
+        }
+        if parts.version < Version::HTTP_2 && !note.body_read && !body.is_end_stream() {
+            keep_or_close(&parts, body, &mut reply).await;
+        }
         self.metrics.responded(reply.status().as_u16());
         if let Some(log) = &self.access_log {
             log.access(note.record(&parts, origin.peer, &reply, began));
@@ -180,22 +187,43 @@ impl Door {
             let message = format!("there are max_in_flight={most} requests: try again later");
             return Err(Error::new(ErrorKind::Overloaded, message));
         };
-        let body = match body::read(body, &parts.headers, &self.settings).await {
-            Ok(body) => body,
-            Err(refusal) => return Ok(self.refuse(model, &refusal)),
+        let arrived = || {
+            note.body_read = true;
+            if let Some(watch) = watch
+                && parts.version == Version::HTTP_11
+            {
+                watch.enter(Phase::Answering);
+            }
         };
-        if let Some(watch) = watch
-            && parts.version == Version::HTTP_11
-        {
-            watch.enter(Phase::Answering);
-        }
+        let body = match body::read(body, &parts.headers, &self.settings, arrived).await {
+            Ok(body) => body,
+            Err(refusal) => return Ok(self.refuse(model, &refusal, parts.version)),
+        };
         note.bytes = body.len() as u64;
         infer::answer(model, &parts.headers, body, self.settings.server_timing, note).await
     }
 
-    fn refuse(&self, model: &Endpoint, refusal: &Refusal) -> Reply {
+    fn refuse(&self, model: &Endpoint, refusal: &Refusal, version: Version) -> Reply {
         model.count_invalid();
         self.metrics.refused(refusal.reason);
-        routes::refusal(refusal.status, &refusal.message)
+        let mut reply = routes::refusal(refusal.status, &refusal.message);
+        if refusal.unread && version < Version::HTTP_2 {
+            reply.headers_mut().insert(header::CONNECTION, CLOSE);
+        }
+        reply
+    }
+}
+
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
+
+/// An answer that did not need the body of its request: the connection is kept where little of that is left.
+async fn keep_or_close<B: Body<Data = Bytes>>(parts: &Parts, body: Pin<&mut B>, reply: &mut Reply) {
+    if reply.headers().contains_key(header::CONNECTION) {
+        return;
+    }
+    // Who waits to be asked for the body must not be asked for nothing.
+    let waits = parts.headers.contains_key(header::EXPECT);
+    if waits || !body::read_past(body).await {
+        reply.headers_mut().insert(header::CONNECTION, CLOSE);
     }
 }

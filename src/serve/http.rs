@@ -162,12 +162,13 @@ impl Acceptor {
 
     /// Whoever the kernel has accepted may have sent his request already: he gets his answer.
     async fn finish(self, listener: TcpListener) {
+        // First, so that nobody who is let in now hears that the connection goes on.
+        self.warden.close();
         while let Ok(Ok((stream, peer))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
             self.admit(stream, peer);
         }
         drop(listener);
         drop(self.listening);
-        self.warden.close();
         // The warden goes on as long as there is somebody to look after.
         while self.door.connections.count() > 0 {
             tokio::time::sleep(LAST_LOOK).await;

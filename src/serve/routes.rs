@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::Full;
+use hyper::body::Body;
 
 use super::Service;
 use crate::error::{Error, ErrorKind, Result};
@@ -132,6 +133,13 @@ pub(super) fn refusal(status: StatusCode, message: &str) -> Reply {
         reply.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"));
     }
     reply
+}
+
+/// What is left of an answer for HEAD (RFC 9110, section 9.3.2): the HTTP library sees to it in HTTP/1 only.
+pub(super) fn leave_out_body(reply: &mut Reply) {
+    let length = reply.body().size_hint().lower();
+    reply.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    *reply.body_mut() = Full::default();
 }
 
 fn ok(body: Vec<u8>) -> Reply {

@@ -20,6 +20,8 @@ const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 pub(super) struct Socket {
     stream: TcpStream,
     watch: Arc<Watch>,
+    /// The other side sends no more, and the HTTP library does not know it yet.
+    half_closed: bool,
     hung_up: Option<HungUp>,
 }
 
@@ -28,7 +30,24 @@ type HungUp = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Socket {
     pub(super) fn new(stream: TcpStream, watch: Arc<Watch>) -> Self {
-        Self { stream, watch, hung_up: None }
+        Self { stream, watch, half_closed: false, hung_up: None }
+    }
+
+    /// The end of what the other side sends. The HTTP library takes it for the end of the connection, and gives up
+    /// whatever it is at; so it hears of it only where nothing is owed any more.
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let seen_before = std::mem::replace(&mut self.half_closed, true);
+        match self.watch.phase() {
+            Phase::Answering => self.poll_hung_up(context),
+            // Where the body is whole, the request has gone on by the next time.
+            Phase::Body if !seen_before => {
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            // Who does not take the answer is found out by sending it.
+            Phase::Sending => Poll::Pending,
+            _ => Poll::Ready(()),
+        }
     }
 
     /// The end of what the other side sends, while it waits for an answer. Who shut down his sending half still gets the
@@ -55,7 +74,7 @@ impl Socket {
 
     /// Replaces an answer that the HTTP library gives by itself, which has no body, by one with words in it.
     fn refuse_in_words(&self, written: &[u8]) -> Option<usize> {
-        if self.watch.phase() != Phase::Head {
+        if !matches!(self.watch.phase(), Phase::New | Phase::Head | Phase::Idle) {
             return None;
         }
         let answer = in_words(written)?;
@@ -113,8 +132,8 @@ impl AsyncRead for Socket {
         if let Poll::Ready(Ok(())) = polled {
             if buffer.filled().len() > before {
                 self.watch.received();
-            } else if buffer.remaining() > 0 && self.watch.phase() == Phase::Answering {
-                return self.poll_hung_up(context).map(Ok);
+            } else if buffer.remaining() > 0 {
+                return self.poll_end(context).map(Ok);
             }
         }
         polled
@@ -156,8 +175,9 @@ impl AsyncWrite for Socket {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.stream).poll_flush(context);
-        if polled.is_ready() {
-            self.watch.flushed();
+        if polled.is_ready() && self.watch.flushed() && self.half_closed {
+            // Now it may be heard.
+            context.waker().wake_by_ref();
         }
         polled
     }

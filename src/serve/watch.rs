@@ -30,6 +30,10 @@ pub(super) enum Phase {
     Sending,
     /// Between two requests.
     Idle,
+    /// An HTTP/2 connection with open requests.
+    Streams,
+    /// An HTTP/2 connection without one: what comes may be anything, so only a request ends this.
+    Quiet,
 }
 
 /// Why a connection ends.
@@ -64,8 +68,8 @@ impl Limits {
         match phase {
             Phase::New => (waited > self.head).then_some(Verdict::Drop),
             Phase::Head => (waited > self.head).then_some(Verdict::LateHead),
-            Phase::Idle => (waited > self.idle).then_some(Verdict::Idle),
-            Phase::Body | Phase::Answering | Phase::Sending => None,
+            Phase::Idle | Phase::Quiet => (waited > self.idle).then_some(Verdict::Idle),
+            Phase::Body | Phase::Answering | Phase::Sending | Phase::Streams => None,
         }
     }
 }
@@ -174,8 +178,16 @@ impl Watch {
     }
 
     pub(super) fn phase(&self) -> Phase {
-        const ALL: [Phase; 6] =
-            [Phase::New, Phase::Head, Phase::Body, Phase::Answering, Phase::Sending, Phase::Idle];
+        const ALL: [Phase; 8] = [
+            Phase::New,
+            Phase::Head,
+            Phase::Body,
+            Phase::Answering,
+            Phase::Sending,
+            Phase::Idle,
+            Phase::Streams,
+            Phase::Quiet,
+        ];
         let phase = self.phase.load(Ordering::Relaxed);
         ALL.into_iter().find(|known| *known as u8 == phase).unwrap_or(Phase::New)
     }
@@ -187,11 +199,13 @@ impl Watch {
         }
     }
 
-    /// All that was written is on its way.
-    pub(super) fn flushed(&self) {
-        if self.phase() == Phase::Sending {
+    /// All that was written is on its way; true where that was an answer.
+    pub(super) fn flushed(&self) -> bool {
+        let answered = self.phase() == Phase::Sending;
+        if answered {
             self.enter(Phase::Idle);
         }
+        answered
     }
 
     /// The other side takes bytes, or does not.
@@ -207,13 +221,13 @@ impl Watch {
     /// A request of an HTTP/2 connection begins.
     pub(super) fn stream_begins(&self) {
         self.streams.fetch_add(1, Ordering::Relaxed);
-        self.enter(Phase::Answering);
+        self.enter(Phase::Streams);
     }
 
     /// A request of an HTTP/2 connection ends.
     pub(super) fn stream_ends(&self) {
         if self.streams.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.enter(Phase::Idle);
+            self.enter(Phase::Quiet);
         }
     }
 
@@ -242,7 +256,8 @@ impl Watch {
         limits.judge(self.phase(), waited, stalled)
     }
 
-    fn end(&self, verdict: Verdict) {
+    /// Tells the connection to end; of two verdicts that it has not heard, the later one counts.
+    pub(super) fn end(&self, verdict: Verdict) {
         self.verdict.store(verdict as u8, Ordering::Release);
         self.bell.notify_one();
     }
@@ -275,6 +290,8 @@ mod tests {
             (Phase::Answering, None),
             (Phase::Sending, None),
             (Phase::Idle, Some(Verdict::Idle)),
+            (Phase::Streams, None),
+            (Phase::Quiet, Some(Verdict::Idle)),
         ] {
             assert_eq!(LIMITS.judge(phase, 1_000, None), verdict, "{phase:?}");
             assert_eq!(LIMITS.judge(phase, 8, None), None, "{phase:?} within every limit");
@@ -312,7 +329,8 @@ mod tests {
         let passed = start.elapsed();
         assert!((Duration::from_secs(1)..Duration::from_millis(1300)).contains(&passed), "{passed:?}");
         watched.watch.enter(Phase::Sending);
-        watched.watch.flushed();
+        assert!(watched.watch.flushed());
+        assert!(!watched.watch.flushed());
         let start = tokio::time::Instant::now();
         assert_eq!(watched.watch.ended().await, Verdict::Idle);
         let passed = start.elapsed();
@@ -330,6 +348,8 @@ mod tests {
         let waited = tokio::time::timeout(Duration::from_secs(60), watched.watch.ended()).await;
         assert!(waited.is_err());
         watched.watch.stream_ends();
+        watched.watch.received();
+        assert_eq!(watched.watch.phase(), Phase::Quiet, "no head begins outside of a stream");
         assert_eq!(watched.watch.ended().await, Verdict::Idle);
     }
 

@@ -3,9 +3,9 @@
 use std::net::TcpStream;
 use std::time::Duration;
 
-use penstock::serve::{HttpServer, listen};
+use penstock::serve::{HttpServer, HttpSettings, listen};
 
-use crate::harness::{Door, PATIENCE, Wire, bare, infer, until};
+use crate::harness::{Door, PATIENCE, Setup, Wire, bare, infer, until};
 
 #[test]
 fn health_says_not_ready_before_anything_is_refused() {
@@ -47,6 +47,60 @@ fn what_was_accepted_is_answered_and_nobody_new_is_let_in() {
     assert!(count.wait_none(PATIENCE));
     assert_eq!(door.inside.connections(), 0);
     door.server.begin_close();
+}
+
+/// The kernel has accepted a connection before the server knows of it; its client may have sent a request already.
+#[test]
+fn who_waits_in_the_kernel_when_the_server_closes_is_answered() {
+    let door = Door::open();
+    door.gate.close();
+    let way_in = door.waiting();
+    let mut wires: Vec<_> = (0..20).map(|_| Wire::open(way_in.address())).collect();
+    for (number, wire) in (0..20_u8).zip(&mut wires) {
+        wire.send(infer(&[f32::from(number)]));
+    }
+    let address = way_in.address();
+    way_in.begin_close();
+    until("all were read", || door.inside.in_flight() == 20);
+    std::thread::sleep(Duration::from_millis(20));
+    door.gate.open();
+    for (number, wire) in (0..20_u8).zip(&mut wires) {
+        let answer = wire.answer();
+        assert_eq!(answer.numbers(), [f64::from(number) * 2.0]);
+        assert_eq!(answer.header("connection"), Some("close"));
+        assert!(wire.is_ended());
+    }
+    until("connections were refused", || TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn what_lies_in_the_kernel_when_the_server_closes_is_answered() {
+    let door = Door::open();
+    let mut wires: Vec<_> = (0..20).map(|_| Wire::open(door.address())).collect();
+    for wire in &mut wires {
+        assert_eq!(wire.ask(bare("GET", "/v2/health/live")).status, 200);
+    }
+    for (number, wire) in (0..20_u8).zip(&mut wires) {
+        wire.send(infer(&[f32::from(number)]));
+    }
+    door.server.begin_close();
+    for (number, wire) in (0..20_u8).zip(&mut wires) {
+        assert_eq!(wire.answer().numbers(), [f64::from(number) * 2.0]);
+        assert!(wire.is_ended());
+    }
+}
+
+#[test]
+fn nobody_waits_for_a_client_that_says_nothing() {
+    let http = HttpSettings { header_timeout: PATIENCE * 3, ..HttpSettings::default() };
+    let door = Door::with(Setup { http, ..Setup::default() });
+    let mut silent: Vec<_> = (0..5).map(|_| Wire::open(door.address())).collect();
+    until("all were let in", || door.inside.connections() == 5);
+    let count = door.inside.connection_count();
+    door.server.begin_close();
+    assert!(count.wait_none(PATIENCE));
+    assert!(TcpStream::connect(door.address()).is_err(), "the port is free by then");
+    assert!(silent.iter_mut().all(Wire::is_ended));
 }
 
 #[test]

@@ -49,6 +49,35 @@ fn requests_sent_ahead_are_answered_in_their_order() {
     }
 }
 
+/// The beginning of the next request is no reason to hold an answer back.
+#[test]
+fn an_answer_does_not_wait_for_the_rest_of_the_next_request() {
+    let door = Door::open();
+    let mut wire = Wire::open(door.address());
+    let next = infer(&[2.0]);
+    let (begin, rest) = next.split_at(next.len() / 2);
+    wire.send(infer(&[1.0]) + begin);
+    assert_eq!(wire.answer().numbers(), [2.0]);
+    assert_eq!(wire.ask(rest).numbers(), [4.0]);
+    let (begin, rest) = next.split_at(20);
+    wire.send(infer(&[1.0]) + begin);
+    assert_eq!(wire.answer().numbers(), [2.0]);
+    assert_eq!(wire.ask(rest).numbers(), [4.0]);
+}
+
+/// Nor is a whole one, with which the model is busy, nor one behind that.
+#[test]
+fn an_answer_does_not_wait_for_the_answers_to_requests_that_follow() {
+    let door = Door::open();
+    let mut wire = Wire::open(door.address());
+    door.gate.close();
+    wire.send(bare("GET", "/v2") + &infer(&[2.0]) + &infer(&[3.0]));
+    assert_eq!(wire.answer().status, 200);
+    door.gate.open();
+    assert_eq!(wire.answer().numbers(), [4.0]);
+    assert_eq!(wire.answer().numbers(), [6.0]);
+}
+
 #[test]
 fn a_request_may_come_byte_by_byte() {
     let door = Door::open();

@@ -8,12 +8,20 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+mod binary;
+mod bodies;
 mod closing;
 mod connections;
 mod failures;
+mod halves;
 mod harness;
+mod http2;
+mod interleaving;
 mod leaving;
+mod limits;
 mod load;
 mod overload;
 mod routes;
 mod rows;
+mod timeouts;
+mod timing;

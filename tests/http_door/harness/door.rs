@@ -107,6 +107,21 @@ impl Door {
         door
     }
 
+    /// A second way in, whose connections wait in the kernel until it accepts them.
+    pub(crate) fn waiting(&self) -> HttpServer {
+        let runtime = penstock::runtime::handle().unwrap();
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        HttpServer::open(listen(any).unwrap(), Arc::clone(&self.inside), false, &runtime).unwrap()
+    }
+
+    /// What was refused by that limit, as the metrics say it.
+    pub(crate) fn refused(&self, limit: &str) -> usize {
+        let name = format!("penstock_http_refusals_total{{limit=\"{limit}\"}} ");
+        let text = self.inside.metrics_text();
+        let line = text.lines().find_map(|line| line.strip_prefix(&name));
+        line.map_or(0, |count| count.parse().unwrap())
+    }
+
     fn start(&self, model: Model) -> JoinHandle<()> {
         let (endpoint, gate) = (Arc::clone(&self.endpoint), Arc::clone(&self.gate));
         let (seen, taken) = (Arc::clone(&self.seen), Arc::clone(&self.taken));

@@ -1,15 +1,20 @@
 //! A served model that doubles its input, and a client that sends bytes as they are.
 
 mod door;
+mod streams;
 mod wire;
 
 pub(crate) use door::{Door, Model, Setup, double, output};
+pub(crate) use streams::{Client, Stream, endless, post as post_stream};
 pub(crate) use wire::{Answer, Wire};
 
 use std::time::{Duration, Instant};
 
 /// How long a test waits for something that must come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Where the model is asked.
+pub(crate) const INFER: &str = "/v2/models/double/infer";
 
 /// Looks until it is so, and fails if that never comes.
 pub(crate) fn until(what: &str, mut so: impl FnMut() -> bool) {
@@ -28,11 +33,18 @@ pub(crate) fn body(numbers: &[f32]) -> String {
 
 /// The whole request for rows of one number each.
 pub(crate) fn infer(numbers: &[f32]) -> String {
-    post("/v2/models/double/infer", &body(numbers))
+    post(INFER, &body(numbers))
 }
 
 pub(crate) fn post(path: &str, body: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nhost: test\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+/// A request with headers of its own and a body of any bytes.
+pub(crate) fn post_with(headers: &str, body: &[u8]) -> Vec<u8> {
+    let head =
+        format!("POST {INFER} HTTP/1.1\r\nhost: test\r\n{headers}content-length: {}\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
 }
 
 pub(crate) fn bare(method: &str, path: &str) -> String {

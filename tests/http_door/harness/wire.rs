@@ -16,6 +16,10 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    pub(crate) fn new(status: u16, headers: Vec<(String, String)>, body: Vec<u8>) -> Self {
+        Self { status, headers, body }
+    }
+
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
@@ -33,6 +37,18 @@ impl Answer {
     /// The message of an error.
     pub(crate) fn error(&self) -> String {
         self.json()["error"].as_str().unwrap().to_owned()
+    }
+
+    /// The value of a header that must be there, as a number.
+    pub(crate) fn header_number(&self, name: &str) -> usize {
+        self.header(name).unwrap_or_else(|| panic!("there is no {name}")).parse().unwrap()
+    }
+
+    /// Fails unless this is a refusal of that status, in JSON, after which the server hangs up.
+    pub(crate) fn assert_last_words(&self, status: u16) {
+        assert_eq!(self.status, status, "{}", String::from_utf8_lossy(&self.body));
+        assert!(!self.error().is_empty());
+        assert_eq!(self.header("connection"), Some("close"));
     }
 
     /// The first output's numbers.
@@ -72,8 +88,19 @@ impl Wire {
         self.answer()
     }
 
+    /// The next answer; interim ones are skipped, as RFC 9110, section 15.2, asks of every client.
     pub(crate) fn answer(&mut self) -> Answer {
-        self.read(true).expect("the server hung up")
+        self.try_answer().expect("the server hung up")
+    }
+
+    /// The next answer, or none where the server hung up.
+    pub(crate) fn try_answer(&mut self) -> Option<Answer> {
+        loop {
+            let answer = self.read(true)?;
+            if answer.status >= 200 {
+                return Some(answer);
+            }
+        }
     }
 
     /// An answer without a body, whatever its length says.
@@ -82,7 +109,7 @@ impl Wire {
         self.read(false).expect("the server hung up")
     }
 
-    /// The next answer, or none where the server hung up.
+    /// The next answer as it comes, an interim one too, or none where the server hung up.
     pub(crate) fn read(&mut self, with_body: bool) -> Option<Answer> {
         let end = loop {
             let end = self.unread.windows(4).position(|four| four == b"\r\n\r\n");
@@ -112,7 +139,25 @@ impl Wire {
 
     /// True once the server has hung up without another word.
     pub(crate) fn is_ended(&mut self) -> bool {
-        !self.more()
+        self.unread.is_empty() && !self.more()
+    }
+
+    /// The next bytes, or none where the server hung up before them.
+    pub(crate) fn bytes(&mut self, count: usize) -> Option<Vec<u8>> {
+        while self.unread.len() < count {
+            if !self.more() {
+                return None;
+            }
+        }
+        Some(self.unread.drain(..count).collect())
+    }
+
+    /// True where something can be read, be it the end.
+    pub(crate) fn has_come(&mut self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let looked = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).unwrap();
+        !looked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     }
 
     /// Says that no more will be sent, unless the server has hung up already.
