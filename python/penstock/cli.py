@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import importlib
 import importlib.util
+import os
 import signal
 import sys
 import threading
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from dataclasses import Field
     from types import ModuleType
+
+_M_ARENA_MAX = -8
+"""Its number in glibc's malloc.h."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -119,6 +124,7 @@ def find_models(target: str) -> list[Any]:
 
 
 def _serve(options: argparse.Namespace, arguments: Sequence[str]) -> int:
+    _use_one_arena()
     place = (options.host, check_port(options.port))
     command_line = {setting.name: getattr(options, setting.name) for setting in fields(DoorSettings)}
 
@@ -132,6 +138,19 @@ def _serve(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         settings = DoorSettings.resolve({}, command_line)
         return Supervisor(listen(*place), arguments, count, settings.drain_timeout).run()
     return _serve_alone(make())
+
+
+def _use_one_arena() -> None:
+    """Has all threads allocate from one arena of glibc.
+
+    In an arena of its own a worker thread gives the memory of large temporaries back after each batch, and takes the
+    faults of every page again with the next: a sixth of the time of MiniLM. `MALLOC_ARENA_MAX` has precedence.
+    """
+    if "MALLOC_ARENA_MAX" in os.environ:
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 1)
 
 
 def _serve_alone(server: Server) -> int:
