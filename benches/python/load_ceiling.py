@@ -1,12 +1,13 @@
 """What the load generator itself can do and costs, beside wrk: the ceiling of everything that is measured with it.
 
-Bare hyper with a fixed answer has CPU 0 to itself, the load generator CPU 1. Rounds of the two alternate; CPU time is the
-operating system's, of the load generator alone. A second table says how late its open loop is.
+Bare hyper with a fixed answer has CPU 0 to itself, the load generator CPU 1. Rounds of the two alternate; CPU time is
+the operating system's, of the load generator alone. A second table says how late its open loop is.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import resource
@@ -16,7 +17,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benches.python.measure import described, facts, paired_ratio, spread, table, write_json
+from measure import described, facts, paired_ratio, spread, table, write_json
+
 from penstock import testing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,8 +85,6 @@ def lateness(url: str, seconds: float) -> list[list[object]]:
 
 
 def json_of(command: list[str]) -> dict[str, object | dict[str, float]]:
-    import json
-
     said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
     report: dict[str, object | dict[str, float]] = json.loads(said)
     return report
@@ -113,6 +113,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rounds, seconds = (1, 0.3) if options.quick else (options.rounds, 2.0)
+    machine = facts()
     pinned = ["taskset", "-c", "0", options.hello]
     with subprocess.Popen(pinned, stdout=subprocess.PIPE, text=True) as server:
         try:
@@ -126,8 +127,8 @@ def main() -> None:
             server.terminate()
     head = ["asked/s", "spacing", "answered/s", "lag p50, µs", "p99", "max", "its CPU, µs/request"]
     print("\n" + table(head, late))
-    print("\n" + described(facts()))
-    write_json(options.json, {"facts": facts(), "ceiling": {str(clients): one for clients, one in found.items()}})
+    print("\n" + described(machine))
+    write_json(options.json, {"facts": machine, "ceiling": {str(clients): one for clients, one in found.items()}})
 
 
 if __name__ == "__main__":
