@@ -42,14 +42,14 @@ class LoadReport(Table):
         p95: likewise, 95 %.
         p99: likewise, 99 %.
         p999: likewise, 99.9 %.
-        p9999: likewise, 99.99 %.
         max: longest latency.
         mean: mean latency.
+        statuses: answers by status.
+        answers: (index of the body that was sent, status, body of the answer), where they were kept.
+        p9999: latency that 99.99 % of the answers stayed within.
         lag: what 99 % of the load generator's own delays stayed within, in the open loop: from the moment that a
             request was due to the moment that a client with nothing else to do turned to it. 0 in the closed loop.
-        statuses: answers by status.
         errors: lost requests by the name of the error, for example `{"ReadFailed": 2}`.
-        answers: (index of the body that was sent, status, body of the answer), where they were kept.
     """
 
     planned: int
@@ -66,13 +66,13 @@ class LoadReport(Table):
     p95: float
     p99: float
     p999: float
-    p9999: float
     max: float
     mean: float
-    lag: float
     statuses: dict[int, int]
-    errors: dict[str, int]
     answers: list[tuple[int, int, bytes]] = field(repr=False)
+    p9999: float = 0.0
+    lag: float = 0.0
+    errors: dict[str, int] = field(default_factory=dict)
 
 
 _OF_THE_LATENCY = ("p50", "p90", "p95", "p99", "p999", "p9999", "max", "mean")
