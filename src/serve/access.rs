@@ -34,17 +34,18 @@ pub struct AccessRecord {
     pub request_bytes: u64,
     /// Bytes of the answer's body.
     pub response_bytes: u64,
-    /// What the client calls the request: the `id` of an inference request, or `X-Request-Id`.
+    /// What the client calls the request: the `id` of an inference request, or `X-Request-Id`; 128 characters at most,
+    /// and no control characters.
     pub id: Option<String>,
     /// The model that was asked.
     pub model: Option<Arc<str>>,
     /// Rows that the request held.
     pub rows: Option<usize>,
-    /// Rows in the batch that the request, or its first part, was answered with.
+    /// Rows in the batch that the request, or its last part, was answered with.
     pub batch: Option<usize>,
-    /// Time that the request waited for its batch to be cut.
+    /// Time until a worker took its batch, the wait for the interpreter's lock included.
     pub queue: Option<Duration>,
-    /// Time from there until the model was called: for a worker, for the interpreter, for its input to be made.
+    /// Time that the batch took besides the model: its input was made, its results were taken apart.
     pub batched: Option<Duration>,
     /// Time in the model.
     pub computed: Option<Duration>,
@@ -87,7 +88,7 @@ impl Note {
             took: began.elapsed(),
             request_bytes: self.bytes,
             response_bytes: reply.body().size_hint().lower(),
-            id: self.id.or_else(named),
+            id: self.id.or_else(named).map(|id| fit_for_a_log(&id)),
             model: self.model.map(|model| model.spec.name.as_str().into()),
             rows: self.rows,
             batch: self.batch.map(|(rows, _)| rows),
@@ -97,6 +98,11 @@ impl Note {
             encoded: parts.map(|parts| parts.encode),
         }
     }
+}
+
+/// What a stranger chose must not fill a log, nor begin a line of it.
+fn fit_for_a_log(id: &str) -> String {
+    id.chars().filter(|letter| !letter.is_control()).take(128).collect()
 }
 
 /// Whoever keeps these records. It is called on the data plane and must not wait.
@@ -145,6 +151,12 @@ mod tests {
             computed: None,
             encoded: None,
         }
+    }
+
+    #[test]
+    fn an_id_neither_fills_a_log_nor_begins_a_line_of_it() {
+        assert_eq!(fit_for_a_log("a\nb\u{7f}c"), "abc");
+        assert_eq!(fit_for_a_log(&"é".repeat(1_000)).chars().count(), 128);
     }
 
     #[test]

@@ -77,7 +77,8 @@ where
         None => Ok(bytes),
         Some(coding) => {
             let limits = limits.clone();
-            offload::run(bytes.len(), move || unpack(coding, &bytes, &limits)).await
+            // What a packed body unfolds to does not show in its length.
+            offload::run(usize::MAX, move || unpack(coding, &bytes, &limits)).await
         }
     }
 }

@@ -88,6 +88,7 @@ async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
 
 async fn serve_http1(stream: TcpStream, peer: SocketAddr, door: Arc<Door>, watch: &Arc<Watch>) {
     let max_head = door.settings.max_head;
+    let counts = Arc::clone(&door);
     let answer = {
         let watch = Arc::clone(watch);
         service_fn(move |request: Request<Incoming>| {
@@ -108,6 +109,7 @@ async fn serve_http1(stream: TcpStream, peer: SocketAddr, door: Arc<Door>, watch
         .max_buf_size(max_head.max(LEAST_BUFFER))
         .serve_connection(TokioIo::new(Socket::new(stream, Arc::clone(watch))), answer);
     if drive(&mut connection, watch).await == Left::LateHead {
+        counts.metrics.refused("header_timeout");
         let mut stream = connection.into_parts().io.into_inner();
         let answer = socket::late_head();
         let told = stream.write_all(&answer);

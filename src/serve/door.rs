@@ -77,6 +77,12 @@ impl Door {
         self.connections.count()
     }
 
+    pub(super) fn publish_connections(&self) {
+        if let Some(siblings) = self.siblings.get() {
+            siblings.publish(self.connections.count());
+        }
+    }
+
     /// The count of its connections, for somebody who waits for their end.
     pub fn connection_count(&self) -> Connections {
         self.connections.clone()

@@ -143,6 +143,7 @@ impl Acceptor {
         // A sender that is gone has closed before.
         let _ = stage.wait_for(|stage| *stage != Stage::Waiting).await;
         let mut failures = Failures::default();
+        let mut courtesy = Courtesy::default();
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -150,7 +151,10 @@ impl Acceptor {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, peer)) => self.admit(stream, peer),
+                Ok((stream, peer)) => {
+                    self.admit(stream, peer);
+                    courtesy.extend(&self.door).await;
+                }
                 Err(error) => {
                     failures.report(&error);
                     tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
@@ -192,15 +196,46 @@ impl Acceptor {
         }
         let counted = self.door.connections.one_more(|sockets| &sockets.connections);
         let served = connection::serve(stream, peer, Arc::clone(&self.door), self.warden.admit());
+        self.door.publish_connections();
+        let door = Arc::clone(&self.door);
         drop(self.runtime.spawn(async move {
             served.await;
             drop(counted);
+            door.publish_connections();
         }));
     }
 }
 
 /// How often a door that closes looks whether its last connection has ended.
 const LAST_LOOK: Duration = Duration::from_millis(5);
+
+/// Lets processes that share the port, and have fewer connections, take the next one.
+#[derive(Default)]
+struct Courtesy {
+    /// Nobody took it: they may be dead, and nothing waits for them until then.
+    off_until: Option<Instant>,
+}
+
+impl Courtesy {
+    const STEP: Duration = Duration::from_millis(1);
+    const STEPS: usize = 10;
+    const OFF: Duration = Duration::from_secs(1);
+
+    /// After a connection was taken: waits while this process is ahead, for ten milliseconds at most.
+    async fn extend(&mut self, door: &Door) {
+        let Some(siblings) = door.siblings.get() else { return };
+        if self.off_until.is_some_and(|until| Instant::now() < until) {
+            return;
+        }
+        for _ in 0..Self::STEPS {
+            if !siblings.is_ahead(door.connections()) {
+                return;
+            }
+            tokio::time::sleep(Self::STEP).await;
+        }
+        self.off_until = Some(Instant::now() + Self::OFF);
+    }
+}
 
 /// Failures of a listener, reported now and then: it may fail twenty times a second for as long as files are short.
 #[derive(Default)]
