@@ -17,6 +17,7 @@ HEADINGS = {
     "bridge": "The bridge beside the stock bridge",
     "footprint": "Idle and import",
     "door": "The HTTP door",
+    "load": "The load generator beside wrk",
 }
 """What pages are called: each is a file that a benchmark printed. Others go by the name of their file."""
 
