@@ -1,11 +1,12 @@
 //! A served model's side of the data plane: its queue, its tick, its way back, its numbers.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::{Answer, BatchAccount, Finished, Reply, Ticker};
@@ -85,7 +86,7 @@ impl Endpoint {
         }))
     }
 
-    /// Asks the model about `count` rows.
+    /// Asks the model about `count` rows. They are queued at once, whether the future is polled or not.
     ///
     /// # Errors
     /// [`ErrorKind::ModelNotReady`] before it is; [`ErrorKind::Overloaded`] where the queue is full;
@@ -93,9 +94,21 @@ impl Endpoint {
     ///
     /// # Cancellation
     /// Dropping the future takes its rows out of the queue; rows already with the model are answered to nobody.
-    pub async fn infer(&self, specs: Specs, rows: &Rows, count: usize) -> Answer {
-        let mut counted = Counted { metrics: &self.metrics, start: Instant::now(), outcome: Outcome::Gone };
-        let answer = self.ask(specs, rows, count).await;
+    pub fn infer(&self, specs: Specs, rows: Rows, count: usize) -> impl Future<Output = Answer> + Send + '_ {
+        let counted = Counted { metrics: &self.metrics, start: Instant::now(), outcome: Outcome::Gone };
+        let asked = self.ask(specs, &rows, count);
+        // Copied into the queue, they can serve the next request while this one waits.
+        drop(rows);
+        self.answered(asked, counted)
+    }
+
+    async fn answered(&self, asked: Result<oneshot::Receiver<Answer>>, mut counted: Counted<'_>) -> Answer {
+        let answer = match asked {
+            Ok(answer) => answer.await.unwrap_or_else(|_| {
+                Err(Error::new(ErrorKind::Closed, format!("model '{}' was closed", self.spec.name)))
+            }),
+            Err(error) => Err(error),
+        };
         counted.outcome = match &answer {
             Ok(_) => Outcome::Ok,
             Err(error) => outcome(error.kind()),
@@ -108,7 +121,7 @@ impl Endpoint {
         self.metrics.refused(Outcome::Invalid);
     }
 
-    async fn ask(&self, specs: Specs, rows: &Rows, count: usize) -> Answer {
+    fn ask(&self, specs: Specs, rows: &Rows, count: usize) -> Result<oneshot::Receiver<Answer>> {
         if !self.is_ready() {
             let message = format!("model '{}' is not ready", self.spec.name);
             return Err(Error::new(ErrorKind::ModelNotReady, message));
@@ -127,9 +140,7 @@ impl Endpoint {
             &mut Doorway,
         )?;
         self.ticker.touch();
-        answer.await.unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::Closed, format!("model '{}' was closed", self.spec.name)))
-        })
+        Ok(answer)
     }
 
     /// Blocks a worker until a batch may be taken.

@@ -60,10 +60,13 @@ where
     let at_once = poll_fn(|context| Poll::Ready(collected.as_mut().poll(context))).await;
     let collected = match at_once {
         Poll::Ready(collected) => collected,
-        Poll::Pending => tokio::time::timeout(limits.body_timeout, collected).await.map_err(|_| {
-            let message = format!("the body took longer than body_timeout={:?}", limits.body_timeout);
-            refusal(StatusCode::REQUEST_TIMEOUT, "body_timeout", message)
-        })?,
+        // Boxed, as what follows for packed bodies: few requests need it, and all would have room for it.
+        Poll::Pending => {
+            Box::pin(tokio::time::timeout(limits.body_timeout, collected)).await.map_err(|_| {
+                let message = format!("the body took longer than body_timeout={:?}", limits.body_timeout);
+                refusal(StatusCode::REQUEST_TIMEOUT, "body_timeout", message)
+            })?
+        }
     };
     let bytes = collected.map_err(|error| {
         if error.is::<LengthLimitError>() {
@@ -78,7 +81,7 @@ where
         Some(coding) => {
             let limits = limits.clone();
             // What a packed body unfolds to does not show in its length.
-            offload::run(usize::MAX, move || unpack(coding, &bytes, &limits)).await
+            Box::pin(offload::run(usize::MAX, move || unpack(coding, &bytes, &limits))).await
         }
     }
 }

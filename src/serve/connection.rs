@@ -56,7 +56,8 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, door: Arc<Door>, 
         },
     };
     match is_http2 {
-        Ok(true) => serve_http2(stream, peer, door, &watched.watch).await,
+        // Apart, so that the many connections that speak HTTP/1 have no room for its state.
+        Ok(true) => Box::pin(serve_http2(stream, peer, door, &watched.watch)).await,
         Ok(false) => serve_http1(stream, peer, door, &watched.watch).await,
         // It was gone before it said a word.
         Err(_) => {}

@@ -120,7 +120,7 @@ impl Door {
             routes::leave_out_body(&mut reply);
         }
         if parts.version < Version::HTTP_2 && !note.body_read && !body.is_end_stream() {
-            keep_or_close(&parts, body, &mut reply).await;
+            Box::pin(keep_or_close(&parts, body, &mut reply)).await;
         }
         self.metrics.responded(reply.status().as_u16());
         if let Some(log) = &self.access_log {
@@ -166,7 +166,7 @@ impl Door {
             Route::Metrics => {
                 let text = self.metrics_text();
                 Ok(routes::metrics(match self.siblings.get() {
-                    Some(siblings) => siblings.merged(text).await,
+                    Some(siblings) => Box::pin(siblings.merged(text)).await,
                     None => text,
                 }))
             }

@@ -26,12 +26,16 @@ pub(super) async fn answer(
     say_timing: bool,
     note: &mut Note,
 ) -> Result<Reply> {
-    let request = read(model, headers, body).await.inspect_err(|_| model.count_invalid())?;
-    let admitted = Instant::now();
-    note.rows = Some(request.count);
-    note.id.clone_from(&request.id);
-    let asked = Asked { id: request.id, wanted: request.outputs, binary: request.binary };
-    let answered = model.infer(request.specs, &request.rows, request.count).await?;
+    let (asked, admitted, answer) = {
+        let request = read(model, headers, body).await.inspect_err(|_| model.count_invalid())?;
+        let admitted = Instant::now();
+        note.rows = Some(request.count);
+        note.id.clone_from(&request.id);
+        let asked = Asked { id: request.id, wanted: request.outputs, binary: request.binary };
+        // The rows are in the queue from here on: a request that waits must not hold them, too.
+        (asked, admitted, model.infer(request.specs, request.rows, request.count))
+    };
+    let answered = answer.await?;
     let batch = Arc::clone(&answered.batch);
     let encoded = write(model, asked, answered).await?;
     let mut reply = routes::tensors(encoded.body, encoded.header_length);
