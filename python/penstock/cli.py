@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from dataclasses import Field
     from types import ModuleType
 
+_PYTHONS_INTERVAL = 0.005
+_SERVING_INTERVAL = 0.0001
+
 # By their numbers in glibc's malloc.h. An arena of a thread is 64 MiB at most.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -125,8 +128,20 @@ def find_models(target: str) -> list[Any]:
     return models
 
 
+def _hand_the_lock_over_sooner() -> None:
+    """Shortens the interpreter's switch interval, unless somebody has chosen one.
+
+    A Python thread that computes keeps the lock for that long, and every batch waits for it: at 5 ms such a thread costs
+    a server of a small model 94 % of its throughput, at 0.1 ms half. The app is loaded afterwards, and may choose
+    another.
+    """
+    if sys.getswitchinterval() == _PYTHONS_INTERVAL:
+        sys.setswitchinterval(_SERVING_INTERVAL)
+
+
 def _serve(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     _keep_freed_memory()
+    _hand_the_lock_over_sooner()
     place = (options.host, check_port(options.port))
     command_line = {setting.name: getattr(options, setting.name) for setting in fields(DoorSettings)}
 

@@ -13,6 +13,7 @@ import sys
 import threading
 import urllib.request
 from collections import Counter
+from contextlib import closing
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -407,7 +408,7 @@ def test_the_workers_directory_is_private_and_does_not_stay(fleet: Any) -> None:
     two = fleet()
     directory = directory_of(two)
     assert directory.stat().st_mode & 0o777 == 0o700
-    assert {path.name for path in directory.iterdir()} == {"0.sock", "1.sock"}
+    assert {path.name for path in directory.iterdir()} == {"0.sock", "1.sock", "connections"}
     two.process.terminate()
     two.ends()
     assert not directory.exists()
@@ -436,3 +437,21 @@ def test_a_replaced_worker_is_counted_again(fleet: Any) -> None:
         return set()
 
     until(lambda: len(two.children()) == 2 and workers() == {"0", "1"})
+
+
+def test_connections_are_shared_among_the_workers(fleet: Any) -> None:
+    two = fleet()
+    place = urlsplit(two.url)
+    with contextlib.ExitStack() as stack:
+        clients = [
+            stack.enter_context(closing(socket.create_connection((place.hostname, place.port)))) for _ in range(40)
+        ]
+        for client in clients:
+            client.settimeout(60)
+            client.sendall(b"GET /v2/health/live HTTP/1.1\r\nhost: test\r\n\r\n")
+            assert client.recv(1000).startswith(b"HTTP/1.1 200")
+        counted = r'penstock_http_connections\{worker="(\d)"\} (\d+)'
+        found = {name: int(count) for name, count in re.findall(counted, metrics(two.url))}
+    assert set(found) == {"0", "1"}
+    # Who is ahead waits for ten milliseconds at most: on a busy machine the shares are not exactly even.
+    assert min(found.values()) >= 5, found
