@@ -131,8 +131,8 @@ def find_models(target: str) -> list[Any]:
 def _hand_the_lock_over_sooner() -> None:
     """Shortens the interpreter's switch interval, unless somebody has chosen one.
 
-    A Python thread that computes keeps the lock for that long, and every batch waits for it: at 5 ms such a thread costs
-    a server of a small model 94 % of its throughput, at 0.1 ms half. The app is loaded afterwards, and may choose
+    A Python thread that computes keeps the lock for that long, and every batch waits for it: at 5 ms such a thread
+    costs a server of a small model 94 % of its throughput, at 0.1 ms half. The app is loaded afterwards, and may choose
     another.
     """
     if sys.getswitchinterval() == _PYTHONS_INTERVAL:

@@ -23,7 +23,7 @@ import penstock
 
 @penstock.model("interval", inputs={{"x": ("int64", [])}}, outputs={{"y": ("float64", [])}})
 def interval(x):
-    return np.full(len(x), sys.getswitchinterval())
+    return np.full(len(x), round(sys.getswitchinterval(), 6))
 """
 BODY = b'{"inputs":[{"name":"x","shape":[1],"datatype":"INT64","data":[1]}]}'
 
