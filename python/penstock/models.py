@@ -135,7 +135,7 @@ class LoadedModel:
 
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
-        self.is_async = False
+        self.is_async: bool = False
         self._instance: Any = None
 
     def load(self) -> Callable[..., Any]:
