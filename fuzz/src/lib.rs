@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use penstock::error::ErrorKind;
 use penstock::tensor::{Column, DType, Spares, TensorSpec};
-use penstock::wire::oip::{AnsweredRow, InferRequest, InferResponse};
+use penstock::wire::oip::{AnswerRow, InferRequest, InferResponse};
 
 /// Reads `body` for a model of every data type; its one input is `x`, as in `tests/oip_corpus.rs`.
 pub fn read_for_every_type(body: &[u8], header_length: Option<usize>) {
@@ -27,7 +27,7 @@ fn comes_back(request: InferRequest, specs: &[TensorSpec]) {
     }
     let columns = Arc::new(request.rows.into_columns().into_vec());
     let rows: Vec<_> =
-        (0..request.count).map(|row| AnsweredRow { columns: Arc::clone(&columns), row }).collect();
+        (0..request.count).map(|row| AnswerRow { columns: Arc::clone(&columns), row }).collect();
     let id = request.id.as_deref();
     let answer = |binary| InferResponse {
         model: "m",

@@ -1,8 +1,5 @@
 //! What is counted for a door.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -28,7 +25,6 @@ pub struct DoorMetrics {
     responses: Family<ByStatus, Counter>,
     refusals: Family<ByLimit, Counter>,
     ok: Counter,
-    flying: Arc<AtomicUsize>,
 }
 
 impl DoorMetrics {
@@ -42,7 +38,6 @@ impl DoorMetrics {
             responses,
             refusals: Family::default(),
             ok,
-            flying: Arc::default(),
         };
         let names = &mut registry.names();
         names.register("http_connections", "Connections that are open", door.connections.clone());
@@ -77,32 +72,30 @@ impl DoorMetrics {
 
     /// Admits an inference request unless `most` are in flight; it counts as long as what comes back lives.
     pub fn admit(&self, most: usize) -> Option<InFlight> {
-        if self.flying.fetch_add(1, Ordering::AcqRel) >= most {
-            self.flying.fetch_sub(1, Ordering::AcqRel);
-            return None;
-        }
-        Some(InFlight(Arc::clone(&self.flying)))
+        // Counted from here on, and no more where that is dropped.
+        let in_flight = InFlight(self.in_flight.clone());
+        let before = self.in_flight.inc();
+        usize::try_from(before).is_ok_and(|before| before < most).then_some(in_flight)
     }
 
     /// Inference requests in flight.
     pub fn in_flight(&self) -> usize {
-        self.flying.load(Ordering::Acquire)
+        usize::try_from(self.in_flight.get()).unwrap_or_default()
     }
 
-    /// Brings what is counted elsewhere up to date, before the text is made.
+    /// Brings the connections, which are counted elsewhere, up to date before the text is made.
     pub fn observe(&self, connections: usize) {
         self.connections.set(i64::try_from(connections).unwrap_or(i64::MAX));
-        self.in_flight.set(i64::try_from(self.in_flight()).unwrap_or(i64::MAX));
     }
 }
 
 /// An inference request in flight.
 #[derive(Debug)]
-pub struct InFlight(Arc<AtomicUsize>);
+pub struct InFlight(Gauge);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.dec();
     }
 }
 

@@ -4,6 +4,7 @@ mod endpoint;
 mod reply;
 mod ticker;
 
+pub use crate::tensor::AnswerRow;
 pub use endpoint::{Endpoint, ModelSpec};
-pub use reply::{Answer, AnswerRow, Answered, BatchAccount, Finished, Reply};
+pub use reply::{Answer, Answered, BatchAccount, Finished, Reply};
 pub use ticker::Ticker;

@@ -8,16 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::batch::Entry;
 use crate::error::{Error, ErrorKind, Result};
-use crate::tensor::Column;
-
-/// One row of a model's outputs.
-#[derive(Debug, Clone)]
-pub struct AnswerRow {
-    /// The outputs of a batch, in the order that the model declares them.
-    pub columns: Arc<Vec<Column>>,
-    /// The row that answers the request.
-    pub row: usize,
-}
+use crate::tensor::AnswerRow;
 
 /// What a batch was, and where its time went.
 #[derive(Debug, Clone)]

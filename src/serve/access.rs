@@ -56,6 +56,8 @@ pub struct AccessRecord {
 /// What becomes known of a request while it is answered.
 #[derive(Default)]
 pub(super) struct Note {
+    /// Somebody wants the record.
+    pub(super) logged: bool,
     /// The whole body has been read.
     pub(super) body_read: bool,
     /// Bytes of its body, as far as it was read.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flate2::read::{MultiGzDecoder, ZlibDecoder};
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Body;
 
@@ -115,11 +115,28 @@ pub(super) async fn read_past<B: Body<Data = Bytes>>(mut body: Pin<&mut B>) -> b
     tokio::time::timeout(A_MOMENT, to_the_end).await.unwrap_or(false)
 }
 
+/// A header that says something of the body, and means something only where it is there once.
+pub(super) enum Only<'a> {
+    None,
+    One(&'a HeaderValue),
+    Several,
+}
+
+/// Looks for the one header of that name.
+pub(super) fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Only<'a> {
+    let mut given = headers.get_all(name).iter();
+    match (given.next(), given.next()) {
+        (None, _) => Only::None,
+        (Some(value), None) => Only::One(value),
+        _ => Only::Several,
+    }
+}
+
 fn coding(headers: &HeaderMap) -> Result<Option<Coding>, Refusal> {
-    let mut given = headers.get_all(header::CONTENT_ENCODING).iter();
-    let (Some(named), None) = (given.next(), given.next()) else {
-        let several = headers.contains_key(header::CONTENT_ENCODING);
-        return if several { Err(unknown_coding("several codings")) } else { Ok(None) };
+    let named = match only(headers, &header::CONTENT_ENCODING) {
+        Only::None => return Ok(None),
+        Only::Several => return Err(unknown_coding("several codings")),
+        Only::One(named) => named,
     };
     let named = named.to_str().unwrap_or("?").trim();
     let is = |name: &str| named.eq_ignore_ascii_case(name);

@@ -111,9 +111,9 @@ impl Door {
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let began = Instant::now();
+        let logged = self.access_log.as_ref().map(|log| (log, Instant::now()));
         let (parts, body) = request.into_parts();
-        let mut note = Note { bytes: body.size_hint().lower(), ..Note::default() };
+        let mut note = Note { logged: logged.is_some(), bytes: body.size_hint().lower(), ..Note::default() };
         let mut body = pin!(body);
         let mut reply = self.guarded(self.route(&parts, body.as_mut(), origin.watch, &mut note)).await;
         if parts.method == Method::HEAD {
@@ -123,7 +123,7 @@ impl Door {
             Box::pin(keep_or_close(&parts, body, &mut reply)).await;
         }
         self.metrics.responded(reply.status().as_u16());
-        if let Some(log) = &self.access_log {
+        if let Some((log, began)) = logged {
             log.access(note.record(&parts, origin.peer, &reply, began));
         }
         reply

@@ -7,12 +7,13 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::access::Note;
+use super::body::{Only, only};
 use super::offload;
 use super::routes::{self, Reply};
 use super::timing::Parts;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::{Answered, Endpoint};
-use crate::wire::oip::{self, AnsweredRow, Encoded, InferRequest, InferResponse, WantedOutput};
+use crate::wire::oip::{self, Encoded, InferRequest, InferResponse, WantedOutput};
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// Bytes of JSON before binary tensors; of requests and of answers.
@@ -30,7 +31,9 @@ pub(super) async fn answer(
         let request = read(model, headers, body).await.inspect_err(|_| model.count_invalid())?;
         let admitted = Instant::now();
         note.rows = Some(request.count);
-        note.id.clone_from(&request.id);
+        if note.logged {
+            note.id.clone_from(&request.id);
+        }
         let asked = Asked { id: request.id, wanted: request.outputs, binary: request.binary };
         // The rows are in the queue from here on: a request that waits must not hold them, too.
         (asked, admitted, model.infer(request.specs, request.rows, request.count))
@@ -69,8 +72,7 @@ async fn read(model: &Arc<Endpoint>, headers: &HeaderMap, body: Bytes) -> Result
 }
 
 async fn write(model: &Arc<Endpoint>, asked: Asked, answered: Answered) -> Result<Encoded> {
-    let rows: Vec<_> =
-        answered.rows.into_iter().map(|row| AnsweredRow { columns: row.columns, row: row.row }).collect();
+    let rows = answered.rows;
     let model = Arc::clone(model);
     offload::run(oip::size_of(&rows), move || {
         let response = InferResponse {
@@ -89,9 +91,10 @@ async fn write(model: &Arc<Endpoint>, asked: Asked, answered: Answered) -> Resul
 }
 
 fn header_length(headers: &HeaderMap) -> Result<Option<usize>> {
-    let mut given = headers.get_all(HEADER_LENGTH).iter();
-    let (Some(length), None) = (given.next(), given.next()) else {
-        return if headers.contains_key(HEADER_LENGTH) { Err(no_length("given twice")) } else { Ok(None) };
+    let length = match only(headers, &HEADER_LENGTH) {
+        Only::None => return Ok(None),
+        Only::Several => return Err(no_length("given twice")),
+        Only::One(length) => length,
     };
     let text = length.to_str().unwrap_or("?");
     match text.parse() {

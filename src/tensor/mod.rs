@@ -9,5 +9,5 @@ mod spec;
 pub use column::{Column, ColumnSpec, Shape, Texts};
 pub use dtype::DType;
 pub use memory::{Memory, Spares};
-pub use rows::{Rows, Specs};
+pub use rows::{AnswerRow, Rows, Specs};
 pub use spec::{Elements, TensorSpec};

@@ -15,6 +15,15 @@ pub struct Rows {
     columns: SmallVec<[Column; 1]>,
 }
 
+/// One row of a batch's outputs, which all requests of the batch share.
+#[derive(Debug, Clone)]
+pub struct AnswerRow {
+    /// The outputs of a whole batch, in the order that the model declares them.
+    pub columns: Arc<Vec<Column>>,
+    /// The row that answers the request.
+    pub row: usize,
+}
+
 impl Rows {
     /// No rows yet; one column for each spec.
     pub fn new(specs: &[ColumnSpec], spares: &Arc<Spares>) -> Self {

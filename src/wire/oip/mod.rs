@@ -11,6 +11,7 @@ mod response;
 #[cfg(test)]
 mod tests;
 
+pub use crate::tensor::AnswerRow;
 pub use metadata::{error_body, model_metadata, model_ready, server_metadata};
 pub use request::{InferRequest, WantedOutput};
-pub use response::{AnsweredRow, Encoded, InferResponse, same_shape, size_of};
+pub use response::{Encoded, InferResponse, same_shape, size_of};

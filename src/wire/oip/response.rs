@@ -10,16 +10,7 @@ use super::WantedOutput;
 use super::binary;
 use super::numbers::{Number, with_number};
 use crate::error::{Error, ErrorKind, Result};
-use crate::tensor::{Column, DType, Elements, TensorSpec};
-
-/// A row of a batch's outputs: the columns, in the order of the model's outputs, and which row of them.
-#[derive(Debug, Clone)]
-pub struct AnsweredRow {
-    /// The outputs of a whole batch.
-    pub columns: Arc<Vec<Column>>,
-    /// The row that answers the request.
-    pub row: usize,
-}
+use crate::tensor::{AnswerRow, Column, DType, Elements, TensorSpec};
 
 /// What goes into a response.
 #[derive(Debug)]
@@ -37,7 +28,7 @@ pub struct InferResponse<'a> {
     /// True where all outputs are to be binary, if `wanted` names none.
     pub binary: bool,
     /// One row of outputs for each row of the request; all of the same shape.
-    pub rows: &'a [AnsweredRow],
+    pub rows: &'a [AnswerRow],
 }
 
 /// The body of a response.
@@ -210,7 +201,7 @@ impl<'a> InferResponse<'a> {
 }
 
 /// True where the rows make one tensor of each output: rows of one batch always do.
-pub fn same_shape(rows: &[AnsweredRow]) -> bool {
+pub fn same_shape(rows: &[AnswerRow]) -> bool {
     rows.windows(2).all(|pair| match pair {
         [one, other] if !Arc::ptr_eq(&one.columns, &other.columns) => {
             one.columns.iter().map(shape_of).eq(other.columns.iter().map(shape_of))
@@ -220,7 +211,7 @@ pub fn same_shape(rows: &[AnsweredRow]) -> bool {
 }
 
 /// What rows will take when they are written, as far as that can be told ahead at no cost: rows of texts count as empty.
-pub fn size_of(rows: &[AnsweredRow]) -> usize {
+pub fn size_of(rows: &[AnswerRow]) -> usize {
     let row = rows.first().map_or(0, |row| {
         let bytes = row.columns.iter().map(|column| match column {
             Column::Numbers { row_bytes, .. } => *row_bytes,

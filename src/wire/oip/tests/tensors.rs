@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Value, json};
 
-use super::super::{AnsweredRow, InferRequest, InferResponse, WantedOutput};
+use super::super::{AnswerRow, InferRequest, InferResponse, WantedOutput};
 use super::{DTYPES, spares, spec};
 use crate::error::ErrorKind;
 use crate::tensor::{Column, DType, Elements, TensorSpec};
@@ -189,7 +189,7 @@ fn echo(request: InferRequest, tensors: &[Tensor], binary: &[bool]) -> (Vec<u8>,
     let specs = specs(tensors);
     let columns = Arc::new(request.rows.into_columns().into_vec());
     let rows: Vec<_> =
-        (0..request.count).map(|row| AnsweredRow { columns: Arc::clone(&columns), row }).collect();
+        (0..request.count).map(|row| AnswerRow { columns: Arc::clone(&columns), row }).collect();
     let wanted: Vec<_> =
         (0..tensors.len()).map(|index| WantedOutput { index, binary: binary[index] }).collect();
     let response = InferResponse {
