@@ -5,10 +5,12 @@
 
 pub mod batch;
 pub mod bench;
+pub mod client;
 pub mod error;
 pub mod flow;
 pub mod metrics;
 pub mod pipeline;
+pub mod pool;
 pub mod runtime;
 pub mod serve;
 pub mod tensor;

@@ -1,0 +1,1 @@
+//! The client: requests over pooled connections to one endpoint or a fleet of them.

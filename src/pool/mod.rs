@@ -1,0 +1,1 @@
+//! Connection pooling: which connection serves which request, and which endpoint.
