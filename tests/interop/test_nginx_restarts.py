@@ -37,7 +37,7 @@ def typed(account: Account) -> None:
 async def test_reloads(nginx: Callable[..., Nginx], protocol: str) -> None:
     http2 = protocol == "http2"
     server = nginx(HELLO, listen="http2" if http2 else "", workers=2)
-    async with penstock.AsyncClient(server.url, http2="always" if http2 else "never") as client:
+    async with penstock.AsyncClient(server.url, http2="always" if http2 else False) as client:
         load = Load(client, tasks=TASKS)
         for _ in range(4):
             await more(load)
@@ -55,7 +55,7 @@ async def test_a_lone_server_stops_and_starts(nginx: Callable[..., Nginx], proto
     """While it is away requests fail, at once and typed; when it is back they succeed."""
     http2 = protocol == "http2"
     server = nginx(HELLO, listen="http2" if http2 else "")
-    async with penstock.AsyncClient(server.url, http2="always" if http2 else "never") as client:
+    async with penstock.AsyncClient(server.url, http2="always" if http2 else False) as client:
         load = Load(client, tasks=TASKS)
         for _ in range(3):
             await more(load)

@@ -4,7 +4,7 @@ import asyncio
 
 from mlserver import MLModel
 from mlserver.codecs import NumpyCodec
-from mlserver.errors import InvalidInput
+from mlserver.errors import InferenceError
 from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
 
 
@@ -28,7 +28,7 @@ class Halves(MLModel):
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         x = NumpyCodec.decode_input(payload.inputs[0])
         if (x < 0).any():
-            raise InvalidInput("numbers below zero are not served")
+            raise InferenceError("numbers below zero are not served")
         await asyncio.sleep(float(x.max()) / 1000)
         lower = x[:, : x.shape[1] // 2]
         outputs = [NumpyCodec.encode_output("lower", lower), NumpyCodec.encode_output("sum", lower.sum(axis=1))]

@@ -25,7 +25,7 @@ class Certificates:
 
 
 def write_certificates(folder: Path, *names: str) -> Certificates:
-    """Puts a server's and a client's certificate into a folder; the server's is for `localhost` unless told otherwise."""
+    """Puts a server's and a client's certificate into a folder; the server is `localhost` where no name is given."""
     folder.mkdir(parents=True, exist_ok=True)
     authority = trustme.CA()
     server = authority.issue_cert(*(names or ("localhost", "127.0.0.1")))
