@@ -11,6 +11,7 @@ import penstock
 from penstock.errors import ReadFailed, TransportError
 from tests.interop.support.load import Account, one, repeated
 from tests.interop.support.nginx import a_connection
+from tests.interop.support.processes import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,6 +82,19 @@ async def test_nginx_closes_without_an_answer(nginx: Callable[..., Nginx]) -> No
     assert len([exchange for exchange in exchanges if exchange.method == "POST"]) == 1
     attempts = [exchange for exchange in exchanges if exchange.target == "/fault/get"]
     assert 1 < len(attempts) <= 10  # sent again, but not for ever
+
+
+async def test_nginx_before_a_server_that_is_dead(nginx: Callable[..., Nginx]) -> None:
+    """An answer is an answer, unless the caller says that it is a failure of the server."""
+    server = nginx(f"location / {{ proxy_pass http://127.0.0.1:{free_port()}; }}")
+    async with penstock.AsyncClient(server.url) as client:
+        answers = [await client.get("/once"), await client.post("/once")]
+    assert [answer.status_code for answer in answers] == [502, 502]
+    async with penstock.AsyncClient(server.url, retry=penstock.Retry(attempts=3, statuses=(502,))) as client:
+        answers = [await client.get("/thrice"), await client.post("/once")]
+    assert [(answer.status_code, answer.attempts) for answer in answers] == [(502, 3), (502, 1)]
+    exchanges = await server.all_of(6)
+    assert [exchange.target for exchange in exchanges] == ["/once"] * 2 + ["/thrice"] * 3 + ["/once"]
 
 
 async def test_a_body_that_breaks_off(nginx: Callable[..., Nginx]) -> None:

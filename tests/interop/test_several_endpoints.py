@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.interop.conftest import Application
+    from tests.interop.support.nginx import Nginx
 
     Start = Callable[..., list[Application]]
 
@@ -86,3 +87,16 @@ async def test_one_of_four_dies_and_comes_back(applications: Start, balance: str
     assert load.gets.failed() == {}
     # uvicorn answers what it had begun; a POST that met its end is not sent again.
     assert len(load.posts.failed()) <= TASKS
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("balance", ["round_robin", "p2c_first_byte"])
+async def test_one_of_two_asks_to_be_left_alone(nginx: Callable[..., Nginx], status: int, balance: str) -> None:
+    """`Retry-After` counts for the server that said it; the other takes what comes."""
+    busy = nginx(f'location / {{ add_header Retry-After 20 always; return {status} "busy"; }}')
+    idle = nginx('location / { return 200 "idle"; }')
+    async with penstock.AsyncClient([busy.url, idle.url], balance=balance) as client:
+        answers = [await client.get(f"/{n}") for n in range(100)]
+    assert [answer.status_code for answer in answers].count(status) <= 2
+    assert busy.asked() <= 2
+    assert idle.asked() >= 98
