@@ -266,7 +266,7 @@ pub(crate) fn hand_out(
                 error.write_unraisable(py, None);
             }
         } else {
-            port.deliver(Delivery { results: Arc::clone(results), rows });
+            port.deliver(Delivery::Rows { results: Arc::clone(results), rows });
         }
     }
 }

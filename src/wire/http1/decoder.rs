@@ -23,6 +23,10 @@ pub struct Head {
     pub keeps: bool,
     /// `Inference-Header-Content-Length`, of the Open Inference Protocol's binary tensors.
     pub json_length: Option<usize>,
+    /// For how many seconds the server keeps an idle connection, where `Keep-Alive` says so (RFC 2068, section 19.7.1.1).
+    pub keep_alive: Option<u32>,
+    /// True where the body has a content coding.
+    pub encoded: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,7 +194,8 @@ impl Decoder {
         if self.keeps_fields {
             self.fields = input.get(..used).map(Fields::of_head);
         }
-        self.head = Some(Head { status, keeps, json_length: said.json_length });
+        let Framing { json_length, keep_alive, encoded, .. } = said;
+        self.head = Some(Head { status, keeps, json_length, keep_alive, encoded });
         Ok(used)
     }
 }
@@ -202,15 +207,31 @@ struct Framing {
     keeps: bool,
     closes: bool,
     json_length: Option<usize>,
+    keep_alive: Option<u32>,
+    encoded: bool,
 }
 
 impl Framing {
     fn read(fields: &[httparse::Header<'_>], is_1_1: bool) -> Result<Self> {
-        let mut said = Self { length: None, chunked: false, keeps: is_1_1, closes: false, json_length: None };
+        let mut said = Self {
+            length: None,
+            chunked: false,
+            keeps: is_1_1,
+            closes: false,
+            json_length: None,
+            keep_alive: None,
+            encoded: false,
+        };
         for field in fields {
             // By length first: an answer has more fields that do not matter than that do.
             match field.name.len() {
                 10 if field.name.eq_ignore_ascii_case("connection") => said.connection(field.value),
+                10 if field.name.eq_ignore_ascii_case("keep-alive") => {
+                    said.keep_alive = seconds_kept(field.value);
+                }
+                16 if field.name.eq_ignore_ascii_case("content-encoding") => {
+                    said.encoded = !field.value.trim_ascii().eq_ignore_ascii_case(b"identity");
+                }
                 14 if field.name.eq_ignore_ascii_case("content-length") => {
                     said.content_length(field.value)?;
                 }
@@ -263,6 +284,13 @@ impl Framing {
             None => Stage::UntilClosed,
         }
     }
+}
+
+/// The `timeout` of a `Keep-Alive` field.
+fn seconds_kept(value: &[u8]) -> Option<u32> {
+    let timeout = |part: &[u8]| number(part.trim_ascii().strip_prefix(b"timeout=")?);
+    let seconds = value.split(|byte| *byte == b',').find_map(timeout)?;
+    u32::try_from(seconds).ok()
 }
 
 /// Digits and nothing else, as RFC 9110, section 8.6 has it; the white space around a field's value is no part of it.
