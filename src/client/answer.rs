@@ -42,6 +42,14 @@ pub(super) struct Answer {
 impl Answer {
     /// Waits for the next portion of the body as it was sent, and adds it to `into`; false at its end.
     async fn portion(&mut self, into: &mut Vec<u8>) -> Result<bool> {
+        let read = self.read(into).await;
+        if read.is_err() {
+            self.trip.fail();
+        }
+        read
+    }
+
+    async fn read(&mut self, into: &mut Vec<u8>) -> Result<bool> {
         let due = self.deadlines.idle(Instant::now());
         match &mut self.source {
             Source::Alone(exchange) => {
@@ -62,10 +70,13 @@ impl Answer {
                         .map_err(|_| due.missed(&self.response.endpoint))?,
                     None => body.next().await,
                 };
-                next.transpose().map(|portion| portion.is_some_and(|portion| {
-                    into.extend_from_slice(&portion);
-                    true
-                }))
+                Ok(match next? {
+                    Some(portion) => {
+                        into.extend_from_slice(&portion);
+                        true
+                    }
+                    None => false,
+                })
             }
         }
     }
@@ -88,9 +99,9 @@ impl Answer {
         }
         if let Some(mut decoding) = self.decoding.take() {
             body = if body.len() > LONG_BODY {
-                tokio::task::spawn_blocking(move || decoding.all(&body, limit))
-                    .await
-                    .map_err(|error| Error::with_source(ErrorKind::Internal, "decoding a body failed", error))??
+                tokio::task::spawn_blocking(move || decoding.all(&body, limit)).await.map_err(|error| {
+                    Error::with_source(ErrorKind::Internal, "decoding a body failed", error)
+                })??
             } else {
                 decoding.all(&body, limit)?
             };
@@ -138,12 +149,10 @@ impl Answer {
     pub(super) fn finish(self) -> Response {
         let Self { mut response, source, lease, trip, outcome, started, keep_alive, .. } = self;
         let reusable = match (source, lease.connection()) {
-            (Source::Alone(exchange), connection) => {
-                exchange.into_socket().is_some_and(|socket| {
-                    connection.put(socket);
-                    true
-                })
-            }
+            (Source::Alone(exchange), connection) => exchange.into_socket().is_some_and(|socket| {
+                connection.put(socket);
+                true
+            }),
             (Source::Shared(_), HttpConnection::Shared(_)) => true,
             (Source::Shared(_), HttpConnection::Alone(_)) => false,
         };

@@ -12,6 +12,7 @@ use super::address::Origin;
 use super::connect::Dialer;
 use super::http1::{Exchange, Lost, Socket};
 use super::http2::{Http2, Http2Settings};
+use super::io::Idle;
 use super::request::{Deadlines, Request, Target, Timeouts};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pool::{Condition, Connection, Connector};
@@ -58,11 +59,10 @@ impl Connection for HttpConnection {
 
     fn condition(&self) -> Condition {
         match self {
-            Self::Alone(socket) => match socket.lock().as_ref() {
-                Some(socket) if socket.stream().is_quiet() => Condition::Usable,
-                Some(_) => Condition::Closed,
+            Self::Alone(socket) => match socket.lock().as_mut().map(|socket| socket.settle()) {
                 // It is with its borrower.
-                None => Condition::Usable,
+                Some(Idle::Quiet) | None => Condition::Usable,
+                Some(Idle::Readable | Idle::Closed) => Condition::Closed,
             },
             Self::Shared(http2) => http2.condition(),
         }
@@ -130,16 +130,18 @@ impl HttpConnector {
                 let (head, _) = exchange.head(total).await.map_err(|lost: Lost| lost.error)?;
                 while exchange.more(total).await? {
                     if exchange.arrived.len() > MAX_READY {
-                        let message = format!("{} answers {READY} with more than {MAX_READY} bytes", self.label);
+                        let message =
+                            format!("{} answers {READY} with more than {MAX_READY} bytes", self.label);
                         return Err(Error::new(ErrorKind::ProtocolError, message));
                     }
                 }
-                let closed = || Error::new(ErrorKind::ReadFailed, "the server closed the connection after a check");
+                let closed =
+                    || Error::new(ErrorKind::ReadFailed, "the server closed the connection after a check");
                 connection.put(exchange.into_socket().ok_or_else(closed)?);
                 Ok(head.status.as_u16())
             }
             HttpConnection::Shared(http2) => {
-                let asked = http2.send(&request, &self.origin);
+                let asked = http2.send(&request, self);
                 let answer = tokio::time::timeout(CHECK_LIMIT, asked).await.map_err(|_| {
                     let message = format!("{} did not answer {READY} within {CHECK_LIMIT:?}", self.label);
                     Error::new(ErrorKind::DeadlineExceeded, message)

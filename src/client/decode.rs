@@ -150,7 +150,10 @@ impl Layer {
 
 /// The body of an answer that is longer than it may be.
 pub(super) fn too_long(limit: usize) -> Error {
-    Error::new(ErrorKind::ReadFailed, format!("the body of the answer is longer than max_response={limit} bytes"))
+    Error::new(
+        ErrorKind::ReadFailed,
+        format!("the body of the answer is longer than max_response={limit} bytes"),
+    )
 }
 
 fn broken(error: &io::Error) -> Error {
@@ -167,8 +170,8 @@ mod tests {
     const TEXT: &[u8] = b"the same words over and over, the same words over and over, the same words";
     /// "hello hello hello hello" as the brotli package encodes it.
     const BROTLI: &[u8] = &[
-        0x1b, 0x16, 0x00, 0xf8, 0x8d, 0x94, 0x6e, 0xde, 0x44, 0x55, 0x86, 0x96, 0x6c, 0x20, 0x6f, 0x21, 0x4f, 0x1c, 0xe0,
-        0x38,
+        0x1b, 0x16, 0x00, 0xf8, 0x8d, 0x94, 0x6e, 0xde, 0x44, 0x55, 0x86, 0x96, 0x6c, 0x20, 0x6f, 0x21, 0x4f,
+        0x1c, 0xe0, 0x38,
     ];
 
     fn gzip(text: &[u8]) -> Vec<u8> {

@@ -14,8 +14,18 @@ use crate::pool::{Balancer, Outcome, Pool, RetryBudget};
 /// One server, and the connections to it.
 #[derive(Clone)]
 pub(super) struct Endpoint {
-    pub(super) connector: Arc<HttpConnector>,
     pub(super) pool: Pool<HttpConnector>,
+}
+
+impl Endpoint {
+    pub(super) fn connector(&self) -> &HttpConnector {
+        self.pool.connector()
+    }
+
+    /// Who it is: `http://host:port`.
+    pub(super) fn label(&self) -> &Arc<str> {
+        &self.pool.connector().label
+    }
 }
 
 /// Servers of which any may answer a request.
@@ -33,7 +43,12 @@ struct State {
 }
 
 impl Fleet {
-    pub(super) fn new(endpoints: Vec<Endpoint>, balancer: Balancer, retry: Retry, clock: Arc<SystemClock>) -> Self {
+    pub(super) fn new(
+        endpoints: Vec<Endpoint>,
+        balancer: Balancer,
+        retry: Retry,
+        clock: Arc<SystemClock>,
+    ) -> Self {
         let budget = RetryBudget::new(retry.budget, retry.per_second);
         let state = Mutex::new(State { balancer, budget, random: fastrand::Rng::new() });
         Self { endpoints, retry, clock, state }
@@ -48,7 +63,7 @@ impl Fleet {
         let mut state = self.state.lock();
         let State { balancer, budget, random } = &mut *state;
         if is_first {
-            budget.deposit(now);
+            budget.request();
         }
         let pick = balancer.pick(now, tried, random).or_else(|| balancer.pick(now, &[], random));
         let Some(pick) = pick else {
@@ -61,7 +76,7 @@ impl Fleet {
 
     /// Takes one retry out of the budget; false where it is spent.
     pub(super) fn may_retry(&self) -> bool {
-        self.state.lock().budget.withdraw(self.clock.now())
+        self.state.lock().budget.retry(self.clock.now())
     }
 
     /// What the balancer thinks of each endpoint.
@@ -84,15 +99,20 @@ impl Trip {
 
     /// Where it goes. None only for a number that no balancer gives.
     pub(super) fn endpoint(&self) -> Result<&Endpoint> {
-        self.fleet
-            .endpoints
-            .get(self.endpoint)
-            .ok_or_else(|| Error::new(ErrorKind::Internal, "the balancer chose an endpoint that is not there"))
+        self.fleet.endpoints.get(self.endpoint).ok_or_else(|| {
+            Error::new(ErrorKind::Internal, "the balancer chose an endpoint that is not there")
+        })
     }
 
     /// The head of the answer came `took` after the request was sent.
     pub(super) fn first_byte(&self, took: Duration) {
-        self.fleet.state.lock().balancer.first_byte(self.endpoint, took);
+        let now = self.fleet.clock.now();
+        self.fleet.state.lock().balancer.first_byte(self.endpoint, took, now);
+    }
+
+    /// The request came to a bad end.
+    pub(super) fn fail(&mut self) {
+        self.finish(Outcome::Failure);
     }
 
     /// The request is over.

@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::time::Instant;
 
 use super::connect::Connected;
-use super::io::Stream;
+use super::io::{Idle, Stream};
 use super::request::{Due, Request};
 use super::timer::Timer;
 use crate::error::{Error, ErrorKind, Result};
@@ -67,9 +67,9 @@ impl Socket {
         }
     }
 
-    /// The stream below, to look whether it is still open.
-    pub(super) fn stream(&self) -> &Stream {
-        &self.stream
+    /// Looks whether the other side closed an idle connection, or spoke without being asked.
+    pub(super) fn settle(&mut self) -> Idle {
+        self.stream.settle()
     }
 
     fn put_head(&mut self, request: &Request, authority: &str) {
@@ -86,7 +86,8 @@ impl Socket {
             put_field(out, "host", authority.as_bytes());
         }
         out.extend_from_slice(&request.fields.lines);
-        if let Some(authorization) = self.forward.as_ref().and_then(|forward| forward.authorization.as_ref()) {
+        if let Some(authorization) = self.forward.as_ref().and_then(|forward| forward.authorization.as_ref())
+        {
             put_field(out, "proxy-authorization", authorization);
         }
         if request.states_length() {
@@ -126,7 +127,12 @@ pub(super) struct Exchange {
 
 impl Exchange {
     /// Prepares a request for a connection. Nothing is sent yet.
-    pub(super) fn new(mut socket: Box<Socket>, request: &Request, authority: &str, endpoint: &Arc<str>) -> Self {
+    pub(super) fn new(
+        mut socket: Box<Socket>,
+        request: &Request,
+        authority: &str,
+        endpoint: &Arc<str>,
+    ) -> Self {
         socket.put_head(request, authority);
         let joined = request.body.len() <= JOINED_BYTES;
         Self {
@@ -151,7 +157,9 @@ impl Exchange {
         let fields = self.decoder.take_fields().unwrap_or_default();
         match self.decoder.head() {
             Some(head) => Ok((head, fields)),
-            None => Err(Lost { error: Error::new(ErrorKind::Internal, "an answer has no head"), unsent: false }),
+            None => {
+                Err(Lost { error: Error::new(ErrorKind::Internal, "an answer has no head"), unsent: false })
+            }
         }
     }
 

@@ -83,7 +83,7 @@ impl Request {
 }
 
 /// The path and the query of a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Target(Box<str>);
 
 impl Target {
@@ -248,11 +248,6 @@ impl Due {
         };
         Error::new(self.kind, message)
     }
-
-    /// The kind of that error.
-    pub(super) fn kind(&self) -> ErrorKind {
-        self.kind
-    }
 }
 
 pub(super) fn config(message: impl Into<String>) -> Error {
@@ -270,14 +265,16 @@ mod tests {
     #[test]
     fn named_fields_take_the_place_of_defaults_and_framing_is_left_out() {
         let named = [("Accept", "a"), ("Content-Length", "3"), ("x", "1"), ("x", "2")];
-        let fields = RequestFields::new(pairs(&named), pairs(&[("accept", "b"), ("user-agent", "c")])).unwrap();
+        let fields =
+            RequestFields::new(pairs(&named), pairs(&[("accept", "b"), ("user-agent", "c")])).unwrap();
         assert_eq!(&fields.lines[..], b"Accept: a\r\nx: 1\r\nx: 2\r\nuser-agent: c\r\n");
         assert!(fields.has("User-Agent") && !fields.has("host") && !fields.has_host);
     }
 
     #[test]
     fn fields_that_would_smuggle_others_are_refused() {
-        for (name, value) in [("a b", ""), ("", ""), ("a:", ""), ("a", "x\r\nb: y"), ("a", "\0"), ("a", "\n")] {
+        for (name, value) in [("a b", ""), ("", ""), ("a:", ""), ("a", "x\r\nb: y"), ("a", "\0"), ("a", "\n")]
+        {
             let refused = RequestFields::new(pairs(&[(name, value)]), pairs(&[])).unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::Config, "{name:?} {value:?}");
         }
@@ -299,9 +296,9 @@ mod tests {
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         let timeouts = Timeouts { first: seconds(3), idle: None, total: seconds(5), ..Timeouts::default() };
         let deadlines = Deadlines::new(timeouts, now);
-        assert_eq!(deadlines.first(now).unwrap().kind(), ErrorKind::FirstChunkTimeout);
+        assert_eq!(deadlines.first(now).unwrap().kind, ErrorKind::FirstChunkTimeout);
         let later = now + Duration::from_secs(4);
-        assert_eq!(deadlines.first(later).unwrap().kind(), ErrorKind::DeadlineExceeded);
+        assert_eq!(deadlines.first(later).unwrap().kind, ErrorKind::DeadlineExceeded);
         assert_eq!(deadlines.idle(now).unwrap().at, now + Duration::from_secs(5));
         let none = Timeouts { total: None, idle: None, ..timeouts };
         assert!(Deadlines::new(none, now).idle(now).is_none());

@@ -40,9 +40,4 @@ impl Response {
         let value = std::str::from_utf8(self.fields.get("retry-after")?).ok()?;
         Some(value.trim().parse().map_or(Duration::from_secs(1), Duration::from_secs))
     }
-
-    /// True where the server says that it is the one to blame, or that it has too much to do.
-    pub(super) fn is_overload(&self) -> bool {
-        matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
-    }
 }

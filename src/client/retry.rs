@@ -43,7 +43,10 @@ impl Retry {
     pub(super) fn allows(&self, request: &Request, attempts: u32, failed: Failed) -> bool {
         let lost = matches!(
             failed.kind,
-            ErrorKind::ConnectFailed | ErrorKind::ConnectTimeout | ErrorKind::ReadFailed | ErrorKind::WriteFailed
+            ErrorKind::ConnectFailed
+                | ErrorKind::ConnectTimeout
+                | ErrorKind::ReadFailed
+                | ErrorKind::WriteFailed
         );
         request.retries && attempts < self.attempts && lost && (failed.unsent || request.idempotent)
     }
@@ -90,9 +93,16 @@ mod tests {
 
     #[test]
     fn time_outs_and_broken_protocols_are_not_tried_again() {
-        for kind in [ErrorKind::FirstChunkTimeout, ErrorKind::DeadlineExceeded, ErrorKind::ProtocolError, ErrorKind::Closed]
-        {
-            assert!(!Retry::default().allows(&request(Method::GET), 1, Failed { kind, unsent: false }), "{kind:?}");
+        for kind in [
+            ErrorKind::FirstChunkTimeout,
+            ErrorKind::DeadlineExceeded,
+            ErrorKind::ProtocolError,
+            ErrorKind::Closed,
+        ] {
+            assert!(
+                !Retry::default().allows(&request(Method::GET), 1, Failed { kind, unsent: false }),
+                "{kind:?}"
+            );
         }
     }
 
