@@ -13,4 +13,7 @@ pub use address::Origin;
 pub use connect::{ConnectSettings, Connected, Dialer, Http2Choice};
 pub use io::{Idle, Stream};
 pub use proxy::Proxies;
-pub use tls::TlsSettings;
+pub use tls::{TlsSettings, failure_words};
+
+#[cfg(test)]
+mod tests;
