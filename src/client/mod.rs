@@ -44,4 +44,7 @@ pub use proxy::Proxies;
 pub use request::{Request, RequestFields, Target, Timeouts};
 pub use response::Response;
 pub use retry::Retry;
-pub use tls::TlsSettings;
+pub use tls::{TlsSettings, failure_words};
+
+#[cfg(test)]
+mod tests;
