@@ -113,12 +113,12 @@ async def test_many_at_a_time(url: str) -> None:
         sums = await asyncio.gather(*(ask(n) for n in range(100)))
         stats = client.stats()
     assert [float(np.ravel(one)[0]) for one in sums] == [2.0 * n for n in range(100)]
-    assert stats.total.failures == 0
+    assert stats.total.retries == 0
 
 
 async def test_a_time_that_is_too_short(url: str) -> None:
     x = np.ones((1, 4), np.float32)
     async with penstock.AsyncClient(url) as client:
         with pytest.raises(DeadlineExceeded):
-            await client.infer("halves", {"x": x * 5000}, timeout=0.2)  # it takes 5 s
+            await client.infer("halves", {"x": x * 1000}, timeout=0.2)  # it takes 1 s
         assert same((await client.infer("halves", {"x": x}, timeout=30))["lower"], x[:, :2])
