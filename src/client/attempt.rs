@@ -50,10 +50,11 @@ impl<'a> Errand<'a> {
             }
             Err(lost) => {
                 let outcome = match lost.error.kind() {
-                    // These say nothing about the endpoint.
-                    ErrorKind::AcquireTimeout | ErrorKind::Closed | ErrorKind::Config => Outcome::Cancelled,
-                    // The caller's own limit may be short.
-                    ErrorKind::DeadlineExceeded => Outcome::Cancelled,
+                    // These say nothing about the endpoint: the caller's own limit may be short.
+                    ErrorKind::AcquireTimeout
+                    | ErrorKind::Closed
+                    | ErrorKind::Config
+                    | ErrorKind::DeadlineExceeded => Outcome::Cancelled,
                     _ => Outcome::Failure,
                 };
                 trip.end(outcome);

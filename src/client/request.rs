@@ -120,7 +120,7 @@ impl RequestFields {
     /// # Errors
     /// [`ErrorKind::Config`] for names and values that HTTP does not allow (RFC 9110, section 5).
     pub fn new<'a>(
-        named: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+        named: &(impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone),
         defaults: impl Iterator<Item = (&'a [u8], &'a [u8])>,
     ) -> Result<Self> {
         let mut lines = Vec::with_capacity(256);
@@ -266,7 +266,7 @@ mod tests {
     fn named_fields_take_the_place_of_defaults_and_framing_is_left_out() {
         let named = [("Accept", "a"), ("Content-Length", "3"), ("x", "1"), ("x", "2")];
         let fields =
-            RequestFields::new(pairs(&named), pairs(&[("accept", "b"), ("user-agent", "c")])).unwrap();
+            RequestFields::new(&pairs(&named), pairs(&[("accept", "b"), ("user-agent", "c")])).unwrap();
         assert_eq!(&fields.lines[..], b"Accept: a\r\nx: 1\r\nx: 2\r\nuser-agent: c\r\n");
         assert!(fields.has("User-Agent") && !fields.has("host") && !fields.has_host);
     }
@@ -275,7 +275,7 @@ mod tests {
     fn fields_that_would_smuggle_others_are_refused() {
         for (name, value) in [("a b", ""), ("", ""), ("a:", ""), ("a", "x\r\nb: y"), ("a", "\0"), ("a", "\n")]
         {
-            let refused = RequestFields::new(pairs(&[(name, value)]), pairs(&[])).unwrap_err();
+            let refused = RequestFields::new(&pairs(&[(name, value)]), pairs(&[])).unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::Config, "{name:?} {value:?}");
         }
     }

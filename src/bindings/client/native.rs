@@ -389,7 +389,7 @@ fn wait_for(
 fn fields<T: AsRef<[u8]>>(named: &[(T, T)], defaults: &[(Vec<u8>, Vec<u8>)]) -> CoreResult<RequestFields> {
     let named = named.iter().map(|(name, value)| (name.as_ref(), value.as_ref()));
     let defaults = defaults.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
-    RequestFields::new(named, defaults)
+    RequestFields::new(&named, defaults)
 }
 
 fn named(place: Option<String>) -> Place {
