@@ -124,7 +124,7 @@ impl<'a> Errand<'a> {
             let error = Error::new(ErrorKind::Internal, "a connection changed its protocol");
             return Err(Lost { error, unsent: true });
         };
-        let asked = http2.send(self.request, endpoint.connector());
+        let asked = endpoint.connector().over_http2(http2, self.request);
         let (head, body) = match self.deadlines.first(sent) {
             Some(due) => tokio::time::timeout_at(due.at, asked)
                 .await
@@ -132,10 +132,10 @@ impl<'a> Errand<'a> {
             None => asked.await?,
         };
         Ok(Began {
-            status: head.status,
+            status: head.status(),
             version: Version::HTTP_2,
-            encoded: head.headers.contains_key(http::header::CONTENT_ENCODING),
-            fields: Fields::of_map(&head.headers),
+            encoded: head.headers().contains_key(http::header::CONTENT_ENCODING),
+            fields: Fields::of_map(head.headers()),
             keep_alive: None,
             source: Source::Shared(body),
         })
