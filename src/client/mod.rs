@@ -2,6 +2,7 @@
 
 mod address;
 mod connect;
+mod http2;
 mod io;
 mod proxy;
 mod race;
@@ -11,6 +12,7 @@ mod tunnel;
 
 pub use address::Origin;
 pub use connect::{ConnectSettings, Connected, Dialer, Http2Choice};
+pub use http2::{Condition, Http2, Http2Body, Http2Settings, SendError};
 pub use io::{Idle, Stream};
 pub use proxy::Proxies;
 pub use tls::{TlsSettings, failure_words};
