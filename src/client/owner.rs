@@ -211,7 +211,7 @@ impl Client {
     /// As [`Client::send`].
     pub async fn stream(route: Route, request: Request, place: Place) -> Result<(Response, Body)> {
         let answer = open(&route.fleet, &Errand::new(&request, place)).await?;
-        Ok((answer.response.clone(), Body { answer: Some(Box::new(answer)) }))
+        Ok((answer.response.clone(), Body { answer: Some(answer) }))
     }
 
     /// What the pools count, endpoint by endpoint.
@@ -274,7 +274,7 @@ fn target(rest: &str) -> Result<Target> {
 }
 
 /// A request, over as many attempts as it takes and may have, until the head of its answer.
-async fn open(fleet: &Arc<Fleet>, errand: &Errand<'_>) -> Result<Answer> {
+async fn open(fleet: &Arc<Fleet>, errand: &Errand<'_>) -> Result<Box<Answer>> {
     let trip = fleet.begin(&[], true)?;
     let number = trip.number();
     match errand.attempt(trip, 1).await {
@@ -288,10 +288,10 @@ async fn open(fleet: &Arc<Fleet>, errand: &Errand<'_>) -> Result<Answer> {
 async fn again(
     fleet: &Arc<Fleet>,
     errand: &Errand<'_>,
-    mut outcome: std::result::Result<Answer, Lost>,
+    mut outcome: std::result::Result<Box<Answer>, Lost>,
     mut attempts: u32,
     mut tried: Vec<usize>,
-) -> Result<Answer> {
+) -> Result<Box<Answer>> {
     loop {
         let (allowed, asked_for) = match &outcome {
             Ok(answer) => {
