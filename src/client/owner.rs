@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::address::Origin;
 use super::answer::Answer;
 use super::attempt::Errand;
-use super::connect::{ConnectSettings, Dialer};
+use super::connect::{ConnectSettings, Dialer, Http2Choice};
 use super::connection::HttpConnector;
 use super::fleet::{Endpoint, Fleet};
 use super::http1::Lost;
@@ -28,6 +28,8 @@ use crate::pool::{
 
 /// Origins beside its own endpoints that a client keeps connections to; beyond it, those without any are forgotten.
 const MAX_ORIGINS: usize = 1000;
+/// Requests of one call that are under way at a time.
+const MOST_SENDERS: usize = 2048;
 /// A chunk of a streamed body has at most so many bytes before the next one is begun.
 const MAX_DECODED: usize = usize::MAX;
 
@@ -181,6 +183,22 @@ impl Client {
             origins.retain(|_, fleet| fleet.endpoints.iter().any(|endpoint| endpoint.pool.stats().size > 0));
         }
         Ok(Arc::clone(origins.entry(text.into()).or_insert(fleet)))
+    }
+
+    /// How many requests can be under way at a time, as far as its own endpoints go; more of them would wait.
+    pub fn widest(&self) -> usize {
+        let endpoints = self.main.as_ref().map_or(1, |fleet| fleet.endpoints.len());
+        let streams = match self.settings.connect.http2 {
+            Http2Choice::Never => 1,
+            Http2Choice::Alpn if !self.is_secure() => 1,
+            _ => self.settings.http2.streams,
+        };
+        self.settings.pool.max_size.saturating_mul(endpoints).saturating_mul(streams).min(MOST_SENDERS)
+    }
+
+    fn is_secure(&self) -> bool {
+        let main = self.main.iter().flat_map(|main| &main.endpoints);
+        main.map(|endpoint| endpoint.connector().origin.is_secure()).next().unwrap_or(true)
     }
 
     /// Sends a request and reads its whole answer. Dropping the future gives it up at whatever it is at.

@@ -54,6 +54,7 @@ pub(crate) struct Errand {
 
 enum Job {
     Send(Box<Errand>),
+    Start(Arc<Gathered>),
     Cancel(Address),
 }
 
@@ -69,8 +70,6 @@ pub(crate) enum Waits {
     Future { port: Arc<Shared>, slot: usize },
     /// A thread.
     Thread(Arc<Parked<Answered>>),
-    /// One of many that are asked for together.
-    Gathered { many: Arc<Gathered>, number: usize },
 }
 
 impl Waits {
@@ -79,7 +78,6 @@ impl Waits {
         match self {
             Self::Future { port, slot } => (Arc::as_ptr(port) as usize, *slot),
             Self::Thread(parked) => (Arc::as_ptr(parked) as usize, 0),
-            Self::Gathered { many, number } => (Arc::as_ptr(many) as usize, *number),
         }
     }
 }
@@ -116,6 +114,11 @@ impl Courier {
         self.inbox.push(Job::Send(Box::new(errand)));
     }
 
+    /// Puts many requests into the next burst.
+    pub(crate) fn put_many(&self, many: Arc<Gathered>) {
+        self.inbox.push(Job::Start(many));
+    }
+
     /// Lets the burst go.
     pub(crate) fn send(&self) {
         self.arrived.notify_one();
@@ -140,6 +143,7 @@ impl Courier {
                 let task = self.spawn(carry_out(errand));
                 self.running.lock().insert(address, task.abort_handle());
             }
+            Job::Start(many) => many.start(self.client.widest()),
             Job::Cancel(address) => {
                 let task = self.running.lock().remove(&address);
                 if let Some(task) = task {
@@ -159,7 +163,6 @@ impl Courier {
                 }
             }
             Waits::Thread(parked) => parked.answer(answer),
-            Waits::Gathered { many, number } => many.arrived(self, number, answer),
         }
     }
 
