@@ -39,8 +39,8 @@ def _shown(value: object) -> str:
 class _Bar:
     """Progress that is not shown."""
 
-    def update(self) -> None:
-        """Counts one item."""
+    def update(self, count: int = 1) -> None:
+        """Counts items."""
 
     def __enter__(self) -> Self:
         return self
