@@ -147,6 +147,8 @@ class RequestBuilder:
 
     def _target(self, text: str, params: Params | None) -> tuple[str, tuple[str, str] | None]:
         """Where a request goes: a path at the endpoints or a whole URL; and the user that the URL names."""
+        if not params and isinstance(text, str) and (known := self._targets.get(text)) is not None:
+            return known, None
         url = parse(text)
         if url.is_relative:
             if not self.origins:

@@ -22,7 +22,6 @@ _PARTS = re.compile(
 )
 _AUTHORITY = re.compile(r"(?:(?P<user>.*)@)?(?P<host>\[.*\]|[^:@]*)(?::(?P<port>.*))?", re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _NUMERIC_HOST = re.compile(r"[0-9]+(\.[0-9]+){3}")
 _HOST = re.compile(r"[a-z0-9\-._~!$&'()*+,;=%]+")
 _DIFFER = re.compile("[\u00df\u03c2\u200c\u200d]")
@@ -151,9 +150,9 @@ def plain_text(value: object) -> str:
 
 
 def quoted(text: str, safe: str) -> str:
-    """`text` percent-encoded; what is encoded already is left as it is."""
+    """`text` percent-encoded; a percent sign is left as it is, whatever follows it."""
     try:
-        return quote(_STRAY_PERCENT.sub("%25", text) if "%" in text else text, safe=safe)
+        return quote(text, safe=safe)
     except UnicodeEncodeError as error:
         raise ConfigError("the URL has a lone surrogate, which is no character") from error
 
