@@ -168,7 +168,6 @@ def test_a_connection_that_is_closed_as_the_next_request_comes() -> None:
         assert client.get("/").attempts == 2
 
 
-
 def test_time_to_connect() -> None:
     full = []
     import socket

@@ -231,7 +231,7 @@ def test_a_client_outlives_loops() -> None:
 
         async def abandoned() -> None:
             # The loop ends before the answer comes.
-            asyncio.get_running_loop().create_task(client.get("/"))  # noqa: RUF006
+            asyncio.get_running_loop().create_task(client.get("/"))
             await asyncio.sleep(0)
 
         for _ in range(5):

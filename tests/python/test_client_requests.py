@@ -65,7 +65,7 @@ SAME = {
     "form": ("POST", "/x", {"data": {"a": "1 2", "b": [1, 2], "c": None, "d": True, "ü": "ä&"}}),
     "empty form": ("POST", "/x", {"data": {}}),
     "file": ("POST", "/x", {"files": {"f": ("a.txt", b"data")}}),
-    "file with a form": ("POST", "/x", {"data": {"a": ["1", "2"], "b": 3}, "files": {"f": ("ü\"\\\n.bin", b"\x00")}}),
+    "file with a form": ("POST", "/x", {"data": {"a": ["1", "2"], "b": 3}, "files": {"f": ('ü"\\\n.bin', b"\x00")}}),
     "file with a type": ("POST", "/x", {"files": {"f": ("a.x", b"d", "text/x")}}),
     "file with headers": ("POST", "/x", {"files": [("f", ("a.x", b"d", "text/x", {"X-H": "1"}))]}),
     "nameless file": ("POST", "/x", {"files": {"f": (None, b"d")}}),
@@ -229,7 +229,7 @@ NO_URLS = [
 
 @pytest.mark.parametrize("url", NO_URLS, ids=lambda url: repr(url)[:20])
 def test_what_is_no_url_is_refused(url: Any) -> None:
-    with Client() as client, pytest.raises(ConfigError, match="URL|host|port|IP"):
+    with Client() as client, pytest.raises(ConfigError, match=r"URL|host|port|IP"):
         client.get(url)
 
 

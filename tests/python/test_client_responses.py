@@ -6,7 +6,7 @@ import gzip
 import json
 import pickle
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import brotli
 import pytest
@@ -105,7 +105,10 @@ def test_bodies_are_unpacked(name: str) -> None:
 def test_raw_deflate_is_unpacked() -> None:
     pack = zlib.compressobj(wbits=-15)
     body = pack.compress(b"hello") + pack.flush()
-    assert answered(OK + f"Content-Encoding: deflate\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body).text == "hello"
+    assert (
+        answered(OK + f"Content-Encoding: deflate\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body).text
+        == "hello"
+    )
 
 
 def test_an_unknown_packing_is_left_as_it_is() -> None:
@@ -126,9 +129,9 @@ def test_a_bomb_is_not_unpacked() -> None:
             peer.answer(body, headers={"Content-Encoding": "gzip"})
 
     with HttpServer(behave) as server, Client(server.url, max_response=1 << 20) as client:
-        with pytest.raises(PenstockError, match="max_response|1048576"):
+        with pytest.raises(PenstockError, match=r"max_response|1048576"):
             client.get("/")
-        with pytest.raises(PenstockError, match="max_response|1048576"):
+        with pytest.raises(PenstockError, match=r"max_response|1048576"):
             client.get("/")
 
 
