@@ -24,7 +24,20 @@ class Explanation(list[dict[str, Any]]):
 
 
 def _words(endpoint: dict[str, Any]) -> str:
-    known = dict(endpoint)
-    lines = [f"{known.pop('endpoint', '?')}: {known.pop('why', '')}".rstrip(": ")]
-    lines += [f"    {name.replace('_', ' ')}: {value}" for name, value in known.items() if value not in (None, [], {})]
-    return "\n".join(lines)
+    known = {"ejected": False, "in_use": 0, "size": 0, "connecting": 0, "waiting": 0, **endpoint}
+    counts = f"{known['in_use']} of {known['size']} connections in use"
+    if known["connecting"]:
+        counts += f", {known['connecting']} being opened"
+    lines = [f"{known['endpoint']}: {counts}, {known['waiting']} requests wait"]
+    if known["waiting"] and known.get("oldest") is not None:
+        lines.append(
+            f"the first of them has waited for {known['oldest']:.3g} s: {known.get('obstacle') or 'it is next'}"
+        )
+    if known["ejected"]:
+        lines.append("it is left out for a while, because of failures")
+    if known.get("last_error"):
+        lines.append(f"the last connect failed: {known['last_error']}")
+    if known.get("retry_in"):
+        lines.append(f"the next one may begin in {known['retry_in']:.3g} s")
+    lines += [f"held for {age:.3g} s: {place}" for place, age in known.get("held", ())]
+    return "\n    ".join(lines)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from penstock._response import Response
-from penstock.errors import ConfigError, RemoteError
+from penstock.errors import ConfigError, ProtocolError, RemoteError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,21 +54,18 @@ class Many:
         self._rounds += 1
         return self._client._native.submit_many([prepared for _, prepared in self._round], stop_on_error)  # noqa: SLF001
 
-    def take(self, answers: Sequence[_native.NativeResponse | BaseException], *, raising: bool) -> None:
-        """Takes the answers of this round."""
+    def take(
+        self, answers: Sequence[_native.NativeResponse | BaseException], failed: int | None, *, raising: bool
+    ) -> None:
+        """Takes the answers of this round; `failed` is the first that failed: others were given up for it."""
+        if raising and failed is not None and isinstance(error := answers[failed], BaseException):
+            raise error
         following: list[tuple[int, Prepared]] = []
         for (index, prepared), answer in zip(self._round, answers, strict=True):
-            if isinstance(answer, BaseException):
-                if raising:
-                    raise answer
-                self.results[index] = answer
-                continue
-            response = self.results[index] = Response(answer)
-            if not self._client._is_to_follow(response.status_code, self._options[index]):  # noqa: SLF001
-                continue
+            self.results[index] = answer if isinstance(answer, BaseException) else Response(answer)
             try:
-                further = self._further(index, prepared, response)
-            except (RemoteError, ConnectionError) as error:
+                further = self._further(index, prepared)
+            except (RemoteError, ProtocolError) as error:
                 if raising:
                     raise
                 self.results[index] = error
@@ -80,7 +77,12 @@ class Many:
                 self.results[index].history = journey.history
         self._round = following
 
-    def _further(self, index: int, prepared: Prepared, response: Response) -> Prepared | None:
+    def _further(self, index: int, prepared: Prepared) -> Prepared | None:
+        response = self.results[index]
+        if not isinstance(response, Response):
+            return None
+        if not self._client._is_to_follow(response.status_code, self._options[index]):  # noqa: SLF001
+            return None
         journey = self._journeys.get(index)
         if journey is None:
             journey = self._journeys[index] = self._client._journey(prepared)  # noqa: SLF001

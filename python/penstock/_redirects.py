@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from penstock.errors import RemoteError
 
 if TYPE_CHECKING:
-    from penstock import _native
     from penstock._request import Prepared, RequestBuilder
     from penstock._response import Response
 
@@ -35,7 +34,6 @@ class Journey:
             error.status, error.body = response.status_code, response.content
             raise error
         self._spent += response.elapsed
-        native = cast("_native.NativeResponse", response._native)  # noqa: SLF001  one package
-        self._prepared = self._builder.redirected(self._prepared, native, self._spent)
+        self._prepared = self._builder.redirected(self._prepared, response, self._spent)
         self.history += (response,)
         return self._prepared

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import IO
 
-    from penstock import _native
     from penstock._headers import HeadersGiven, Pairs
+    from penstock._response import Response
     from penstock._url import Params
     from penstock.pooling import Limits
 
@@ -163,7 +163,7 @@ class RequestBuilder:
             self._targets[text] = target
         return target, url.credentials
 
-    def redirected(self, prepared: Prepared, response: _native.NativeResponse, spent: float) -> Prepared:
+    def redirected(self, prepared: Prepared, response: Response, spent: float) -> Prepared:
         """The request that a redirect asks for: RFC 9110, section 15.4.
 
         Args:
@@ -175,10 +175,11 @@ class RequestBuilder:
             ProtocolError: where it leads nowhere.
         """
         method, _, headers, body, limits, options = prepared
-        location = response.header("location") or ""
-        here = parse(response.url)
+        at_socket = response.endpoint.startswith("unix:")
+        # Behind a Unix socket stands a server that knows itself by other names.
+        here = parse(response.url.replace(response.endpoint, "http://unix", 1) if at_socket else response.url)
         try:
-            there = join(here, location)
+            there = join(here, response.headers["location"])
         except ConfigError as error:
             raise ProtocolError(f"the redirect of {response.url} leads nowhere: {error}") from error
         if there.scheme not in ("http", "https", here.scheme) or not there.host:
@@ -186,12 +187,13 @@ class RequestBuilder:
         pairs = headers or []
         if not _may_see_secrets(here, there):
             pairs = without(pairs, _SECRET | {b"host"})
-        if _becomes_get(method, response.status):
+        if _becomes_get(method, response.status_code):
             method, body, pairs = "GET", None, without(pairs, _OF_A_BODY)
         total = self._timeout.total if limits is None else limits[4]
         if total is not None:
             limits = (*(limits or self._timeout.native_settings())[:4], max(total - spent, 1e-3))
-        return (method, str(there), pairs or None, body, limits, options)
+        target = there.target if at_socket and there.origin == here.origin else str(there)
+        return (method, target, pairs or None, body, limits, options)
 
 
 def limits_of(given: object, otherwise: Timeout) -> Limits:

@@ -41,7 +41,7 @@ class Answer:
 
     @property
     def http_version(self) -> str:
-        """`"HTTP/1.0"`, `"HTTP/1.1"` or `"HTTP/2"`."""
+        """`"HTTP/1.1"`, or `"HTTP/2"`."""
         return self._native.http_version
 
     @property
@@ -109,7 +109,7 @@ class Answer:
     @property
     def has_redirect_location(self) -> bool:
         """True for a redirect that says where to."""
-        return self._native.status in (301, 302, 303, 307, 308) and self._native.header("location") is not None
+        return self._native.status in (301, 302, 303, 307, 308) and "location" in self.headers
 
     def __repr__(self) -> str:
         native = self._native

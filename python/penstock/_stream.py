@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from penstock._response import Answer
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
     from penstock._response import Response
 
     Opened = tuple[_native.NativeStream, tuple[Response, ...]]
+
+
+def caller() -> str:
+    """Where the function that asks was called from, for the report of a connection that is held too long."""
+    frame = sys._getframe(2)  # noqa: SLF001  what inspect does, without its cost
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 class _Stream(Answer):
@@ -190,10 +197,8 @@ class _AsyncChunks:
         return self
 
     async def __anext__(self) -> bytes:
-        stream = self._stream()
-        chunk = stream.take()
-        if chunk is False:
-            chunk = await stream.next()
+        while (chunk := self._stream().take()) is False:
+            await self._stream().wait()
         if chunk is None:
             raise StopAsyncIteration
         return chunk

@@ -11,7 +11,7 @@ from penstock._many import POLL_SECONDS, Many, collected, collected_one, one_of_
 from penstock._redirects import Journey
 from penstock._request import REDIRECTS, RequestBuilder, RequestOptions, timeout_of
 from penstock._response import Response
-from penstock._stream import AsyncStream, Stream
+from penstock._stream import AsyncStream, Stream, caller
 from penstock.errors import ConfigError
 from penstock.pooling import Timeout
 
@@ -205,7 +205,7 @@ class AsyncClient(_BaseClient):
                 except BaseException:
                     many.cancel()
                     raise
-                sending.take(answers, raising=not return_exceptions)
+                sending.take(answers, many.failed, raising=not return_exceptions)
         return sending.results
 
     def stream(self, method: str, url: str, **options: Unpack[RequestOptions]) -> AsyncStream:
@@ -220,7 +220,8 @@ class AsyncClient(_BaseClient):
                     ...
             ```
         """
-        return AsyncStream(lambda: self._open_stream(method, url, options))
+        place = caller()
+        return AsyncStream(lambda: self._open_stream(method, url, options, place))
 
     async def infer(
         self,
@@ -278,21 +279,21 @@ class AsyncClient(_BaseClient):
             self._native.cancel(future)
             raise
 
-    async def _open_stream(self, method: str, url: str, options: Mapping[str, Any]) -> Opened:
+    async def _open_stream(self, method: str, url: str, options: Mapping[str, Any], place: str) -> Opened:
         if "content" in options:
             options = await collected(options)
         prepared = self._builder.prepare(method, url, options)
-        stream = await self._open_one(prepared)
+        stream = await self._open_one(prepared, place)
         if not self._is_to_follow(stream.response.status, options):
             return stream, ()
         journey = self._journey(prepared)
         while (following := journey.after(Response(stream.response))) is not None:
             stream.close()
-            stream = await self._open_one(following)
+            stream = await self._open_one(following, place)
         return stream, journey.history
 
-    async def _open_one(self, prepared: Prepared) -> _native.NativeStream:
-        future = self._native.stream(*prepared)
+    async def _open_one(self, prepared: Prepared, place: str) -> _native.NativeStream:
+        future = self._native.stream(*prepared, place)
         try:
             return await future
         except BaseException:
@@ -358,12 +359,13 @@ class Client(_BaseClient):
                     raise
                 if sending.is_first:
                     bar.update(many.done - shown)
-                sending.take(answers, raising=not return_exceptions)
+                sending.take(answers, many.failed, raising=not return_exceptions)
         return sending.results
 
     def stream(self, method: str, url: str, **options: Unpack[RequestOptions]) -> Stream:
         """As `AsyncClient.stream`, blocking, to be used as `with`."""
-        return Stream(lambda: self._open_stream(method, url, options))
+        place = caller()
+        return Stream(lambda: self._open_stream(method, url, options, place))
 
     def infer(
         self,
@@ -395,13 +397,13 @@ class Client(_BaseClient):
             response.history = journey.history
         return response
 
-    def _open_stream(self, method: str, url: str, options: Mapping[str, Any]) -> Opened:
+    def _open_stream(self, method: str, url: str, options: Mapping[str, Any], place: str) -> Opened:
         prepared = self._builder.prepare(method, url, options)
-        stream = self._native.stream_blocking(*prepared)
+        stream = self._native.stream_blocking(*prepared, place)
         if not self._is_to_follow(stream.response.status, options):
             return stream, ()
         journey = self._journey(prepared)
         while (following := journey.after(Response(stream.response))) is not None:
             stream.close()
-            stream = self._native.stream_blocking(*following)
+            stream = self._native.stream_blocking(*following, place)
         return stream, journey.history

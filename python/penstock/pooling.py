@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from penstock._display import Table
+from penstock._display import Table, shown
 from penstock._policy import check_count, check_seconds
 from penstock.errors import ConfigError
 
@@ -157,46 +157,59 @@ class PoolStats(Table):
 
     Attributes:
         endpoint: where it is; `"all"` for the sum over the endpoints.
-        connections: connections that are open.
-        idle: those of them without work.
-        connecting: connections that are being opened.
-        waiting: requests that wait for a connection.
-        outstanding: requests that were given to it and have not ended; a stream counts until its end.
-        requests: requests that were given to it, each attempt counted.
-        failures: attempts that failed.
-        retries: attempts that were not the first of their request.
-        opened: connections that were opened.
-        closed: connections that were closed.
-        reused: requests that found a connection which had carried one before.
-        acquire_timeouts: requests that waited for a connection in vain.
-        connect_failures: connections that could not be opened.
-        most_connections: connections that were open at once at most.
-        wait_seconds: time that requests waited for connections, all together.
         ejected: true while it is left out because of failures.
+        outstanding: requests to it that are not over; a stream counts until its end.
+        size: connections that are open.
+        idle: those of them that carry nothing.
+        in_use: those of them that carry a request.
+        leases: requests that have a connection; more than `in_use` over HTTP/2.
+        waiting: requests that wait for a connection.
+        connecting: connections that are being opened.
+        created: connections that were opened.
+        failed: connections that could not be opened.
+        acquired: requests that got a connection, each attempt counted.
+        reused: those of them whose connection had carried another before.
+        reuse_rate: `reused` as a share of `acquired`.
+        waited: those of them that had to wait for it.
+        timed_out: requests that waited until their time was up.
+        cancelled: requests that left while they waited.
+        refused: requests for which no connection could be opened.
+        checks_passed: checks of idle connections that went well.
+        checks_failed: checks that did not.
+        held_too_long: connections that were held for longer than `Pool.held_too_long`.
+        wait_mean: the mean wait for a connection; one that was had at once counts as none.
+        wait_p50: the wait that half of the requests did not exceed; of several endpoints the longest.
+        wait_p99: the wait that 99 % of them did not exceed; of several endpoints the longest.
+        wait_max: the longest wait.
+        retired: connections that took no more requests, by why.
     """
 
     endpoint: str
-    connections: int = 0
-    idle: int = 0
-    connecting: int = 0
-    waiting: int = 0
-    outstanding: int = 0
-    requests: int = 0
-    failures: int = 0
-    retries: int = 0
-    opened: int = 0
-    closed: int = 0
-    reused: int = 0
-    acquire_timeouts: int = 0
-    connect_failures: int = 0
-    most_connections: int = 0
-    wait_seconds: float = 0.0
     ejected: bool = False
-
-    @property
-    def reuse(self) -> float:
-        """Share of the requests that found a connection which had carried one before."""
-        return self.reused / self.requests if self.requests else 0.0
+    outstanding: int = 0
+    size: int = 0
+    idle: int = 0
+    in_use: int = 0
+    leases: int = 0
+    waiting: int = 0
+    connecting: int = 0
+    created: int = 0
+    failed: int = 0
+    acquired: int = 0
+    reused: int = 0
+    reuse_rate: float = 0.0
+    waited: int = 0
+    timed_out: int = 0
+    cancelled: int = 0
+    refused: int = 0
+    checks_passed: int = 0
+    checks_failed: int = 0
+    held_too_long: int = 0
+    wait_mean: float = 0.0
+    wait_p50: float = 0.0
+    wait_p99: float = 0.0
+    wait_max: float = 0.0
+    retired: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -217,15 +230,23 @@ class ClientStats(Table):
 
 def client_stats(counters: Iterable[Mapping[str, Any]]) -> ClientStats:
     """The statistics that the extension's counters tell."""
-    known = {each.name for each in fields(PoolStats)}
-    pools = [PoolStats(**{name: value for name, value in each.items() if name in known}) for each in counters]
-    sums = {
-        each.name: sum(getattr(pool, each.name) for pool in pools)
-        for each in fields(PoolStats)
-        if each.name not in ("endpoint", "ejected")
+    pools = [PoolStats(**each) for each in counters]
+    return ClientStats(_sum(pools), {pool.endpoint: pool for pool in pools})
+
+
+def _sum(pools: list[PoolStats]) -> PoolStats:
+    sums: dict[str, Any] = {
+        each.name: sum(getattr(pool, each.name) for pool in pools) for each in fields(PoolStats) if each.type == "int"
     }
-    ejected = bool(pools) and all(pool.ejected for pool in pools)
-    return ClientStats(PoolStats(endpoint="all", ejected=ejected, **sums), {pool.endpoint: pool for pool in pools})
+    for name in ("wait_p50", "wait_p99", "wait_max"):
+        sums[name] = max((getattr(pool, name) for pool in pools), default=0.0)
+    sums["retired"] = {
+        reason: sum(pool.retired.get(reason, 0) for pool in pools) for pool in pools for reason in pool.retired
+    }
+    acquired = max(sums["acquired"], 1)
+    sums["reuse_rate"] = sums["reused"] / acquired
+    sums["wait_mean"] = sum(pool.wait_mean * pool.acquired for pool in pools) / acquired
+    return PoolStats(endpoint="all", ejected=bool(pools) and all(pool.ejected for pool in pools), **sums)
 
 
 def rows_as_html(caption: str, rows: list[Any]) -> str:
@@ -235,7 +256,7 @@ def rows_as_html(caption: str, rows: list[Any]) -> str:
     names = [each.name for each in fields(rows[0])]
     head = "".join(f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in names)
     body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(_shown(getattr(row, name)))}</td>" for name in names) + "</tr>"
+        "<tr>" + "".join(f"<td>{html.escape(shown(getattr(row, name)))}</td>" for name in names) + "</tr>"
         for row in rows
     )
     return f"<table><caption>{html.escape(caption)}</caption><tr>{head}</tr>{body}</table>"
@@ -266,7 +287,3 @@ def _statuses(given: object) -> tuple[int, ...]:
         if isinstance(status, bool) or not isinstance(status, int) or not _FIRST_STATUS <= status <= _LAST_STATUS:
             raise refused
     return statuses
-
-
-def _shown(value: object) -> str:
-    return f"{value:,.4g}" if isinstance(value, float) else str(value)

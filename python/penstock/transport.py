@@ -194,15 +194,12 @@ def _async_bytes(package: ModuleType) -> type[Any]:
             self._stream = stream
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
-            take, following = self._stream.take, self._stream.next
-            while True:
-                chunk = take()
-                if chunk is False:
-                    with _Translated(self._package):
-                        chunk = await following()
-                if chunk is None:
-                    return
-                yield chunk
+            with _Translated(self._package):
+                while (chunk := self._stream.take()) is not None:
+                    if chunk is False:
+                        await self._stream.wait()
+                    else:
+                        yield chunk
 
         async def aclose(self) -> None:
             self._stream.close()
@@ -220,15 +217,9 @@ def _bytes(package: ModuleType) -> type[Any]:
             self._stream = stream
 
         def __iter__(self) -> Iterator[bytes]:
-            take, following = self._stream.take, self._stream.next_blocking
-            while True:
-                chunk = take()
-                if chunk is False:
-                    with _Translated(self._package):
-                        chunk = following()
-                if chunk is None:
-                    return
-                yield chunk
+            with _Translated(self._package):
+                while (chunk := self._stream.next_blocking()) is not None:
+                    yield chunk
 
         def close(self) -> None:
             self._stream.close()

@@ -183,9 +183,12 @@ def test_an_answer_of_another_protocol(body: str) -> None:
         for _ in peer:
             peer.answer(body.encode("latin-1"))
 
-    with HttpServer(behave) as scripted, Client(scripted.url) as client:
-        with pytest.raises(ProtocolError, match="open inference protocol"):
-            client.infer("m", {}, binary=False)
+    with (
+        HttpServer(behave) as scripted,
+        Client(scripted.url) as client,
+        pytest.raises(ProtocolError, match="open inference protocol"),
+    ):
+        client.infer("m", {}, binary=False)
 
 
 def test_what_cannot_be_asked(server: Server) -> None:

@@ -32,11 +32,10 @@ async def test_a_hundred_clients_reuse_connections() -> None:
 
             await asyncio.gather(*(one() for _ in range(100)))
             stats = client.stats().total
-        assert stats.requests == 5000
-        assert stats.reuse >= 0.98
+        assert stats.acquired == 5000
+        assert stats.reuse_rate >= 0.98
         assert server.connections <= 100
-        assert stats.opened == server.connections
-        assert stats.most_connections == server.most
+        assert stats.created == server.connections
 
 
 async def test_a_thousand_wait_in_their_order_for_four_connections() -> None:
@@ -112,7 +111,7 @@ def test_requests_are_spread(balance: Any) -> None:
         with Client([one.url, two.url, three.url], balance=balance) as client, ThreadPoolExecutor(8) as threads:
             for each in [threads.submit(client.get, f"/{number}") for number in range(300)]:
                 assert each.result(PATIENCE).status_code == 200
-            assert sum(stats.requests for stats in client.stats().endpoints.values()) == 300
+            assert sum(stats.acquired for stats in client.stats().endpoints.values()) == 300
         counts = [len(server.requests) for server in (one, two, three)]
         assert sum(counts) == 300
         assert min(counts) > 10
@@ -169,9 +168,9 @@ def test_numbers() -> None:
         stats = client.stats()
         assert list(stats.endpoints) == [server.url]
         total = stats.total
-        assert (total.requests, total.reused, total.opened, total.connections) == (3, 2, 1, 1)
-        assert (total.waiting, total.outstanding, total.failures, total.retries) == (0, 0, 0, 0)
-        assert total.reuse == pytest.approx(2 / 3)
+        assert (total.acquired, total.reused, total.created, total.size) == (3, 2, 1, 1)
+        assert (total.waiting, total.outstanding, total.failed, total.timed_out) == (0, 0, 0, 0)
+        assert total.reuse_rate == pytest.approx(2 / 3)
         page = stats._repr_html_()
         assert page.startswith("<table>")
         assert server.url in page
@@ -179,7 +178,7 @@ def test_numbers() -> None:
         assert "penstock_pool_connections" in metrics
         assert metrics.endswith("# EOF\n")
     with Client() as client:
-        assert client.stats().total.requests == 0
+        assert client.stats().total.acquired == 0
         assert client.stats()._repr_html_().startswith("<table>")
         assert repr(client.explain())
 

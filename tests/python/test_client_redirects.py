@@ -152,9 +152,12 @@ def test_a_redirect_that_leads_nowhere(there: str) -> None:
         for _ in peer:
             peer.answer(status="302 Found", headers={"Location": there})
 
-    with HttpServer(behave) as server, Client(server.url, follow_redirects=True) as client:
-        with pytest.raises(ProtocolError, match="redirect"):
-            client.get("/")
+    with (
+        HttpServer(behave) as server,
+        Client(server.url, follow_redirects=True) as client,
+        pytest.raises(ProtocolError, match="redirect"),
+    ):
+        client.get("/")
 
 
 def test_a_redirect_without_a_location_is_an_answer(server: HttpServer) -> None:

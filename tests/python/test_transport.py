@@ -20,8 +20,8 @@ from tests.python.support.http_server import HttpServer, refusing_port
 from tests.python.support.waiting import PATIENCE, soon
 
 if TYPE_CHECKING:
-    from types import ModuleType
     from collections.abc import Iterator
+    from types import ModuleType
 
     from tests.python.support.http_server import Peer
 
@@ -77,8 +77,8 @@ async def test_connections_are_shared(package: Any) -> None:
             answers = await asyncio.gather(*(client.get(f"/{number}") for number in range(200)))
             assert [answer.json()["target"] for answer in answers] == [f"/{number}" for number in range(200)]
             stats = transport.stats()
-            assert stats.total.requests == 200
-            assert stats.total.opened == server.connections <= 5
+            assert stats.total.acquired == 200
+            assert stats.total.created == server.connections <= 5
         assert transport.closed
         assert repr(transport) == "<penstock.AsyncTransport closed>"
         await soon(lambda: server.open == 0)
@@ -157,9 +157,11 @@ async def test_failures_are_the_packages(package: Any, target: str) -> None:
                 await client.post(target)
             assert isinstance(caught.value.__cause__, PenstockError)
             assert caught.value.request.url.path == target
-        with package.Client(base_url=server.url, transport=Transport(), timeout=timeout) as blocking:
-            with pytest.raises(kind):
-                blocking.post(target)
+        with (
+            package.Client(base_url=server.url, transport=Transport(), timeout=timeout) as blocking,
+            pytest.raises(kind),
+        ):
+            blocking.post(target)
 
 
 @each_package
@@ -266,7 +268,7 @@ async def test_openai_over_penstock() -> None:
 
             streams = await asyncio.gather(*(stream() for _ in range(20)))
             assert streams == [WORDS] * 20
-            assert transport.stats().total.requests == 21
+            assert transport.stats().total.acquired == 21
 
 
 def test_blocking_openai_over_penstock() -> None:
