@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 from penstock._body import JSON_TYPE, body_of, json_body
 from penstock._headers import merged, sendable, without
 from penstock._native import VERSION
-from penstock._url import SCHEMES, Url, join, pairs_of, parse, with_params, without_dots
+from penstock._url import Url, join, pairs_of, parse, with_params, without_dots, without_user
 from penstock.errors import ConfigError, ProtocolError
 from penstock.pooling import Timeout, check_time
 
@@ -154,8 +154,8 @@ class RequestBuilder:
             if not self.origins:
                 raise ConfigError(f"{text!r} is no whole URL, and the client has no base_url to begin it with")
             url = url._replace(path=without_dots(self._prefix + url.path.lstrip("/")))
-        elif url.scheme not in SCHEMES or url.scheme == "unix" or not url.host:
-            raise ConfigError(f"a URL begins with http:// or https:// and a host; {_shown(text)!r} does not")
+        elif url.scheme == "unix" or not url.host:
+            raise ConfigError(f"the URL {without_user(text)!r} has no host")
         target = str(with_params(url, [*_not_named(self._params, pairs_of(params)), *pairs_of(params)]))
         if not params and url.credentials is None:
             if len(self._targets) >= _MOST_TARGETS:
@@ -224,8 +224,10 @@ def _base(text: str) -> tuple[str, str, tuple[str, str] | None]:
     if isinstance(text, str) and text.startswith("unix:"):
         return text, "/", None
     url = parse(text)
-    if url.scheme not in SCHEMES or not url.host:
-        raise ConfigError(f"base_url must begin with http://, https:// or unix:///, not {_shown(text)!r}")
+    if not url.scheme or not url.host:
+        raise ConfigError(
+            f"base_url must begin with http://, https:// or unix:/// and a host, not {without_user(text)!r}"
+        )
     if url.query is not None:
         raise ConfigError("base_url cannot have a query: give it as params=")
     return url.origin, url.path if url.path.endswith("/") else url.path + "/", url.credentials
@@ -273,8 +275,3 @@ def _becomes_get(method: str, status: int) -> bool:
     if status == 303 or status == 302:  # noqa: PLR1714, PLR2004  two rules that happen to agree
         return method not in ("GET", "HEAD")
     return status == 301 and method == "POST"  # noqa: PLR2004
-
-
-def _shown(text: str) -> str:
-    """A URL without the password that it may hold."""
-    return re.sub(r"//[^/?#]*@", "//", text)

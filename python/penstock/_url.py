@@ -88,6 +88,8 @@ def parse(text: object) -> Url:
     if parts is None:
         raise ConfigError("the URL cannot be read")
     scheme = (parts["scheme"] or "").lower()
+    if scheme and scheme not in SCHEMES:
+        raise ConfigError(f"a URL begins with http://, https:// or unix:///; {without_user(text)!r} does not")
     credentials, host, port = _authority(parts["authority"] or "", scheme)
     path = _checked_path(parts["path"], is_relative=not scheme and not host)
     query = None if parts["query"] is None else quoted(parts["query"], _QUERY_SAFE)
@@ -136,6 +138,11 @@ def pairs_of(params: Params | None) -> list[tuple[str, str]]:
     except (TypeError, ValueError) as error:
         raise ConfigError(f"params must be a mapping, a list of pairs or a string, not {params!r}") from error
     return pairs
+
+
+def without_user(text: str) -> str:
+    """A URL as it may be shown: without the password that it may hold."""
+    return re.sub(r"//[^/?#]*@", "//", text)
 
 
 def plain_text(value: object) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import brotli
 import pytest
 
-from penstock import AsyncClient, Client, Response
+from penstock import AsyncClient, Client, Pool, Response
 from penstock.errors import ConfigError, PenstockError, ProtocolError, ReadFailed, RemoteError, TransportError
 from tests.python.support.http_server import HttpServer
 
@@ -35,6 +35,7 @@ def answered(*said: bytes, then_close: bool = False) -> Response:
         return client.get("/x")
 
 
+ALONE = Pool(min_size=0)
 OK = b"HTTP/1.1 200 OK\r\n"
 
 
@@ -196,7 +197,7 @@ def test_statuses_without_a_body_leave_the_connection_usable(status: str) -> Non
         for _ in peer:
             peer.answer(status=status, headers={"Content-Length": "50"}, length=False)
 
-    with HttpServer(behave) as server, Client(server.url) as client:
+    with HttpServer(behave) as server, Client(server.url, pool=ALONE) as client:
         for _ in range(3):
             assert client.get("/").content == b""
         assert server.connections == 1
@@ -207,7 +208,7 @@ def test_head_has_no_body() -> None:
         for _ in peer:
             peer.answer(headers={"Content-Length": "50"}, length=False)
 
-    with HttpServer(behave) as server, Client(server.url) as client:
+    with HttpServer(behave) as server, Client(server.url, pool=ALONE) as client:
         for _ in range(3):
             response = client.head("/")
             assert (response.content, response.headers["content-length"]) == (b"", "50")
@@ -220,7 +221,7 @@ def test_what_follows_an_answer_is_never_taken_for_the_next_one() -> None:
             peer.answer(f"{peer.index}.{number}")
             peer.send(OK + b"Content-Length: 4\r\n\r\nevil")
 
-    with HttpServer(behave) as server, Client(server.url) as client:
+    with HttpServer(behave) as server, Client(server.url, pool=ALONE) as client:
         for _ in range(5):
             assert client.get("/").text.endswith(".0")
         assert server.connections == 5
