@@ -70,7 +70,7 @@ impl Answer {
                         .map_err(|_| due.missed(&self.response.endpoint))?,
                     None => body.next().await,
                 };
-                Ok(match next? {
+                Ok(match next.transpose()? {
                     Some(portion) => {
                         into.extend_from_slice(&portion);
                         true

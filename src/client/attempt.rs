@@ -50,10 +50,11 @@ impl<'a> Errand<'a> {
             }
             Err(lost) => {
                 let outcome = match lost.error.kind() {
-                    // These say nothing about the endpoint.
-                    ErrorKind::AcquireTimeout | ErrorKind::Closed | ErrorKind::Config => Outcome::Cancelled,
-                    // The caller's own limit may be short.
-                    ErrorKind::DeadlineExceeded => Outcome::Cancelled,
+                    // These say nothing about the endpoint: the caller's own limit may be short.
+                    ErrorKind::AcquireTimeout
+                    | ErrorKind::Closed
+                    | ErrorKind::Config
+                    | ErrorKind::DeadlineExceeded => Outcome::Cancelled,
                     _ => Outcome::Failure,
                 };
                 trip.end(outcome);
@@ -123,7 +124,7 @@ impl<'a> Errand<'a> {
             let error = Error::new(ErrorKind::Internal, "a connection changed its protocol");
             return Err(Lost { error, unsent: true });
         };
-        let asked = http2.send(self.request, endpoint.connector());
+        let asked = endpoint.connector().over_http2(http2, self.request);
         let (head, body) = match self.deadlines.first(sent) {
             Some(due) => tokio::time::timeout_at(due.at, asked)
                 .await
@@ -131,10 +132,10 @@ impl<'a> Errand<'a> {
             None => asked.await?,
         };
         Ok(Began {
-            status: head.status,
+            status: head.status(),
             version: Version::HTTP_2,
-            encoded: head.headers.contains_key(http::header::CONTENT_ENCODING),
-            fields: Fields::of_map(&head.headers),
+            encoded: head.headers().contains_key(http::header::CONTENT_ENCODING),
+            fields: Fields::of_map(head.headers()),
             keep_alive: None,
             source: Source::Shared(body),
         })

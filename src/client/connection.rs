@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::address::Origin;
 use super::connect::Dialer;
 use super::http1::{Exchange, Lost, Socket};
-use super::http2::{Http2, Http2Settings};
+use super::http2::{Http2, Http2Body, Http2Settings, SendError};
 use super::io::Idle;
 use super::request::{Deadlines, Request, Target, Timeouts};
 use crate::error::{Error, ErrorKind, Result};
@@ -118,6 +118,19 @@ impl HttpConnector {
         Ok(())
     }
 
+    /// Sends a request over HTTP/2, and waits for the head of its answer.
+    pub(super) async fn over_http2(
+        &self,
+        http2: &Http2,
+        request: &Request,
+    ) -> std::result::Result<(http::Response<()>, Http2Body), Lost> {
+        let head = request
+            .to_http2(self.origin.scheme(), &self.authority)
+            .map_err(|error| Lost { error, unsent: true })?;
+        let sent = http2.send(head, request.body.clone()).await;
+        sent.map_err(|SendError { error, unsent }| Lost { error, unsent })
+    }
+
     async fn ask(&self, connection: &HttpConnection) -> Result<u16> {
         let mut request = Request::new(Method::GET, Target::new(READY)?);
         request.timeouts = Timeouts { total: Some(CHECK_LIMIT), ..Timeouts::default() };
@@ -141,12 +154,12 @@ impl HttpConnector {
                 Ok(head.status.as_u16())
             }
             HttpConnection::Shared(http2) => {
-                let asked = http2.send(&request, self);
+                let asked = self.over_http2(http2, &request);
                 let answer = tokio::time::timeout(CHECK_LIMIT, asked).await.map_err(|_| {
                     let message = format!("{} did not answer {READY} within {CHECK_LIMIT:?}", self.label);
                     Error::new(ErrorKind::DeadlineExceeded, message)
                 })?;
-                answer.map(|(head, _)| head.status.as_u16()).map_err(|lost| lost.error)
+                answer.map(|(head, _)| head.status().as_u16()).map_err(|lost| lost.error)
             }
         }
     }

@@ -288,12 +288,12 @@ async fn open(fleet: &Arc<Fleet>, errand: &Errand<'_>) -> Result<Answer> {
 async fn again(
     fleet: &Arc<Fleet>,
     errand: &Errand<'_>,
-    mut last: std::result::Result<Answer, Lost>,
+    mut outcome: std::result::Result<Answer, Lost>,
     mut attempts: u32,
     mut tried: Vec<usize>,
 ) -> Result<Answer> {
     loop {
-        let (allowed, asked_for) = match &last {
+        let (allowed, asked_for) = match &outcome {
             Ok(answer) => {
                 let repeats = fleet.retry.repeats(errand.request, attempts, answer.response.status);
                 (repeats, answer.response.retry_after().unwrap_or_default())
@@ -304,21 +304,21 @@ async fn again(
             }
         };
         if !allowed {
-            return last.map_err(|lost| lost.error);
+            return outcome.map_err(|lost| lost.error);
         }
         let elsewhere = fleet.endpoints.len() > tried.len();
         let pause = Retry::pause(attempts, elsewhere, fastrand::f64());
         let pause = if elsewhere { pause } else { pause.max(asked_for) };
         let late = errand.deadlines.end().is_some_and(|end| Instant::now() + pause >= end);
         if late || !fleet.may_retry() {
-            return last.map_err(|lost| lost.error);
+            return outcome.map_err(|lost| lost.error);
         }
-        drop(last);
+        drop(outcome);
         sleep(pause).await;
         attempts += 1;
         let trip = fleet.begin(&tried, false)?;
         tried.push(trip.number());
-        last = errand.attempt(trip, attempts).await;
+        outcome = errand.attempt(trip, attempts).await;
     }
 }
 

@@ -88,7 +88,7 @@ impl Routes {
         }
     }
 
-    fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Self {
+    pub(super) fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Self {
         let value = |name: &str| {
             let lower = name.to_ascii_lowercase();
             if let Some(value) = variable(&lower) {

@@ -127,7 +127,7 @@ impl Tls {
         connector.connect(name, stream).await.map_err(|error| {
             let message = match certificate_words(&error) {
                 Some(words) => format!("the certificate of {shown} is not valid: {words}"),
-                None => format!("the TLS handshake with {shown} failed: {}", words(&error)),
+                None => format!("the TLS handshake with {shown} failed: {}", failure_words(&error)),
             };
             Error::with_source(ErrorKind::ConnectFailed, message, error)
         })
@@ -223,6 +223,11 @@ fn certificate_words(error: &io::Error) -> Option<String> {
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
             Some("its authority is not known; give verify= the authority's file".to_owned())
         }
+        // Another authority of the same name is known.
+        rustls::Error::InvalidCertificate(CertificateError::BadSignature) => Some(
+            "the authority that is known under its name did not sign it; give verify= the authority's file"
+                .to_owned(),
+        ),
         rustls::Error::InvalidCertificate(error) if error.to_string().contains("CaUsedAsEndEntity") => {
             Some("it signed itself; give verify= a file that holds it".to_owned())
         }
@@ -233,7 +238,7 @@ fn certificate_words(error: &io::Error) -> Option<String> {
 
 /// Why a connection failed, in words, where TLS may be the reason: an alert of the server's can come as late as with its
 /// first answer.
-pub(super) fn words(error: &io::Error) -> String {
+pub fn failure_words(error: &io::Error) -> String {
     match cause(error) {
         Some(rustls::Error::AlertReceived(AlertDescription::CertificateRequired)) => {
             "the other side demands a client certificate; give cert=".to_owned()

@@ -22,7 +22,7 @@ enum Answer {
 /// what is wanted `origin`.
 pub(super) async fn open(mut stream: Stream, proxy: &Proxy, authority: &str, origin: &str) -> Result<Stream> {
     let failed = |error: io::Error| {
-        let words = super::tls::words(&error);
+        let words = super::tls::failure_words(&error);
         let message = format!("the proxy {proxy} failed to open a tunnel to {origin}: {words}");
         Error::with_source(ErrorKind::ConnectFailed, message, error)
     };

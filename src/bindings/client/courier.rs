@@ -4,13 +4,15 @@
 //! the runtime are delivered at its end, with one wake of the loop.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use pyo3::prelude::*;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use super::many::Gathered;
 use super::reply::Answered;
@@ -35,6 +37,7 @@ pub(crate) struct Courier {
     to_ring: Mutex<Vec<Arc<Shared>>>,
     ticker: Arc<Ticker>,
     stopped: AtomicBool,
+    handle: Handle,
 }
 
 /// Who waits for an answer, as a number that is his alone while he waits.
@@ -92,9 +95,15 @@ impl Courier {
             to_ring: Mutex::default(),
             ticker: Ticker::new(),
             stopped: AtomicBool::new(false),
+            handle: runtime::handle()?,
         });
-        runtime::spawn(take_over(Arc::clone(&courier)))?;
+        drop(courier.spawn(take_over(Arc::clone(&courier))));
         Ok(courier)
+    }
+
+    /// Runs a task on the runtime.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        self.handle.spawn(task)
     }
 
     /// Someone who waits for an answer of this client.
@@ -128,7 +137,7 @@ impl Courier {
         match job {
             Job::Send(errand) => {
                 let Some(address) = errand.recipient.place.as_ref().map(Waits::address) else { return };
-                let task = tokio::spawn(carry_out(errand));
+                let task = self.spawn(carry_out(errand));
                 self.running.lock().insert(address, task.abort_handle());
             }
             Job::Cancel(address) => {
@@ -178,7 +187,7 @@ impl TickEnd for Courier {
 /// Takes requests over, burst by burst, until the client is closed.
 async fn take_over(courier: Arc<Courier>) {
     let bells = Arc::clone(&courier);
-    let ringing = tokio::spawn(Arc::clone(&courier.ticker).run(move || bells.ring()));
+    let ringing = courier.spawn(Arc::clone(&courier.ticker).run(move || bells.ring()));
     let mut jobs = Vec::new();
     while !courier.stopped.load(Ordering::Acquire) {
         courier.arrived.notified().await;

@@ -61,6 +61,7 @@ pub(crate) struct NativeClient {
 #[pymethods]
 impl NativeClient {
     #[new]
+    #[allow(clippy::needless_pass_by_value, reason = "pyo3 hands over what it has converted")]
     fn new(py: Python<'_>, urls: Vec<String>, settings: Settings) -> PyResult<Self> {
         let made = || -> CoreResult<Self> {
             let client = settings.client()?;
@@ -86,6 +87,7 @@ impl NativeClient {
 
     /// A future of the running loop for the answer.
     #[pyo3(signature = (method, url, headers, body, timeout, options))]
+    #[allow(clippy::too_many_arguments, reason = "a dictionary would cost more than the request")]
     fn submit<'py>(
         &self,
         py: Python<'py>,
@@ -120,6 +122,7 @@ impl NativeClient {
 
     /// Blocks until the answer is there, with the lock given back; Ctrl-C gives the request up.
     #[pyo3(signature = (method, url, headers, body, timeout, options))]
+    #[allow(clippy::too_many_arguments, reason = "a dictionary would cost more than the request")]
     fn submit_blocking<'py>(
         &self,
         py: Python<'py>,
@@ -389,7 +392,7 @@ fn wait_for(
 fn fields<T: AsRef<[u8]>>(named: &[(T, T)], defaults: &[(Vec<u8>, Vec<u8>)]) -> CoreResult<RequestFields> {
     let named = named.iter().map(|(name, value)| (name.as_ref(), value.as_ref()));
     let defaults = defaults.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
-    RequestFields::new(named, defaults)
+    RequestFields::new(&named, defaults)
 }
 
 fn named(place: Option<String>) -> Place {

@@ -68,7 +68,7 @@ impl Inflow {
             reader: OnceLock::new(),
             courier,
         });
-        let task = tokio::spawn(read(body, Arc::clone(&inflow)));
+        let task = inflow.courier.spawn(read(body, Arc::clone(&inflow)));
         let _ = inflow.reader.set(task.abort_handle());
         inflow
     }
