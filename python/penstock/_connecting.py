@@ -50,13 +50,12 @@ class Connections:
     def __init__(self, origins: list[str], native: _native.NativeClient) -> None:
         self._origins = origins
         self._native = native
-        self._closed = False
         _lifecycle.close_at_exit(self)
 
     @property
     def closed(self) -> bool:
         """True after `close` or `aclose`."""
-        return self._closed
+        return self._native.closed
 
     def stats(self) -> ClientStats:
         """What happened so far, for each endpoint."""
@@ -70,19 +69,25 @@ class Connections:
         """The pools' numbers in the OpenMetrics format, for Prometheus."""
         return self._native.metrics()
 
-    def close(self, *, timeout: float | None = None) -> None:
-        """Closes all connections. Requests on their way get `Closed`. Safe to call twice.
+    def close(self, *, drain: bool = True, timeout: float | None = None) -> None:
+        """Takes no more requests, waits for those on their way, and closes all connections. Safe to call twice.
 
         Args:
-            timeout: seconds to wait at most until all is closed, or `None` for as long as it takes.
+            drain: wait for what is on its way; without it, whoever waits for an answer gets `Closed`.
+            timeout: seconds to wait at most, or `None` for as long as it takes. What is not answered then gets
+                `Closed`.
         """
-        self._begin_close()
-        self._native.wait_closed(math.inf if timeout is None else timeout)
+        self._begin_close(drain=drain)
+        if not self._native.wait_closed(math.inf if timeout is None else timeout):
+            self._native.give_up()
+            self._native.wait_closed(math.inf)
 
-    async def aclose(self, *, timeout: float | None = None) -> None:
+    async def aclose(self, *, drain: bool = True, timeout: float | None = None) -> None:
         """As `close`, without blocking the event loop."""
-        self._begin_close()
-        await self._native.wait_closed_async(math.inf if timeout is None else timeout)
+        self._begin_close(drain=drain)
+        if not await self._native.wait_closed_async(math.inf if timeout is None else timeout):
+            self._native.give_up()
+            await self._native.wait_closed_async(math.inf)
 
     def __enter__(self) -> Self:
         return self
@@ -93,7 +98,7 @@ class Connections:
         exc_value: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
-        self.close()
+        self.close(drain=exc_type is None)
 
     async def __aenter__(self) -> Self:
         return self
@@ -104,18 +109,19 @@ class Connections:
         exc_value: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
-        await self.aclose()
+        await self.aclose(drain=exc_type is None)
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "open"
+        state = "closed" if self.closed else "open"
         return " ".join([f"<penstock.{type(self).__name__}", *self._origins, f"{state}>"])
 
-    def _begin_close(self) -> None:
-        self._closed = True
+    def _begin_close(self, *, drain: bool) -> None:
         self._native.begin_close()
+        if not drain:
+            self._native.give_up()
 
     def _at_exit(self, deadline: float) -> None:
-        self._begin_close()
+        self._begin_close(drain=False)
         self._native.wait_closed(max(0.0, deadline - time.monotonic()))
 
 

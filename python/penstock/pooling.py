@@ -17,6 +17,7 @@ BALANCES: tuple[Balance, ...] = ("round_robin", "least_outstanding", "p2c", "p2c
 Limits = tuple[float | None, float | None, float | None, float | None, float | None]
 """The time-outs of a request as the extension takes them: connect, acquire, first, idle, total."""
 
+_MIN_SIZE = 10
 _FIRST_STATUS, _LAST_STATUS = 400, 599
 
 
@@ -27,7 +28,8 @@ class Pool:
     A pool that contradicts itself is refused with `ConfigError`.
 
     Attributes:
-        min_size: connections that stay open when nothing happens. A pool opens its first one with the first request.
+        min_size: connections that stay open when nothing happens, from the first request on: 10, or `max_size` where
+            that is less.
         max_size: connections to one endpoint at most. Requests for which there is none wait, first come first served.
         acquire_timeout: time that a request waits for a connection at most; `None` leaves it to `Timeout.acquire`.
         idle_timeout: time after which a connection without work is closed; `min_size` are kept.
@@ -38,7 +40,7 @@ class Pool:
             reports none.
     """
 
-    min_size: int = 10
+    min_size: int | None = None
     max_size: int = 100
     acquire_timeout: float | None = None
     idle_timeout: float | None = 300.0
@@ -48,12 +50,14 @@ class Pool:
     held_too_long: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("min_size", "max_size", "streams_per_connection"):
-            check_count(name, getattr(self, name))
         for name in ("max_size", "streams_per_connection"):
+            check_count(name, getattr(self, name))
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.min_size > self.max_size:
+        if self.min_size is None:
+            object.__setattr__(self, "min_size", min(_MIN_SIZE, self.max_size))
+        check_count("min_size", self.min_size)
+        if self.min_size is not None and self.min_size > self.max_size:
             raise ConfigError(f"min_size={self.min_size} is more than max_size={self.max_size}")
         for name in ("acquire_timeout", "idle_timeout", "max_age", "health_interval", "held_too_long"):
             check_time(name, getattr(self, name))

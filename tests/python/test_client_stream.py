@@ -226,6 +226,18 @@ async def test_a_stream_is_entered_once_and_read_inside() -> None:
             stream.close()
 
 
+async def test_closing_tells_whoever_waits() -> None:
+    drip = Dripping([b"x"] * 1000)
+    with HttpServer(drip) as server:
+        async with AsyncClient(server.url) as client, client.stream("GET", "/drip") as answer:
+            waiting = asyncio.create_task(answer.read())
+            await asyncio.sleep(0.1)
+            await answer.aclose()
+            with pytest.raises(StreamClosed):
+                await asyncio.wait_for(waiting, PATIENCE)
+        assert await asyncio.to_thread(drip.ended.wait, PATIENCE)
+
+
 def cut(peer: Peer) -> None:
     for _ in peer:
         peer.answer(headers=CHUNKED, length=False)

@@ -75,7 +75,8 @@ impl Gathered {
         if self.given_up.swap(true, Ordering::AcqRel) {
             return;
         }
-        for number in 0..self.total {
+        // Those that wait go first: what becomes free need not be given to them.
+        for number in (0..self.total).rev() {
             courier.cancel(Waits::Gathered { many: Arc::clone(self), number }.address());
         }
     }
