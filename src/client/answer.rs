@@ -127,6 +127,9 @@ impl Answer {
             let mut portion = Vec::new();
             let goes_on = self.read_on(&mut portion).await?;
             let Some(decoding) = &mut self.decoding else {
+                if goes_on && portion.is_empty() {
+                    continue;
+                }
                 return Ok(goes_on.then_some(portion));
             };
             let mut decoded = Vec::new();

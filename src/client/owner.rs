@@ -331,7 +331,10 @@ async fn again(
         if late || !fleet.may_retry() {
             return outcome.map_err(|lost| lost.error);
         }
-        drop(outcome);
+        if let Ok(answer) = outcome {
+            // It says something about its endpoint.
+            drop(answer.finish());
+        }
         sleep(pause).await;
         attempts += 1;
         let trip = fleet.begin(&tried, false)?;

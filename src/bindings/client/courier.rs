@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -31,6 +32,8 @@ pub(crate) struct Courier {
     pub(crate) client: Arc<Client>,
     inbox: BurstQueue<Job>,
     arrived: Notify,
+    /// Told when the client begins to close.
+    stopping: Notify,
     /// What runs, by who waits for it.
     running: Mutex<HashMap<Address, AbortHandle, ahash::RandomState>>,
     /// Loops to wake at the end of the runtime's tick.
@@ -56,6 +59,7 @@ enum Job {
     Send(Box<Errand>),
     Start(Arc<Gathered>),
     Cancel(Address),
+    CancelAll,
 }
 
 /// Who gets an answer. One that is dropped without any says that the request came to nothing.
@@ -89,6 +93,7 @@ impl Courier {
             client: Arc::new(client),
             inbox: BurstQueue::new(),
             arrived: Notify::new(),
+            stopping: Notify::new(),
             running: Mutex::default(),
             to_ring: Mutex::default(),
             ticker: Ticker::new(),
@@ -130,10 +135,38 @@ impl Courier {
         self.send();
     }
 
-    /// Ends the tasks, once everything that was put is out.
+    /// Gives up everything that is out. Of a client that closes, whoever waits gets [`ErrorKind::Closed`].
+    pub(crate) fn cancel_all(&self) {
+        self.inbox.push(Job::CancelAll);
+        self.send();
+    }
+
+    /// Ends the tasks, once nothing is out any more.
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
-        self.send();
+        self.stopping.notify_one();
+    }
+
+    /// Remembers what runs for whoever goes by this number.
+    pub(crate) fn remember(&self, address: Address, task: AbortHandle) {
+        self.running.lock().insert(address, task);
+    }
+
+    /// Forgets what has run.
+    pub(crate) fn forget(&self, address: Address) {
+        self.running.lock().remove(&address);
+        if self.stopped.load(Ordering::Acquire) {
+            // The last one is waited for.
+            self.send();
+        }
+    }
+
+    /// What is said of a request or a stream that ended before its time.
+    pub(crate) fn given_up(&self, otherwise: Error) -> Error {
+        if self.stopped.load(Ordering::Acquire) {
+            return Error::new(ErrorKind::Closed, "the client was closed");
+        }
+        otherwise
     }
 
     fn run(self: &Arc<Self>, job: Job) {
@@ -141,7 +174,7 @@ impl Courier {
             Job::Send(errand) => {
                 let Some(address) = errand.recipient.place.as_ref().map(Waits::address) else { return };
                 let task = self.spawn(carry_out(errand));
-                self.running.lock().insert(address, task.abort_handle());
+                self.remember(address, task.abort_handle());
             }
             Job::Start(many) => many.start(self.client.widest()),
             Job::Cancel(address) => {
@@ -150,11 +183,12 @@ impl Courier {
                     task.abort();
                 }
             }
+            Job::CancelAll => self.running.lock().values().for_each(AbortHandle::abort),
         }
     }
 
     fn deliver(&self, waits: Waits, answer: Answered) {
-        self.running.lock().remove(&waits.address());
+        self.forget(waits.address());
         match waits {
             Waits::Future { port, slot } => {
                 let reply = Box::new(answer);
@@ -192,16 +226,22 @@ async fn take_over(courier: Arc<Courier>) {
     let bells = Arc::clone(&courier);
     let ringing = courier.spawn(Arc::clone(&courier.ticker).run(move || bells.ring()));
     let mut jobs = Vec::new();
-    while !courier.stopped.load(Ordering::Acquire) {
-        courier.arrived.notified().await;
+    let mut is_closed = false;
+    let mut closed = pin!(async {
+        courier.stopping.notified().await;
+        courier.client.closed().await;
+    });
+    while !is_closed || !courier.running.lock().is_empty() {
+        tokio::select! {
+            () = courier.arrived.notified() => {}
+            () = &mut closed, if !is_closed => is_closed = true,
+        }
         courier.inbox.drain(&mut jobs);
         for job in jobs.drain(..) {
             courier.run(job);
         }
     }
-    // What is still out rings by itself from now on.
     ringing.abort();
-    courier.client.closed().await;
     courier.ring();
 }
 
@@ -232,7 +272,8 @@ impl Drop for Recipient {
     fn drop(&mut self) {
         if let Some(waits) = self.place.take() {
             let message = "the request came to nothing: its task was cancelled or panicked";
-            self.courier.deliver(waits, Answered::Whole(Err(Error::new(ErrorKind::Internal, message))));
+            let error = self.courier.given_up(Error::new(ErrorKind::Internal, message));
+            self.courier.deliver(waits, Answered::Whole(Err(error)));
         }
     }
 }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use pyo3::prelude::*;
 use tokio::task::AbortHandle;
 
-use super::courier::Courier;
+use super::courier::{Address, Courier};
 use super::reply::Answered;
 use crate::bindings::bridge::lock;
 use crate::bindings::bridge::port::{Delivery, Port, Shared, settle};
@@ -81,10 +81,12 @@ impl Gathered {
             return self.give_up_rest();
         }
         state.running = senders.clamp(1, self.total);
-        for _ in 0..state.running {
-            let sender = Sender { gathered: Arc::clone(self), under_way: None };
-            let task = self.courier.spawn(sender.work());
-            state.senders.push(task.abort_handle());
+        for index in 0..state.running {
+            let address = (Arc::as_ptr(self) as usize, index);
+            let sender = Sender { gathered: Arc::clone(self), address, under_way: None };
+            let task = self.courier.spawn(sender.work()).abort_handle();
+            self.courier.remember(address, task.clone());
+            state.senders.push(task);
         }
     }
 
@@ -108,7 +110,8 @@ impl Gathered {
         state.given_up = true;
         let senders = std::mem::take(&mut state.senders);
         drop(state);
-        for sender in senders {
+        // Those that wait go first: what becomes free need not be given to them.
+        for sender in senders.into_iter().rev() {
             sender.abort();
         }
     }
@@ -121,14 +124,19 @@ impl Gathered {
         loop {
             let next = self.state.lock().requests.next();
             let Some((number, _)) = next else { return };
-            self.arrived(number, Err(came_to_nothing()));
+            self.arrived(number, Err(self.came_to_nothing()));
         }
+    }
+
+    fn came_to_nothing(&self) -> Error {
+        let message = "the request came to nothing: it was given up, or its task panicked";
+        self.courier.given_up(Error::new(ErrorKind::Internal, message))
     }
 
     fn hand_over(&self) {
         let mut state = self.state.lock();
         let answers = std::mem::take(&mut state.answers);
-        let lost = || Err(came_to_nothing());
+        let lost = || Err(self.came_to_nothing());
         let answers = answers.into_iter().map(|answer| answer.unwrap_or_else(lost)).collect();
         match state.waiting.take() {
             Some((port, slot)) => {
@@ -142,13 +150,10 @@ impl Gathered {
     }
 }
 
-fn came_to_nothing() -> Error {
-    Error::new(ErrorKind::Internal, "the request came to nothing: it was given up, or its task panicked")
-}
-
 /// One of the tasks that send.
 struct Sender {
     gathered: Arc<Gathered>,
+    address: Address,
     /// The request that it has sent and has no answer to.
     under_way: Option<usize>,
 }
@@ -172,7 +177,7 @@ impl Sender {
 impl Drop for Sender {
     fn drop(&mut self) {
         if let Some(number) = self.under_way.take() {
-            self.gathered.arrived(number, Err(came_to_nothing()));
+            self.gathered.arrived(number, Err(self.gathered.came_to_nothing()));
         }
         let mut state = self.gathered.state.lock();
         state.running -= 1;
@@ -181,6 +186,7 @@ impl Drop for Sender {
         if is_last {
             self.gathered.give_up_rest();
         }
+        self.gathered.courier.forget(self.address);
     }
 }
 

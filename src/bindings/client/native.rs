@@ -177,8 +177,8 @@ impl NativeClient {
         let shared = &port.get().shared;
         if let Some(slot) = shared.slot_of(future) {
             let address = Waits::Future { port: Arc::clone(shared), slot }.address();
+            // The slot is free when the request has said that it came to nothing: until then its number is its own.
             self.courier(py)?.cancel(address);
-            shared.forget(slot);
         }
         Ok(())
     }
@@ -205,6 +205,12 @@ impl NativeClient {
             courier.client.close();
             courier.stop();
         }
+        Ok(())
+    }
+
+    /// Gives up what is out, after `begin_close`: whoever waits for it gets `Closed`.
+    fn give_up(&self, py: Python<'_>) -> PyResult<()> {
+        self.courier(py)?.cancel_all();
         Ok(())
     }
 
