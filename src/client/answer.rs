@@ -82,7 +82,7 @@ impl Answer {
     }
 
     /// Reads the whole body, of at most `limit` bytes.
-    pub(super) async fn whole(mut self, limit: usize) -> Result<Response> {
+    pub(super) async fn whole(mut self: Box<Self>, limit: usize) -> Result<Response> {
         let mut body = Vec::new();
         if let Source::Alone(exchange) = &mut self.source {
             std::mem::swap(&mut body, &mut exchange.arrived);
@@ -149,8 +149,8 @@ impl Answer {
     }
 
     /// Gives the connection back, after the end of the body.
-    pub(super) fn finish(self) -> Response {
-        let Self { mut response, source, lease, trip, outcome, started, keep_alive, .. } = self;
+    pub(super) fn finish(self: Box<Self>) -> Response {
+        let Self { mut response, source, lease, trip, outcome, started, keep_alive, .. } = *self;
         let reusable = match (source, lease.connection()) {
             (Source::Alone(exchange), connection) => exchange.into_socket().is_some_and(|socket| {
                 connection.put(socket);

@@ -11,6 +11,7 @@ use super::connection::{HttpConnection, HttpConnector};
 use super::decode::Decoding;
 use super::fleet::{Endpoint, Trip};
 use super::http1::{Exchange, Lost};
+use super::http2::Http2;
 use super::request::{Deadlines, Request};
 use super::response::Response;
 use crate::error::{Error, ErrorKind, Result};
@@ -42,7 +43,7 @@ impl<'a> Errand<'a> {
     }
 
     /// Sends the request once.
-    pub(super) async fn attempt(&self, trip: Trip, attempts: u32) -> std::result::Result<Answer, Lost> {
+    pub(super) async fn attempt(&self, trip: Trip, attempts: u32) -> std::result::Result<Box<Answer>, Lost> {
         match self.over_a_connection(&trip).await {
             Ok((began, lease, reused, first_byte)) => {
                 trip.first_byte(first_byte);
@@ -71,13 +72,13 @@ impl<'a> Errand<'a> {
         let endpoint = trip.endpoint().map_err(unsent)?;
         let lease = match endpoint.pool.try_acquire(&self.place) {
             Some(lease) => lease,
-            None => self.wait_for_lease(endpoint).await.map_err(unsent)?,
+            None => Box::pin(self.wait_for_lease(endpoint)).await.map_err(unsent)?,
         };
         let reused = lease.is_reused();
         let sent = Instant::now();
         let began = match lease.connection() {
             HttpConnection::Alone(_) => self.over_http1(endpoint, &lease, sent).await?,
-            HttpConnection::Shared(_) => self.over_http2(endpoint, &lease, sent).await?,
+            HttpConnection::Shared(http2) => Box::pin(self.over_http2(endpoint, http2, sent)).await?,
         };
         Ok((began, lease, reused, sent.elapsed()))
     }
@@ -117,13 +118,9 @@ impl<'a> Errand<'a> {
     async fn over_http2(
         &self,
         endpoint: &Endpoint,
-        lease: &Lease<HttpConnector>,
+        http2: &Http2,
         sent: Instant,
     ) -> std::result::Result<Began, Lost> {
-        let HttpConnection::Shared(http2) = lease.connection() else {
-            let error = Error::new(ErrorKind::Internal, "a connection changed its protocol");
-            return Err(Lost { error, unsent: true });
-        };
         let asked = endpoint.connector().over_http2(http2, self.request);
         let (head, body) = match self.deadlines.first(sent) {
             Some(due) => tokio::time::timeout_at(due.at, asked)
@@ -148,7 +145,7 @@ impl<'a> Errand<'a> {
         trip: Trip,
         reused: bool,
         attempts: u32,
-    ) -> Answer {
+    ) -> Box<Answer> {
         let Began { status, version, fields, keep_alive, encoded, source } = began;
         let decoding = (encoded && self.request.decode)
             .then(|| fields.get("content-encoding").and_then(Decoding::of).map(Box::new));
@@ -174,6 +171,6 @@ impl<'a> Errand<'a> {
         };
         let (deadlines, started) = (self.deadlines, self.started);
         let decoding = decoding.flatten();
-        Answer { response, source, lease, trip, outcome, deadlines, started, keep_alive, decoding }
+        Box::new(Answer { response, source, lease, trip, outcome, deadlines, started, keep_alive, decoding })
     }
 }

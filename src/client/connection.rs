@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::address::Origin;
-use super::connect::Dialer;
+use super::connect::{Dialer, Http2Choice};
 use super::http1::{Exchange, Lost, Socket};
 use super::http2::{Http2, Http2Body, Http2Settings, SendError};
 use super::io::Idle;
@@ -87,6 +87,7 @@ pub(super) struct HttpConnector {
     pub(super) authority: Box<str>,
     pub(super) dialer: Arc<Dialer>,
     pub(super) http2: Http2Settings,
+    likely_capacity: Option<usize>,
     probe: AtomicU8,
 }
 
@@ -95,8 +96,13 @@ impl HttpConnector {
     pub(super) fn new(origin: Origin, dialer: Arc<Dialer>, http2: Http2Settings, asks_ready: bool) -> Self {
         let label = Arc::from(origin.to_string());
         let authority = origin.authority().into();
-        let probe = if asks_ready { Probe::Unknown } else { Probe::Plain };
-        Self { origin, label, authority, dialer, http2, probe: AtomicU8::new(probe as u8) }
+        let probe = AtomicU8::new(if asks_ready { Probe::Unknown } else { Probe::Plain } as u8);
+        let likely_capacity = match dialer.http2() {
+            Http2Choice::PriorKnowledge => Some(http2.streams),
+            Http2Choice::Alpn if origin.is_secure() => None,
+            _ => Some(1),
+        };
+        Self { origin, label, authority, dialer, http2, likely_capacity, probe }
     }
 
     fn is_plain(&self) -> bool {
@@ -175,6 +181,10 @@ impl Connector for HttpConnector {
         }
         let origin = self.origin.to_string();
         Ok(HttpConnection::Alone(Mutex::new(Some(Box::new(Socket::new(connected, &origin))))))
+    }
+
+    fn likely_capacity(&self) -> Option<usize> {
+        self.likely_capacity
     }
 
     async fn check(&self, connection: &HttpConnection) -> Result<()> {

@@ -57,6 +57,7 @@ pub(crate) struct Errand {
 
 enum Job {
     Send(Box<Errand>),
+    Start(Arc<Gathered>),
     Cancel(Address),
     CancelAll,
 }
@@ -73,8 +74,6 @@ pub(crate) enum Waits {
     Future { port: Arc<Shared>, slot: usize },
     /// A thread.
     Thread(Arc<Parked<Answered>>),
-    /// One of many that are asked for together.
-    Gathered { many: Arc<Gathered>, number: usize },
 }
 
 impl Waits {
@@ -83,7 +82,6 @@ impl Waits {
         match self {
             Self::Future { port, slot } => (Arc::as_ptr(port) as usize, *slot),
             Self::Thread(parked) => (Arc::as_ptr(parked) as usize, 0),
-            Self::Gathered { many, number } => (Arc::as_ptr(many) as usize, *number),
         }
     }
 }
@@ -119,6 +117,11 @@ impl Courier {
     /// Puts a request into the next burst, which [`send`](Self::send) or the end of a tick lets go.
     pub(crate) fn put(&self, errand: Errand) {
         self.inbox.push(Job::Send(Box::new(errand)));
+    }
+
+    /// Puts many requests into the next burst.
+    pub(crate) fn put_many(&self, many: Arc<Gathered>) {
+        self.inbox.push(Job::Start(many));
     }
 
     /// Lets the burst go.
@@ -173,6 +176,7 @@ impl Courier {
                 let task = self.spawn(carry_out(errand));
                 self.remember(address, task.abort_handle());
             }
+            Job::Start(many) => many.start(self.client.widest()),
             Job::Cancel(address) => {
                 let task = self.running.lock().remove(&address);
                 if let Some(task) = task {
@@ -193,7 +197,6 @@ impl Courier {
                 }
             }
             Waits::Thread(parked) => parked.answer(answer),
-            Waits::Gathered { many, number } => many.arrived(self, number, answer),
         }
     }
 

@@ -165,14 +165,10 @@ impl NativeClient {
             request.target = target;
             prepared.push((route, request));
         }
-        let gathered = Gathered::new(prepared.len(), stop_on_error);
-        for (number, (route, request)) in prepared.into_iter().enumerate() {
-            let recipient = courier.recipient(Waits::Gathered { many: Arc::clone(&gathered), number });
-            courier.put(Errand { route, request, streamed: None, recipient });
-        }
+        let gathered = Gathered::new(prepared, stop_on_error, Arc::clone(&courier));
+        courier.put_many(Arc::clone(&gathered));
         courier.send();
-        gathered.hand_over_if_empty(&courier);
-        Ok(NativeMany { gathered, courier, recent: Mutex::new(None) })
+        Ok(NativeMany { gathered, recent: Mutex::new(None) })
     }
 
     /// Gives up the request of that future of the running loop.
