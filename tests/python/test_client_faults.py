@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -169,24 +171,17 @@ def test_a_connection_that_is_closed_as_the_next_request_comes() -> None:
 
 
 def test_time_to_connect() -> None:
-    full = []
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as full:
         # The queue of the listener is full: further connections get no answer at all.
-        address = listener.getsockname()
         for _ in range(4):
-            each = socket.socket()
+            each = full.enter_context(socket.socket())
             each.setblocking(False)
-            each.connect_ex(address)
-            full.append(each)
-        with (
-            Client(f"http://127.0.0.1:{address[1]}", timeout=Timeout(connect=0.3)) as client,
-            pytest.raises(ConnectTimeout, match="300ms"),
-        ):
+            each.connect_ex(listener.getsockname())
+        client = full.enter_context(
+            Client(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=Timeout(connect=0.3))
+        )
+        with pytest.raises(ConnectTimeout, match=r"connect=0\.3 s"):
             client.get("/", retry=False)
-        for each in full:
-            each.close()
 
 
 @pytest.mark.parametrize(
