@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 import gzip
 import json
 import pickle
+import time
 import zlib
 from typing import TYPE_CHECKING
 
