@@ -41,17 +41,17 @@ class InferResult(Mapping[str, Any]):
             does not say.
     """
 
-    __slots__ = ("_outputs", "id", "model_name", "model_version", "timing")
+    __slots__: tuple[str, ...] = ("_outputs", "id", "model_name", "model_version", "timing")
 
     def __init__(self, response: Response) -> None:
         try:
             answer, self._outputs = _oip.decode_answer(response.headers, response.content)
-            self.model_name = str(answer.get("model_name", ""))
+            self.model_name: str = str(answer.get("model_name", ""))
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise ProtocolError(f"{response.url} did not answer by the open inference protocol: {error}") from error
         self.id: str | None = answer.get("id")
         self.model_version: str | None = answer.get("model_version")
-        self.timing = _seconds(response.headers.get_list("server-timing", split_commas=True))
+        self.timing: dict[str, float] = _seconds(response.headers.get_list("server-timing", split_commas=True))
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self._outputs[name]

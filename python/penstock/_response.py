@@ -22,7 +22,7 @@ _SHOWN = 200
 class Answer:
     """What a `Response` and a stream both know of an answer: its head, and how it came."""
 
-    __slots__ = ("_headers", "_native", "history")
+    __slots__: tuple[str, ...] = ("_headers", "_native", "history")
 
     _native: _native.NativeResponse | SavedResponse
     _headers: Headers | None
@@ -140,13 +140,13 @@ class Response(Answer):
         history: the redirects that led here, in their order.
     """
 
-    __slots__ = ("_encoding",)
+    __slots__: tuple[str, ...] = ("_encoding",)
 
     def __init__(self, native: _native.NativeResponse | SavedResponse) -> None:
         self._native = native
         self._headers = None
         self._encoding: str | None = None
-        self.history = ()
+        self.history: tuple[Response, ...] = ()
 
     @property
     def content(self) -> bytes:

@@ -28,7 +28,7 @@ def caller() -> str:
 class _Stream(Answer):
     """What both kinds of streams have in common."""
 
-    __slots__ = ("_closed", "_content", "_stream")
+    __slots__: tuple[str, ...] = ("_closed", "_content", "_stream")
 
     _stream: _native.NativeStream | None
 
@@ -37,7 +37,7 @@ class _Stream(Answer):
         self._stream = None
         self._content: bytes | None = None
         self._closed = False
-        self.history = ()
+        self.history: tuple[Response, ...] = ()
 
     def __getattr__(self, name: str) -> Any:
         if name == "_native":
@@ -81,7 +81,8 @@ class _Stream(Answer):
         return f"<{name} not entered>" if self._stream is None else super().__repr__()
 
     def _enter(self, opened: Opened) -> None:
-        self._stream, self.history = opened
+        self._stream, history = opened
+        self.history = history
         self._native = self._stream.response
 
     def _open(self) -> _native.NativeStream:
@@ -108,7 +109,7 @@ class AsyncStream(_Stream):
     reset. Cancelling whoever waits for a chunk loses none: reading can go on afterwards.
     """
 
-    __slots__ = ("_send",)
+    __slots__: tuple[str, ...] = ("_send",)
 
     def __init__(self, send: Callable[[], Coroutine[Any, Any, Opened]]) -> None:
         super().__init__()
@@ -156,7 +157,7 @@ class Stream(_Stream):
     reset.
     """
 
-    __slots__ = ("_send",)
+    __slots__: tuple[str, ...] = ("_send",)
 
     def __init__(self, send: Callable[[], Opened]) -> None:
         super().__init__()
