@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from penstock import _lifecycle, _native
+from penstock import _lifecycle, _logs, _native
 from penstock._explanation import Explanation
 from penstock._policy import check_choice, check_count
 from penstock._request import timeout_of
@@ -47,9 +47,12 @@ class Connections:
     Requests that are sent in a forked child go over connections of its own.
     """
 
-    def __init__(self, origins: list[str], native: _native.NativeClient) -> None:
+    def __init__(self, origins: list[str], native: _native.NativeClient, pool: Pool | None = None) -> None:
         self._origins = origins
         self._native = native
+        # What the core reports reaches `logging` through a thread, which only who asked for reports needs.
+        reports = pool is not None and pool.held_too_long is not None
+        self._journal = _logs.acquire() if reports else None
         _lifecycle.close_at_exit(self)
 
     @property
@@ -81,6 +84,7 @@ class Connections:
         if not self._native.wait_closed(math.inf if timeout is None else timeout):
             self._native.give_up()
             self._native.wait_closed(math.inf)
+        self._release_journal(_logs.CLOSE_SECONDS)
 
     async def aclose(self, *, drain: bool = True, timeout: float | None = None) -> None:
         """As `close`, without blocking the event loop."""
@@ -88,6 +92,7 @@ class Connections:
         if not await self._native.wait_closed_async(math.inf if timeout is None else timeout):
             self._native.give_up()
             await self._native.wait_closed_async(math.inf)
+        self._release_journal(0.0)
 
     def __enter__(self) -> Self:
         return self
@@ -119,6 +124,11 @@ class Connections:
         self._native.begin_close()
         if not drain:
             self._native.give_up()
+
+    def _release_journal(self, limit: float) -> None:
+        journal, self._journal = self._journal, None
+        if journal is not None:
+            _logs.release(journal, limit)
 
     def _at_exit(self, deadline: float) -> None:
         self._begin_close(drain=False)

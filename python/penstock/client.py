@@ -73,7 +73,7 @@ class _BaseClient(Connections):
             http2=http2,
             max_response=max_response,
         )
-        super().__init__(self._builder.origins, native)
+        super().__init__(self._builder.origins, native, pool)
         self._follows = follow_redirects
         self._max_redirects = max_redirects
         self._binary: bool | None = None

@@ -36,8 +36,8 @@ class Pool:
         max_age: time after which a connection takes no more requests, less up to 10 % so that not all end at once.
         health_interval: time between two checks of a connection without work; `None` checks none.
         streams_per_connection: requests on one HTTP/2 connection at a time at most, even where the server allows more.
-        held_too_long: time after which a connection that is still in use is reported, with where it was taken; `None`
-            reports none.
+        held_too_long: time after which a connection that is still in use is reported, with where it was taken, by a
+            warning of the logger `penstock.pool`; `None` reports none.
     """
 
     min_size: int | None = None

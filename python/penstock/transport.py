@@ -82,7 +82,8 @@ class _BaseTransport(Connections):
     def __init__(self, base_url: str | Iterable[str] | None = None, **options: Unpack[ConnectionOptions]) -> None:
         builder = RequestBuilder(checked_urls(base_url), None, None, None, Timeout())
         self._endpoints = frozenset(builder.origins)
-        super().__init__(builder.origins, native_client(builder.origins, [], decompress=False, **options))
+        native = native_client(builder.origins, [], decompress=False, **options)
+        super().__init__(builder.origins, native, options.get("pool"))
 
     def _prepared(self, request: Any, body: bytes) -> Prepared:
         """An httpx request as the extension takes it."""

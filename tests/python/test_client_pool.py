@@ -248,3 +248,26 @@ def test_threads_share_a_blocking_client() -> None:
             answers = list(threads.map(lambda number: client.get(f"/{number}"), range(600), timeout=PATIENCE * 2))
         assert [answer.json()["target"] for answer in answers] == [f"/{number}" for number in range(600)]
         assert server.most <= 5
+
+
+def test_a_connection_that_is_held_too_long_is_reported_with_where_it_was_taken(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("WARNING", logger="penstock")
+    go_on = threading.Event()
+
+    def behave(peer: Peer) -> None:
+        for _ in peer:
+            peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe")
+            go_on.wait(PATIENCE)
+            peer.send(b"llo")
+
+    with HttpServer(behave) as server, Client(server.url, pool=Pool(held_too_long=0.1)) as client:
+        with client.stream("GET", "/x") as held:
+            until(lambda: caplog.records)
+            go_on.set()
+            assert held.read() == b"hello"
+        assert client.stats().total.held_too_long == 1
+    [record] = caplog.records
+    assert (record.name, record.levelname) == ("penstock.pool", "WARNING")
+    assert "test_client_pool.py" in record.getMessage()
