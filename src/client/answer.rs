@@ -70,7 +70,7 @@ impl Answer {
                         .map_err(|_| due.missed(&self.response.endpoint))?,
                     None => body.next().await,
                 };
-                Ok(match next? {
+                Ok(match next.transpose()? {
                     Some(portion) => {
                         into.extend_from_slice(&portion);
                         true
@@ -82,7 +82,7 @@ impl Answer {
     }
 
     /// Reads the whole body, of at most `limit` bytes.
-    pub(super) async fn whole(mut self, limit: usize) -> Result<Response> {
+    pub(super) async fn whole(mut self: Box<Self>, limit: usize) -> Result<Response> {
         let mut body = Vec::new();
         if let Source::Alone(exchange) = &mut self.source {
             std::mem::swap(&mut body, &mut exchange.arrived);
@@ -127,6 +127,9 @@ impl Answer {
             let mut portion = Vec::new();
             let goes_on = self.read_on(&mut portion).await?;
             let Some(decoding) = &mut self.decoding else {
+                if goes_on && portion.is_empty() {
+                    continue;
+                }
                 return Ok(goes_on.then_some(portion));
             };
             let mut decoded = Vec::new();
@@ -146,8 +149,8 @@ impl Answer {
     }
 
     /// Gives the connection back, after the end of the body.
-    pub(super) fn finish(self) -> Response {
-        let Self { mut response, source, lease, trip, outcome, started, keep_alive, .. } = self;
+    pub(super) fn finish(self: Box<Self>) -> Response {
+        let Self { mut response, source, lease, trip, outcome, started, keep_alive, .. } = *self;
         let reusable = match (source, lease.connection()) {
             (Source::Alone(exchange), connection) => exchange.into_socket().is_some_and(|socket| {
                 connection.put(socket);

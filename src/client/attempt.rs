@@ -11,6 +11,7 @@ use super::connection::{HttpConnection, HttpConnector};
 use super::decode::Decoding;
 use super::fleet::{Endpoint, Trip};
 use super::http1::{Exchange, Lost};
+use super::http2::Http2;
 use super::request::{Deadlines, Request};
 use super::response::Response;
 use crate::error::{Error, ErrorKind, Result};
@@ -42,7 +43,7 @@ impl<'a> Errand<'a> {
     }
 
     /// Sends the request once.
-    pub(super) async fn attempt(&self, trip: Trip, attempts: u32) -> std::result::Result<Answer, Lost> {
+    pub(super) async fn attempt(&self, trip: Trip, attempts: u32) -> std::result::Result<Box<Answer>, Lost> {
         match self.over_a_connection(&trip).await {
             Ok((began, lease, reused, first_byte)) => {
                 trip.first_byte(first_byte);
@@ -50,10 +51,11 @@ impl<'a> Errand<'a> {
             }
             Err(lost) => {
                 let outcome = match lost.error.kind() {
-                    // These say nothing about the endpoint.
-                    ErrorKind::AcquireTimeout | ErrorKind::Closed | ErrorKind::Config => Outcome::Cancelled,
-                    // The caller's own limit may be short.
-                    ErrorKind::DeadlineExceeded => Outcome::Cancelled,
+                    // These say nothing about the endpoint: the caller's own limit may be short.
+                    ErrorKind::AcquireTimeout
+                    | ErrorKind::Closed
+                    | ErrorKind::Config
+                    | ErrorKind::DeadlineExceeded => Outcome::Cancelled,
                     _ => Outcome::Failure,
                 };
                 trip.end(outcome);
@@ -70,13 +72,13 @@ impl<'a> Errand<'a> {
         let endpoint = trip.endpoint().map_err(unsent)?;
         let lease = match endpoint.pool.try_acquire(&self.place) {
             Some(lease) => lease,
-            None => self.wait_for_lease(endpoint).await.map_err(unsent)?,
+            None => Box::pin(self.wait_for_lease(endpoint)).await.map_err(unsent)?,
         };
         let reused = lease.is_reused();
         let sent = Instant::now();
         let began = match lease.connection() {
             HttpConnection::Alone(_) => self.over_http1(endpoint, &lease, sent).await?,
-            HttpConnection::Shared(_) => self.over_http2(endpoint, &lease, sent).await?,
+            HttpConnection::Shared(http2) => Box::pin(self.over_http2(endpoint, http2, sent)).await?,
         };
         Ok((began, lease, reused, sent.elapsed()))
     }
@@ -116,14 +118,10 @@ impl<'a> Errand<'a> {
     async fn over_http2(
         &self,
         endpoint: &Endpoint,
-        lease: &Lease<HttpConnector>,
+        http2: &Http2,
         sent: Instant,
     ) -> std::result::Result<Began, Lost> {
-        let HttpConnection::Shared(http2) = lease.connection() else {
-            let error = Error::new(ErrorKind::Internal, "a connection changed its protocol");
-            return Err(Lost { error, unsent: true });
-        };
-        let asked = http2.send(self.request, endpoint.connector());
+        let asked = endpoint.connector().over_http2(http2, self.request);
         let (head, body) = match self.deadlines.first(sent) {
             Some(due) => tokio::time::timeout_at(due.at, asked)
                 .await
@@ -131,10 +129,10 @@ impl<'a> Errand<'a> {
             None => asked.await?,
         };
         Ok(Began {
-            status: head.status,
+            status: head.status(),
             version: Version::HTTP_2,
-            encoded: head.headers.contains_key(http::header::CONTENT_ENCODING),
-            fields: Fields::of_map(&head.headers),
+            encoded: head.headers().contains_key(http::header::CONTENT_ENCODING),
+            fields: Fields::of_map(head.headers()),
             keep_alive: None,
             source: Source::Shared(body),
         })
@@ -147,7 +145,7 @@ impl<'a> Errand<'a> {
         trip: Trip,
         reused: bool,
         attempts: u32,
-    ) -> Answer {
+    ) -> Box<Answer> {
         let Began { status, version, fields, keep_alive, encoded, source } = began;
         let decoding = (encoded && self.request.decode)
             .then(|| fields.get("content-encoding").and_then(Decoding::of).map(Box::new));
@@ -173,6 +171,6 @@ impl<'a> Errand<'a> {
         };
         let (deadlines, started) = (self.deadlines, self.started);
         let decoding = decoding.flatten();
-        Answer { response, source, lease, trip, outcome, deadlines, started, keep_alive, decoding }
+        Box::new(Answer { response, source, lease, trip, outcome, deadlines, started, keep_alive, decoding })
     }
 }

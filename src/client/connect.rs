@@ -132,6 +132,11 @@ impl Dialer {
         Ok(Self { settings, routes, tls, turn: AtomicUsize::new(0) })
     }
 
+    /// When HTTP/2 is spoken.
+    pub fn http2(&self) -> Http2Choice {
+        self.settings.http2
+    }
+
     /// Opens a connection: the name is resolved anew, its addresses take turns, and where one does not answer the next
     /// is tried beside it (RFC 8305). To drop the future gives it up.
     ///

@@ -9,9 +9,9 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::address::Origin;
-use super::connect::Dialer;
+use super::connect::{Dialer, Http2Choice};
 use super::http1::{Exchange, Lost, Socket};
-use super::http2::{Http2, Http2Settings};
+use super::http2::{Http2, Http2Body, Http2Settings, SendError};
 use super::io::Idle;
 use super::request::{Deadlines, Request, Target, Timeouts};
 use crate::error::{Error, ErrorKind, Result};
@@ -87,6 +87,7 @@ pub(super) struct HttpConnector {
     pub(super) authority: Box<str>,
     pub(super) dialer: Arc<Dialer>,
     pub(super) http2: Http2Settings,
+    likely_capacity: Option<usize>,
     probe: AtomicU8,
 }
 
@@ -95,8 +96,13 @@ impl HttpConnector {
     pub(super) fn new(origin: Origin, dialer: Arc<Dialer>, http2: Http2Settings, asks_ready: bool) -> Self {
         let label = Arc::from(origin.to_string());
         let authority = origin.authority().into();
-        let probe = if asks_ready { Probe::Unknown } else { Probe::Plain };
-        Self { origin, label, authority, dialer, http2, probe: AtomicU8::new(probe as u8) }
+        let probe = AtomicU8::new(if asks_ready { Probe::Unknown } else { Probe::Plain } as u8);
+        let likely_capacity = match dialer.http2() {
+            Http2Choice::PriorKnowledge => Some(http2.streams),
+            Http2Choice::Alpn if origin.is_secure() => None,
+            _ => Some(1),
+        };
+        Self { origin, label, authority, dialer, http2, likely_capacity, probe }
     }
 
     fn is_plain(&self) -> bool {
@@ -116,6 +122,19 @@ impl HttpConnector {
         // It has never known the path: a server of another kind, which is in good health as far as can be seen.
         self.probe.store(Probe::Plain as u8, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Sends a request over HTTP/2, and waits for the head of its answer.
+    pub(super) async fn over_http2(
+        &self,
+        http2: &Http2,
+        request: &Request,
+    ) -> std::result::Result<(http::Response<()>, Http2Body), Lost> {
+        let head = request
+            .to_http2(self.origin.scheme(), &self.authority)
+            .map_err(|error| Lost { error, unsent: true })?;
+        let sent = http2.send(head, request.body.clone()).await;
+        sent.map_err(|SendError { error, unsent }| Lost { error, unsent })
     }
 
     async fn ask(&self, connection: &HttpConnection) -> Result<u16> {
@@ -141,12 +160,12 @@ impl HttpConnector {
                 Ok(head.status.as_u16())
             }
             HttpConnection::Shared(http2) => {
-                let asked = http2.send(&request, self);
+                let asked = self.over_http2(http2, &request);
                 let answer = tokio::time::timeout(CHECK_LIMIT, asked).await.map_err(|_| {
                     let message = format!("{} did not answer {READY} within {CHECK_LIMIT:?}", self.label);
                     Error::new(ErrorKind::DeadlineExceeded, message)
                 })?;
-                answer.map(|(head, _)| head.status.as_u16()).map_err(|lost| lost.error)
+                answer.map(|(head, _)| head.status().as_u16()).map_err(|lost| lost.error)
             }
         }
     }
@@ -162,6 +181,10 @@ impl Connector for HttpConnector {
         }
         let origin = self.origin.to_string();
         Ok(HttpConnection::Alone(Mutex::new(Some(Box::new(Socket::new(connected, &origin))))))
+    }
+
+    fn likely_capacity(&self) -> Option<usize> {
+        self.likely_capacity
     }
 
     async fn check(&self, connection: &HttpConnection) -> Result<()> {

@@ -234,7 +234,10 @@ impl Exchange {
             let slices = [IoSlice::new(head), IoSlice::new(&self.body)];
             let stream = Pin::new(&mut self.socket.stream);
             let written = match (head.is_empty(), self.body.is_empty()) {
-                (true, true) => return self.poll_flush(context),
+                (true, true) => {
+                    self.poll_flush(context);
+                    return Ok(());
+                }
                 (_, true) => stream.poll_write(context, head),
                 _ => stream.poll_write_vectored(context, &slices),
             };
@@ -250,11 +253,10 @@ impl Exchange {
     }
 
     /// TLS keeps what was written until it is flushed.
-    fn poll_flush(&mut self, context: &mut Context<'_>) -> Result<()> {
+    fn poll_flush(&mut self, context: &mut Context<'_>) {
         if let Poll::Ready(Err(_)) = Pin::new(&mut self.socket.stream).poll_flush(context) {
             self.write_failed = true;
         }
-        Ok(())
     }
 
     fn advance_sent(&mut self, written: usize) {

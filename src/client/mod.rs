@@ -36,7 +36,7 @@ mod tunnel;
 pub use address::Origin;
 pub use connect::{ConnectSettings, Connected, Dialer, Http2Choice};
 pub use decode::ACCEPTED;
-pub use http2::Http2Settings;
+pub use http2::{Http2, Http2Body, Http2Settings, SendError};
 pub use io::{Idle, Stream};
 pub use metrics::metrics_text;
 pub use owner::{Body, Client, ClientSettings, EndpointStats, Route};

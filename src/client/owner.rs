@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::address::Origin;
 use super::answer::Answer;
 use super::attempt::Errand;
-use super::connect::{ConnectSettings, Dialer};
+use super::connect::{ConnectSettings, Dialer, Http2Choice};
 use super::connection::HttpConnector;
 use super::fleet::{Endpoint, Fleet};
 use super::http1::Lost;
@@ -28,6 +28,8 @@ use crate::pool::{
 
 /// Origins beside its own endpoints that a client keeps connections to; beyond it, those without any are forgotten.
 const MAX_ORIGINS: usize = 1000;
+/// Requests of one call that are under way at a time.
+const MOST_SENDERS: usize = 2048;
 /// A chunk of a streamed body has at most so many bytes before the next one is begun.
 const MAX_DECODED: usize = usize::MAX;
 
@@ -183,6 +185,22 @@ impl Client {
         Ok(Arc::clone(origins.entry(text.into()).or_insert(fleet)))
     }
 
+    /// How many requests can be under way at a time, as far as its own endpoints go; more of them would wait.
+    pub fn widest(&self) -> usize {
+        let endpoints = self.main.as_ref().map_or(1, |fleet| fleet.endpoints.len());
+        let streams = match self.settings.connect.http2 {
+            Http2Choice::Never => 1,
+            Http2Choice::Alpn if !self.is_secure() => 1,
+            _ => self.settings.http2.streams,
+        };
+        self.settings.pool.max_size.saturating_mul(endpoints).saturating_mul(streams).min(MOST_SENDERS)
+    }
+
+    fn is_secure(&self) -> bool {
+        let main = self.main.iter().flat_map(|main| &main.endpoints);
+        main.map(|endpoint| endpoint.connector().origin.is_secure()).next().unwrap_or(true)
+    }
+
     /// Sends a request and reads its whole answer. Dropping the future gives it up at whatever it is at.
     ///
     /// # Errors
@@ -211,7 +229,7 @@ impl Client {
     /// As [`Client::send`].
     pub async fn stream(route: Route, request: Request, place: Place) -> Result<(Response, Body)> {
         let answer = open(&route.fleet, &Errand::new(&request, place)).await?;
-        Ok((answer.response.clone(), Body { answer: Some(Box::new(answer)) }))
+        Ok((answer.response.clone(), Body { answer: Some(answer) }))
     }
 
     /// What the pools count, endpoint by endpoint.
@@ -274,7 +292,7 @@ fn target(rest: &str) -> Result<Target> {
 }
 
 /// A request, over as many attempts as it takes and may have, until the head of its answer.
-async fn open(fleet: &Arc<Fleet>, errand: &Errand<'_>) -> Result<Answer> {
+async fn open(fleet: &Arc<Fleet>, errand: &Errand<'_>) -> Result<Box<Answer>> {
     let trip = fleet.begin(&[], true)?;
     let number = trip.number();
     match errand.attempt(trip, 1).await {
@@ -288,12 +306,12 @@ async fn open(fleet: &Arc<Fleet>, errand: &Errand<'_>) -> Result<Answer> {
 async fn again(
     fleet: &Arc<Fleet>,
     errand: &Errand<'_>,
-    mut last: std::result::Result<Answer, Lost>,
+    mut outcome: std::result::Result<Box<Answer>, Lost>,
     mut attempts: u32,
     mut tried: Vec<usize>,
-) -> Result<Answer> {
+) -> Result<Box<Answer>> {
     loop {
-        let (allowed, asked_for) = match &last {
+        let (allowed, asked_for) = match &outcome {
             Ok(answer) => {
                 let repeats = fleet.retry.repeats(errand.request, attempts, answer.response.status);
                 (repeats, answer.response.retry_after().unwrap_or_default())
@@ -304,21 +322,24 @@ async fn again(
             }
         };
         if !allowed {
-            return last.map_err(|lost| lost.error);
+            return outcome.map_err(|lost| lost.error);
         }
         let elsewhere = fleet.endpoints.len() > tried.len();
         let pause = Retry::pause(attempts, elsewhere, fastrand::f64());
         let pause = if elsewhere { pause } else { pause.max(asked_for) };
         let late = errand.deadlines.end().is_some_and(|end| Instant::now() + pause >= end);
         if late || !fleet.may_retry() {
-            return last.map_err(|lost| lost.error);
+            return outcome.map_err(|lost| lost.error);
         }
-        drop(last);
+        if let Ok(answer) = outcome {
+            // It says something about its endpoint.
+            drop(answer.finish());
+        }
         sleep(pause).await;
         attempts += 1;
         let trip = fleet.begin(&tried, false)?;
         tried.push(trip.number());
-        last = errand.attempt(trip, attempts).await;
+        outcome = errand.attempt(trip, attempts).await;
     }
 }
 

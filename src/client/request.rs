@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
+use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -76,6 +77,31 @@ impl Request {
         }
     }
 
+    /// The head of the request as HTTP/2 has it, for a server of that scheme and authority.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where HTTP/2 cannot carry it.
+    pub(super) fn to_http2(&self, scheme: &str, authority: &str) -> Result<http::Request<()>> {
+        let host = self.fields.get("host").and_then(|host| std::str::from_utf8(host).ok());
+        let authority = host.unwrap_or(authority);
+        let refused =
+            |error| Error::with_source(ErrorKind::Config, "the request has no place in HTTP/2", error);
+        let mut head = http::Request::builder()
+            .method(self.method.clone())
+            .uri(format!("{scheme}://{authority}{}", self.target.as_str()))
+            .body(())
+            .map_err(refused)?;
+        for (name, value) in self.fields.iter() {
+            let name = HeaderName::from_bytes(name).map_err(|error| refused(error.into()))?;
+            let value = HeaderValue::from_bytes(value).map_err(|error| refused(error.into()))?;
+            head.headers_mut().append(name, value);
+        }
+        if self.states_length() {
+            head.headers_mut().insert(CONTENT_LENGTH, self.body.len().into());
+        }
+        Ok(head)
+    }
+
     /// Methods whose empty body a server wants to be told of: RFC 9110, section 8.6.
     pub(super) fn states_length(&self) -> bool {
         !self.body.is_empty() || [Method::POST, Method::PUT, Method::PATCH].contains(&self.method)
@@ -120,7 +146,7 @@ impl RequestFields {
     /// # Errors
     /// [`ErrorKind::Config`] for names and values that HTTP does not allow (RFC 9110, section 5).
     pub fn new<'a>(
-        named: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+        named: &(impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone),
         defaults: impl Iterator<Item = (&'a [u8], &'a [u8])>,
     ) -> Result<Self> {
         let mut lines = Vec::with_capacity(256);
@@ -140,7 +166,12 @@ impl RequestFields {
 
     /// True where one of the fields has this name.
     pub fn has(&self, name: &str) -> bool {
-        self.iter().any(|(found, _)| found.eq_ignore_ascii_case(name.as_bytes()))
+        self.get(name).is_some()
+    }
+
+    /// The first value of that name.
+    fn get(&self, name: &str) -> Option<&[u8]> {
+        self.iter().find(|(found, _)| found.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
     }
 
     /// Names and values.
@@ -266,7 +297,7 @@ mod tests {
     fn named_fields_take_the_place_of_defaults_and_framing_is_left_out() {
         let named = [("Accept", "a"), ("Content-Length", "3"), ("x", "1"), ("x", "2")];
         let fields =
-            RequestFields::new(pairs(&named), pairs(&[("accept", "b"), ("user-agent", "c")])).unwrap();
+            RequestFields::new(&pairs(&named), pairs(&[("accept", "b"), ("user-agent", "c")])).unwrap();
         assert_eq!(&fields.lines[..], b"Accept: a\r\nx: 1\r\nx: 2\r\nuser-agent: c\r\n");
         assert!(fields.has("User-Agent") && !fields.has("host") && !fields.has_host);
     }
@@ -275,7 +306,7 @@ mod tests {
     fn fields_that_would_smuggle_others_are_refused() {
         for (name, value) in [("a b", ""), ("", ""), ("a:", ""), ("a", "x\r\nb: y"), ("a", "\0"), ("a", "\n")]
         {
-            let refused = RequestFields::new(pairs(&[(name, value)]), pairs(&[])).unwrap_err();
+            let refused = RequestFields::new(&pairs(&[(name, value)]), pairs(&[])).unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::Config, "{name:?} {value:?}");
         }
     }

@@ -10,6 +10,8 @@
 
 mod certificates;
 mod harness;
+mod http2;
+mod http2_ends;
 mod plain;
 mod proxies;
 mod tls;

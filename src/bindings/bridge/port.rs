@@ -37,10 +37,7 @@ pub(crate) enum Delivery {
 /// An answer that becomes a Python object only where it is wanted, in the thread of its loop.
 pub(crate) trait Reply: Send {
     /// A value, or an exception to raise.
-    fn into_python<'py>(
-        self: Box<Self>,
-        py: Python<'py>,
-    ) -> PyResult<Result<Bound<'py, PyAny>, Bound<'py, PyAny>>>;
+    fn into_python(self: Box<Self>, py: Python<'_>) -> PyResult<Result<Bound<'_, PyAny>, Bound<'_, PyAny>>>;
 }
 
 /// The part of a port that other threads hold.

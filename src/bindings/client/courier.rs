@@ -4,13 +4,16 @@
 //! the runtime are delivered at its end, with one wake of the loop.
 
 use std::collections::HashMap;
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use pyo3::prelude::*;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use super::many::Gathered;
 use super::reply::Answered;
@@ -29,12 +32,15 @@ pub(crate) struct Courier {
     pub(crate) client: Arc<Client>,
     inbox: BurstQueue<Job>,
     arrived: Notify,
+    /// Told when the client begins to close.
+    stopping: Notify,
     /// What runs, by who waits for it.
     running: Mutex<HashMap<Address, AbortHandle, ahash::RandomState>>,
     /// Loops to wake at the end of the runtime's tick.
     to_ring: Mutex<Vec<Arc<Shared>>>,
     ticker: Arc<Ticker>,
     stopped: AtomicBool,
+    handle: Handle,
 }
 
 /// Who waits for an answer, as a number that is his alone while he waits.
@@ -51,7 +57,9 @@ pub(crate) struct Errand {
 
 enum Job {
     Send(Box<Errand>),
+    Start(Arc<Gathered>),
     Cancel(Address),
+    CancelAll,
 }
 
 /// Who gets an answer. One that is dropped without any says that the request came to nothing.
@@ -66,8 +74,6 @@ pub(crate) enum Waits {
     Future { port: Arc<Shared>, slot: usize },
     /// A thread.
     Thread(Arc<Parked<Answered>>),
-    /// One of many that are asked for together.
-    Gathered { many: Arc<Gathered>, number: usize },
 }
 
 impl Waits {
@@ -76,7 +82,6 @@ impl Waits {
         match self {
             Self::Future { port, slot } => (Arc::as_ptr(port) as usize, *slot),
             Self::Thread(parked) => (Arc::as_ptr(parked) as usize, 0),
-            Self::Gathered { many, number } => (Arc::as_ptr(many) as usize, *number),
         }
     }
 }
@@ -88,13 +93,20 @@ impl Courier {
             client: Arc::new(client),
             inbox: BurstQueue::new(),
             arrived: Notify::new(),
+            stopping: Notify::new(),
             running: Mutex::default(),
             to_ring: Mutex::default(),
             ticker: Ticker::new(),
             stopped: AtomicBool::new(false),
+            handle: runtime::handle()?,
         });
-        runtime::spawn(take_over(Arc::clone(&courier)))?;
+        drop(courier.spawn(take_over(Arc::clone(&courier))));
         Ok(courier)
+    }
+
+    /// Runs a task on the runtime.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        self.handle.spawn(task)
     }
 
     /// Someone who waits for an answer of this client.
@@ -105,6 +117,11 @@ impl Courier {
     /// Puts a request into the next burst, which [`send`](Self::send) or the end of a tick lets go.
     pub(crate) fn put(&self, errand: Errand) {
         self.inbox.push(Job::Send(Box::new(errand)));
+    }
+
+    /// Puts many requests into the next burst.
+    pub(crate) fn put_many(&self, many: Arc<Gathered>) {
+        self.inbox.push(Job::Start(many));
     }
 
     /// Lets the burst go.
@@ -118,30 +135,60 @@ impl Courier {
         self.send();
     }
 
-    /// Ends the tasks, once everything that was put is out.
+    /// Gives up everything that is out. Of a client that closes, whoever waits gets [`ErrorKind::Closed`].
+    pub(crate) fn cancel_all(&self) {
+        self.inbox.push(Job::CancelAll);
+        self.send();
+    }
+
+    /// Ends the tasks, once nothing is out any more.
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
-        self.send();
+        self.stopping.notify_one();
+    }
+
+    /// Remembers what runs for whoever goes by this number.
+    pub(crate) fn remember(&self, address: Address, task: AbortHandle) {
+        self.running.lock().insert(address, task);
+    }
+
+    /// Forgets what has run.
+    pub(crate) fn forget(&self, address: Address) {
+        self.running.lock().remove(&address);
+        if self.stopped.load(Ordering::Acquire) {
+            // The last one is waited for.
+            self.send();
+        }
+    }
+
+    /// What is said of a request or a stream that ended before its time.
+    pub(crate) fn given_up(&self, otherwise: Error) -> Error {
+        if self.stopped.load(Ordering::Acquire) {
+            return Error::new(ErrorKind::Closed, "the client was closed");
+        }
+        otherwise
     }
 
     fn run(self: &Arc<Self>, job: Job) {
         match job {
             Job::Send(errand) => {
                 let Some(address) = errand.recipient.place.as_ref().map(Waits::address) else { return };
-                let task = tokio::spawn(carry_out(errand));
-                self.running.lock().insert(address, task.abort_handle());
+                let task = self.spawn(carry_out(errand));
+                self.remember(address, task.abort_handle());
             }
+            Job::Start(many) => many.start(self.client.widest()),
             Job::Cancel(address) => {
                 let task = self.running.lock().remove(&address);
                 if let Some(task) = task {
                     task.abort();
                 }
             }
+            Job::CancelAll => self.running.lock().values().for_each(AbortHandle::abort),
         }
     }
 
     fn deliver(&self, waits: Waits, answer: Answered) {
-        self.running.lock().remove(&waits.address());
+        self.forget(waits.address());
         match waits {
             Waits::Future { port, slot } => {
                 let reply = Box::new(answer);
@@ -150,7 +197,6 @@ impl Courier {
                 }
             }
             Waits::Thread(parked) => parked.answer(answer),
-            Waits::Gathered { many, number } => many.arrived(self, number, answer),
         }
     }
 
@@ -178,18 +224,24 @@ impl TickEnd for Courier {
 /// Takes requests over, burst by burst, until the client is closed.
 async fn take_over(courier: Arc<Courier>) {
     let bells = Arc::clone(&courier);
-    let ringing = tokio::spawn(Arc::clone(&courier.ticker).run(move || bells.ring()));
+    let ringing = courier.spawn(Arc::clone(&courier.ticker).run(move || bells.ring()));
     let mut jobs = Vec::new();
-    while !courier.stopped.load(Ordering::Acquire) {
-        courier.arrived.notified().await;
+    let mut is_closed = false;
+    let mut closed = pin!(async {
+        courier.stopping.notified().await;
+        courier.client.closed().await;
+    });
+    while !is_closed || !courier.running.lock().is_empty() {
+        tokio::select! {
+            () = courier.arrived.notified() => {}
+            () = &mut closed, if !is_closed => is_closed = true,
+        }
         courier.inbox.drain(&mut jobs);
         for job in jobs.drain(..) {
             courier.run(job);
         }
     }
-    // What is still out rings by itself from now on.
     ringing.abort();
-    courier.client.closed().await;
     courier.ring();
 }
 
@@ -220,7 +272,8 @@ impl Drop for Recipient {
     fn drop(&mut self) {
         if let Some(waits) = self.place.take() {
             let message = "the request came to nothing: its task was cancelled or panicked";
-            self.courier.deliver(waits, Answered::Whole(Err(Error::new(ErrorKind::Internal, message))));
+            let error = self.courier.given_up(Error::new(ErrorKind::Internal, message));
+            self.courier.deliver(waits, Answered::Whole(Err(error)));
         }
     }
 }

@@ -61,6 +61,7 @@ pub(crate) struct NativeClient {
 #[pymethods]
 impl NativeClient {
     #[new]
+    #[allow(clippy::needless_pass_by_value, reason = "pyo3 hands over what it has converted")]
     fn new(py: Python<'_>, urls: Vec<String>, settings: Settings) -> PyResult<Self> {
         let made = || -> CoreResult<Self> {
             let client = settings.client()?;
@@ -86,6 +87,7 @@ impl NativeClient {
 
     /// A future of the running loop for the answer.
     #[pyo3(signature = (method, url, headers, body, timeout, options))]
+    #[allow(clippy::too_many_arguments, reason = "a dictionary would cost more than the request")]
     fn submit<'py>(
         &self,
         py: Python<'py>,
@@ -120,6 +122,7 @@ impl NativeClient {
 
     /// Blocks until the answer is there, with the lock given back; Ctrl-C gives the request up.
     #[pyo3(signature = (method, url, headers, body, timeout, options))]
+    #[allow(clippy::too_many_arguments, reason = "a dictionary would cost more than the request")]
     fn submit_blocking<'py>(
         &self,
         py: Python<'py>,
@@ -162,14 +165,10 @@ impl NativeClient {
             request.target = target;
             prepared.push((route, request));
         }
-        let gathered = Gathered::new(prepared.len(), stop_on_error);
-        for (number, (route, request)) in prepared.into_iter().enumerate() {
-            let recipient = courier.recipient(Waits::Gathered { many: Arc::clone(&gathered), number });
-            courier.put(Errand { route, request, streamed: None, recipient });
-        }
+        let gathered = Gathered::new(prepared, stop_on_error, Arc::clone(&courier));
+        courier.put_many(Arc::clone(&gathered));
         courier.send();
-        gathered.hand_over_if_empty(&courier);
-        Ok(NativeMany { gathered, courier, recent: Mutex::new(None) })
+        Ok(NativeMany { gathered, recent: Mutex::new(None) })
     }
 
     /// Gives up the request of that future of the running loop.
@@ -178,8 +177,8 @@ impl NativeClient {
         let shared = &port.get().shared;
         if let Some(slot) = shared.slot_of(future) {
             let address = Waits::Future { port: Arc::clone(shared), slot }.address();
+            // The slot is free when the request has said that it came to nothing: until then its number is its own.
             self.courier(py)?.cancel(address);
-            shared.forget(slot);
         }
         Ok(())
     }
@@ -206,6 +205,12 @@ impl NativeClient {
             courier.client.close();
             courier.stop();
         }
+        Ok(())
+    }
+
+    /// Gives up what is out, after `begin_close`: whoever waits for it gets `Closed`.
+    fn give_up(&self, py: Python<'_>) -> PyResult<()> {
+        self.courier(py)?.cancel_all();
         Ok(())
     }
 
@@ -389,7 +394,7 @@ fn wait_for(
 fn fields<T: AsRef<[u8]>>(named: &[(T, T)], defaults: &[(Vec<u8>, Vec<u8>)]) -> CoreResult<RequestFields> {
     let named = named.iter().map(|(name, value)| (name.as_ref(), value.as_ref()));
     let defaults = defaults.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
-    RequestFields::new(named, defaults)
+    RequestFields::new(&named, defaults)
 }
 
 fn named(place: Option<String>) -> Place {

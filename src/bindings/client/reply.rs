@@ -55,10 +55,7 @@ impl Answered {
 }
 
 impl Reply for Answered {
-    fn into_python<'py>(
-        self: Box<Self>,
-        py: Python<'py>,
-    ) -> PyResult<Result<Bound<'py, PyAny>, Bound<'py, PyAny>>> {
+    fn into_python(self: Box<Self>, py: Python<'_>) -> PyResult<Result<Bound<'_, PyAny>, Bound<'_, PyAny>>> {
         Ok(self.object(py).map_err(|error| error.into_value(py).into_bound(py).into_any()))
     }
 }

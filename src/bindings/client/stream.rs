@@ -10,13 +10,13 @@ use pyo3::types::{PyBool, PyBytes};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use super::courier::Courier;
+use super::courier::{Address, Courier};
 use super::reply::{Answered, NativeResponse};
 use crate::bindings::bridge::lock;
 use crate::bindings::bridge::port::{Delivery, Port, Shared, settle};
 use crate::bindings::errors::raised;
 use crate::client::{Body, Response};
-use crate::error::{ErrorKind, Result as CoreResult};
+use crate::error::{Error, ErrorKind, Result as CoreResult};
 use crate::flow::Monitor;
 use crate::metrics::LockCounts;
 
@@ -68,8 +68,9 @@ impl Inflow {
             reader: OnceLock::new(),
             courier,
         });
-        let task = tokio::spawn(read(body, Arc::clone(&inflow)));
-        let _ = inflow.reader.set(task.abort_handle());
+        let task = inflow.courier.spawn(read(body, Reading(Arc::clone(&inflow)))).abort_handle();
+        inflow.courier.remember(inflow.address(), task.clone());
+        let _ = inflow.reader.set(task);
         inflow
     }
 
@@ -85,10 +86,16 @@ impl Inflow {
         self.tell(&mut state);
     }
 
+    /// Whatever comes first is the end.
     fn ended(&self, end: CoreResult<()>) {
         let mut state = self.state.lock();
-        state.end = Some(end);
+        state.end.get_or_insert(end);
         self.tell(&mut state);
+    }
+
+    /// The number that the task which reads goes by.
+    fn address(&self) -> Address {
+        (std::ptr::from_ref(self) as usize, 0)
     }
 
     /// Tells whoever waits that there is something to take.
@@ -120,8 +127,20 @@ impl Inflow {
     }
 }
 
+/// The task that reads a body. Where it is ended before its time, whoever waits for a chunk is told.
+struct Reading(Arc<Inflow>);
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let closed = Error::new(ErrorKind::StreamClosed, "the stream was closed");
+        self.0.ended(Err(self.0.courier.given_up(closed)));
+        self.0.courier.forget(self.0.address());
+    }
+}
+
 /// Reads a body until its end, no further ahead than it may.
-async fn read(mut body: Body, inflow: Arc<Inflow>) {
+async fn read(mut body: Body, reading: Reading) {
+    let inflow = &reading.0;
     loop {
         while inflow.is_full() {
             inflow.room.notified().await;

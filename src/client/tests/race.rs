@@ -34,7 +34,7 @@ fn connections_spread_over_all_addresses() {
 async fn by_port(address: SocketAddr) -> io::Result<u16> {
     let port = address.port();
     sleep(Duration::from_millis(port.into())).await;
-    if port % 2 == 0 { Ok(port) } else { Err(io::ErrorKind::ConnectionRefused.into()) }
+    if port.is_multiple_of(2) { Ok(port) } else { Err(io::ErrorKind::ConnectionRefused.into()) }
 }
 
 async fn raced(ports: &[u16]) -> (Result<u16, Vec<u16>>, u128) {

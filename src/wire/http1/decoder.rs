@@ -190,7 +190,7 @@ impl Decoder {
         let said = Framing::read(response.headers, response.version == Some(1))?;
         let bodiless = self.bodiless || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         self.stage = if bodiless { Stage::Done } else { said.stage() };
-        let keeps = said.keeps && !said.closes && self.stage != Stage::UntilClosed;
+        let keeps = said.connection.keeps && !said.connection.closes && self.stage != Stage::UntilClosed;
         if self.keeps_fields {
             self.fields = input.get(..used).map(Fields::of_head);
         }
@@ -204,11 +204,16 @@ impl Decoder {
 struct Framing {
     length: Option<u64>,
     chunked: bool,
-    keeps: bool,
-    closes: bool,
+    connection: Connection,
     json_length: Option<usize>,
     keep_alive: Option<u32>,
     encoded: bool,
+}
+
+/// What the head says about the time after the answer.
+struct Connection {
+    keeps: bool,
+    closes: bool,
 }
 
 impl Framing {
@@ -216,8 +221,7 @@ impl Framing {
         let mut said = Self {
             length: None,
             chunked: false,
-            keeps: is_1_1,
-            closes: false,
+            connection: Connection { keeps: is_1_1, closes: false },
             json_length: None,
             keep_alive: None,
             encoded: false,
@@ -254,8 +258,8 @@ impl Framing {
 
     fn connection(&mut self, value: &[u8]) {
         for token in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-            self.closes |= token.eq_ignore_ascii_case(b"close");
-            self.keeps |= token.eq_ignore_ascii_case(b"keep-alive");
+            self.connection.closes |= token.eq_ignore_ascii_case(b"close");
+            self.connection.keeps |= token.eq_ignore_ascii_case(b"keep-alive");
         }
     }
 

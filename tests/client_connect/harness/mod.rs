@@ -1,10 +1,12 @@
 //! Listeners that answer, authorities that sign, proxies that pass on.
 
 mod authority;
+mod http2;
 mod listener;
 mod proxy;
 
 pub(crate) use authority::{Authority, Signed};
+pub(crate) use http2::{Server, collect, connect, get, open, raw};
 pub(crate) use listener::{Listener, exchange, server_config};
 pub(crate) use proxy::{Manner, RunningProxy};
 
