@@ -34,7 +34,7 @@ async def one(client: penstock.AsyncClient, method: str, target: str, account: A
         response = await client.request(method, target)
     except PenstockError as error:
         account.ended[target] = error
-        await asyncio.sleep(0)  # an error may come without a wait (LEAD: a closed client spun here for ever)
+        await asyncio.sleep(0)  # an error may come without a wait: whoever asks again at once lets others run
     else:
         account.ended[target] = response.status_code
 
