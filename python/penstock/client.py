@@ -133,6 +133,20 @@ class AsyncClient(_BaseClient):
     `ConnectTimeout`, `FirstChunkTimeout`, `IdleTimeout`) where the time is up, `TransportError` (`ConnectFailed`,
     `ReadFailed`, `WriteFailed`, `ProtocolError`) where a connection fails. A status of 400 and more is an answer, too:
     `Response.raise_for_status` makes it a `RemoteError`.
+
+    Example:
+        >>> import asyncio, numpy as np, penstock
+        >>> @penstock.model("double", inputs={"x": ("float32", [2])}, outputs={"y": ("float32", [2])})
+        ... def double(x):
+        ...     return x * 2
+        >>> async def main(url):
+        ...     async with penstock.AsyncClient(url) as client:
+        ...         ready = await client.get("/v2/health/ready")
+        ...         result = await client.infer("double", {"x": np.ones((1, 2), np.float32)})
+        ...         return ready, result["y"]
+        >>> with penstock.Server(double, port=0) as server:
+        ...     asyncio.run(main(server.url))
+        (<Response [200 OK]>, array([[2., 2.]], dtype=float32))
     """
 
     async def get(self, url: str, **options: Unpack[RequestOptions]) -> Response:
