@@ -30,6 +30,7 @@ impl<C: Connection, W> PoolState<C, W> {
     pub fn opened(&mut self, connection: C, now: Moment, out: &mut Actions<C, W>) {
         if connection.condition() != super::Condition::Usable && !self.closed {
             let message = format!("{} closed a connection as soon as it was open", self.name);
+            out.push(Action::Close(Arc::new(connection)));
             return self.failed(Error::new(ErrorKind::ConnectFailed, message), now, out);
         }
         self.connecting = self.connecting.saturating_sub(1);
