@@ -208,7 +208,7 @@ fn idle_connections_are_checked_a_quarter_at_a_time() {
     let checked = Step::Checked { which: 0, healthy: true };
     for _ in 0..7 {
         assert!((1..=2).contains(&world.checks.len()));
-        world.step(checked.clone());
+        world.step(checked);
     }
     assert!(world.checks.is_empty(), "one that was just used needs no check");
     assert_eq!(world.state.stats().checks_passed, 7);

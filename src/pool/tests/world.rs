@@ -11,7 +11,7 @@ use super::fake::{Fake, Peer};
 use crate::error::{Error, ErrorKind};
 use crate::flow::{Clock, Moment, VirtualClock};
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Step {
     Acquire,
     GiveBack { which: usize, how: Return },
@@ -68,10 +68,19 @@ impl World {
     ) -> R {
         let mut out = Actions::new();
         let answer = act(&mut self.state, self.clock.now(), &mut out);
-        for action in out {
-            self.carry_out(action);
-        }
+        self.carry_out_all(out);
         answer
+    }
+
+    pub(super) fn carry_out_all(&mut self, mut out: Actions<Fake, usize>) {
+        while !out.is_empty() {
+            let closed = out.iter().filter(|action| matches!(action, Action::Close(_))).count();
+            out.into_iter().for_each(|action| self.carry_out(action));
+            out = Actions::new();
+            if closed > 0 {
+                self.state.gone(closed, self.clock.now(), &mut out);
+            }
+        }
     }
 
     pub(super) fn carry_out(&mut self, action: Action<Fake, usize>) {
@@ -172,7 +181,7 @@ impl World {
             Ok(ticket) => self.waiting.push_back((who, ticket)),
             Err(error) => assert!(self.closed && error.kind() == ErrorKind::Closed),
         }
-        out.into_iter().for_each(|action| self.carry_out(action));
+        self.carry_out_all(out);
     }
 
     pub(super) fn give_back(&mut self, which: usize, how: Return) {
@@ -216,7 +225,7 @@ impl World {
         let state = &mut self.state;
         assert_eq!((state.connecting, state.line.len()), (self.connecting, self.waiting.len()));
         assert_eq!((state.leases.len(), state.slots.len()), (self.leases.len(), self.open.len()));
-        assert!(state.size() <= state.settings.max_size);
+        assert!(state.size() <= state.settings.max_size && state.closing == 0);
         let count = |duty| state.slots.iter().filter(|(_, slot)| slot.duty == duty).count();
         assert_eq!((count(Duty::Retiring), count(Duty::Checked)), (state.retiring, state.checking));
         assert_eq!(state.checking, self.checks.len());
@@ -233,12 +242,12 @@ impl World {
             let pause = state.backoff.is_failing() && state.serving() > 0 && state.due().is_some();
             assert!(state.connecting > 0 || full || pause, "nobody opens a connection for those who wait");
         }
-        let stats = state.stats();
-        let retired: u64 = stats.retired.iter().sum();
-        let gone = stats.created - u64::try_from(stats.size).unwrap();
+        let numbers = state.stats();
+        let retired: u64 = numbers.retired.iter().sum();
+        let gone = numbers.created - u64::try_from(numbers.size).unwrap();
         let retiring = u64::try_from(state.retiring).unwrap();
-        assert!(self.closed || retired == gone + retiring, "{stats:?}");
-        assert_eq!(stats.idle + stats.in_use, stats.size - state.checking, "{stats:?}");
+        assert!(self.closed || retired == gone + retiring, "{numbers:?}");
+        assert_eq!(numbers.idle + numbers.in_use, numbers.size - state.checking, "{numbers:?}");
     }
 
     /// Ends everything that is under way.
