@@ -32,11 +32,9 @@ machine with two cores: run it on yours.
 
 # %%
 import asyncio
-import json
 import os
 import random
 import time
-import urllib.request
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before NumPy: its matrix products would take both cores
 
@@ -226,18 +224,12 @@ def served(x: np.ndarray) -> np.ndarray:
     return network.fn(x)
 
 
-def ask(url: str, rows: np.ndarray) -> np.ndarray:
-    """Send some rows and return what the model says."""
-    x = {"name": "x", "datatype": "FP32", "shape": list(rows.shape), "data": rows.ravel().tolist()}
-    body = json.dumps({"inputs": [x]}).encode()
-    with urllib.request.urlopen(url + "/v2/models/network/infer", body) as reply:  # noqa: S310
-        return np.array(json.load(reply)["outputs"][0]["data"], np.float32).reshape(-1, 8)
-
-
-with penstock.Server(served, port=0) as server:
-    print(server)
-    answers = await asyncio.gather(*(asyncio.to_thread(ask, server.url, items[at : at + 3]) for at in range(0, 60, 3)))
+async with penstock.Server(served, port=0) as server, penstock.AsyncClient(server.url) as client:
+    print(server, client, sep="\n")
+    asked = (client.infer("network", {"x": items[at : at + 3]}) for at in range(0, 60, 3))
+    answers = [answer["y"] for answer in await asyncio.gather(*asked)]
     stats = server.stats()
+    connections = client.stats()
 
 print("all right:", np.allclose(np.concatenate(answers), network.fn(items[:60]), atol=1e-3))
 stats.models["network"]
@@ -245,7 +237,15 @@ stats.models["network"]
 # %% [markdown]
 Twenty requests of three rows each, in fewer calls of the model, and one lock acquisition for each call.
 
-The guides: [batching](batching.md), [serving](serving.md), [architecture](architecture.md).
+## Connections that are kept
+
+`penstock.AsyncClient` sent them, as arrays, over connections of a pool. What the pool has done:
+
+# %%
+connections
+
+# %% [markdown]
+The guides: [batching](batching.md), [serving](serving.md), [pooling](pooling.md), [architecture](architecture.md).
 '''
 
 

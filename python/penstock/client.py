@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakKeyDictionary
 
 from penstock._connecting import Connections, checked_urls, native_client
 from penstock._display import progress_bar
@@ -16,6 +17,7 @@ from penstock.errors import ConfigError
 from penstock.pooling import Timeout
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Iterable, Mapping
     from types import EllipsisType
     from typing import Unpack
@@ -77,6 +79,7 @@ class _BaseClient(Connections):
         self._follows = follow_redirects
         self._max_redirects = max_redirects
         self._binary: bool | None = None
+        self._asking: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[Response]] = WeakKeyDictionary()
 
     def _is_to_follow(self, status: int, options: Mapping[str, Any]) -> bool:
         return status in REDIRECTS and bool(options.get("follow_redirects", self._follows))
@@ -133,6 +136,20 @@ class AsyncClient(_BaseClient):
     `ConnectTimeout`, `FirstChunkTimeout`, `IdleTimeout`) where the time is up, `TransportError` (`ConnectFailed`,
     `ReadFailed`, `WriteFailed`, `ProtocolError`) where a connection fails. A status of 400 and more is an answer, too:
     `Response.raise_for_status` makes it a `RemoteError`.
+
+    Example:
+        >>> import asyncio, numpy as np, penstock
+        >>> @penstock.model("double", inputs={"x": ("float32", [2])}, outputs={"y": ("float32", [2])})
+        ... def double(x):
+        ...     return x * 2
+        >>> async def main(url):
+        ...     async with penstock.AsyncClient(url) as client:
+        ...         ready = await client.get("/v2/health/ready")
+        ...         result = await client.infer("double", {"x": np.ones((1, 2), np.float32)})
+        ...         return ready, result["y"]
+        >>> with penstock.Server(double, port=0) as server:
+        ...     asyncio.run(main(server.url))
+        (<Response [200 OK]>, array([[2., 2.]], dtype=float32))
     """
 
     async def get(self, url: str, **options: Unpack[RequestOptions]) -> Response:
@@ -254,10 +271,22 @@ class AsyncClient(_BaseClient):
         inference = Inference(model, inputs, outputs=outputs, version=version, request_id=request_id, timeout=timeout)
         if binary is None:
             if self._binary is None:
-                self._binary = takes_binary(await self._call("GET", "/v2", inference.question()))
+                self._binary = await self._takes_binary(inference)
             binary = self._binary
         url, options = inference.request(binary=binary)
         return result_of(await self._call("POST", url, options))
+
+    async def _takes_binary(self, inference: Inference) -> bool:
+        """Whether the server takes binary tensors: one question for all who want to know at the same time."""
+        import asyncio  # noqa: PLC0415  importing it costs as much as a third of `import numpy`
+
+        loop = asyncio.get_running_loop()
+        asking = self._asking.get(loop)
+        if asking is None or asking.done():
+            asking = self._asking[loop] = loop.create_task(self._call("GET", "/v2", inference.question()))
+            asking.add_done_callback(_seen)
+        # Who is cancelled takes nobody else's answer with him.
+        return takes_binary(await asyncio.shield(asking))
 
     async def _call(self, method: str, url: str, options: Mapping[str, Any]) -> Response:
         if options and "content" in options:
@@ -299,6 +328,12 @@ class AsyncClient(_BaseClient):
         except BaseException:
             self._native.cancel(future)
             raise
+
+
+def _seen(asking: asyncio.Task[Response]) -> None:
+    """Asyncio need not complain about a failure that nobody waits for any more."""
+    if not asking.cancelled():
+        asking.exception()
 
 
 class Client(_BaseClient):

@@ -16,9 +16,9 @@ const LONGEST_IN_VAIN_PAUSE: Duration = Duration::from_secs(300);
 const AGE_JITTER: f64 = 0.1;
 
 impl<C: Connection, W> PoolState<C, W> {
-    /// Connections that are open or being opened.
+    /// Connections that are open, being opened or about to be closed.
     pub fn size(&self) -> usize {
-        self.slots.len() + self.connecting
+        self.slots.len() + self.connecting + self.closing
     }
 
     /// Connections that are open and take requests.
@@ -30,13 +30,14 @@ impl<C: Connection, W> PoolState<C, W> {
     pub fn opened(&mut self, connection: C, now: Moment, out: &mut Actions<C, W>) {
         if connection.condition() != super::Condition::Usable && !self.closed {
             let message = format!("{} closed a connection as soon as it was open", self.name);
+            self.discard(Arc::new(connection), out);
             return self.failed(Error::new(ErrorKind::ConnectFailed, message), now, out);
         }
         self.connecting = self.connecting.saturating_sub(1);
         self.counts.totals.created += 1;
         let connection = Arc::new(connection);
         if self.closed {
-            out.push(Action::Close(connection));
+            self.discard(connection, out);
             return;
         }
         self.backoff.succeed();

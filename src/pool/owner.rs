@@ -203,10 +203,14 @@ impl<C: Connector> Inside<C> {
     ) -> R {
         let (answer, mut out, mut drained) = self.decide(decide);
         while !out.is_empty() {
-            // A loop, for whoever is next may have left as well.
-            let late = self.carry_out(out);
+            let (late, closed) = self.carry_out(out);
+            if late.is_empty() && closed == 0 {
+                break;
+            }
+            // Again, for whoever is next may have left as well.
             ((), out, drained) = self.decide(|state, now, out| {
                 late.into_iter().for_each(|lease| state.give_back(lease, Return::Untouched, now, out));
+                state.gone(closed, now, out);
             });
         }
         if drained {
@@ -269,9 +273,10 @@ impl<C: Connector> Inside<C> {
         (answer, out, drained)
     }
 
-    /// Does what the state asked for; answers with the leases whose waiters left while they were on their way.
-    fn carry_out(self: &Arc<Self>, out: Steps<C>) -> SmallVec<[usize; 2]> {
-        let mut late = SmallVec::new();
+    /// Does what the state asked for; answers with the leases whose waiters left while they were on their way, and how many
+    /// connections it closed.
+    fn carry_out(self: &Arc<Self>, out: Steps<C>) -> (SmallVec<[usize; 2]>, usize) {
+        let (mut late, mut closed) = (SmallVec::new(), 0);
         for action in out {
             match action {
                 Action::Open => drop(self.runtime.spawn(Attempt::new(Arc::clone(self)).run())),
@@ -282,14 +287,17 @@ impl<C: Connector> Inside<C> {
                 }
                 // One who left needs no telling.
                 Action::Refuse(answer, error) => drop(answer.send(Err(error))),
-                Action::Close(connection) => drop(connection),
+                Action::Close(connection) => {
+                    drop(connection);
+                    closed += 1;
+                }
                 Action::Check(at, connection) => {
                     drop(self.runtime.spawn(Check::new(Arc::clone(self), at, connection).run()));
                 }
                 Action::Report(lease) => self.report(&lease),
             }
         }
-        late
+        (late, closed)
     }
 
     fn report(&self, lease: &HeldLease) {

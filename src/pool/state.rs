@@ -34,7 +34,7 @@ pub enum Action<C, W> {
     Grant(W, Grant<C>),
     /// Tell a waiter that it waits in vain.
     Refuse(W, Error),
-    /// Close a connection: drop it.
+    /// Close a connection: drop it, and say [`gone`](PoolState::gone).
     Close(Arc<C>),
     /// Check the health of a connection, and say [`checked`](PoolState::checked) with the same number.
     Check(usize, Arc<C>),
@@ -66,6 +66,8 @@ pub struct PoolState<C, W> {
     /// Connections whose health is being checked.
     pub(super) checking: usize,
     pub(super) connecting: usize,
+    /// Connections that are on their way to be closed: they count until they are.
+    pub(super) closing: usize,
     pub(super) backoff: Backoff,
     pub(super) last_error: Option<Error>,
     /// What the next connection will carry at a time; `None` where only an open one can tell.
@@ -100,6 +102,7 @@ impl<C: Connection, W> PoolState<C, W> {
             retiring: 0,
             checking: 0,
             connecting: 0,
+            closing: 0,
             backoff: Backoff::default(),
             last_error: None,
             likely: likely.map(|capacity| capacity.max(1)),
@@ -198,9 +201,15 @@ impl<C: Connection, W> PoolState<C, W> {
         }
     }
 
+    /// As many connections as were to be closed are: others may take their place.
+    pub fn gone(&mut self, count: usize, now: Moment, out: &mut Actions<C, W>) {
+        self.closing = self.closing.saturating_sub(count);
+        self.grow(now, out);
+    }
+
     /// True once the pool is closed, every lease has ended and no connection is left.
     pub fn is_drained(&self) -> bool {
-        self.closed && self.slots.is_empty() && self.connecting == 0
+        self.closed && self.slots.is_empty() && self.connecting == 0 && self.closing == 0
     }
 
     pub(super) fn closed_error(&self) -> Error {
@@ -278,8 +287,13 @@ impl<C: Connection, W> PoolState<C, W> {
             && let Some(slot) = self.slots.try_remove(at)
         {
             self.retiring -= 1;
-            out.push(Action::Close(slot.connection));
+            self.discard(slot.connection, out);
         }
+    }
+
+    pub(super) fn discard(&mut self, connection: Arc<C>, out: &mut Actions<C, W>) {
+        self.closing += 1;
+        out.push(Action::Close(connection));
     }
 
     /// Puts a connection among those with a free place, by when it was used last.

@@ -52,22 +52,25 @@ impl<C: Connector> Drop for Attempt<C> {
 pub(super) struct Check<C: Connector> {
     inside: Arc<Inside<C>>,
     at: usize,
-    connection: Arc<C::Connection>,
+    /// `None` once the check is over: a connection that ends with it is then closed before another is opened.
+    connection: Option<Arc<C::Connection>>,
     healthy: bool,
 }
 
 impl<C: Connector> Check<C> {
     pub(super) fn new(inside: Arc<Inside<C>>, at: usize, connection: Arc<C::Connection>) -> Self {
-        Self { inside, at, connection, healthy: false }
+        Self { inside, at, connection: Some(connection), healthy: false }
     }
 
     pub(super) async fn run(mut self) {
+        let Some(connection) = self.connection.take() else { return };
         let limit = self.inside.settings.health_timeout;
         let checked = select! {
             biased;
             () = self.inside.closing() => return,
-            checked = timeout(limit, self.inside.connector.check(&self.connection)) => checked,
+            checked = timeout(limit, self.inside.connector.check(&connection)) => checked,
         };
+        drop(connection);
         self.healthy = matches!(checked, Ok(Ok(())));
         if !self.healthy {
             let reason = match &checked {
@@ -86,6 +89,7 @@ impl<C: Connector> Check<C> {
 
 impl<C: Connector> Drop for Check<C> {
     fn drop(&mut self) {
+        self.connection = None;
         let (at, healthy) = (self.at, self.healthy);
         self.inside.step(|state, now, out| state.checked(at, healthy, now, out));
     }

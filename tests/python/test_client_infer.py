@@ -78,6 +78,13 @@ async def test_a_model_answers(server: Server, binary: bool | None) -> None:
         assert same(blocking.infer("double", X, binary=binary)["y"], X["x"] * 2)
 
 
+async def test_those_who_come_together_ask_once_what_the_server_takes(server: Server) -> None:
+    async with AsyncClient(server.url) as client:
+        results = await asyncio.gather(*(client.infer("double", X) for _ in range(20)))
+        assert all(same(result["y"], X["x"] * 2) for result in results)
+        assert client.stats().total.acquired == 21
+
+
 @pytest.mark.parametrize("binary", FORMS)
 def test_tensors_of_every_kind(server: Server, binary: bool | None) -> None:
     inputs: dict[str, Any] = {name: sample(name, (4, 3), seed) for seed, name in enumerate(NUMBERS)}

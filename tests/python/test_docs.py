@@ -24,6 +24,7 @@ import pytest
 
 import penstock._test_client
 import penstock.batching
+import penstock.client
 import penstock.models
 
 if TYPE_CHECKING:
@@ -85,7 +86,9 @@ def test_the_harness_sees_the_blocks() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [penstock.batching, penstock.models, penstock._test_client], ids=lambda module: module.__name__
+    "module",
+    [penstock.batching, penstock.client, penstock.models, penstock._test_client],
+    ids=lambda module: module.__name__,
 )
 def test_examples_in_docstrings(module: ModuleType) -> None:
     finder = doctest.DocTestFinder(recurse=True)

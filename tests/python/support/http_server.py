@@ -226,9 +226,10 @@ class HttpServer:
         except BaseException as error:  # noqa: BLE001  told to the test
             self.failures.append(error)
         finally:
+            peer.close()
+            # Only now has the client what there is to know.
             with self._lock:
                 self.open -= 1
-            peer.close()
 
 
 def refusing_port() -> int:
