@@ -88,7 +88,10 @@ pub struct Pick {
 
 /// The weight of a slow first byte halves in some 7 seconds: it falls by e in this time.
 const FIRST_BYTE_MEMORY: Duration = Duration::from_secs(10);
-/// What a failure counts as in seconds to the first byte: else whoever fails fast would draw all requests.
+/// How much slower than usual a failure makes an endpoint look: else whoever fails fast would draw all requests. Little,
+/// for one failure alone is no reason to leave an endpoint out; that is for ejection to decide.
+const FAILURE_FACTOR: f64 = 2.0;
+/// The seconds to the first byte that failures come to at most.
 const FAILURE_SECONDS: f64 = 1.0;
 
 #[derive(Debug, Clone, Default)]
@@ -192,6 +195,8 @@ impl Balancer {
 
     /// A request ended: its last byte came, or it failed, or its caller left.
     pub fn ended(&mut self, endpoint: usize, outcome: Outcome, now: Moment) {
+        let failed = matches!(outcome, Outcome::Failure | Outcome::Overloaded(None));
+        let usual = if failed { self.usual_first_byte(now) } else { None };
         let settings = &self.settings;
         let Some(endpoint) = self.endpoints.get_mut(endpoint) else { return };
         endpoint.outstanding = endpoint.outstanding.saturating_sub(1);
@@ -201,13 +206,15 @@ impl Balancer {
                 endpoint.failures = 0;
                 if endpoint.ejected_until.take().is_some() {
                     endpoint.readmitted = Some(now);
+                    // What it was before it was out says nothing about what it is now.
+                    endpoint.first_byte = None;
                 }
             }
             Outcome::Cancelled => {}
             Outcome::Overloaded(Some(wait)) => {
                 endpoint.spared_until = Some(now + wait.min(settings.longest_retry_after));
             }
-            Outcome::Failure | Outcome::Overloaded(None) => fail(endpoint, probing, settings, now),
+            Outcome::Failure | Outcome::Overloaded(None) => fail(endpoint, probing, usual, settings, now),
         }
     }
 
@@ -245,7 +252,7 @@ impl Balancer {
                 self.of_two(random, may, |endpoint| endpoint.outstanding as f64)
             }
             BalancePolicy::P2cFirstByte => {
-                let usual = self.usual_first_byte(now);
+                let usual = self.usual_first_byte(now).unwrap_or(1.0);
                 #[allow(clippy::cast_precision_loss, reason = "requests are few")]
                 self.of_two(random, may, |endpoint| {
                     (endpoint.outstanding + 1) as f64 * endpoint.first_byte(now).unwrap_or(usual)
@@ -286,19 +293,21 @@ impl Balancer {
         Some(if load(second) < load(first) { other } else { one })
     }
 
-    /// What an endpoint that nothing is known of yet counts as: the mean of the others.
+    /// What an endpoint that nothing is known of yet counts as: the mean of the others; `None` where none is known.
     #[allow(clippy::cast_precision_loss, reason = "endpoints are few")]
-    fn usual_first_byte(&self, now: Moment) -> f64 {
+    fn usual_first_byte(&self, now: Moment) -> Option<f64> {
         let known = || self.endpoints.iter().filter_map(|endpoint| endpoint.first_byte(now));
         let count = known().count();
-        if count == 0 { 1.0 } else { known().sum::<f64>() / count as f64 }
+        (count > 0).then(|| known().sum::<f64>() / count as f64)
     }
 }
 
 /// Counts a failure, and puts the endpoint out where it was one too many.
-fn fail(endpoint: &mut Endpoint, probing: bool, settings: &EjectSettings, now: Moment) {
-    let recent = endpoint.first_byte(now).unwrap_or_default();
-    endpoint.observe(recent.max(FAILURE_SECONDS), now);
+fn fail(endpoint: &mut Endpoint, probing: bool, usual: Option<f64>, settings: &EjectSettings, now: Moment) {
+    if let Some(usual) = usual {
+        let recent = endpoint.first_byte(now).unwrap_or(usual).max(usual);
+        endpoint.observe((recent * FAILURE_FACTOR).min(FAILURE_SECONDS).max(recent), now);
+    }
     endpoint.failures = endpoint.failures.saturating_add(1);
     let enough = settings.failures.is_some_and(|limit| endpoint.failures >= limit);
     let again = endpoint.ejected_until.is_some() && probing;
