@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any
 
-from penstock._connecting import Connections, checked_urls, native_client
+from penstock._base_client import BaseClient
 from penstock._display import progress_bar
 from penstock._inference import Inference, InferResult, result_of, takes_binary
-from penstock._many import POLL_SECONDS, Many, collected, collected_one, one_of_many, watch
-from penstock._redirects import Journey
-from penstock._request import REDIRECTS, RequestBuilder, RequestOptions, timeout_of
+from penstock._many import POLL_SECONDS, Many, collected, collected_one, watch
+from penstock._request import REDIRECTS, RequestOptions
 from penstock._response import Response
 from penstock._stream import AsyncStream, Stream, caller
-from penstock.errors import ConfigError
-from penstock.pooling import Timeout
 
 if TYPE_CHECKING:
     import asyncio
@@ -23,84 +19,15 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from penstock import _native
-    from penstock._connecting import Certificate, Verify
-    from penstock._headers import HeadersGiven
     from penstock._many import OneOfMany
     from penstock._request import Prepared
     from penstock._stream import Opened
-    from penstock._url import Params
-    from penstock.pooling import Balance, Eject, Pool, Retry
+    from penstock.pooling import Timeout
 
 __all__ = ["AsyncClient", "AsyncStream", "Client", "InferResult", "RequestOptions", "Response", "Stream"]
 
 
-class _BaseClient(Connections):
-    """What both clients have in common."""
-
-    def __init__(
-        self,
-        base_url: str | Iterable[str] | None = None,
-        *,
-        params: Params | None = None,
-        headers: HeadersGiven | None = None,
-        auth: tuple[str, str] | None = None,
-        timeout: float | Timeout | None = Timeout(),  # noqa: B008  frozen
-        pool: Pool | None = None,
-        balance: Balance = "p2c_first_byte",
-        retry: Retry | None = None,
-        eject: Eject | None = None,
-        follow_redirects: bool = False,
-        max_redirects: int = 20,
-        verify: Verify = True,
-        cert: Certificate | None = None,
-        proxy: str | None = None,
-        trust_env: bool = True,
-        http2: bool | Literal["always"] = True,
-        max_response: int | None = None,
-    ) -> None:
-        self._builder = RequestBuilder(checked_urls(base_url), params, headers, auth, timeout_of(timeout))
-        native = native_client(
-            self._builder.origins,
-            self._builder.defaults,
-            decompress=True,
-            timeout=timeout,
-            pool=pool,
-            balance=balance,
-            retry=retry,
-            eject=eject,
-            verify=verify,
-            cert=cert,
-            proxy=proxy,
-            trust_env=trust_env,
-            http2=http2,
-            max_response=max_response,
-        )
-        super().__init__(self._builder.origins, native, pool)
-        self._follows = follow_redirects
-        self._max_redirects = max_redirects
-        self._binary: bool | None = None
-        self._asking: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[Response]] = WeakKeyDictionary()
-
-    def _is_to_follow(self, status: int, options: Mapping[str, Any]) -> bool:
-        return status in REDIRECTS and bool(options.get("follow_redirects", self._follows))
-
-    def _journey(self, prepared: Prepared) -> Journey:
-        return Journey(self._builder, prepared, self._max_redirects)
-
-    def _several(self, requests: Iterable[OneOfMany]) -> tuple[list[Prepared], list[Mapping[str, Any]]]:
-        """What `request_many` was given, ready to be sent, and the options of each."""
-        prepared, several = [], []
-        for index, request in enumerate(requests):
-            method, url, options = one_of_many(index, request)
-            try:
-                prepared.append(self._builder.prepare(method, url, options))
-            except ConfigError as error:
-                raise ConfigError(f"request {index}: {error}") from error
-            several.append(options)
-        return prepared, several
-
-
-class AsyncClient(_BaseClient):
+class AsyncClient(BaseClient):
     """An HTTP client for asyncio, shaped as that of httpx, with a pool of connections to each endpoint.
 
     One client serves several event loops and threads. Without the context manager, `aclose` or `close` ends it. Where a
@@ -336,7 +263,7 @@ def _seen(asking: asyncio.Task[Response]) -> None:
         asking.exception()
 
 
-class Client(_BaseClient):
+class Client(BaseClient):
     """As `AsyncClient`, blocking. Waiting gives the interpreter's lock back, and Ctrl-C ends it.
 
     Any number of threads may use one client at once.
