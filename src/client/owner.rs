@@ -14,6 +14,7 @@ use super::answer::Answer;
 use super::attempt::Errand;
 use super::connect::{ConnectSettings, Dialer};
 use super::connection::HttpConnector;
+use super::decode::too_long;
 use super::fleet::{Endpoint, Fleet};
 use super::http1::Lost;
 use super::http2::Http2Settings;
@@ -193,8 +194,9 @@ impl Client {
         let mut answer = open(&route.fleet, &errand).await?;
         loop {
             let (attempts, tried) = (answer.response.attempts, vec![answer.trip.number()]);
-            match answer.whole(request.max_response).await {
-                Ok(response) => return Ok(response),
+            match answer.collect(request.max_response).await {
+                Ok(Some(body)) => return answer.finish_with(body, request.max_response).await,
+                Ok(None) => return Err(too_long(request.max_response)),
                 // Nothing of it was handed out: what may be sent again may be lost in the body, too.
                 Err(error) => {
                     let lost = Err(Lost { error, unsent: false });
