@@ -311,7 +311,8 @@ async fn again(
         let elsewhere = fleet.endpoints.len() > tried.len();
         let pause = Retry::pause(attempts, elsewhere, fastrand::f64());
         let pause = if elsewhere { pause } else { pause.max(asked_for) };
-        let late = errand.deadlines.end().is_some_and(|end| Instant::now() + pause >= end);
+        let over = Instant::now().checked_add(pause);
+        let late = errand.deadlines.end().is_some_and(|end| over.is_none_or(|over| over >= end));
         if late || !fleet.may_retry() {
             return outcome.map_err(|lost| lost.error);
         }
