@@ -86,7 +86,11 @@ impl<'a> Errand<'a> {
         let due = self.deadlines.acquired(Instant::now());
         let acquired = endpoint.pool.acquire(due.map(|due| due.at), self.place.clone()).await;
         acquired.map_err(|error| match due {
-            Some(due) if error.kind() == ErrorKind::AcquireTimeout => due.missed(endpoint.label()),
+            // The pool has a limit of its own, which it names itself.
+            Some(due) if error.kind() == ErrorKind::AcquireTimeout && due.at <= Instant::now() => {
+                let missed = due.missed(endpoint.label());
+                Error::with_source(missed.kind(), missed.message(), error)
+            }
             _ => error,
         })
     }
