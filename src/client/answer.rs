@@ -150,6 +150,13 @@ impl Answer {
         }
     }
 
+    /// Lets go of an answer that is asked for again. Where it is whole, its connection goes on.
+    pub(super) fn let_go(self) {
+        if matches!(&self.source, Source::Alone(exchange) if exchange.is_done()) {
+            drop(self.finish());
+        }
+    }
+
     /// Gives the connection back, after the end of the body.
     pub(super) fn finish(self) -> Response {
         let Self { mut response, source, lease, trip, outcome, started, keep_alive, .. } = self;

@@ -149,7 +149,7 @@ impl<'a> Errand<'a> {
         &self,
         began: Began,
         lease: Lease<HttpConnector>,
-        trip: Trip,
+        mut trip: Trip,
         reused: bool,
         attempts: u32,
     ) -> Answer {
@@ -176,6 +176,9 @@ impl<'a> Errand<'a> {
             502 | 504 => Outcome::Failure,
             _ => Outcome::Success,
         };
+        if outcome != Outcome::Success {
+            trip.is_to_blame(outcome);
+        }
         let (deadlines, started) = (self.deadlines, self.started);
         let decoding = decoding.flatten();
         Answer { response, source, lease, trip, outcome, deadlines, started, keep_alive, decoding }

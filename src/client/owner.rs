@@ -339,7 +339,7 @@ async fn again(
         if late || !fleet.may_retry() {
             return outcome.map_err(|lost| lost.error);
         }
-        drop(outcome);
+        outcome.map_or_else(drop, Answer::let_go);
         sleep(pause).await;
         attempts += 1;
         let trip = fleet.begin(&tried, false)?;

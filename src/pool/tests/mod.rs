@@ -1,3 +1,4 @@
 //! Tests of the pool: its decisions, and its owner on virtual time and on real threads.
 
+mod balancer;
 mod owner;
