@@ -74,6 +74,26 @@ impl Fleet {
         Ok(Trip { fleet: Arc::clone(self), pick, if_dropped: Outcome::Cancelled, is_over: false })
     }
 
+    /// Leaves out endpoints that health checks find not ready, and lets them in again.
+    pub(super) fn heed_checks(self: &Arc<Self>) {
+        for (number, endpoint) in self.endpoints.iter().enumerate() {
+            let fleet = Arc::downgrade(self);
+            endpoint.connector().report_to(Box::new(move |ready| {
+                if let Some(fleet) = fleet.upgrade() {
+                    fleet.checked(number, ready);
+                }
+            }));
+        }
+    }
+
+    fn checked(&self, number: usize, ready: bool) {
+        let news = self.state.lock().balancer.checked(number, ready, self.clock.now());
+        if news && let Some(endpoint) = self.endpoints.get(number) {
+            let endpoint = &**endpoint.label();
+            tracing::info!(target: "penstock::pool", endpoint, ready, "a health check found news of an endpoint");
+        }
+    }
+
     /// Takes one retry out of the budget; false where it is spent.
     pub(super) fn may_retry(&self) -> bool {
         self.state.lock().budget.retry(self.clock.now())

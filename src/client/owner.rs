@@ -130,6 +130,7 @@ impl Client {
             return Ok(None);
         }
         let fleet = self.fleet(endpoints);
+        fleet.heed_checks();
         if let [only] = urls {
             self.origins.lock().insert(only.trim_end_matches('/').into(), Arc::clone(&fleet));
         }

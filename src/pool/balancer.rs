@@ -102,6 +102,8 @@ struct Endpoint {
     failures: u32,
     /// It is out until then, and from then on until a probe went well.
     ejected_until: Option<Moment>,
+    /// The last health check put it out.
+    unready: bool,
     probing: bool,
     /// How long it was out last.
     last_out: Duration,
@@ -126,6 +128,7 @@ impl Endpoint {
     /// It is in again, as one of which nothing is known.
     fn readmit(&mut self, now: Moment) {
         self.ejected_until = None;
+        self.unready = false;
         self.first_byte = None;
         self.readmitted = Some(now);
     }
@@ -224,6 +227,25 @@ impl Balancer {
                 fail(endpoint, pick.probe, seconds, settings, now)
             }
         }
+    }
+
+    /// A health check found an endpoint ready to serve, or not; answers whether that is news.
+    ///
+    /// One that is not ready is out until a check finds it ready, or for as long as failures would put it out, whichever
+    /// comes first: then a probe finds out, for nobody may be there to be checked. One that failures put out is not let in
+    /// because it calls itself ready.
+    pub fn checked(&mut self, endpoint: usize, ready: bool, now: Moment) -> bool {
+        let time = self.settings.time;
+        let Some(endpoint) = self.endpoints.get_mut(endpoint) else { return false };
+        let news = endpoint.unready == ready;
+        if !ready {
+            endpoint.unready = true;
+            endpoint.ejected_until = endpoint.ejected_until.max(Some(now + time));
+        } else if news {
+            endpoint.failures = 0;
+            endpoint.readmit(now);
+        }
+        news
     }
 
     /// Requests that an endpoint carries.
