@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::connection::{HttpConnection, HttpConnector};
-use super::decode::{Decoding, too_long};
+use super::decode::Decoding;
 use super::fleet::Trip;
 use super::http1::Exchange;
 use super::http2::Http2Body;
@@ -43,8 +43,11 @@ impl Answer {
     /// Waits for the next portion of the body as it was sent, and adds it to `into`; false at its end.
     async fn portion(&mut self, into: &mut Vec<u8>) -> Result<bool> {
         let read = self.read(into).await;
-        if read.is_err() {
-            self.trip.fail();
+        match &read {
+            // It says nothing about the endpoint: the caller's own limit may be short.
+            Err(error) if error.kind() == ErrorKind::DeadlineExceeded => {}
+            Err(_) => self.trip.fail(),
+            Ok(_) => {}
         }
         read
     }
@@ -81,8 +84,8 @@ impl Answer {
         }
     }
 
-    /// Reads the whole body, of at most `limit` bytes.
-    pub(super) async fn whole(mut self: Box<Self>, limit: usize) -> Result<Response> {
+    /// Reads the body to its end; none where it has more than `limit` bytes. An error is the connection's.
+    pub(super) async fn collect(&mut self, limit: usize) -> Result<Option<Vec<u8>>> {
         let mut body = Vec::new();
         if let Source::Alone(exchange) = &mut self.source {
             std::mem::swap(&mut body, &mut exchange.arrived);
@@ -91,23 +94,25 @@ impl Answer {
         }
         while self.read_on(&mut body).await? {
             if body.len() > limit {
-                return Err(too_long(limit));
+                return Ok(None);
             }
         }
-        if body.len() > limit {
-            return Err(too_long(limit));
-        }
-        if let Some(mut decoding) = self.decoding.take() {
-            body = if body.len() > LONG_BODY {
+        Ok((body.len() <= limit).then_some(body))
+    }
+
+    /// Gives the connection back and the answer with its body, which was collected, without its content coding.
+    pub(super) async fn finish_with(mut self: Box<Self>, body: Vec<u8>, limit: usize) -> Result<Response> {
+        let decoding = self.decoding.take();
+        let mut response = self.finish();
+        response.body = match decoding {
+            None => body,
+            Some(mut decoding) if body.len() > LONG_BODY => {
                 tokio::task::spawn_blocking(move || decoding.all(&body, limit)).await.map_err(|error| {
                     Error::with_source(ErrorKind::Internal, "decoding a body failed", error)
                 })??
-            } else {
-                decoding.all(&body, limit)?
-            };
-        }
-        let mut response = self.finish();
-        response.body = body;
+            }
+            Some(mut decoding) => decoding.all(&body, limit)?,
+        };
         Ok(response)
     }
 
@@ -145,6 +150,17 @@ impl Answer {
             if !goes_on {
                 return Ok(None);
             }
+        }
+    }
+
+    /// Lets go of an answer that is asked for again: it says something about its endpoint. Where it is whole, its
+    /// connection goes on.
+    pub(super) fn let_go(self: Box<Self>) {
+        if matches!(&self.source, Source::Alone(exchange) if exchange.is_done()) {
+            drop(self.finish());
+        } else {
+            let Self { trip, outcome, .. } = *self;
+            trip.end(outcome);
         }
     }
 
