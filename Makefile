@@ -2,10 +2,10 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build test lint demo bench coverage wheel-check docs-check clean
+.PHONY: help setup build test test-interop lint demo bench coverage wheel-check docs-check clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## .venv and what it needs; the other targets do it by themselves
 	@tools/bootstrap demo
@@ -15,6 +15,9 @@ build: setup ## the extension, optimized, into .venv
 
 test: ## all tests: Rust, Python, and the wheel on every Python here
 	@tools/test
+
+test-interop: ## the client against nginx, MLServer and the openai client
+	@tools/test-interop $(ARGS)
 
 lint: ## formatting, clippy, types, documentation
 	@tools/lint

@@ -89,8 +89,8 @@ pub struct Pick {
 /// The weight of a slow first byte halves in some 7 seconds: it falls by e in this time.
 const FIRST_BYTE_MEMORY: Duration = Duration::from_secs(10);
 /// What a failure counts as, in times to the first byte of the others, up to so many seconds: else whoever fails fast would
-/// draw all requests. What counts for more is forgotten later: one that failed once would be left out for minutes.
-const FAILURE_FACTOR: f64 = 10.0;
+/// draw all requests. Little, for one failure alone is no reason to leave an endpoint out: ejection decides that.
+const FAILURE_FACTOR: f64 = 2.0;
 const MOST_FAILURE_SECONDS: f64 = 1.0;
 
 #[derive(Debug, Clone, Default)]
@@ -282,7 +282,7 @@ impl Balancer {
                 self.of_two(random, may, |endpoint| endpoint.outstanding as f64)
             }
             BalancePolicy::P2cFirstByte => {
-                let usual = self.usual_first_byte(now);
+                let usual = self.usual_first_byte(now).unwrap_or(1.0);
                 #[allow(clippy::cast_precision_loss, reason = "requests are few")]
                 self.of_two(random, may, |endpoint| {
                     (endpoint.outstanding + 1) as f64 * endpoint.first_byte(now).unwrap_or(usual)

@@ -103,6 +103,31 @@ fn one_that_is_dead_is_left_out_and_comes_back_through_a_probe() {
     }
 }
 
+#[test]
+fn one_failure_alone_does_not_put_an_endpoint_out() {
+    let mut random = fastrand::Rng::with_seed(9);
+    for policy in POLICIES {
+        let mut balancer = Balancer::new(policy, 2, EjectSettings::default());
+        traffic(&mut balancer, 0.0, &[Some(0.005); 2], &mut random);
+        fail(&mut balancer, 1, 1, at(10.0));
+        let shares = traffic(&mut balancer, 10.0, &[Some(0.005); 2], &mut random);
+        assert!(shares[1] > 2_500, "{policy:?}: {shares:?}");
+        let shares = traffic(&mut balancer, 20.0, &[Some(0.005); 2], &mut random);
+        assert!((4_000..6_000).contains(&shares[1]), "{policy:?}: {shares:?}");
+    }
+}
+
+#[test]
+fn one_that_is_let_in_again_has_its_share_at_once() {
+    let mut random = fastrand::Rng::with_seed(10);
+    for policy in POLICIES {
+        let mut balancer = Balancer::new(policy, 4, EjectSettings::default());
+        traffic(&mut balancer, 0.0, &[Some(0.01), None, Some(0.01), Some(0.01)], &mut random);
+        let shares = traffic(&mut balancer, 20.0, &[Some(0.01); 4], &mut random);
+        assert!((2_000..3_000).contains(&shares[1]), "{policy:?}: {shares:?}");
+    }
+}
+
 fn fail(balancer: &mut Balancer, endpoint: usize, times: usize, now: Moment) {
     for _ in 0..times {
         balancer.started(endpoint);

@@ -1,0 +1,124 @@
+"""`infer` against MLServer, which speaks the Open Inference Protocol in JSON and knows no binary tensors."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import penstock
+from penstock.errors import DeadlineExceeded, RemoteError
+from tests.interop.support.processes import Process, answers, free_port
+from tests.python.support.arrays import same
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = Path(__file__).parent / "mlserver"
+MLSERVER = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "interop" / "mlserver" / "bin" / "mlserver"
+NUMBERS = ["bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float32", "float64"]
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if not MLSERVER.exists():
+        pytest.skip(f"MLServer is not installed in {MLSERVER.parent}; tools/test-interop installs it")
+    folder = tmp_path_factory.mktemp("mlserver")
+    port = free_port()
+    process = Process(
+        [str(MLSERVER), "start", str(FOLDER)],
+        folder / "mlserver.log",
+        folder=folder,
+        environment={
+            "MLSERVER_HTTP_PORT": str(port),
+            "MLSERVER_GRPC_PORT": str(free_port()),
+            "MLSERVER_METRICS_DIR": str(folder),
+            "PYTHONPATH": str(FOLDER),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
+    )
+    base = f"http://127.0.0.1:{port}"
+    try:
+        # The server itself says that it is ready before it has looked for models.
+        process.wait_until(lambda: all(answers(f"{base}/v2/models/{name}/ready") for name in ("mirror", "halves")))
+        yield base
+    finally:
+        process.stop()
+
+
+@pytest.mark.parametrize("binary", [None, False])
+async def test_arrays_in_and_out(url: str, binary: bool | None) -> None:
+    x = np.arange(12, dtype=np.float32).reshape(3, 4)
+    async with penstock.AsyncClient(url) as client:
+        found = await client.infer("halves", {"x": x}, binary=binary)
+        assert set(found) == {"lower", "sum"}
+        assert same(found["lower"], x[:, :2])
+        assert np.array_equal(np.ravel(found["sum"]), [1.0, 9.0, 17.0])
+    with penstock.Client(url) as blocking:
+        assert same(blocking.infer("halves", {"x": x}, binary=binary)["lower"], x[:, :2])
+
+
+@pytest.mark.parametrize("dtype", NUMBERS)
+async def test_every_data_type(url: str, dtype: str) -> None:
+    kind = np.dtype(dtype)
+    if kind.kind == "b":
+        x = np.array([[True, False, True]])
+    elif kind.kind == "f":
+        x = np.array([[0.1, -0.0, float(np.finfo(kind).max)], [1 / 3, 1e-30, float(np.finfo(kind).tiny)]], kind)
+    else:
+        limits = np.iinfo(kind)
+        x = np.array([[limits.min, 0, limits.max]], kind)
+    async with penstock.AsyncClient(url) as client:
+        assert same((await client.infer("mirror", {"x": x}))["x"], x)
+
+
+async def test_texts_and_several_inputs(url: str) -> None:
+    inputs = {"text": np.array([["a", "naïve 水"]], object), "n": np.arange(2, dtype=np.int64).reshape(1, 2)}
+    async with penstock.AsyncClient(url) as client:
+        found = await client.infer("mirror", inputs)
+    assert list(found) == ["text", "n"]
+    assert same(found["n"], inputs["n"])
+    texts = [text.decode() if isinstance(text, bytes) else text for text in np.ravel(found["text"])]
+    assert texts == ["a", "naïve 水"]
+
+
+async def test_a_model_that_is_not_there(url: str) -> None:
+    x = np.ones((1, 2), np.float32)
+    async with penstock.AsyncClient(url) as client:
+        with pytest.raises(RemoteError, match="Model nowhere not found") as caught:
+            await client.infer("nowhere", {"x": x})
+    assert caught.value.status == 404
+    with penstock.Client(url) as blocking, pytest.raises(RemoteError, match="Model nowhere not found"):
+        blocking.infer("nowhere", {"x": x})
+
+
+async def test_a_model_that_refuses(url: str) -> None:
+    async with penstock.AsyncClient(url) as client:
+        with pytest.raises(RemoteError, match="numbers below zero are not served") as caught:
+            await client.infer("halves", {"x": np.full((1, 2), -1.0, np.float32)})
+        assert caught.value.status == 400
+
+
+async def test_many_at_a_time(url: str) -> None:
+    async with penstock.AsyncClient(url) as client:
+
+        async def ask(n: int) -> Any:
+            return (await client.infer("halves", {"x": np.full((1, 4), n, np.float32)}))["sum"]
+
+        sums = await asyncio.gather(*(ask(n) for n in range(100)))
+        stats = client.stats()
+    assert [float(np.ravel(one)[0]) for one in sums] == [2.0 * n for n in range(100)]
+    assert stats.total.failed == stats.total.cancelled == 0
+
+
+async def test_a_time_that_is_too_short(url: str) -> None:
+    x = np.ones((1, 4), np.float32)
+    async with penstock.AsyncClient(url) as client:
+        with pytest.raises(DeadlineExceeded):
+            await client.infer("halves", {"x": x * 1000}, timeout=0.2)  # it takes 1 s
+        assert same((await client.infer("halves", {"x": x}, timeout=30))["lower"], x[:, :2])
