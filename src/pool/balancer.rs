@@ -205,7 +205,7 @@ impl Balancer {
     /// A request ended: its last byte came, or it failed, or its caller left.
     pub fn ended(&mut self, pick: Pick, outcome: Outcome, now: Moment) {
         let is_failure = matches!(outcome, Outcome::Failure | Outcome::Overloaded(None));
-        let seconds = if is_failure { self.failure_seconds(pick.endpoint, now) } else { 0.0 };
+        let seconds = if is_failure { self.failure_seconds(pick.endpoint, now) } else { None };
         let settings = &self.settings;
         let Some(endpoint) = self.endpoints.get_mut(pick.endpoint) else { return };
         endpoint.outstanding = endpoint.outstanding.saturating_sub(1);
@@ -224,7 +224,7 @@ impl Balancer {
                 endpoint.spared_until = Some(now + wait.min(settings.longest_retry_after));
             }
             Outcome::Failure | Outcome::Overloaded(None) => {
-                fail(endpoint, pick.probe, seconds, settings, now)
+                fail(endpoint, pick.probe, seconds, settings, now);
             }
         }
     }
@@ -282,7 +282,7 @@ impl Balancer {
                 self.of_two(random, may, |endpoint| endpoint.outstanding as f64)
             }
             BalancePolicy::P2cFirstByte => {
-                let usual = self.usual_first_byte(now).unwrap_or(1.0);
+                let usual = self.usual_first_byte(now);
                 #[allow(clippy::cast_precision_loss, reason = "requests are few")]
                 self.of_two(random, may, |endpoint| {
                     (endpoint.outstanding + 1) as f64 * endpoint.first_byte(now).unwrap_or(usual)
@@ -328,10 +328,10 @@ impl Balancer {
         self.mean_first_byte(now, None).unwrap_or(1.0)
     }
 
-    /// What a failure of an endpoint counts as.
-    fn failure_seconds(&self, endpoint: usize, now: Moment) -> f64 {
-        let others = self.mean_first_byte(now, Some(endpoint)).unwrap_or(MOST_FAILURE_SECONDS);
-        (others * FAILURE_FACTOR).min(MOST_FAILURE_SECONDS)
+    /// What a failure of an endpoint counts as; nothing where nothing is known of the others.
+    fn failure_seconds(&self, endpoint: usize, now: Moment) -> Option<f64> {
+        let others = self.mean_first_byte(now, Some(endpoint))?;
+        Some((others * FAILURE_FACTOR).min(MOST_FAILURE_SECONDS))
     }
 
     #[allow(clippy::cast_precision_loss, reason = "endpoints are few")]
@@ -344,9 +344,11 @@ impl Balancer {
 }
 
 /// Counts a failure, and puts the endpoint out where it was one too many.
-fn fail(endpoint: &mut Endpoint, probing: bool, seconds: f64, settings: &EjectSettings, now: Moment) {
-    let recent = endpoint.first_byte(now).unwrap_or_default();
-    endpoint.observe(recent.max(seconds), now);
+fn fail(endpoint: &mut Endpoint, probing: bool, seconds: Option<f64>, settings: &EjectSettings, now: Moment) {
+    if let Some(seconds) = seconds {
+        let recent = endpoint.first_byte(now).unwrap_or_default();
+        endpoint.observe(recent.max(seconds), now);
+    }
     endpoint.failures = endpoint.failures.saturating_add(1);
     let enough = settings.failures.is_some_and(|limit| endpoint.failures >= limit);
     let again = endpoint.ejected_until.is_some() && probing;
