@@ -122,29 +122,6 @@ fn one_that_failures_put_out_is_not_let_in_by_its_own_word() {
 }
 
 #[test]
-fn an_endpoint_that_failed_once_is_asked_less_and_has_its_share_again_soon() {
-    let mut case = Case::new(BalancePolicy::P2cFirstByte, 3);
-    let took = Duration::from_millis(1);
-    let share = |case: &mut Case| {
-        (0..300)
-            .filter(|_| {
-                case.now = case.now + Duration::from_millis(10);
-                let pick = case.begin();
-                case.balancer.first_byte(pick.endpoint, took, case.now);
-                case.end(pick, Outcome::Success);
-                pick.endpoint == 0
-            })
-            .count()
-    };
-    assert!((60..140).contains(&share(&mut case)));
-    case.at(0, Outcome::Failure);
-    assert!(share(&mut case) < 10);
-    case.wait(25);
-    let after = share(&mut case);
-    assert!(after > 60, "it failed 25 seconds ago, and has {after} of 300");
-}
-
-#[test]
 fn one_that_was_let_in_again_has_its_share_at_once() {
     let mut case = Case::new(BalancePolicy::P2cFirstByte, 2);
     for endpoint in [0, 1] {
