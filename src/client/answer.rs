@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::connection::{HttpConnection, HttpConnector};
@@ -16,6 +17,9 @@ use crate::pool::{Lease, Outcome};
 
 /// Longer bodies are decoded on a thread of their own: the runtime has others to serve.
 const LONG_BODY: usize = 128 * 1024;
+/// Bytes of a body that is read as it comes that are decoded at a time, and how many of them make a chunk.
+const DECODED_AT_ONCE: usize = 256;
+const ENOUGH_DECODED: usize = 64 * 1024;
 /// Room that is made beforehand for a body of known length.
 const MAX_RESERVED: u64 = 1024 * 1024;
 
@@ -37,6 +41,8 @@ pub(super) struct Answer {
     /// How long the server keeps the connection when it is idle.
     pub(super) keep_alive: Option<Duration>,
     pub(super) decoding: Option<Box<Decoding>>,
+    /// What has come of a body that is read as it comes, and has its coding still.
+    pub(super) coded: Bytes,
 }
 
 impl Answer {
@@ -127,30 +133,44 @@ impl Answer {
     }
 
     /// Waits for the next portion of the body without its content coding; none at its end.
-    pub(super) async fn next(&mut self, limit: usize) -> Result<Option<Vec<u8>>> {
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<u8>>> {
         loop {
+            if let Some(decoded) = self.decode_some()? {
+                return Ok(Some(decoded));
+            }
             let mut portion = Vec::new();
             let goes_on = self.read_on(&mut portion).await?;
-            let Some(decoding) = &mut self.decoding else {
-                if goes_on && portion.is_empty() {
-                    continue;
-                }
-                return Ok(goes_on.then_some(portion));
-            };
-            let mut decoded = Vec::new();
-            if goes_on {
-                decoding.feed(&portion, &mut decoded, limit)?;
-            } else {
-                decoding.end(&mut decoded, limit)?;
-                self.decoding = None;
+            if self.decoding.is_some() && goes_on {
+                self.coded = portion.into();
+                continue;
             }
+            if goes_on && portion.is_empty() {
+                continue;
+            }
+            if goes_on {
+                return Ok(Some(portion));
+            }
+            let Some(mut decoding) = self.decoding.take() else { return Ok(None) };
+            let mut decoded = Vec::new();
+            decoding.end(&mut decoded, usize::MAX)?;
             if !decoded.is_empty() {
                 return Ok(Some(decoded));
             }
-            if !goes_on {
-                return Ok(None);
+        }
+    }
+
+    /// Takes the coding off of what has come, until it is enough for a chunk: in small steps, for what a few bytes unfold
+    /// to may be ten thousand times as long.
+    fn decode_some(&mut self) -> Result<Option<Vec<u8>>> {
+        let mut decoded = Vec::new();
+        while let Some(decoding) = self.decoding.as_mut().filter(|_| !self.coded.is_empty()) {
+            let some = self.coded.split_to(self.coded.len().min(DECODED_AT_ONCE));
+            decoding.feed(&some, &mut decoded, usize::MAX)?;
+            if decoded.len() >= ENOUGH_DECODED {
+                break;
             }
         }
+        Ok((!decoded.is_empty()).then_some(decoded))
     }
 
     /// Lets go of an answer that is asked for again: it says something about its endpoint. Where it is whole, its

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Version;
 use tokio::time::Instant;
 
@@ -177,7 +178,17 @@ impl<'a> Errand<'a> {
             trip.is_to_blame(outcome);
         }
         let (deadlines, started) = (self.deadlines, self.started);
-        let decoding = decoding.flatten();
-        Box::new(Answer { response, source, lease, trip, outcome, deadlines, started, keep_alive, decoding })
+        Box::new(Answer {
+            response,
+            source,
+            lease,
+            trip,
+            outcome,
+            deadlines,
+            started,
+            keep_alive,
+            decoding: decoding.flatten(),
+            coded: Bytes::new(),
+        })
     }
 }

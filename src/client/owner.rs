@@ -31,8 +31,6 @@ use crate::pool::{
 const MAX_ORIGINS: usize = 1000;
 /// Requests of one call that are under way at a time.
 const MOST_SENDERS: usize = 2048;
-/// A chunk of a streamed body has at most so many bytes before the next one is begun.
-const MAX_DECODED: usize = usize::MAX;
 
 /// What a client is made of.
 #[derive(Debug, Clone, Default)]
@@ -376,7 +374,7 @@ impl Body {
     /// The time-outs of the request, and those of a connection that fails.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>> {
         let Some(answer) = &mut self.answer else { return Ok(None) };
-        match answer.next(MAX_DECODED).await {
+        match answer.next().await {
             Ok(Some(portion)) => Ok(Some(portion)),
             Ok(None) => {
                 if let Some(answer) = self.answer.take() {
