@@ -113,8 +113,10 @@ class Penstock:
         for answer in await self._client.request_many([("GET", self._setup.path)] * count):
             _look(self._setup, answer.status_code, answer.content)
 
-    def stats(self) -> Any:
-        return self._client.stats()
+    def stats(self) -> str:
+        """What it says of itself."""
+        pool = self._client.stats().total
+        return f"{pool.reused:,} of {pool.acquired:,}, {pool.created:,} opened"
 
 
 class Aiohttp(_Gathering):

@@ -166,7 +166,7 @@ async def reused(client: Any, setup: Setup, *, tasks: int, each: int) -> Figures
             return list(itertools.chain(*await asyncio.gather(*(one() for _ in range(tasks)))))
 
         figures = await _measured(all_of_them)
-        stats = repr(shared.stats()) if hasattr(shared, "stats") else ""
+        stats = shared.stats() if hasattr(shared, "stats") else ""
         accepted_after, served_after = _server_counts(setup)
     # The second look at the server is a connection and a request of its own.
     connections, requests = accepted_after - accepted - 1, served_after - served - 1

@@ -37,11 +37,11 @@ def run(bench: Bench, only: Sequence[str] | None) -> Story:
         if rounds := results.get((lane.name, REUSE)):
             reuse = spread([100 * one["reuse"] for one in rounds], 2)
             counts = [spread([one[key] for one in rounds], digits) for key, digits in _COUNTS]
-            rows.append([lane.client, *counts, reuse, f"`{rounds[-1]['stats']}`" if rounds[-1]["stats"] else ""])
+            rows.append([lane.client, *counts, reuse, rounds[-1]["stats"]])
         if rounds := results.get((lane.name, MEMORY)):
             held.append([lane.client, *(spread([one[key] / scale for one in rounds], 2) for key, scale in _HELD)])
     parts = [
-        table(["client", "connections", "CPU µs/request", "requests/s", "reuse %, by nginx", "its own count"], rows),
+        table(["client", "connections", "CPU µs/request", "requests/s", "reuse %, by nginx", "reused, by its own count"], rows),
         f"Resident memory, MB, of a process that had its client imported and {TASKS} tasks run before:\n\n"
         + table(["client", "made and asked once", f"with {TASKS} open", "open, by nginx"], held),
         disturbance(results),
