@@ -1,7 +1,8 @@
 """Penstock: the data plane between requests and a Python model.
 
 `batched` turns a function over a batch into an awaitable over one item; `model` and `Server` put models behind the Open
-Inference Protocol. Every error is a class of `penstock.errors`.
+Inference Protocol; `AsyncClient` and `Client` keep connections to such servers, and to any over HTTP. Every error is a
+class of `penstock.errors`.
 """
 
 from importlib import import_module
@@ -13,16 +14,26 @@ from penstock.batching import Batcher, batched
 from penstock.errors import ItemError, PenstockError
 
 if TYPE_CHECKING:
+    from penstock import transport
+    from penstock.client import AsyncClient, Client, Response
     from penstock.models import LoadContext, model
+    from penstock.pooling import Eject, Pool, Retry, Timeout
     from penstock.server import Server
 else:
+    _LATER = {
+        **dict.fromkeys(("AsyncClient", "Client", "Response"), "client"),
+        **dict.fromkeys(("LoadContext", "model"), "models"),
+        **dict.fromkeys(("Eject", "Pool", "Retry", "Timeout"), "pooling"),
+        "Server": "server",
+    }
 
     def __getattr__(name: str) -> object:
-        """Imports the server's half when it is asked for: who only batches does not wait for it."""
-        module = {"LoadContext": "models", "model": "models", "Server": "server"}.get(name)
-        if module is None:
+        """Imports the server's and the client's halves when they are asked for: who only batches does not wait."""
+        if name == "transport":
+            return import_module("penstock.transport")
+        if name not in _LATER:
             raise AttributeError(f"module 'penstock' has no attribute {name!r}")
-        value = getattr(import_module(f"penstock.{module}"), name)
+        value = getattr(import_module(f"penstock.{_LATER[name]}"), name)
         globals()[name] = value
         return value
 
@@ -30,15 +41,23 @@ else:
 __version__: str = _native.VERSION
 
 __all__ = [
+    "AsyncClient",
     "BatchPolicy",
     "BatchStats",
     "Batcher",
+    "Client",
+    "Eject",
     "ItemError",
     "LoadContext",
     "PenstockError",
+    "Pool",
+    "Response",
+    "Retry",
     "Server",
+    "Timeout",
     "__version__",
     "batched",
     "errors",
     "model",
+    "transport",
 ]

@@ -20,27 +20,28 @@ class Table:
 
         rows = "".join(
             f"<tr><th style='text-align:left'>{html.escape(field.name.replace('_', ' '))}</th>"
-            f"<td style='text-align:right'>{html.escape(_shown(getattr(self, field.name)))}</td></tr>"
+            f"<td style='text-align:right'>{html.escape(shown(getattr(self, field.name)))}</td></tr>"
             for field in fields(self)
         )
         return f"<table><caption>{html.escape(type(self).__name__)}</caption>{rows}</table>"
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A number with its thousands apart, counts by their names."""
     if isinstance(value, float):
         return f"{value:,.4g}"
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, dict):
-        return ", ".join(f"{key}: {_shown(count)}" for key, count in value.items()) or "none"
+        return ", ".join(f"{key}: {shown(count)}" for key, count in value.items()) or "none"
     return str(value)
 
 
 class _Bar:
     """Progress that is not shown."""
 
-    def update(self) -> None:
-        """Counts one item."""
+    def update(self, count: int = 1) -> None:
+        """Counts items."""
 
     def __enter__(self) -> Self:
         return self

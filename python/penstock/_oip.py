@@ -87,16 +87,24 @@ def decode(headers: Mapping[str, str], body: bytes, *, strings: Container[str] =
     Texts are arrays of objects: `str` for the outputs in `strings`, `bytes` for the others. What JSON says `null` for,
     NaN and infinities, becomes NaN.
     """
+    return decode_answer(headers, body, strings=strings)[1]
+
+
+def decode_answer(
+    headers: Mapping[str, str], body: bytes, *, strings: Container[str] = ()
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """An inference answer: its JSON, and its outputs as `decode` gives them."""
     length = int(headers.get(HEADER_LENGTH, len(body)))
     rest = memoryview(body)[length:]
+    answer = json.loads(body[:length])
     outputs = {}
-    for tensor in json.loads(body[:length])["outputs"]:
+    for tensor in answer["outputs"]:
         size = tensor.get("parameters", {}).get("binary_data_size")
         data: Any = tensor.get("data")
         if size is not None:
             data, rest = rest[:size], rest[size:]
         outputs[tensor["name"]] = _array(tensor, data, is_string=tensor["name"] in strings)
-    return outputs
+    return answer, outputs
 
 
 def _datatype(name: str, array: NDArray[Any]) -> str:

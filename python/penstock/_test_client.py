@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_format
-from collections.abc import Iterable, Iterator, Mapping
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,10 +12,11 @@ from urllib.parse import quote
 import numpy as np
 
 from penstock import _oip, errors
+from penstock._headers import Headers
 from penstock.errors import ConfigError, Overloaded, PenstockError, RemoteError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
     from concurrent.futures import ThreadPoolExecutor
     from types import TracebackType
     from typing import Self
@@ -32,28 +32,6 @@ _MOST_THREADS = 1000
 """Requests of `arequest` and `ainfer` at most that are on their way at a time; more of them wait."""
 
 _FIRST_ERROR = 400
-
-
-class Headers(Mapping[str, str]):
-    """Headers of an answer, whatever the case of their names; those that came several times are joined by commas."""
-
-    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
-        self._values: dict[str, str] = {}
-        for name, value in pairs:
-            lower = name.lower()
-            self._values[lower] = f"{self._values[lower]}, {value}" if lower in self._values else value
-
-    def __getitem__(self, name: str) -> str:
-        return self._values[name.lower()]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __repr__(self) -> str:
-        return f"Headers({self._values})"
 
 
 @dataclass(frozen=True)
@@ -185,7 +163,7 @@ class TestClient:
         body = content.encode() if isinstance(content, str) else bytes(content or b"")
         pairs = [(name, value.encode("latin-1")) for name, value in sent.items()]
         status, answered, answer, error = self._server._running().request(method, path, pairs, body)  # noqa: SLF001
-        received = Headers((name, value.decode("latin-1")) for name, value in answered)
+        received = Headers(answered)
         return TestResponse(status, received, answer, error)
 
     def get(self, path: str, *, headers: Mapping[str, str] | None = None) -> TestResponse:

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 from penstock import _native
 from penstock._display import Table
-from penstock._test_client import Headers, TestClient, TestResponse
+from penstock._headers import Headers
+from penstock._test_client import TestClient, TestResponse
 from penstock.errors import ConfigError
 
 if TYPE_CHECKING:

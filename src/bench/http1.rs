@@ -14,10 +14,10 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep, timeout};
 
-use super::answer::Decoder;
 use super::link::{Lost, Whole};
 use super::prepared::Prepared;
 use crate::error::{Error, ErrorKind, Result};
+use crate::wire::http1::Decoder;
 
 /// What one read takes at least, where there is as much.
 const READ_BYTES: usize = 8 * 1024;

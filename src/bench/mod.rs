@@ -12,10 +12,8 @@
 //! answer: what the load generator costs the machine is little beside what the server does. HTTP/2 is hyper's.
 
 mod alarm;
-mod answer;
 mod arrivals;
 mod check;
-mod chunked;
 mod client;
 mod feed;
 mod http1;

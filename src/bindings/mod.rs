@@ -2,6 +2,7 @@
 
 mod batcher;
 mod bridge;
+mod client;
 mod convert;
 mod core;
 mod errors;
@@ -23,6 +24,8 @@ mod _native {
     use super::batcher::{NativeBatcher, Worker, check_policy};
     #[pymodule_export]
     use super::bridge::lifecycle::{lock_acquisitions, reset_after_fork, shutdown};
+    #[pymodule_export]
+    use super::client::{NativeClient, NativeMany, NativeResponse, NativeStream};
     #[pymodule_export]
     use super::errors::{bind_errors, error_table};
 

@@ -246,7 +246,7 @@ pub(crate) fn hand_out(
     let capacity = entries.len();
     for (row, entry) in entries.into_iter().enumerate() {
         match entry.waiter {
-            Waiter::Thread(parked) => parked.answer(Arc::clone(results), row),
+            Waiter::Thread(parked) => parked.answer((Arc::clone(results), row)),
             // Mostly all waiters are of one loop, and the first comparison is the last.
             Waiter::Future { port, slot } => {
                 let known = deliveries.iter().position(|(known, _)| Arc::ptr_eq(known, &port));
@@ -266,7 +266,7 @@ pub(crate) fn hand_out(
                 error.write_unraisable(py, None);
             }
         } else {
-            port.deliver(Delivery { results: Arc::clone(results), rows });
+            port.deliver(Delivery::Rows { results: Arc::clone(results), rows });
         }
     }
 }

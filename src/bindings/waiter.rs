@@ -86,17 +86,22 @@ impl Results {
     }
 }
 
-/// A thread that blocks until its answer is there.
-#[derive(Default)]
-pub(crate) struct Parked {
-    answer: Monitor<Option<(Arc<Results>, usize)>>,
+/// A thread that blocks until its answer is there: for a batch, its results and the row.
+pub(crate) struct Parked<T = (Arc<Results>, usize)> {
+    answer: Monitor<Option<T>>,
     left: AtomicBool,
 }
 
-impl Parked {
+impl<T> Default for Parked<T> {
+    fn default() -> Self {
+        Self { answer: Monitor::new(None), left: AtomicBool::new(false) }
+    }
+}
+
+impl<T> Parked<T> {
     /// Hands the answer over.
-    pub(crate) fn answer(&self, results: Arc<Results>, row: usize) {
-        *self.answer.lock() = Some((results, row));
+    pub(crate) fn answer(&self, answer: T) {
+        *self.answer.lock() = Some(answer);
         self.answer.wake_all();
     }
 
@@ -110,7 +115,7 @@ impl Parked {
     }
 
     /// The answer, once.
-    pub(crate) fn take(&self) -> Option<(Arc<Results>, usize)> {
+    pub(crate) fn take(&self) -> Option<T> {
         self.answer.lock().take()
     }
 

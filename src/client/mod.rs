@@ -1,1 +1,50 @@
 //! The client: requests over pooled connections to one endpoint or a fleet of them.
+//!
+//! | file | its story |
+//! |---|---|
+//! | `address` `proxy` `tls` `trust` `tunnel` `race` `connect` `io` | from an origin to a connected stream of bytes |
+//! | `request` `response` | what is asked and what is answered |
+//! | `http1` `http2` | a request over one connection |
+//! | `connection` | what the pool pools, and how its health is checked |
+//! | `fleet` `retry` `attempt` `answer` | which endpoint, over which connection, how often, and the body |
+//! | `decode` | content codings taken off |
+//! | `owner` | the client itself |
+//! | `metrics` | what its pools count, as OpenMetrics |
+
+mod address;
+mod answer;
+mod attempt;
+mod connect;
+mod connection;
+mod decode;
+mod fleet;
+mod http1;
+mod http2;
+mod io;
+mod metrics;
+mod owner;
+mod proxy;
+mod race;
+mod request;
+mod response;
+mod retry;
+mod timer;
+mod tls;
+mod trust;
+mod tunnel;
+
+pub use address::Origin;
+pub use connect::{ConnectSettings, Connected, Dialer, Http2Choice};
+pub use decode::ACCEPTED;
+pub use http2::{Http2, Http2Body, Http2Settings, SendError};
+pub use io::{Idle, Stream};
+pub use metrics::metrics_text;
+pub use owner::{Body, Client, ClientSettings, EndpointStats, Route};
+pub use proxy::Proxies;
+pub use request::{Request, RequestFields, Target, Timeouts};
+pub use response::Response;
+pub use retry::Retry;
+pub use tls::{TlsSettings, failure_words};
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,5 @@
 //! The load generator against real servers on free ports of this machine.
 
-mod answer;
 mod broken;
 mod check;
 mod closed;

@@ -23,10 +23,21 @@ use crate::bindings::waiter::Results;
 use crate::flow::BurstQueue;
 
 /// Answers for futures of one loop.
-pub(crate) struct Delivery {
-    pub(crate) results: Arc<Results>,
-    /// Which row answers which future.
-    pub(crate) rows: Vec<(usize, usize)>,
+pub(crate) enum Delivery {
+    /// Rows of a batch.
+    Rows {
+        results: Arc<Results>,
+        /// Which row answers which future.
+        rows: Vec<(usize, usize)>,
+    },
+    /// An answer of its own for one future.
+    Reply { slot: usize, reply: Box<dyn Reply> },
+}
+
+/// An answer that becomes a Python object only where it is wanted, in the thread of its loop.
+pub(crate) trait Reply: Send {
+    /// A value, or an exception to raise.
+    fn into_python(self: Box<Self>, py: Python<'_>) -> PyResult<Result<Bound<'_, PyAny>, Bound<'_, PyAny>>>;
 }
 
 /// The part of a port that other threads hold.
@@ -40,12 +51,27 @@ pub(crate) struct Shared {
 impl Shared {
     /// Hands answers over and wakes the loop, unless a wake is already on its way.
     pub(crate) fn deliver(&self, delivery: Delivery) {
-        if self.queue.push(delivery)
-            && let Some(bell) = self.bell.lock().as_mut()
-        {
+        if self.push(delivery) {
+            self.ring();
+        }
+    }
+
+    /// Hands answers over; true where the loop must be woken, by [`ring`](Self::ring), which may wait for the end of a tick.
+    pub(crate) fn push(&self, delivery: Delivery) -> bool {
+        self.queue.push(delivery)
+    }
+
+    /// Wakes the loop.
+    pub(crate) fn ring(&self) {
+        if let Some(bell) = self.bell.lock().as_mut() {
             // A full socket means that a wake is waiting to be read.
             let _ = bell.write(&[1]);
         }
+    }
+
+    /// The number of a future of this loop.
+    pub(crate) fn slot_of(&self, future: &Bound<'_, PyAny>) -> Option<usize> {
+        self.futures.lock().iter().find(|(_, known)| known.is(future)).map(|(slot, _)| slot)
     }
 
     /// True where the future was cancelled or given a result by somebody else.
@@ -69,22 +95,34 @@ impl Shared {
             let mut futures = self.futures.lock();
             rows.iter().map(|(slot, _)| futures.try_remove(*slot)).collect()
         };
-        let asyncio = asyncio(py)?;
         for (future, (_, row)) in futures.into_iter().zip(rows) {
-            let Some(future) = future else { continue };
-            let set = match results.get(py, *row)? {
-                Ok(value) => calls::function2(&asyncio.set_result, future.bind(py), &value),
-                Err(exception) => calls::function2(&asyncio.set_exception, future.bind(py), &exception),
-            };
-            match set {
-                Err(error) if !error.is_instance(py, asyncio.invalid_state.bind(py)) => {
-                    return Err(error);
-                }
-                // Done already: its owner cancelled it while the model ran.
-                _ => {}
+            if let Some(future) = future {
+                settle(future.bind(py), results.get(py, *row)?)?;
             }
         }
         Ok(())
+    }
+
+    /// Gives one future of the running loop its answer.
+    fn answer_one(&self, py: Python<'_>, slot: usize, reply: Box<dyn Reply>) -> PyResult<()> {
+        let future = self.futures.lock().try_remove(slot);
+        future.map_or(Ok(()), |future| settle(future.bind(py), reply.into_python(py)?))
+    }
+}
+
+/// Gives a future its result or its exception, unless its owner has cancelled it meanwhile.
+pub(crate) fn settle<'py>(
+    future: &Bound<'py, PyAny>,
+    answer: Result<Bound<'py, PyAny>, Bound<'py, PyAny>>,
+) -> PyResult<()> {
+    let asyncio = asyncio(future.py())?;
+    let set = match answer {
+        Ok(value) => calls::function2(&asyncio.set_result, future, &value),
+        Err(exception) => calls::function2(&asyncio.set_exception, future, &exception),
+    };
+    match set {
+        Err(error) if !error.is_instance(future.py(), asyncio.invalid_state.bind(future.py())) => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -350,7 +388,10 @@ impl Port {
         let mut deliveries = Vec::new();
         self.shared.queue.drain(&mut deliveries);
         for delivery in deliveries {
-            self.shared.answer(py, &delivery.results, &delivery.rows)?;
+            match delivery {
+                Delivery::Rows { results, rows } => self.shared.answer(py, &results, &rows)?,
+                Delivery::Reply { slot, reply } => self.shared.answer_one(py, slot, reply)?,
+            }
         }
         Ok(())
     }

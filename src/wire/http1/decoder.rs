@@ -1,26 +1,32 @@
 //! Reads HTTP/1.1 responses from bytes that come in any portions. It knows no socket.
 //!
-//! RFC 9112, section 6.3 says how long a message is. What a strict reader may refuse is refused: a load generator that
-//! guesses where an answer ends would measure something else than what was asked.
+//! RFC 9112, section 6.3 says how long a message is. What a strict reader may refuse is refused: who guesses where an
+//! answer ends takes a part of it for the next one.
 
 use std::mem::MaybeUninit;
 
 use http::StatusCode;
 
 use super::chunked::{Chunked, Portion};
+use super::fields::Fields;
 use crate::error::{Error, ErrorKind, Result};
 
 const MAX_HEAD: usize = 64 * 1024;
 const MAX_FIELDS: usize = 128;
 
-/// What the head of an answer says that the load generator goes by.
+/// What the head of an answer says about its framing, its connection and its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Head {
-    pub(super) status: StatusCode,
+pub struct Head {
+    /// Its status.
+    pub status: StatusCode,
     /// True where the connection can carry another request.
-    pub(super) keeps: bool,
+    pub keeps: bool,
     /// `Inference-Header-Content-Length`, of the Open Inference Protocol's binary tensors.
-    pub(super) json_length: Option<usize>,
+    pub json_length: Option<usize>,
+    /// For how many seconds the server keeps an idle connection, where `Keep-Alive` says so (RFC 2068, section 19.7.1.1).
+    pub keep_alive: Option<u32>,
+    /// True where the body has a content coding.
+    pub encoded: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,32 +39,60 @@ enum Stage {
 }
 
 /// Reads one answer, the interim ones before it included.
-pub(super) struct Decoder {
+pub struct Decoder {
     stage: Stage,
     head: Option<Head>,
     /// An answer to a HEAD request has no body, whatever its head says.
     bodiless: bool,
     body_length: u64,
+    keeps_fields: bool,
+    fields: Option<Fields>,
 }
 
 impl Decoder {
     /// Reads the answer to a request whose method was HEAD, or any other.
-    pub(super) fn new(to_head_request: bool) -> Self {
-        Self { stage: Stage::Head, head: None, bodiless: to_head_request, body_length: 0 }
+    pub fn new(to_head_request: bool) -> Self {
+        Self {
+            stage: Stage::Head,
+            head: None,
+            bodiless: to_head_request,
+            body_length: 0,
+            keeps_fields: false,
+            fields: None,
+        }
+    }
+
+    /// As [`Decoder::new`], keeping the header fields of the answer.
+    pub fn with_fields(to_head_request: bool) -> Self {
+        Self { keeps_fields: true, ..Self::new(to_head_request) }
+    }
+
+    /// The header fields, once, where they are kept and have come.
+    pub fn take_fields(&mut self) -> Option<Fields> {
+        self.fields.take()
+    }
+
+    /// How many bytes of the body are still to come, where the head said it.
+    pub fn left(&self) -> Option<u64> {
+        match self.stage {
+            Stage::Sized(left) => Some(left),
+            Stage::Done => Some(0),
+            _ => None,
+        }
     }
 
     /// What the head says, once it has come.
-    pub(super) fn head(&self) -> Option<Head> {
+    pub fn head(&self) -> Option<Head> {
         self.head
     }
 
     /// Bytes of the body so far.
-    pub(super) fn body_length(&self) -> u64 {
+    pub fn body_length(&self) -> u64 {
         self.body_length
     }
 
     /// True when the answer is whole.
-    pub(super) fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         self.stage == Stage::Done
     }
 
@@ -68,7 +102,7 @@ impl Decoder {
     /// # Errors
     ///
     /// [`ErrorKind::ProtocolError`] where the bytes are no answer.
-    pub(super) fn advance(&mut self, input: &[u8], mut body: Option<&mut Vec<u8>>) -> Result<usize> {
+    pub fn advance(&mut self, input: &[u8], mut body: Option<&mut Vec<u8>>) -> Result<usize> {
         let mut rest = input;
         while !self.is_done() {
             let before = rest.len();
@@ -91,7 +125,7 @@ impl Decoder {
     /// # Errors
     ///
     /// [`ErrorKind::ReadFailed`] where the answer was not whole.
-    pub(super) fn end(&mut self) -> Result<()> {
+    pub fn end(&mut self) -> Result<()> {
         match self.stage {
             Stage::UntilClosed | Stage::Done => {
                 self.stage = Stage::Done;
@@ -153,31 +187,55 @@ impl Decoder {
         if status.is_informational() {
             return Ok(used);
         }
-        let said = Fields::read(response.headers, response.version == Some(1))?;
+        let said = Framing::read(response.headers, response.version == Some(1))?;
         let bodiless = self.bodiless || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         self.stage = if bodiless { Stage::Done } else { said.stage() };
-        let keeps = said.keeps && !said.closes && self.stage != Stage::UntilClosed;
-        self.head = Some(Head { status, keeps, json_length: said.json_length });
+        let keeps = said.connection.keeps && !said.connection.closes && self.stage != Stage::UntilClosed;
+        if self.keeps_fields {
+            self.fields = input.get(..used).map(Fields::of_head);
+        }
+        let Framing { json_length, keep_alive, encoded, .. } = said;
+        self.head = Some(Head { status, keeps, json_length, keep_alive, encoded });
         Ok(used)
     }
 }
 
 /// The header fields that bear on framing, and the one of the Open Inference Protocol.
-struct Fields {
+struct Framing {
     length: Option<u64>,
     chunked: bool,
-    keeps: bool,
-    closes: bool,
+    connection: Connection,
     json_length: Option<usize>,
+    keep_alive: Option<u32>,
+    encoded: bool,
 }
 
-impl Fields {
+/// What the head says about the time after the answer.
+struct Connection {
+    keeps: bool,
+    closes: bool,
+}
+
+impl Framing {
     fn read(fields: &[httparse::Header<'_>], is_1_1: bool) -> Result<Self> {
-        let mut said = Self { length: None, chunked: false, keeps: is_1_1, closes: false, json_length: None };
+        let mut said = Self {
+            length: None,
+            chunked: false,
+            connection: Connection { keeps: is_1_1, closes: false },
+            json_length: None,
+            keep_alive: None,
+            encoded: false,
+        };
         for field in fields {
             // By length first: an answer has more fields that do not matter than that do.
             match field.name.len() {
                 10 if field.name.eq_ignore_ascii_case("connection") => said.connection(field.value),
+                10 if field.name.eq_ignore_ascii_case("keep-alive") => {
+                    said.keep_alive = seconds_kept(field.value);
+                }
+                16 if field.name.eq_ignore_ascii_case("content-encoding") => {
+                    said.encoded = !field.value.trim_ascii().eq_ignore_ascii_case(b"identity");
+                }
                 14 if field.name.eq_ignore_ascii_case("content-length") => {
                     said.content_length(field.value)?;
                 }
@@ -200,8 +258,8 @@ impl Fields {
 
     fn connection(&mut self, value: &[u8]) {
         for token in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-            self.closes |= token.eq_ignore_ascii_case(b"close");
-            self.keeps |= token.eq_ignore_ascii_case(b"keep-alive");
+            self.connection.closes |= token.eq_ignore_ascii_case(b"close");
+            self.connection.keeps |= token.eq_ignore_ascii_case(b"keep-alive");
         }
     }
 
@@ -230,6 +288,13 @@ impl Fields {
             None => Stage::UntilClosed,
         }
     }
+}
+
+/// The `timeout` of a `Keep-Alive` field.
+fn seconds_kept(value: &[u8]) -> Option<u32> {
+    let timeout = |part: &[u8]| number(part.trim_ascii().strip_prefix(b"timeout=")?);
+    let seconds = value.split(|byte| *byte == b',').find_map(timeout)?;
+    u32::try_from(seconds).ok()
 }
 
 /// Digits and nothing else, as RFC 9110, section 8.6 has it; the white space around a field's value is no part of it.

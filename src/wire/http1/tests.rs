@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use crate::bench::answer::{Decoder, Head};
+use super::{Decoder, Head};
 use crate::error::ErrorKind;
 
 /// What an answer was, read in portions as they come.

@@ -1,0 +1,409 @@
+"""HTTP clients with pools of connections: `AsyncClient`, and `Client`, its blocking twin."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from penstock._connecting import Connections, checked_urls, native_client
+from penstock._display import progress_bar
+from penstock._inference import Inference, InferResult, result_of, takes_binary
+from penstock._many import POLL_SECONDS, Many, collected, collected_one, one_of_many, watch
+from penstock._redirects import Journey
+from penstock._request import REDIRECTS, RequestBuilder, RequestOptions, timeout_of
+from penstock._response import Response
+from penstock._stream import AsyncStream, Stream, caller
+from penstock.errors import ConfigError
+from penstock.pooling import Timeout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from types import EllipsisType
+    from typing import Unpack
+
+    from penstock import _native
+    from penstock._connecting import Certificate, Verify
+    from penstock._headers import HeadersGiven
+    from penstock._many import OneOfMany
+    from penstock._request import Prepared
+    from penstock._stream import Opened
+    from penstock._url import Params
+    from penstock.pooling import Balance, Eject, Pool, Retry
+
+__all__ = ["AsyncClient", "AsyncStream", "Client", "InferResult", "RequestOptions", "Response", "Stream"]
+
+
+class _BaseClient(Connections):
+    """What both clients have in common."""
+
+    def __init__(
+        self,
+        base_url: str | Iterable[str] | None = None,
+        *,
+        params: Params | None = None,
+        headers: HeadersGiven | None = None,
+        auth: tuple[str, str] | None = None,
+        timeout: float | Timeout | None = Timeout(),  # noqa: B008  frozen
+        pool: Pool | None = None,
+        balance: Balance = "p2c_first_byte",
+        retry: Retry | None = None,
+        eject: Eject | None = None,
+        follow_redirects: bool = False,
+        max_redirects: int = 20,
+        verify: Verify = True,
+        cert: Certificate | None = None,
+        proxy: str | None = None,
+        trust_env: bool = True,
+        http2: bool | Literal["always"] = True,
+        max_response: int | None = None,
+    ) -> None:
+        self._builder = RequestBuilder(checked_urls(base_url), params, headers, auth, timeout_of(timeout))
+        native = native_client(
+            self._builder.origins,
+            self._builder.defaults,
+            decompress=True,
+            timeout=timeout,
+            pool=pool,
+            balance=balance,
+            retry=retry,
+            eject=eject,
+            verify=verify,
+            cert=cert,
+            proxy=proxy,
+            trust_env=trust_env,
+            http2=http2,
+            max_response=max_response,
+        )
+        super().__init__(self._builder.origins, native)
+        self._follows = follow_redirects
+        self._max_redirects = max_redirects
+        self._binary: bool | None = None
+
+    def _is_to_follow(self, status: int, options: Mapping[str, Any]) -> bool:
+        return status in REDIRECTS and bool(options.get("follow_redirects", self._follows))
+
+    def _journey(self, prepared: Prepared) -> Journey:
+        return Journey(self._builder, prepared, self._max_redirects)
+
+    def _several(self, requests: Iterable[OneOfMany]) -> tuple[list[Prepared], list[Mapping[str, Any]]]:
+        """What `request_many` was given, ready to be sent, and the options of each."""
+        prepared, several = [], []
+        for index, request in enumerate(requests):
+            method, url, options = one_of_many(index, request)
+            try:
+                prepared.append(self._builder.prepare(method, url, options))
+            except ConfigError as error:
+                raise ConfigError(f"request {index}: {error}") from error
+            several.append(options)
+        return prepared, several
+
+
+class AsyncClient(_BaseClient):
+    """An HTTP client for asyncio, shaped as that of httpx, with a pool of connections to each endpoint.
+
+    One client serves several event loops and threads. Without the context manager, `aclose` or `close` ends it. Where a
+    process forks, the child's requests go over connections of its own. Cancelling whoever waits for an answer takes the
+    request out of the queue, or tells the server: its connection is closed, or its HTTP/2 stream reset.
+
+    Args:
+        base_url: where relative URLs lead: one URL or several, over which the requests are spread. `http`, `https`,
+            `unix:///path/to.sock`. A path in it begins the path of every relative URL.
+        params: added to the query of every request.
+        headers: sent with every request that does not name them.
+        auth: user and password, for every request.
+        timeout: a `penstock.Timeout`; a number of seconds for a whole call; or `None` for no limit.
+        pool: how many connections, and for how long.
+        balance: which endpoint gets a request: `"round_robin"`; `"least_outstanding"`; `"p2c"`, the one with less to do
+            of two at random; `"p2c_first_byte"`, the one that will answer earlier of two at random.
+        retry: when a request is sent again.
+        eject: when an endpoint is left out for a while.
+        follow_redirects: go where a redirect leads. To another origin, no `Authorization` and no `Cookie` is sent.
+        max_redirects: redirects of one call at most.
+        verify: check certificates: with the system's authorities, with those in a PEM file (its path or its bytes), or
+            not at all (`False`).
+        cert: a client certificate: the path of a PEM file, or of two: certificate and key.
+        proxy: the URL of an HTTP proxy.
+        trust_env: without `proxy`, use that of `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`.
+        http2: use HTTP/2 where a server offers it over TLS; `"always"` speaks it without TLS, too.
+        max_response: bytes of an answer at most that is read whole, packed and unpacked.
+
+    Raises:
+        ConfigError: for a setting that cannot be.
+
+    Requests raise `ConfigError` for what cannot be sent, `Closed` after closing, `DeadlineExceeded` (`AcquireTimeout`,
+    `ConnectTimeout`, `FirstChunkTimeout`, `IdleTimeout`) where the time is up, `TransportError` (`ConnectFailed`,
+    `ReadFailed`, `WriteFailed`, `ProtocolError`) where a connection fails. A status of 400 and more is an answer, too:
+    `Response.raise_for_status` makes it a `RemoteError`.
+    """
+
+    async def get(self, url: str, **options: Unpack[RequestOptions]) -> Response:
+        """Sends a GET request; options as of `request`."""
+        return await self._call("GET", url, options)
+
+    async def head(self, url: str, **options: Unpack[RequestOptions]) -> Response:
+        """Sends a HEAD request; options as of `request`."""
+        return await self._call("HEAD", url, options)
+
+    async def options(self, url: str, **options: Unpack[RequestOptions]) -> Response:
+        """Sends an OPTIONS request; options as of `request`."""
+        return await self._call("OPTIONS", url, options)
+
+    async def post(self, url: str, **options: Unpack[RequestOptions]) -> Response:
+        """Sends a POST request; options as of `request`."""
+        return await self._call("POST", url, options)
+
+    async def put(self, url: str, **options: Unpack[RequestOptions]) -> Response:
+        """Sends a PUT request; options as of `request`."""
+        return await self._call("PUT", url, options)
+
+    async def patch(self, url: str, **options: Unpack[RequestOptions]) -> Response:
+        """Sends a PATCH request; options as of `request`."""
+        return await self._call("PATCH", url, options)
+
+    async def delete(self, url: str, **options: Unpack[RequestOptions]) -> Response:
+        """Sends a DELETE request; options as of `request`."""
+        return await self._call("DELETE", url, options)
+
+    async def request(self, method: str, url: str, **options: Unpack[RequestOptions]) -> Response:
+        """Sends a request and waits for its whole answer.
+
+        Args:
+            method: GET, POST, ...
+            url: a whole URL, or what follows the base URL.
+            **options: `params`, `headers`, `content`, `json`, `data`, `files`, `cookies`, `auth`, `timeout`,
+                `follow_redirects`, `retry`, as `RequestOptions` says.
+        """
+        return await self._call(method, url, options)
+
+    async def request_many(
+        self, requests: Iterable[OneOfMany], *, progress: bool = False, return_exceptions: bool = False
+    ) -> list[Any]:
+        """Sends many requests at once and waits for all answers, in the order of the requests.
+
+        All of them are handed over together, which costs less than one by one. Whoever cancels this cancels all.
+
+        Args:
+            requests: each a URL (GET), a pair of method and URL, or a dictionary of the arguments of `request`.
+            progress: show a bar (needs `pip install penstock[notebook]`).
+            return_exceptions: put exceptions in the places of answers. Without it, the first is raised, and what is not
+                answered is cancelled.
+
+        Raises:
+            ConfigError: for a request that cannot be sent; then none is.
+        """
+        several = list(requests)
+        several = [await collected_one(request) for request in several]
+        prepared, options = self._several(several)
+        sending = Many(self, prepared, options)
+        with progress_bar((prepared,), shown=progress) as bar:
+            while sending.has_more:
+                many = sending.submit(stop_on_error=not return_exceptions)
+                try:
+                    future = many.future()
+                    if progress:
+                        await watch(many, future, bar if sending.is_first else None)
+                    answers = await future
+                except BaseException:
+                    many.cancel()
+                    raise
+                sending.take(answers, many.failed, raising=not return_exceptions)
+        return sending.results
+
+    def stream(self, method: str, url: str, **options: Unpack[RequestOptions]) -> AsyncStream:
+        """A request whose answer is read while it arrives, to be used as `async with`; options as of `request`.
+
+        The block is entered when the head of the answer is there. A `timeout` in seconds is for all of the stream.
+
+        Example:
+            ```
+            async with client.stream("GET", "/big") as answer:
+                async for chunk in answer.chunks():
+                    ...
+            ```
+        """
+        place = caller()
+        return AsyncStream(lambda: self._open_stream(method, url, options, place))
+
+    async def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, Any],
+        *,
+        outputs: Iterable[str] | None = None,
+        version: str | None = None,
+        request_id: str | None = None,
+        timeout: float | Timeout | EllipsisType | None = ...,
+        binary: bool | None = None,
+    ) -> InferResult:
+        """Asks a model by the Open Inference Protocol, version 2.
+
+        Args:
+            model: its name.
+            inputs: arrays by name, batch axis first; arrays of `str`, `bytes` or objects are texts.
+            outputs: the outputs that are wanted; all by default.
+            version: the model's version; what the server prefers by default.
+            request_id: what the answer is to be called.
+            timeout: as of a request. The server is told how much of it is left, as `X-Request-Timeout`.
+            binary: send tensors as binary data, and ask for such, or as JSON; by default the server is asked once
+                whether it takes them.
+
+        Raises:
+            RemoteError: where the server refuses, with its words and its status.
+            ProtocolError: where its answer is none of the protocol.
+            ConfigError: for an array that the protocol has no datatype for.
+        """
+        inference = Inference(model, inputs, outputs=outputs, version=version, request_id=request_id, timeout=timeout)
+        if binary is None:
+            if self._binary is None:
+                self._binary = takes_binary(await self._call("GET", "/v2", inference.question()))
+            binary = self._binary
+        url, options = inference.request(binary=binary)
+        return result_of(await self._call("POST", url, options))
+
+    async def _call(self, method: str, url: str, options: Mapping[str, Any]) -> Response:
+        if options and "content" in options:
+            options = await collected(options)
+        prepared = self._builder.prepare(method, url, options)
+        response = await self._send(prepared)
+        if response.status_code in REDIRECTS and self._is_to_follow(response.status_code, options):
+            journey = self._journey(prepared)
+            while (following := journey.after(response)) is not None:
+                response = await self._send(following)
+            response.history = journey.history
+        return response
+
+    async def _send(self, prepared: Prepared) -> Response:
+        future = self._native.submit(*prepared)
+        try:
+            return Response(await future)
+        except BaseException:
+            self._native.cancel(future)
+            raise
+
+    async def _open_stream(self, method: str, url: str, options: Mapping[str, Any], place: str) -> Opened:
+        if "content" in options:
+            options = await collected(options)
+        prepared = self._builder.prepare(method, url, options)
+        stream = await self._open_one(prepared, place)
+        if not self._is_to_follow(stream.response.status, options):
+            return stream, ()
+        journey = self._journey(prepared)
+        while (following := journey.after(Response(stream.response))) is not None:
+            stream.close()
+            stream = await self._open_one(following, place)
+        return stream, journey.history
+
+    async def _open_one(self, prepared: Prepared, place: str) -> _native.NativeStream:
+        future = self._native.stream(*prepared, place)
+        try:
+            return await future
+        except BaseException:
+            self._native.cancel(future)
+            raise
+
+
+class Client(_BaseClient):
+    """As `AsyncClient`, blocking. Waiting gives the interpreter's lock back, and Ctrl-C ends it.
+
+    Any number of threads may use one client at once.
+    """
+
+    def get(self, url: str, **options: Unpack[RequestOptions]) -> Response:
+        """Sends a GET request; options as of `request`."""
+        return self._call("GET", url, options)
+
+    def head(self, url: str, **options: Unpack[RequestOptions]) -> Response:
+        """Sends a HEAD request; options as of `request`."""
+        return self._call("HEAD", url, options)
+
+    def options(self, url: str, **options: Unpack[RequestOptions]) -> Response:
+        """Sends an OPTIONS request; options as of `request`."""
+        return self._call("OPTIONS", url, options)
+
+    def post(self, url: str, **options: Unpack[RequestOptions]) -> Response:
+        """Sends a POST request; options as of `request`."""
+        return self._call("POST", url, options)
+
+    def put(self, url: str, **options: Unpack[RequestOptions]) -> Response:
+        """Sends a PUT request; options as of `request`."""
+        return self._call("PUT", url, options)
+
+    def patch(self, url: str, **options: Unpack[RequestOptions]) -> Response:
+        """Sends a PATCH request; options as of `request`."""
+        return self._call("PATCH", url, options)
+
+    def delete(self, url: str, **options: Unpack[RequestOptions]) -> Response:
+        """Sends a DELETE request; options as of `request`."""
+        return self._call("DELETE", url, options)
+
+    def request(self, method: str, url: str, **options: Unpack[RequestOptions]) -> Response:
+        """As `AsyncClient.request`, blocking."""
+        return self._call(method, url, options)
+
+    def request_many(
+        self, requests: Iterable[OneOfMany], *, progress: bool = False, return_exceptions: bool = False
+    ) -> list[Any]:
+        """As `AsyncClient.request_many`, blocking."""
+        prepared, options = self._several(requests)
+        sending = Many(self, prepared, options)
+        with progress_bar((prepared,), shown=progress) as bar:
+            while sending.has_more:
+                many = sending.submit(stop_on_error=not return_exceptions)
+                shown = 0
+                try:
+                    while (answers := many.wait(POLL_SECONDS)) is None:
+                        if sending.is_first:
+                            bar.update(many.done - shown)
+                            shown = many.done
+                except BaseException:
+                    many.cancel()
+                    raise
+                if sending.is_first:
+                    bar.update(many.done - shown)
+                sending.take(answers, many.failed, raising=not return_exceptions)
+        return sending.results
+
+    def stream(self, method: str, url: str, **options: Unpack[RequestOptions]) -> Stream:
+        """As `AsyncClient.stream`, blocking, to be used as `with`."""
+        place = caller()
+        return Stream(lambda: self._open_stream(method, url, options, place))
+
+    def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, Any],
+        *,
+        outputs: Iterable[str] | None = None,
+        version: str | None = None,
+        request_id: str | None = None,
+        timeout: float | Timeout | EllipsisType | None = ...,
+        binary: bool | None = None,
+    ) -> InferResult:
+        """As `AsyncClient.infer`, blocking."""
+        inference = Inference(model, inputs, outputs=outputs, version=version, request_id=request_id, timeout=timeout)
+        if binary is None:
+            if self._binary is None:
+                self._binary = takes_binary(self._call("GET", "/v2", inference.question()))
+            binary = self._binary
+        url, options = inference.request(binary=binary)
+        return result_of(self._call("POST", url, options))
+
+    def _call(self, method: str, url: str, options: Mapping[str, Any]) -> Response:
+        prepared = self._builder.prepare(method, url, options)
+        response = Response(self._native.submit_blocking(*prepared))
+        if response.status_code in REDIRECTS and self._is_to_follow(response.status_code, options):
+            journey = self._journey(prepared)
+            while (following := journey.after(response)) is not None:
+                response = Response(self._native.submit_blocking(*following))
+            response.history = journey.history
+        return response
+
+    def _open_stream(self, method: str, url: str, options: Mapping[str, Any], place: str) -> Opened:
+        prepared = self._builder.prepare(method, url, options)
+        stream = self._native.stream_blocking(*prepared, place)
+        if not self._is_to_follow(stream.response.status, options):
+            return stream, ()
+        journey = self._journey(prepared)
+        while (following := journey.after(Response(stream.response))) is not None:
+            stream.close()
+            stream = self._native.stream_blocking(*following, place)
+        return stream, journey.history

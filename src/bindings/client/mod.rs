@@ -1,0 +1,16 @@
+//! The native half of `penstock.AsyncClient` and `penstock.Client`.
+//!
+//! Requests of a tick cross to the runtime in one burst, and their answers come back in one: see `courier`.
+
+mod courier;
+mod many;
+mod native;
+mod reply;
+mod report;
+mod settings;
+mod stream;
+
+pub(crate) use many::NativeMany;
+pub(crate) use native::NativeClient;
+pub(crate) use reply::NativeResponse;
+pub(crate) use stream::NativeStream;

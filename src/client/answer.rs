@@ -1,0 +1,167 @@
+//! An answer whose head is there: its body as it comes, over either version of HTTP, and the connection that it came over.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::connection::{HttpConnection, HttpConnector};
+use super::decode::{Decoding, too_long};
+use super::fleet::Trip;
+use super::http1::Exchange;
+use super::http2::Http2Body;
+use super::request::Deadlines;
+use super::response::Response;
+use crate::error::{Error, ErrorKind, Result};
+use crate::pool::{Lease, Outcome};
+
+/// Longer bodies are decoded on a thread of their own: the runtime has others to serve.
+const LONG_BODY: usize = 128 * 1024;
+/// Room that is made beforehand for a body of known length.
+const MAX_RESERVED: u64 = 1024 * 1024;
+
+/// Where the body comes from.
+pub(super) enum Source {
+    Alone(Box<Exchange>),
+    Shared(Http2Body),
+}
+
+/// An answer that still comes. Dropping it gives it up: the connection is closed, or its stream reset.
+pub(super) struct Answer {
+    pub(super) response: Response,
+    pub(super) source: Source,
+    pub(super) lease: Lease<HttpConnector>,
+    pub(super) trip: Trip,
+    pub(super) outcome: Outcome,
+    pub(super) deadlines: Deadlines,
+    pub(super) started: Instant,
+    /// How long the server keeps the connection when it is idle.
+    pub(super) keep_alive: Option<Duration>,
+    pub(super) decoding: Option<Box<Decoding>>,
+}
+
+impl Answer {
+    /// Waits for the next portion of the body as it was sent, and adds it to `into`; false at its end.
+    async fn portion(&mut self, into: &mut Vec<u8>) -> Result<bool> {
+        let read = self.read(into).await;
+        if read.is_err() {
+            self.trip.fail();
+        }
+        read
+    }
+
+    async fn read(&mut self, into: &mut Vec<u8>) -> Result<bool> {
+        let due = self.deadlines.idle(Instant::now());
+        match &mut self.source {
+            Source::Alone(exchange) => {
+                if exchange.arrived.is_empty() && !exchange.more(due).await? {
+                    return Ok(false);
+                }
+                if into.is_empty() {
+                    std::mem::swap(into, &mut exchange.arrived);
+                } else {
+                    into.append(&mut exchange.arrived);
+                }
+                Ok(true)
+            }
+            Source::Shared(body) => {
+                let next = match due {
+                    Some(due) => tokio::time::timeout_at(due.at, body.next())
+                        .await
+                        .map_err(|_| due.missed(&self.response.endpoint))?,
+                    None => body.next().await,
+                };
+                Ok(match next.transpose()? {
+                    Some(portion) => {
+                        into.extend_from_slice(&portion);
+                        true
+                    }
+                    None => false,
+                })
+            }
+        }
+    }
+
+    /// Reads the whole body, of at most `limit` bytes.
+    pub(super) async fn whole(mut self: Box<Self>, limit: usize) -> Result<Response> {
+        let mut body = Vec::new();
+        if let Source::Alone(exchange) = &mut self.source {
+            std::mem::swap(&mut body, &mut exchange.arrived);
+            let left = exchange.left().unwrap_or(0).min(MAX_RESERVED);
+            body.reserve_exact(usize::try_from(left).unwrap_or(0));
+        }
+        while self.read_on(&mut body).await? {
+            if body.len() > limit {
+                return Err(too_long(limit));
+            }
+        }
+        if body.len() > limit {
+            return Err(too_long(limit));
+        }
+        if let Some(mut decoding) = self.decoding.take() {
+            body = if body.len() > LONG_BODY {
+                tokio::task::spawn_blocking(move || decoding.all(&body, limit)).await.map_err(|error| {
+                    Error::with_source(ErrorKind::Internal, "decoding a body failed", error)
+                })??
+            } else {
+                decoding.all(&body, limit)?
+            };
+        }
+        let mut response = self.finish();
+        response.body = body;
+        Ok(response)
+    }
+
+    async fn read_on(&mut self, body: &mut Vec<u8>) -> Result<bool> {
+        if let Source::Alone(exchange) = &self.source
+            && exchange.is_done()
+            && exchange.arrived.is_empty()
+        {
+            return Ok(false);
+        }
+        self.portion(body).await
+    }
+
+    /// Waits for the next portion of the body without its content coding; none at its end.
+    pub(super) async fn next(&mut self, limit: usize) -> Result<Option<Vec<u8>>> {
+        loop {
+            let mut portion = Vec::new();
+            let goes_on = self.read_on(&mut portion).await?;
+            let Some(decoding) = &mut self.decoding else {
+                if goes_on && portion.is_empty() {
+                    continue;
+                }
+                return Ok(goes_on.then_some(portion));
+            };
+            let mut decoded = Vec::new();
+            if goes_on {
+                decoding.feed(&portion, &mut decoded, limit)?;
+            } else {
+                decoding.end(&mut decoded, limit)?;
+                self.decoding = None;
+            }
+            if !decoded.is_empty() {
+                return Ok(Some(decoded));
+            }
+            if !goes_on {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Gives the connection back, after the end of the body.
+    pub(super) fn finish(self: Box<Self>) -> Response {
+        let Self { mut response, source, lease, trip, outcome, started, keep_alive, .. } = *self;
+        let reusable = match (source, lease.connection()) {
+            (Source::Alone(exchange), connection) => exchange.into_socket().is_some_and(|socket| {
+                connection.put(socket);
+                true
+            }),
+            (Source::Shared(_), HttpConnection::Shared(_)) => true,
+            (Source::Shared(_), HttpConnection::Alone(_)) => false,
+        };
+        lease.finish(reusable, keep_alive);
+        trip.end(outcome);
+        response.elapsed = started.elapsed();
+        response
+    }
+}

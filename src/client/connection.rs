@@ -1,0 +1,199 @@
+//! What the pool pools: a connection of HTTP/1.1 or of HTTP/2, how it is opened, and how its health is checked.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use http::Method;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::address::Origin;
+use super::connect::{Dialer, Http2Choice};
+use super::http1::{Exchange, Lost, Socket};
+use super::http2::{Http2, Http2Body, Http2Settings, SendError};
+use super::io::Idle;
+use super::request::{Deadlines, Request, Target, Timeouts};
+use crate::error::{Error, ErrorKind, Result};
+use crate::pool::{Condition, Connection, Connector};
+
+/// What the Open Inference Protocol asks a server whether it is ready.
+const READY: &str = "/v2/health/ready";
+/// Bytes of the answer to it that are read.
+const MAX_READY: usize = 64 * 1024;
+/// A server that takes longer to say that it is ready is not.
+const CHECK_LIMIT: Duration = Duration::from_secs(5);
+
+/// One connection.
+pub(super) enum HttpConnection {
+    /// HTTP/1.1: whoever has the lease takes the socket out, and puts it back.
+    Alone(Mutex<Option<Box<Socket>>>),
+    /// HTTP/2.
+    Shared(Http2),
+}
+
+impl HttpConnection {
+    /// The socket of a connection of HTTP/1.1.
+    pub(super) fn take(&self) -> Option<Box<Socket>> {
+        match self {
+            Self::Alone(socket) => socket.lock().take(),
+            Self::Shared(_) => None,
+        }
+    }
+
+    /// Puts the socket back.
+    pub(super) fn put(&self, back: Box<Socket>) {
+        if let Self::Alone(socket) = self {
+            *socket.lock() = Some(back);
+        }
+    }
+}
+
+impl Connection for HttpConnection {
+    fn capacity(&self) -> usize {
+        match self {
+            Self::Alone(_) => 1,
+            Self::Shared(http2) => http2.capacity(),
+        }
+    }
+
+    fn condition(&self) -> Condition {
+        match self {
+            Self::Alone(socket) => match socket.lock().as_mut().map(|socket| socket.settle()) {
+                // It is with its borrower.
+                Some(Idle::Quiet) | None => Condition::Usable,
+                Some(Idle::Readable | Idle::Closed) => Condition::Closed,
+            },
+            Self::Shared(http2) => http2.condition(),
+        }
+    }
+}
+
+/// How the health of an endpoint is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Probe {
+    /// By the path of the Open Inference Protocol, if the server knows it.
+    Unknown,
+    Ready,
+    /// It does not: that the connection stands is all there is.
+    Plain,
+}
+
+/// Opens connections to one endpoint and checks them.
+pub(super) struct HttpConnector {
+    pub(super) origin: Origin,
+    pub(super) label: Arc<str>,
+    pub(super) authority: Box<str>,
+    pub(super) dialer: Arc<Dialer>,
+    pub(super) http2: Http2Settings,
+    likely_capacity: Option<usize>,
+    probe: AtomicU8,
+}
+
+impl HttpConnector {
+    /// With `asks_ready`, a server of the Open Inference Protocol is asked whether it is ready.
+    pub(super) fn new(origin: Origin, dialer: Arc<Dialer>, http2: Http2Settings, asks_ready: bool) -> Self {
+        let label = Arc::from(origin.to_string());
+        let authority = origin.authority().into();
+        let probe = AtomicU8::new(if asks_ready { Probe::Unknown } else { Probe::Plain } as u8);
+        let likely_capacity = match dialer.http2() {
+            Http2Choice::PriorKnowledge => Some(http2.streams),
+            Http2Choice::Alpn if origin.is_secure() => None,
+            _ => Some(1),
+        };
+        Self { origin, label, authority, dialer, http2, likely_capacity, probe }
+    }
+
+    fn is_plain(&self) -> bool {
+        self.probe.load(Ordering::Relaxed) == Probe::Plain as u8
+    }
+
+    /// Takes the status of the answer to the question whether the server is ready.
+    fn heard(&self, status: u16) -> Result<()> {
+        if (200..300).contains(&status) {
+            self.probe.store(Probe::Ready as u8, Ordering::Relaxed);
+            return Ok(());
+        }
+        if self.probe.load(Ordering::Relaxed) == Probe::Ready as u8 || status == 503 {
+            let message = format!("{} is not ready: it answers {READY} with {status}", self.label);
+            return Err(Error::new(ErrorKind::ModelNotReady, message));
+        }
+        // It has never known the path: a server of another kind, which is in good health as far as can be seen.
+        self.probe.store(Probe::Plain as u8, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Sends a request over HTTP/2, and waits for the head of its answer.
+    pub(super) async fn over_http2(
+        &self,
+        http2: &Http2,
+        request: &Request,
+    ) -> std::result::Result<(http::Response<()>, Http2Body), Lost> {
+        let head = request
+            .to_http2(self.origin.scheme(), &self.authority)
+            .map_err(|error| Lost { error, unsent: true })?;
+        let sent = http2.send(head, request.body.clone()).await;
+        sent.map_err(|SendError { error, unsent }| Lost { error, unsent })
+    }
+
+    async fn ask(&self, connection: &HttpConnection) -> Result<u16> {
+        let mut request = Request::new(Method::GET, Target::new(READY)?);
+        request.timeouts = Timeouts { total: Some(CHECK_LIMIT), ..Timeouts::default() };
+        let deadlines = Deadlines::new(request.timeouts, Instant::now());
+        let total = deadlines.total();
+        match connection {
+            HttpConnection::Alone(_) => {
+                let Some(socket) = connection.take() else { return Ok(200) };
+                let mut exchange = Exchange::new(socket, &request, &self.authority, &self.label);
+                let (head, _) = exchange.head(total).await.map_err(|lost: Lost| lost.error)?;
+                while exchange.more(total).await? {
+                    if exchange.arrived.len() > MAX_READY {
+                        let message =
+                            format!("{} answers {READY} with more than {MAX_READY} bytes", self.label);
+                        return Err(Error::new(ErrorKind::ProtocolError, message));
+                    }
+                }
+                let closed =
+                    || Error::new(ErrorKind::ReadFailed, "the server closed the connection after a check");
+                connection.put(exchange.into_socket().ok_or_else(closed)?);
+                Ok(head.status.as_u16())
+            }
+            HttpConnection::Shared(http2) => {
+                let asked = self.over_http2(http2, &request);
+                let answer = tokio::time::timeout(CHECK_LIMIT, asked).await.map_err(|_| {
+                    let message = format!("{} did not answer {READY} within {CHECK_LIMIT:?}", self.label);
+                    Error::new(ErrorKind::DeadlineExceeded, message)
+                })?;
+                answer.map(|(head, _)| head.status().as_u16()).map_err(|lost| lost.error)
+            }
+        }
+    }
+}
+
+impl Connector for HttpConnector {
+    type Connection = HttpConnection;
+
+    async fn connect(&self) -> Result<HttpConnection> {
+        let connected = self.dialer.dial(&self.origin).await?;
+        if connected.http2 {
+            return Ok(HttpConnection::Shared(Http2::handshake(connected.stream, self.http2).await?));
+        }
+        let origin = self.origin.to_string();
+        Ok(HttpConnection::Alone(Mutex::new(Some(Box::new(Socket::new(connected, &origin))))))
+    }
+
+    fn likely_capacity(&self) -> Option<usize> {
+        self.likely_capacity
+    }
+
+    async fn check(&self, connection: &HttpConnection) -> Result<()> {
+        if connection.condition() == Condition::Closed {
+            return Err(Error::new(ErrorKind::ReadFailed, "the server closed the connection"));
+        }
+        if self.is_plain() {
+            return Ok(());
+        }
+        self.heard(self.ask(connection).await?)
+    }
+}

@@ -1,0 +1,134 @@
+//! Endpoints that serve the same: which of them a request goes to, and what became of it there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::connection::HttpConnector;
+use super::retry::Retry;
+use crate::error::{Error, ErrorKind, Result};
+use crate::flow::{Clock, SystemClock};
+use crate::pool::{Balancer, Outcome, Pool, RetryBudget};
+
+/// One server, and the connections to it.
+#[derive(Clone)]
+pub(super) struct Endpoint {
+    pub(super) pool: Pool<HttpConnector>,
+}
+
+impl Endpoint {
+    pub(super) fn connector(&self) -> &HttpConnector {
+        self.pool.connector()
+    }
+
+    /// Who it is: `http://host:port`.
+    pub(super) fn label(&self) -> &Arc<str> {
+        &self.pool.connector().label
+    }
+}
+
+/// Servers of which any may answer a request.
+pub(super) struct Fleet {
+    pub(super) endpoints: Vec<Endpoint>,
+    pub(super) retry: Retry,
+    pub(super) clock: Arc<SystemClock>,
+    state: Mutex<State>,
+}
+
+struct State {
+    balancer: Balancer,
+    budget: RetryBudget,
+    random: fastrand::Rng,
+}
+
+impl Fleet {
+    pub(super) fn new(
+        endpoints: Vec<Endpoint>,
+        balancer: Balancer,
+        retry: Retry,
+        clock: Arc<SystemClock>,
+    ) -> Self {
+        let budget = RetryBudget::new(retry.budget, retry.per_second);
+        let state = Mutex::new(State { balancer, budget, random: fastrand::Rng::new() });
+        Self { endpoints, retry, clock, state }
+    }
+
+    /// Chooses an endpoint, one that is not among `tried` if there is any, and counts a request there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] for a fleet without endpoints, which cannot be made.
+    pub(super) fn begin(self: &Arc<Self>, tried: &[usize], is_first: bool) -> Result<Trip> {
+        let now = self.clock.now();
+        let mut state = self.state.lock();
+        let State { balancer, budget, random } = &mut *state;
+        if is_first {
+            budget.request();
+        }
+        let pick = balancer.pick(now, tried, random).or_else(|| balancer.pick(now, &[], random));
+        let Some(pick) = pick else {
+            return Err(Error::new(ErrorKind::Internal, "a fleet has no endpoints"));
+        };
+        balancer.started(pick.endpoint);
+        drop(state);
+        Ok(Trip { fleet: Arc::clone(self), endpoint: pick.endpoint, is_over: false })
+    }
+
+    /// Takes one retry out of the budget; false where it is spent.
+    pub(super) fn may_retry(&self) -> bool {
+        self.state.lock().budget.retry(self.clock.now())
+    }
+
+    /// What the balancer thinks of each endpoint.
+    pub(super) fn standing<T>(&self, look: impl FnOnce(&Balancer, crate::flow::Moment) -> T) -> T {
+        look(&self.state.lock().balancer, self.clock.now())
+    }
+}
+
+/// A request at one endpoint. Dropping it says that it was given up.
+pub(super) struct Trip {
+    fleet: Arc<Fleet>,
+    endpoint: usize,
+    is_over: bool,
+}
+
+impl Trip {
+    pub(super) fn number(&self) -> usize {
+        self.endpoint
+    }
+
+    /// Where it goes. None only for a number that no balancer gives.
+    pub(super) fn endpoint(&self) -> Result<&Endpoint> {
+        self.fleet.endpoints.get(self.endpoint).ok_or_else(|| {
+            Error::new(ErrorKind::Internal, "the balancer chose an endpoint that is not there")
+        })
+    }
+
+    /// The head of the answer came `took` after the request was sent.
+    pub(super) fn first_byte(&self, took: Duration) {
+        let now = self.fleet.clock.now();
+        self.fleet.state.lock().balancer.first_byte(self.endpoint, took, now);
+    }
+
+    /// The request came to a bad end.
+    pub(super) fn fail(&mut self) {
+        self.finish(Outcome::Failure);
+    }
+
+    /// The request is over.
+    pub(super) fn end(mut self, outcome: Outcome) {
+        self.finish(outcome);
+    }
+
+    fn finish(&mut self, outcome: Outcome) {
+        if !std::mem::replace(&mut self.is_over, true) {
+            self.fleet.state.lock().balancer.ended(self.endpoint, outcome, self.fleet.clock.now());
+        }
+    }
+}
+
+impl Drop for Trip {
+    fn drop(&mut self) {
+        self.finish(Outcome::Cancelled);
+    }
+}

@@ -1,0 +1,367 @@
+//! The client itself: its fleet, the origins that it met on the way, and a request from its route to its answer.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::time::{Instant, sleep};
+
+use super::address::Origin;
+use super::answer::Answer;
+use super::attempt::Errand;
+use super::connect::{ConnectSettings, Dialer, Http2Choice};
+use super::connection::HttpConnector;
+use super::fleet::{Endpoint, Fleet};
+use super::http1::Lost;
+use super::http2::Http2Settings;
+use super::request::{Request, Target, config};
+use super::response::Response;
+use super::retry::{Failed, Retry};
+use crate::error::{Error, ErrorKind, Result};
+use crate::flow::SystemClock;
+use crate::pool::{
+    BalancePolicy, Balancer, EjectSettings, Explanation, Place, Pool, PoolSettings, PoolStats,
+};
+
+/// Origins beside its own endpoints that a client keeps connections to; beyond it, those without any are forgotten.
+const MAX_ORIGINS: usize = 1000;
+/// Requests of one call that are under way at a time.
+const MOST_SENDERS: usize = 2048;
+/// A chunk of a streamed body has at most so many bytes before the next one is begun.
+const MAX_DECODED: usize = usize::MAX;
+
+/// What a client is made of.
+#[derive(Debug, Clone, Default)]
+pub struct ClientSettings {
+    /// The pool of each endpoint. An origin that was not given at the start keeps no connections in store.
+    pub pool: PoolSettings,
+    /// How an endpoint is chosen.
+    pub balance: BalancePolicy,
+    /// When an endpoint is left out.
+    pub eject: EjectSettings,
+    /// When a request is sent again.
+    pub retry: Retry,
+    /// How connections are opened.
+    pub connect: ConnectSettings,
+    /// Streams and windows of HTTP/2.
+    pub http2: Http2Settings,
+    /// Whether servers that speak the Open Inference Protocol are asked whether they are ready.
+    pub asks_ready: bool,
+}
+
+/// Sends requests.
+pub struct Client {
+    settings: ClientSettings,
+    dialer: Arc<Dialer>,
+    handle: Handle,
+    clock: Arc<SystemClock>,
+    /// The endpoints that it was given.
+    main: Option<Arc<Fleet>>,
+    /// Every origin that it sends to, by the text that it goes by in URLs.
+    origins: Mutex<HashMap<Box<str>, Arc<Fleet>>>,
+    closed: AtomicBool,
+}
+
+/// Where a request goes.
+#[derive(Clone)]
+pub struct Route {
+    fleet: Arc<Fleet>,
+}
+
+/// An endpoint, and what its pool counts.
+#[derive(Debug, Clone)]
+pub struct EndpointStats {
+    /// `http://host:port`.
+    pub endpoint: Arc<str>,
+    /// Requests there that are not over.
+    pub outstanding: usize,
+    /// True while it is left out.
+    pub ejected: bool,
+    /// Its pool.
+    pub pool: PoolStats,
+    /// Why requests wait there, and who holds its connections.
+    pub explanation: Explanation,
+}
+
+/// A body that still comes. Dropping it gives it up: the upstream is told to stop.
+pub struct Body {
+    answer: Option<Box<Answer>>,
+}
+
+impl Client {
+    /// A client of `urls`, each an origin, or of none. No connection is opened before the first request.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] for URLs and settings that cannot be.
+    pub fn new(urls: &[String], settings: ClientSettings, handle: Handle) -> Result<Self> {
+        settings.pool.check()?;
+        settings.eject.check()?;
+        let dialer = Arc::new(Dialer::new(settings.connect.clone())?);
+        let client = Self {
+            settings,
+            dialer,
+            handle,
+            clock: Arc::new(SystemClock::new()),
+            main: None,
+            origins: Mutex::new(HashMap::new()),
+            closed: AtomicBool::new(false),
+        };
+        let main = client.main_fleet(urls)?;
+        Ok(Self { main, ..client })
+    }
+
+    fn main_fleet(&self, urls: &[String]) -> Result<Option<Arc<Fleet>>> {
+        let mut endpoints = Vec::with_capacity(urls.len());
+        for url in urls {
+            let origin = Origin::parse(url)?;
+            let endpoint = self.endpoint(origin, self.settings.pool.clone(), self.settings.asks_ready)?;
+            if endpoints.iter().any(|other: &Endpoint| other.label() == endpoint.label()) {
+                return Err(config(format!("the endpoint {} is given twice", endpoint.label())));
+            }
+            let alone = self.fleet(vec![endpoint.clone()]);
+            self.origins.lock().insert(url.trim_end_matches('/').into(), alone);
+            endpoints.push(endpoint);
+        }
+        if endpoints.is_empty() {
+            return Ok(None);
+        }
+        let fleet = self.fleet(endpoints);
+        if let [only] = urls {
+            self.origins.lock().insert(only.trim_end_matches('/').into(), Arc::clone(&fleet));
+        }
+        Ok(Some(fleet))
+    }
+
+    fn endpoint(&self, origin: Origin, pool: PoolSettings, asks_ready: bool) -> Result<Endpoint> {
+        let dialer = Arc::clone(&self.dialer);
+        let connector = HttpConnector::new(origin, dialer, self.settings.http2, asks_ready);
+        let name = Arc::clone(&connector.label);
+        Ok(Endpoint { pool: Pool::new(name, connector, pool, &self.handle)? })
+    }
+
+    fn fleet(&self, endpoints: Vec<Endpoint>) -> Arc<Fleet> {
+        let balancer = Balancer::new(self.settings.balance, endpoints.len(), self.settings.eject.clone());
+        Arc::new(Fleet::new(endpoints, balancer, self.settings.retry.clone(), Arc::clone(&self.clock)))
+    }
+
+    /// Where a URL leads: one that begins with a slash to the client's own endpoints, any other to its origin.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where it is no URL, or a path without an endpoint; [`ErrorKind::Closed`] after `close`.
+    pub fn route(&self, url: &str) -> Result<(Route, Target)> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(Error::new(ErrorKind::Closed, "the client is closed"));
+        }
+        if url.starts_with('/') {
+            let message =
+                || config(format!("{url:?} has no host: give the client a base URL, or a whole URL here"));
+            let fleet = self.main.as_ref().ok_or_else(message)?;
+            return Ok((Route { fleet: Arc::clone(fleet) }, Target::new(url)?));
+        }
+        let start = url.find("://").map_or(0, |at| at + 3);
+        let length =
+            url.get(start..).and_then(|rest| rest.find(['/', '?', '#'])).map_or(url.len(), |at| start + at);
+        if let Some((text, rest)) = url.split_at_checked(length)
+            && let Some(fleet) = self.origins.lock().get(text)
+        {
+            return Ok((Route { fleet: Arc::clone(fleet) }, target(rest)?));
+        }
+        let (origin, rest) = Origin::split(url)?;
+        let text = url.strip_suffix(rest).unwrap_or(url);
+        let fleet = self.origin(text, origin)?;
+        Ok((Route { fleet }, target(rest)?))
+    }
+
+    fn origin(&self, text: &str, origin: Origin) -> Result<Arc<Fleet>> {
+        let pool = PoolSettings { min_size: 0, ..self.settings.pool.clone() };
+        let fleet = self.fleet(vec![self.endpoint(origin, pool, false)?]);
+        let mut origins = self.origins.lock();
+        if origins.len() >= MAX_ORIGINS {
+            origins.retain(|_, fleet| fleet.endpoints.iter().any(|endpoint| endpoint.pool.stats().size > 0));
+        }
+        Ok(Arc::clone(origins.entry(text.into()).or_insert(fleet)))
+    }
+
+    /// How many requests can be under way at a time, as far as its own endpoints go; more of them would wait.
+    pub fn widest(&self) -> usize {
+        let endpoints = self.main.as_ref().map_or(1, |fleet| fleet.endpoints.len());
+        let streams = match self.settings.connect.http2 {
+            Http2Choice::Never => 1,
+            Http2Choice::Alpn if !self.is_secure() => 1,
+            _ => self.settings.http2.streams,
+        };
+        self.settings.pool.max_size.saturating_mul(endpoints).saturating_mul(streams).min(MOST_SENDERS)
+    }
+
+    fn is_secure(&self) -> bool {
+        let main = self.main.iter().flat_map(|main| &main.endpoints);
+        main.map(|endpoint| endpoint.connector().origin.is_secure()).next().unwrap_or(true)
+    }
+
+    /// Sends a request and reads its whole answer. Dropping the future gives it up at whatever it is at.
+    ///
+    /// # Errors
+    /// The time-outs of the request, [`ErrorKind::ConnectFailed`], [`ErrorKind::ReadFailed`], [`ErrorKind::WriteFailed`],
+    /// [`ErrorKind::ProtocolError`]; an answer of whatever status is no error.
+    pub async fn send(route: Route, request: Request) -> Result<Response> {
+        let errand = Errand::new(&request, Place::Unknown);
+        let mut answer = open(&route.fleet, &errand).await?;
+        loop {
+            let (attempts, tried) = (answer.response.attempts, vec![answer.trip.number()]);
+            match answer.whole(request.max_response).await {
+                Ok(response) => return Ok(response),
+                // Nothing of it was handed out: what may be sent again may be lost in the body, too.
+                Err(error) => {
+                    let lost = Err(Lost { error, unsent: false });
+                    answer = Box::pin(again(&route.fleet, &errand, lost, attempts, tried)).await?;
+                }
+            }
+        }
+    }
+
+    /// Sends a request and reads the head of its answer; the body comes as it is asked for. `place` says where the caller
+    /// is, for the report of a connection that is held too long.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub async fn stream(route: Route, request: Request, place: Place) -> Result<(Response, Body)> {
+        let answer = open(&route.fleet, &Errand::new(&request, place)).await?;
+        Ok((answer.response.clone(), Body { answer: Some(answer) }))
+    }
+
+    /// What the pools count, endpoint by endpoint.
+    pub fn stats(&self) -> Vec<EndpointStats> {
+        let mut stats = Vec::new();
+        for fleet in self.fleets() {
+            fleet.standing(|balancer, now| {
+                for (number, endpoint) in fleet.endpoints.iter().enumerate() {
+                    stats.push(EndpointStats {
+                        endpoint: Arc::clone(endpoint.label()),
+                        outstanding: balancer.outstanding(number),
+                        ejected: balancer.is_out(number, now),
+                        pool: endpoint.pool.stats(),
+                        explanation: endpoint.pool.explain(),
+                    });
+                }
+            });
+        }
+        stats
+    }
+
+    /// Every fleet once: its own, and those of other origins.
+    fn fleets(&self) -> Vec<Arc<Fleet>> {
+        let mut fleets: Vec<Arc<Fleet>> = self.main.iter().cloned().collect();
+        for fleet in self.origins.lock().values() {
+            let known = |endpoint: &Endpoint| {
+                self.main.iter().flat_map(|main| &main.endpoints).any(|own| own.label() == endpoint.label())
+            };
+            if !fleet.endpoints.iter().any(known) {
+                fleets.push(Arc::clone(fleet));
+            }
+        }
+        fleets
+    }
+
+    /// Refuses new requests and closes what is idle; requests that are out go on.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        for fleet in self.fleets() {
+            for endpoint in &fleet.endpoints {
+                endpoint.pool.close();
+            }
+        }
+    }
+
+    /// Waits until the last connection is closed.
+    pub async fn closed(&self) {
+        for fleet in self.fleets() {
+            for endpoint in &fleet.endpoints {
+                endpoint.pool.closed().await;
+            }
+        }
+    }
+}
+
+/// What stands behind an origin, as a target: a fragment is the caller's own.
+fn target(rest: &str) -> Result<Target> {
+    let rest = rest.split('#').next().unwrap_or_default();
+    if rest.starts_with('/') { Target::new(rest) } else { Target::new(&format!("/{rest}")) }
+}
+
+/// A request, over as many attempts as it takes and may have, until the head of its answer.
+async fn open(fleet: &Arc<Fleet>, errand: &Errand<'_>) -> Result<Box<Answer>> {
+    let trip = fleet.begin(&[], true)?;
+    let number = trip.number();
+    match errand.attempt(trip, 1).await {
+        Ok(answer) if !fleet.retry.repeats(errand.request, 1, answer.response.status) => Ok(answer),
+        // The rare path is boxed: a request that goes well does not carry it.
+        first => Box::pin(again(fleet, errand, first, 1, vec![number])).await,
+    }
+}
+
+/// What follows an attempt that did not do: others, as far as they are allowed, or its end.
+async fn again(
+    fleet: &Arc<Fleet>,
+    errand: &Errand<'_>,
+    mut outcome: std::result::Result<Box<Answer>, Lost>,
+    mut attempts: u32,
+    mut tried: Vec<usize>,
+) -> Result<Box<Answer>> {
+    loop {
+        let (allowed, asked_for) = match &outcome {
+            Ok(answer) => {
+                let repeats = fleet.retry.repeats(errand.request, attempts, answer.response.status);
+                (repeats, answer.response.retry_after().unwrap_or_default())
+            }
+            Err(lost) => {
+                let failed = Failed { kind: lost.error.kind(), unsent: lost.unsent };
+                (fleet.retry.allows(errand.request, attempts, failed), Duration::ZERO)
+            }
+        };
+        if !allowed {
+            return outcome.map_err(|lost| lost.error);
+        }
+        let elsewhere = fleet.endpoints.len() > tried.len();
+        let pause = Retry::pause(attempts, elsewhere, fastrand::f64());
+        let pause = if elsewhere { pause } else { pause.max(asked_for) };
+        let late = errand.deadlines.end().is_some_and(|end| Instant::now() + pause >= end);
+        if late || !fleet.may_retry() {
+            return outcome.map_err(|lost| lost.error);
+        }
+        if let Ok(answer) = outcome {
+            // It says something about its endpoint.
+            drop(answer.finish());
+        }
+        sleep(pause).await;
+        attempts += 1;
+        let trip = fleet.begin(&tried, false)?;
+        tried.push(trip.number());
+        outcome = errand.attempt(trip, attempts).await;
+    }
+}
+
+impl Body {
+    /// Waits for the next portion; none at the end.
+    ///
+    /// # Errors
+    /// The time-outs of the request, and those of a connection that fails.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>> {
+        let Some(answer) = &mut self.answer else { return Ok(None) };
+        match answer.next(MAX_DECODED).await {
+            Ok(Some(portion)) => Ok(Some(portion)),
+            Ok(None) => {
+                if let Some(answer) = self.answer.take() {
+                    drop(answer.finish());
+                }
+                Ok(None)
+            }
+            Err(error) => {
+                self.answer = None;
+                Err(error)
+            }
+        }
+    }
+}

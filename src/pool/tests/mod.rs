@@ -1,0 +1,3 @@
+//! Tests of the pool: its decisions, and its owner on virtual time and on real threads.
+
+mod owner;

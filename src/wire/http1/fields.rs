@@ -1,0 +1,98 @@
+//! The header fields of an answer, as the text that they came in: most of them are never looked at.
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+/// Header fields in their order, with their names as they were sent. One allocation, whatever their number.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fields {
+    /// Lines of `name: value`, each with its line end.
+    lines: Box<[u8]>,
+    reason: Box<str>,
+}
+
+impl Fields {
+    /// The fields of a whole head of HTTP/1.1, its first line included, that was found to be one.
+    pub(super) fn of_head(head: &[u8]) -> Self {
+        let first = head.iter().position(|byte| *byte == b'\n').map_or(head.len(), |at| at + 1);
+        let (line, lines) = head.split_at_checked(first).unwrap_or((head, &[]));
+        let reason = line.splitn(3, |byte| *byte == b' ').nth(2).unwrap_or_default().trim_ascii();
+        Self { lines: lines.into(), reason: String::from_utf8_lossy(reason).into() }
+    }
+
+    /// The fields of an answer of HTTP/2, which has no reason phrase.
+    pub fn of_map(map: &HeaderMap) -> Self {
+        let mut lines = Vec::with_capacity(map.len() * 48);
+        for (name, value) in map {
+            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                lines.extend_from_slice(part);
+            }
+        }
+        Self { lines: lines.into(), reason: "".into() }
+    }
+
+    /// The words that came after the status; empty where there were none.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// Names and values in the order in which they came.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.lines.split(|byte| *byte == b'\n').filter_map(|line| {
+            let colon = line.iter().position(|byte| *byte == b':')?;
+            let (name, value) = line.split_at_checked(colon)?;
+            Some((name, value.get(1..)?.trim_ascii()))
+        })
+    }
+
+    /// The first value of a field, whatever the case of its name.
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.iter().find(|(found, _)| found.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+    }
+
+    /// The same fields as HTTP/2 wants them; what it cannot carry is left out.
+    pub fn to_map(&self) -> HeaderMap {
+        let named = |(name, value): (&[u8], &[u8])| {
+            Some((HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?))
+        };
+        self.iter().filter_map(named).fold(HeaderMap::new(), |mut map, (name, value)| {
+            map.append(name, value);
+            map
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_keep_their_order_their_case_and_repetitions() {
+        let head = b"HTTP/1.1 404 Not Here At All\r\nA: 1\r\nset-cookie:x\r\nSet-Cookie:  y z \r\nE:\r\n\r\n";
+        let fields = Fields::of_head(head);
+        assert_eq!(fields.reason(), "Not Here At All");
+        let all: Vec<_> = fields.iter().collect();
+        let wanted: [(&[u8], &[u8]); 4] =
+            [(b"A", b"1"), (b"set-cookie", b"x"), (b"Set-Cookie", b"y z"), (b"E", b"")];
+        assert_eq!(all, wanted);
+        assert_eq!(fields.get("SET-COOKIE"), Some(&b"x"[..]));
+        assert_eq!(fields.get("absent"), None);
+        assert_eq!(fields.to_map().get_all("set-cookie").iter().count(), 2);
+    }
+
+    #[test]
+    fn a_map_becomes_the_same_fields_again() {
+        let mut map = HeaderMap::new();
+        map.append("a", HeaderValue::from_static("1"));
+        map.append("a", HeaderValue::from_static("2"));
+        let fields = Fields::of_map(&map);
+        assert_eq!((fields.to_map(), fields.reason()), (map, ""));
+    }
+
+    #[test]
+    fn a_head_without_a_reason_or_fields_is_one_too() {
+        for head in [&b"HTTP/1.1 200\r\n\r\n"[..], b"HTTP/1.1 200 \r\n\r\n"] {
+            let fields = Fields::of_head(head);
+            assert_eq!((fields.reason(), fields.iter().count()), ("", 0));
+        }
+    }
+}
