@@ -79,7 +79,7 @@ class Penstock:
     """Time-outs, retries and the balancer at their defaults."""
 
     package = "penstock"
-    modules = ("penstock",)
+    modules = ("penstock.client",)
 
     def __init__(self, setup: Setup) -> None:
         import penstock

@@ -1,4 +1,4 @@
-"""From 64 to 16,000 requests outstanding before 64 connections: CPU a request, sockets, and whose turn it is."""
+"""From no request to 16,000 waiting for one of 64 connections: CPU a request, sockets, and whose turn it is."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 CLIENTS = ("penstock", "the loop alone", "pyreqwest", "aiohttp", "httpx")
 CONNECTIONS = 64
-OUTSTANDING = (64, 256, 1_000, 4_000, 16_000)
+WAITING = (0, 64, 256, 1_000, 4_000, 16_000)
+FIRST, LAST = WAITING[1], WAITING[-1]
 REQUESTS = 32_000
 QUICK_REQUESTS = 1_000
 ROUNDS = 5
@@ -32,7 +33,7 @@ def run(bench: Bench, only: Sequence[str] | None) -> Story:
     with serving(server(bench.logs), logs=bench.logs) as (nginx,):
         for lane_set, most in _by_length(found):
             requests = QUICK_REQUESTS if bench.quick else min(REQUESTS, 2 * most)
-            made = [_cell(nginx.base, count, requests) for count in OUTSTANDING if count <= most]
+            made = [_cell(nginx.base, count, requests) for count in WAITING if count <= most]
             more, failures = rounds_of(lane_set, made, nginx, effort, watch=True)
             results.update(more)
             notes += failures
@@ -43,24 +44,24 @@ def run(bench: Bench, only: Sequence[str] | None) -> Story:
 def _by_length(found: Sequence[Lane]) -> list[tuple[list[Lane], int]]:
     quick = [lane for lane in found if lane.client not in SHORTENED]
     slow = [lane for lane in found if lane.client in SHORTENED]
-    return [(quick, OUTSTANDING[-1])] * bool(quick) + [(slow, 1_000)] * bool(slow)
+    return [(quick, LAST)] * bool(quick) + [(slow, 1_000)] * bool(slow)
 
 
-def _cell(base: str, tasks: int, requests: int) -> Cell:
-    load = {"kind": "queued", "setup": setup(base, CONNECTIONS), "tasks": tasks, "requests": requests}
-    return Cell(f"{tasks:,}", load)
+def _cell(base: str, waiting: int, requests: int) -> Cell:
+    load = {"kind": "queued", "setup": setup(base, CONNECTIONS), "tasks": CONNECTIONS + waiting, "requests": requests}
+    return Cell(f"{waiting:,}", load)
 
 
 def _cost(found: Sequence[Lane], results: Results) -> str:
     rows = []
     for lane in found:
-        by_count = [results.get((lane.name, f"{count:,}")) for count in OUTSTANDING]
-        few, most = by_count[0], by_count[-1]
-        grown = spread(ratios(most, few), 2) if few and most and len(few) == len(most) else ""
-        texts = [spread([one["cpu_us"] for one in rounds]) if rounds else "" for rounds in by_count]
+        by_count = {count: results.get((lane.name, f"{count:,}"), []) for count in WAITING}
+        few, most = by_count[FIRST], by_count[LAST]
+        grown = spread(ratios(most, few), 2) if few and len(few) == len(most) else ""
+        texts = [spread([one["cpu_us"] for one in rounds]) if rounds else "" for rounds in by_count.values()]
         if any(texts):
             rows.append([lane.client, lane.loop, *texts, grown])
-    head = ["client", "loop", *(f"{count:,} outstanding" for count in OUTSTANDING), "last ÷ first"]
+    head = ["client", "loop", *(f"{count:,} waiting" for count in WAITING), f"{LAST:,} ÷ {FIRST}"]
     return "CPU µs a request:\n\n" + table(head, rows)
 
 
@@ -76,6 +77,6 @@ def _order(found: Sequence[Lane], results: Results) -> str:
         row += [spread([one["p50_us"] / 1e3 for one in rounds]), spread([one["p99_us"] / 1e3 for one in rounds])]
         row += [int(max(one["sockets"] for one in every)), int(max(one["connections"] for one in every))]
         rows.append(row)
-    head = ["client", "loop", "outstanding", "most places out of turn", "p50 ms", "p99 ms"]
+    head = ["client", "loop", "waiting", "most places out of turn", "p50 ms", "p99 ms"]
     head += ["most sockets seen", "most connections in a load, by nginx"]
     return "Whose turn it is, and how many connections (the worst of all rounds and loads):\n\n" + table(head, rows)

@@ -41,7 +41,10 @@ def run(bench: Bench, only: Sequence[str] | None) -> Story:
         if rounds := results.get((lane.name, MEMORY)):
             held.append([lane.client, *(spread([one[key] / scale for one in rounds], 2) for key, scale in _HELD)])
     parts = [
-        table(["client", "connections", "CPU µs/request", "requests/s", "reuse %, by nginx", "reused, by its own count"], rows),
+        table(
+            ["client", "connections", "CPU µs/request", "requests/s", "reuse %, by nginx", "reused, by its own count"],
+            rows,
+        ),
         f"Resident memory, MB, of a process that had its client imported and {TASKS} tasks run before:\n\n"
         + table(["client", "made and asked once", f"with {TASKS} open", "open, by nginx"], held),
         disturbance(results),
