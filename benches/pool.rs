@@ -149,7 +149,7 @@ fn balancer(criterion: &mut Criterion) {
             if let Some(pick) = balancer.pick(now, &[], &mut random) {
                 balancer.started(pick.endpoint);
                 balancer.first_byte(pick.endpoint, Duration::from_micros(500), now);
-                balancer.ended(pick.endpoint, Outcome::Success, now);
+                balancer.ended(pick, Outcome::Success, now);
             }
         });
     });

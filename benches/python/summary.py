@@ -18,6 +18,7 @@ HEADINGS = {
     "footprint": "Idle and import",
     "door": "The HTTP door",
     "load": "The load generator beside wrk",
+    "client": "The HTTP client",
 }
 """What pages are called: each is a file that a benchmark printed. Others go by the name of their file."""
 

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::connection::{HttpConnection, HttpConnector};
-use super::decode::{Decoding, too_long};
+use super::decode::Decoding;
 use super::fleet::Trip;
 use super::http1::Exchange;
 use super::http2::Http2Body;
@@ -16,6 +17,9 @@ use crate::pool::{Lease, Outcome};
 
 /// Longer bodies are decoded on a thread of their own: the runtime has others to serve.
 const LONG_BODY: usize = 128 * 1024;
+/// Bytes of a body that is read as it comes that are decoded at a time, and how many of them make a chunk.
+const DECODED_AT_ONCE: usize = 256;
+const ENOUGH_DECODED: usize = 64 * 1024;
 /// Room that is made beforehand for a body of known length.
 const MAX_RESERVED: u64 = 1024 * 1024;
 
@@ -37,14 +41,19 @@ pub(super) struct Answer {
     /// How long the server keeps the connection when it is idle.
     pub(super) keep_alive: Option<Duration>,
     pub(super) decoding: Option<Box<Decoding>>,
+    /// What has come of a body that is read as it comes, and has its coding still.
+    pub(super) coded: Bytes,
 }
 
 impl Answer {
     /// Waits for the next portion of the body as it was sent, and adds it to `into`; false at its end.
     async fn portion(&mut self, into: &mut Vec<u8>) -> Result<bool> {
         let read = self.read(into).await;
-        if read.is_err() {
-            self.trip.fail();
+        match &read {
+            // It says nothing about the endpoint: the caller's own limit may be short.
+            Err(error) if error.kind() == ErrorKind::DeadlineExceeded => {}
+            Err(_) => self.trip.fail(),
+            Ok(_) => {}
         }
         read
     }
@@ -81,8 +90,8 @@ impl Answer {
         }
     }
 
-    /// Reads the whole body, of at most `limit` bytes.
-    pub(super) async fn whole(mut self: Box<Self>, limit: usize) -> Result<Response> {
+    /// Reads the body to its end; none where it has more than `limit` bytes. An error is the connection's.
+    pub(super) async fn collect(&mut self, limit: usize) -> Result<Option<Vec<u8>>> {
         let mut body = Vec::new();
         if let Source::Alone(exchange) = &mut self.source {
             std::mem::swap(&mut body, &mut exchange.arrived);
@@ -91,23 +100,25 @@ impl Answer {
         }
         while self.read_on(&mut body).await? {
             if body.len() > limit {
-                return Err(too_long(limit));
+                return Ok(None);
             }
         }
-        if body.len() > limit {
-            return Err(too_long(limit));
-        }
-        if let Some(mut decoding) = self.decoding.take() {
-            body = if body.len() > LONG_BODY {
+        Ok((body.len() <= limit).then_some(body))
+    }
+
+    /// Gives the connection back and the answer with its body, which was collected, without its content coding.
+    pub(super) async fn finish_with(mut self: Box<Self>, body: Vec<u8>, limit: usize) -> Result<Response> {
+        let decoding = self.decoding.take();
+        let mut response = self.finish();
+        response.body = match decoding {
+            None => body,
+            Some(mut decoding) if body.len() > LONG_BODY => {
                 tokio::task::spawn_blocking(move || decoding.all(&body, limit)).await.map_err(|error| {
                     Error::with_source(ErrorKind::Internal, "decoding a body failed", error)
                 })??
-            } else {
-                decoding.all(&body, limit)?
-            };
-        }
-        let mut response = self.finish();
-        response.body = body;
+            }
+            Some(mut decoding) => decoding.all(&body, limit)?,
+        };
         Ok(response)
     }
 
@@ -122,29 +133,54 @@ impl Answer {
     }
 
     /// Waits for the next portion of the body without its content coding; none at its end.
-    pub(super) async fn next(&mut self, limit: usize) -> Result<Option<Vec<u8>>> {
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<u8>>> {
         loop {
+            if let Some(decoded) = self.decode_some()? {
+                return Ok(Some(decoded));
+            }
             let mut portion = Vec::new();
             let goes_on = self.read_on(&mut portion).await?;
-            let Some(decoding) = &mut self.decoding else {
-                if goes_on && portion.is_empty() {
-                    continue;
-                }
-                return Ok(goes_on.then_some(portion));
-            };
-            let mut decoded = Vec::new();
-            if goes_on {
-                decoding.feed(&portion, &mut decoded, limit)?;
-            } else {
-                decoding.end(&mut decoded, limit)?;
-                self.decoding = None;
+            if self.decoding.is_some() && goes_on {
+                self.coded = portion.into();
+                continue;
             }
+            if goes_on && portion.is_empty() {
+                continue;
+            }
+            if goes_on {
+                return Ok(Some(portion));
+            }
+            let Some(mut decoding) = self.decoding.take() else { return Ok(None) };
+            let mut decoded = Vec::new();
+            decoding.end(&mut decoded, usize::MAX)?;
             if !decoded.is_empty() {
                 return Ok(Some(decoded));
             }
-            if !goes_on {
-                return Ok(None);
+        }
+    }
+
+    /// Takes the coding off of what has come, until it is enough for a chunk: in small steps, for what a few bytes unfold
+    /// to may be ten thousand times as long.
+    fn decode_some(&mut self) -> Result<Option<Vec<u8>>> {
+        let mut decoded = Vec::new();
+        while let Some(decoding) = self.decoding.as_mut().filter(|_| !self.coded.is_empty()) {
+            let some = self.coded.split_to(self.coded.len().min(DECODED_AT_ONCE));
+            decoding.feed(&some, &mut decoded, usize::MAX)?;
+            if decoded.len() >= ENOUGH_DECODED {
+                break;
             }
+        }
+        Ok((!decoded.is_empty()).then_some(decoded))
+    }
+
+    /// Lets go of an answer that is asked for again: it says something about its endpoint. Where it is whole, its
+    /// connection goes on.
+    pub(super) fn let_go(self: Box<Self>) {
+        if matches!(&self.source, Source::Alone(exchange) if exchange.is_done()) {
+            drop(self.finish());
+        } else {
+            let Self { trip, outcome, .. } = *self;
+            trip.end(outcome);
         }
     }
 

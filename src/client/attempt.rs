@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Version;
 use tokio::time::Instant;
 
@@ -87,7 +88,11 @@ impl<'a> Errand<'a> {
         let due = self.deadlines.acquired(Instant::now());
         let acquired = endpoint.pool.acquire(due.map(|due| due.at), self.place.clone()).await;
         acquired.map_err(|error| match due {
-            Some(due) if error.kind() == ErrorKind::AcquireTimeout => due.missed(endpoint.label()),
+            // The pool has a limit of its own, which it names itself.
+            Some(due) if error.kind() == ErrorKind::AcquireTimeout && due.at <= Instant::now() => {
+                let missed = due.missed(endpoint.label());
+                Error::with_source(missed.kind(), missed.message(), error)
+            }
             _ => error,
         })
     }
@@ -142,7 +147,7 @@ impl<'a> Errand<'a> {
         &self,
         began: Began,
         lease: Lease<HttpConnector>,
-        trip: Trip,
+        mut trip: Trip,
         reused: bool,
         attempts: u32,
     ) -> Box<Answer> {
@@ -169,8 +174,21 @@ impl<'a> Errand<'a> {
             502 | 504 => Outcome::Failure,
             _ => Outcome::Success,
         };
+        if outcome != Outcome::Success {
+            trip.is_to_blame(outcome);
+        }
         let (deadlines, started) = (self.deadlines, self.started);
-        let decoding = decoding.flatten();
-        Box::new(Answer { response, source, lease, trip, outcome, deadlines, started, keep_alive, decoding })
+        Box::new(Answer {
+            response,
+            source,
+            lease,
+            trip,
+            outcome,
+            deadlines,
+            started,
+            keep_alive,
+            decoding: decoding.flatten(),
+            coded: Bytes::new(),
+        })
     }
 }

@@ -1,7 +1,7 @@
 //! What the pool pools: a connection of HTTP/1.1 or of HTTP/2, how it is opened, and how its health is checked.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::Method;
@@ -41,10 +41,30 @@ impl HttpConnection {
         }
     }
 
+    /// True where the socket was taken and is not coming back.
+    fn is_gone(&self) -> bool {
+        matches!(self, Self::Alone(socket) if socket.lock().is_none())
+    }
+
     /// Puts the socket back.
     pub(super) fn put(&self, back: Box<Socket>) {
         if let Self::Alone(socket) = self {
             *socket.lock() = Some(back);
+        }
+    }
+}
+
+/// The wait for the answer to a check. Given up before it is over, by whatever limit, it says that a server which has
+/// answered before is not ready; a connection that the server closed meanwhile says nothing.
+struct Silence<'a> {
+    connector: &'a HttpConnector,
+    is_over: bool,
+}
+
+impl Drop for Silence<'_> {
+    fn drop(&mut self) {
+        if !self.is_over && self.connector.is_known_to_answer() {
+            self.connector.report(false);
         }
     }
 }
@@ -89,7 +109,11 @@ pub(super) struct HttpConnector {
     pub(super) http2: Http2Settings,
     likely_capacity: Option<usize>,
     probe: AtomicU8,
+    report: OnceLock<Report>,
 }
+
+/// Who wants to know whether a health check found the server ready.
+pub(super) type Report = Box<dyn Fn(bool) + Send + Sync>;
 
 impl HttpConnector {
     /// With `asks_ready`, a server of the Open Inference Protocol is asked whether it is ready.
@@ -102,7 +126,23 @@ impl HttpConnector {
             Http2Choice::Alpn if origin.is_secure() => None,
             _ => Some(1),
         };
-        Self { origin, label, authority, dialer, http2, likely_capacity, probe }
+        Self { origin, label, authority, dialer, http2, likely_capacity, probe, report: OnceLock::new() }
+    }
+
+    /// Sets who hears what health checks find; the first stays.
+    pub(super) fn report_to(&self, report: Report) {
+        // Nobody sets it twice.
+        let _ = self.report.set(report);
+    }
+
+    fn report(&self, ready: bool) {
+        if let Some(report) = self.report.get() {
+            report(ready);
+        }
+    }
+
+    fn is_known_to_answer(&self) -> bool {
+        self.probe.load(Ordering::Relaxed) == Probe::Ready as u8
     }
 
     fn is_plain(&self) -> bool {
@@ -113,9 +153,11 @@ impl HttpConnector {
     fn heard(&self, status: u16) -> Result<()> {
         if (200..300).contains(&status) {
             self.probe.store(Probe::Ready as u8, Ordering::Relaxed);
+            self.report(true);
             return Ok(());
         }
-        if self.probe.load(Ordering::Relaxed) == Probe::Ready as u8 || status == 503 {
+        if self.is_known_to_answer() || status == 503 {
+            self.report(false);
             let message = format!("{} is not ready: it answers {READY} with {status}", self.label);
             return Err(Error::new(ErrorKind::ModelNotReady, message));
         }
@@ -154,9 +196,9 @@ impl HttpConnector {
                         return Err(Error::new(ErrorKind::ProtocolError, message));
                     }
                 }
-                let closed =
-                    || Error::new(ErrorKind::ReadFailed, "the server closed the connection after a check");
-                connection.put(exchange.into_socket().ok_or_else(closed)?);
+                if let Some(socket) = exchange.into_socket() {
+                    connection.put(socket);
+                }
                 Ok(head.status.as_u16())
             }
             HttpConnection::Shared(http2) => {
@@ -194,6 +236,13 @@ impl Connector for HttpConnector {
         if self.is_plain() {
             return Ok(());
         }
-        self.heard(self.ask(connection).await?)
+        let mut silence = Silence { connector: self, is_over: false };
+        let asked = self.ask(connection).await;
+        silence.is_over = !matches!(&asked, Err(error) if error.kind() == ErrorKind::DeadlineExceeded);
+        self.heard(asked?)?;
+        if connection.is_gone() {
+            return Err(Error::new(ErrorKind::ReadFailed, "the server closed the connection after a check"));
+        }
+        Ok(())
     }
 }

@@ -9,7 +9,7 @@ use super::connection::HttpConnector;
 use super::retry::Retry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::{Clock, SystemClock};
-use crate::pool::{Balancer, Outcome, Pool, RetryBudget};
+use crate::pool::{Balancer, Outcome, Pick, Pool, RetryBudget};
 
 /// One server, and the connections to it.
 #[derive(Clone)]
@@ -71,7 +71,27 @@ impl Fleet {
         };
         balancer.started(pick.endpoint);
         drop(state);
-        Ok(Trip { fleet: Arc::clone(self), endpoint: pick.endpoint, is_over: false })
+        Ok(Trip { fleet: Arc::clone(self), pick, if_dropped: Outcome::Cancelled, is_over: false })
+    }
+
+    /// Leaves out endpoints that health checks find not ready, and lets them in again.
+    pub(super) fn heed_checks(self: &Arc<Self>) {
+        for (number, endpoint) in self.endpoints.iter().enumerate() {
+            let fleet = Arc::downgrade(self);
+            endpoint.connector().report_to(Box::new(move |ready| {
+                if let Some(fleet) = fleet.upgrade() {
+                    fleet.checked(number, ready);
+                }
+            }));
+        }
+    }
+
+    fn checked(&self, number: usize, ready: bool) {
+        let news = self.state.lock().balancer.checked(number, ready, self.clock.now());
+        if news && let Some(endpoint) = self.endpoints.get(number) {
+            let endpoint = &**endpoint.label();
+            tracing::info!(target: "penstock::pool", endpoint, ready, "a health check found news of an endpoint");
+        }
     }
 
     /// Takes one retry out of the budget; false where it is spent.
@@ -85,21 +105,22 @@ impl Fleet {
     }
 }
 
-/// A request at one endpoint. Dropping it says that it was given up.
+/// A request at one endpoint. Dropping it says that it was given up, unless the endpoint was to blame by then.
 pub(super) struct Trip {
     fleet: Arc<Fleet>,
-    endpoint: usize,
+    pick: Pick,
+    if_dropped: Outcome,
     is_over: bool,
 }
 
 impl Trip {
     pub(super) fn number(&self) -> usize {
-        self.endpoint
+        self.pick.endpoint
     }
 
     /// Where it goes. None only for a number that no balancer gives.
     pub(super) fn endpoint(&self) -> Result<&Endpoint> {
-        self.fleet.endpoints.get(self.endpoint).ok_or_else(|| {
+        self.fleet.endpoints.get(self.pick.endpoint).ok_or_else(|| {
             Error::new(ErrorKind::Internal, "the balancer chose an endpoint that is not there")
         })
     }
@@ -107,7 +128,12 @@ impl Trip {
     /// The head of the answer came `took` after the request was sent.
     pub(super) fn first_byte(&self, took: Duration) {
         let now = self.fleet.clock.now();
-        self.fleet.state.lock().balancer.first_byte(self.endpoint, took, now);
+        self.fleet.state.lock().balancer.first_byte(self.pick.endpoint, took, now);
+    }
+
+    /// The head of the answer is a bad one already: that counts, whether anybody reads its body or not.
+    pub(super) fn is_to_blame(&mut self, outcome: Outcome) {
+        self.if_dropped = outcome;
     }
 
     /// The request came to a bad end.
@@ -122,13 +148,13 @@ impl Trip {
 
     fn finish(&mut self, outcome: Outcome) {
         if !std::mem::replace(&mut self.is_over, true) {
-            self.fleet.state.lock().balancer.ended(self.endpoint, outcome, self.fleet.clock.now());
+            self.fleet.state.lock().balancer.ended(self.pick, outcome, self.fleet.clock.now());
         }
     }
 }
 
 impl Drop for Trip {
     fn drop(&mut self) {
-        self.finish(Outcome::Cancelled);
+        self.finish(self.if_dropped);
     }
 }

@@ -1,6 +1,6 @@
 //! The client itself: its fleet, the origins that it met on the way, and a request from its route to its answer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use super::answer::Answer;
 use super::attempt::Errand;
 use super::connect::{ConnectSettings, Dialer, Http2Choice};
 use super::connection::HttpConnector;
+use super::decode::too_long;
 use super::fleet::{Endpoint, Fleet};
 use super::http1::Lost;
 use super::http2::Http2Settings;
@@ -30,8 +31,6 @@ use crate::pool::{
 const MAX_ORIGINS: usize = 1000;
 /// Requests of one call that are under way at a time.
 const MOST_SENDERS: usize = 2048;
-/// A chunk of a streamed body has at most so many bytes before the next one is begun.
-const MAX_DECODED: usize = usize::MAX;
 
 /// What a client is made of.
 #[derive(Debug, Clone, Default)]
@@ -61,9 +60,11 @@ pub struct Client {
     /// The endpoints that it was given.
     main: Option<Arc<Fleet>>,
     /// Every origin that it sends to, by the text that it goes by in URLs.
-    origins: Mutex<HashMap<Box<str>, Arc<Fleet>>>,
+    origins: Mutex<Origins>,
     closed: AtomicBool,
 }
+
+type Origins = HashMap<Box<str>, Arc<Fleet>>;
 
 /// Where a request goes.
 #[derive(Clone)]
@@ -129,6 +130,7 @@ impl Client {
             return Ok(None);
         }
         let fleet = self.fleet(endpoints);
+        fleet.heed_checks();
         if let [only] = urls {
             self.origins.lock().insert(only.trim_end_matches('/').into(), Arc::clone(&fleet));
         }
@@ -152,14 +154,12 @@ impl Client {
     /// # Errors
     /// [`ErrorKind::Config`] where it is no URL, or a path without an endpoint; [`ErrorKind::Closed`] after `close`.
     pub fn route(&self, url: &str) -> Result<(Route, Target)> {
-        if self.closed.load(Ordering::Relaxed) {
-            return Err(Error::new(ErrorKind::Closed, "the client is closed"));
-        }
+        self.check_open()?;
         if url.starts_with('/') {
             let message =
                 || config(format!("{url:?} has no host: give the client a base URL, or a whole URL here"));
             let fleet = self.main.as_ref().ok_or_else(message)?;
-            return Ok((Route { fleet: Arc::clone(fleet) }, Target::new(url)?));
+            return Ok((Route { fleet: Arc::clone(fleet) }, target(url)?));
         }
         let start = url.find("://").map_or(0, |at| at + 3);
         let length =
@@ -176,13 +176,37 @@ impl Client {
     }
 
     fn origin(&self, text: &str, origin: Origin) -> Result<Arc<Fleet>> {
-        let pool = PoolSettings { min_size: 0, ..self.settings.pool.clone() };
-        let fleet = self.fleet(vec![self.endpoint(origin, pool, false)?]);
         let mut origins = self.origins.lock();
+        // Whoever closes looks at all of them afterwards, under this lock.
+        self.check_open()?;
+        let fleet = match self.known(&origins, &origin.to_string()) {
+            Some((fleet, _)) if fleet.endpoints.len() == 1 => fleet,
+            Some((_, endpoint)) => self.fleet(vec![endpoint]),
+            None => {
+                let pool = PoolSettings { min_size: 0, ..self.settings.pool.clone() };
+                self.fleet(vec![self.endpoint(origin, pool, false)?])
+            }
+        };
         if origins.len() >= MAX_ORIGINS {
             origins.retain(|_, fleet| fleet.endpoints.iter().any(|endpoint| endpoint.pool.stats().size > 0));
         }
-        Ok(Arc::clone(origins.entry(text.into()).or_insert(fleet)))
+        origins.insert(text.into(), Arc::clone(&fleet));
+        Ok(fleet)
+    }
+
+    /// The endpoint of that label, whatever URL it was met by, and its fleet: an origin has one pool.
+    fn known(&self, origins: &Origins, label: &str) -> Option<(Arc<Fleet>, Endpoint)> {
+        origins.values().chain(&self.main).find_map(|fleet| {
+            let endpoint = fleet.endpoints.iter().find(|endpoint| **endpoint.label() == *label)?;
+            Some((Arc::clone(fleet), endpoint.clone()))
+        })
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(Error::new(ErrorKind::Closed, "the client is closed"));
+        }
+        Ok(())
     }
 
     /// How many requests can be under way at a time, as far as its own endpoints go; more of them would wait.
@@ -211,8 +235,9 @@ impl Client {
         let mut answer = open(&route.fleet, &errand).await?;
         loop {
             let (attempts, tried) = (answer.response.attempts, vec![answer.trip.number()]);
-            match answer.whole(request.max_response).await {
-                Ok(response) => return Ok(response),
+            match answer.collect(request.max_response).await {
+                Ok(Some(body)) => return answer.finish_with(body, request.max_response).await,
+                Ok(None) => return Err(too_long(request.max_response)),
                 // Nothing of it was handed out: what may be sent again may be lost in the body, too.
                 Err(error) => {
                     let lost = Err(Lost { error, unsent: false });
@@ -254,11 +279,10 @@ impl Client {
     /// Every fleet once: its own, and those of other origins.
     fn fleets(&self) -> Vec<Arc<Fleet>> {
         let mut fleets: Vec<Arc<Fleet>> = self.main.iter().cloned().collect();
+        let own = self.main.iter().flat_map(|main| &main.endpoints);
+        let mut known: HashSet<_> = own.map(|endpoint| Arc::clone(endpoint.label())).collect();
         for fleet in self.origins.lock().values() {
-            let known = |endpoint: &Endpoint| {
-                self.main.iter().flat_map(|main| &main.endpoints).any(|own| own.label() == endpoint.label())
-            };
-            if !fleet.endpoints.iter().any(known) {
+            if fleet.endpoints.iter().any(|endpoint| known.insert(Arc::clone(endpoint.label()))) {
                 fleets.push(Arc::clone(fleet));
             }
         }
@@ -327,13 +351,13 @@ async fn again(
         let elsewhere = fleet.endpoints.len() > tried.len();
         let pause = Retry::pause(attempts, elsewhere, fastrand::f64());
         let pause = if elsewhere { pause } else { pause.max(asked_for) };
-        let late = errand.deadlines.end().is_some_and(|end| Instant::now() + pause >= end);
+        let over = Instant::now().checked_add(pause);
+        let late = errand.deadlines.end().is_some_and(|end| over.is_none_or(|over| over >= end));
         if late || !fleet.may_retry() {
             return outcome.map_err(|lost| lost.error);
         }
         if let Ok(answer) = outcome {
-            // It says something about its endpoint.
-            drop(answer.finish());
+            answer.let_go();
         }
         sleep(pause).await;
         attempts += 1;
@@ -350,7 +374,7 @@ impl Body {
     /// The time-outs of the request, and those of a connection that fails.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>> {
         let Some(answer) = &mut self.answer else { return Ok(None) };
-        match answer.next(MAX_DECODED).await {
+        match answer.next().await {
             Ok(Some(portion)) => Ok(Some(portion)),
             Ok(None) => {
                 if let Some(answer) = self.answer.take() {

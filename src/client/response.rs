@@ -1,7 +1,7 @@
 //! An answer: whole, or its head and a body that still comes.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{StatusCode, Version};
 
@@ -34,10 +34,14 @@ pub struct Response {
 }
 
 impl Response {
-    /// For how long the server asks to be left alone: `Retry-After` in seconds (RFC 9110, section 10.2.3), where it is
-    /// 429 or 503. A date is taken for a second.
+    /// For how long the server asks to be left alone: `Retry-After`, in seconds or as a date (RFC 9110, section 10.2.3).
+    /// One that is neither is taken for a second, a date that is over for no time.
     pub fn retry_after(&self) -> Option<Duration> {
-        let value = std::str::from_utf8(self.fields.get("retry-after")?).ok()?;
-        Some(value.trim().parse().map_or(Duration::from_secs(1), Duration::from_secs))
+        let value = std::str::from_utf8(self.fields.get("retry-after")?).ok()?.trim();
+        if let Ok(seconds) = value.parse() {
+            return Some(Duration::from_secs(seconds));
+        }
+        let until = |date: SystemTime| date.duration_since(SystemTime::now()).unwrap_or_default();
+        Some(httpdate::parse_http_date(value).map_or(Duration::from_secs(1), until))
     }
 }

@@ -88,11 +88,10 @@ pub struct Pick {
 
 /// The weight of a slow first byte halves in some 7 seconds: it falls by e in this time.
 const FIRST_BYTE_MEMORY: Duration = Duration::from_secs(10);
-/// How much slower than usual a failure makes an endpoint look: else whoever fails fast would draw all requests. Little,
-/// for one failure alone is no reason to leave an endpoint out; that is for ejection to decide.
+/// What a failure counts as, in times to the first byte of the others, up to so many seconds: else whoever fails fast would
+/// draw all requests. Little, for one failure alone is no reason to leave an endpoint out: ejection decides that.
 const FAILURE_FACTOR: f64 = 2.0;
-/// The seconds to the first byte that failures come to at most.
-const FAILURE_SECONDS: f64 = 1.0;
+const MOST_FAILURE_SECONDS: f64 = 1.0;
 
 #[derive(Debug, Clone, Default)]
 struct Endpoint {
@@ -103,6 +102,8 @@ struct Endpoint {
     failures: u32,
     /// It is out until then, and from then on until a probe went well.
     ejected_until: Option<Moment>,
+    /// The last health check put it out.
+    unready: bool,
     probing: bool,
     /// How long it was out last.
     last_out: Duration,
@@ -122,6 +123,14 @@ impl Endpoint {
 
     fn wants_probe(&self, now: Moment) -> bool {
         !self.probing && !self.is_spared(now) && self.ejected_until.is_some_and(|until| until <= now)
+    }
+
+    /// It is in again, as one of which nothing is known.
+    fn readmit(&mut self, now: Moment) {
+        self.ejected_until = None;
+        self.unready = false;
+        self.first_byte = None;
+        self.readmitted = Some(now);
     }
 
     /// Recent seconds to the first byte; what is old weighs less, so that one that was slow is tried again.
@@ -194,28 +203,49 @@ impl Balancer {
     }
 
     /// A request ended: its last byte came, or it failed, or its caller left.
-    pub fn ended(&mut self, endpoint: usize, outcome: Outcome, now: Moment) {
-        let failed = matches!(outcome, Outcome::Failure | Outcome::Overloaded(None));
-        let usual = if failed { self.usual_first_byte(now) } else { None };
+    pub fn ended(&mut self, pick: Pick, outcome: Outcome, now: Moment) {
+        let is_failure = matches!(outcome, Outcome::Failure | Outcome::Overloaded(None));
+        let seconds = if is_failure { self.failure_seconds(pick.endpoint, now) } else { None };
         let settings = &self.settings;
-        let Some(endpoint) = self.endpoints.get_mut(endpoint) else { return };
+        let Some(endpoint) = self.endpoints.get_mut(pick.endpoint) else { return };
         endpoint.outstanding = endpoint.outstanding.saturating_sub(1);
-        let probing = std::mem::take(&mut endpoint.probing);
+        if pick.probe {
+            endpoint.probing = false;
+        }
         match outcome {
             Outcome::Success => {
                 endpoint.failures = 0;
-                if endpoint.ejected_until.take().is_some() {
-                    endpoint.readmitted = Some(now);
-                    // What it was before it was out says nothing about what it is now.
-                    endpoint.first_byte = None;
+                if endpoint.ejected_until.is_some() {
+                    endpoint.readmit(now);
                 }
             }
             Outcome::Cancelled => {}
             Outcome::Overloaded(Some(wait)) => {
                 endpoint.spared_until = Some(now + wait.min(settings.longest_retry_after));
             }
-            Outcome::Failure | Outcome::Overloaded(None) => fail(endpoint, probing, usual, settings, now),
+            Outcome::Failure | Outcome::Overloaded(None) => {
+                fail(endpoint, pick.probe, seconds, settings, now);
+            }
         }
+    }
+
+    /// A health check found an endpoint ready to serve, or not; answers whether that is news.
+    ///
+    /// One that is not ready is out until a check finds it ready, or for as long as failures would put it out, whichever
+    /// comes first: then a probe finds out, for nobody may be there to be checked. One that failures put out is not let in
+    /// because it calls itself ready.
+    pub fn checked(&mut self, endpoint: usize, ready: bool, now: Moment) -> bool {
+        let time = self.settings.time;
+        let Some(endpoint) = self.endpoints.get_mut(endpoint) else { return false };
+        let news = endpoint.unready == ready;
+        if !ready {
+            endpoint.unready = true;
+            endpoint.ejected_until = endpoint.ejected_until.max(Some(now + time));
+        } else if news {
+            endpoint.failures = 0;
+            endpoint.readmit(now);
+        }
+        news
     }
 
     /// Requests that an endpoint carries.
@@ -252,7 +282,7 @@ impl Balancer {
                 self.of_two(random, may, |endpoint| endpoint.outstanding as f64)
             }
             BalancePolicy::P2cFirstByte => {
-                let usual = self.usual_first_byte(now).unwrap_or(1.0);
+                let usual = self.usual_first_byte(now);
                 #[allow(clippy::cast_precision_loss, reason = "requests are few")]
                 self.of_two(random, may, |endpoint| {
                     (endpoint.outstanding + 1) as f64 * endpoint.first_byte(now).unwrap_or(usual)
@@ -293,20 +323,31 @@ impl Balancer {
         Some(if load(second) < load(first) { other } else { one })
     }
 
-    /// What an endpoint that nothing is known of yet counts as: the mean of the others; `None` where none is known.
+    /// What an endpoint that nothing is known of yet counts as: the mean of the others.
+    fn usual_first_byte(&self, now: Moment) -> f64 {
+        self.mean_first_byte(now, None).unwrap_or(1.0)
+    }
+
+    /// What a failure of an endpoint counts as; nothing where nothing is known of the others.
+    fn failure_seconds(&self, endpoint: usize, now: Moment) -> Option<f64> {
+        let others = self.mean_first_byte(now, Some(endpoint))?;
+        Some((others * FAILURE_FACTOR).min(MOST_FAILURE_SECONDS))
+    }
+
     #[allow(clippy::cast_precision_loss, reason = "endpoints are few")]
-    fn usual_first_byte(&self, now: Moment) -> Option<f64> {
-        let known = || self.endpoints.iter().filter_map(|endpoint| endpoint.first_byte(now));
-        let count = known().count();
-        (count > 0).then(|| known().sum::<f64>() / count as f64)
+    fn mean_first_byte(&self, now: Moment, without: Option<usize>) -> Option<f64> {
+        let others = self.endpoints.iter().enumerate().filter(|(at, _)| Some(*at) != without);
+        let known = others.filter_map(|(_, endpoint)| endpoint.first_byte(now));
+        let (count, sum) = known.fold((0_usize, 0.0), |(count, sum), seconds| (count + 1, sum + seconds));
+        (count > 0).then(|| sum / count as f64)
     }
 }
 
 /// Counts a failure, and puts the endpoint out where it was one too many.
-fn fail(endpoint: &mut Endpoint, probing: bool, usual: Option<f64>, settings: &EjectSettings, now: Moment) {
-    if let Some(usual) = usual {
-        let recent = endpoint.first_byte(now).unwrap_or(usual).max(usual);
-        endpoint.observe((recent * FAILURE_FACTOR).min(FAILURE_SECONDS).max(recent), now);
+fn fail(endpoint: &mut Endpoint, probing: bool, seconds: Option<f64>, settings: &EjectSettings, now: Moment) {
+    if let Some(seconds) = seconds {
+        let recent = endpoint.first_byte(now).unwrap_or_default();
+        endpoint.observe(recent.max(seconds), now);
     }
     endpoint.failures = endpoint.failures.saturating_add(1);
     let enough = settings.failures.is_some_and(|limit| endpoint.failures >= limit);

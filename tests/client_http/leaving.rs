@@ -56,7 +56,8 @@ async fn one_who_is_being_connected_leaves_the_connection_to_others() {
     let server = server().await;
     let client = crate::asking::client(&server);
     let connecting = begin(&client, get("/never"));
-    eventually(|| stats(&client, &server).pool.waiting == 1).await;
+    tokio::task::yield_now().await;
+    assert_eq!(stats(&client, &server).pool.waiting, 1);
     give_up(connecting).await;
     eventually(|| stats(&client, &server).pool.idle == 1).await;
     assert_eq!(text(&client, "/next").await, "GET /next ");

@@ -93,13 +93,13 @@ class Peer:
         return replace(self, name=f"{self.name} {milliseconds:g} ms", wait_ms=milliseconds)
 
 
-def install(homes: Path, name: str) -> Path:
+def install(homes: Path, name: str, requirements: Path | None = None) -> Path:
     """Makes a peer's virtual environment as its requirements ask; gives the folder of its programs."""
-    wanted = (PEERS / f"{name}.txt").read_text()
+    listed = requirements or PEERS / f"{name}.txt"
+    wanted = listed.read_text()
     home = homes / name
     stamp = home / "installed.txt"
     if not stamp.exists() or stamp.read_text() != wanted:
-        requirements = str(PEERS / f"{name}.txt")
         pip = [
             str(home / "bin/python"),
             "-m",
@@ -108,7 +108,7 @@ def install(homes: Path, name: str) -> Path:
             "-q",
             "--disable-pip-version-check",
             "-r",
-            requirements,
+            str(listed),
         ]
         for command in ([sys.executable, "-m", "venv", "--clear", str(home)], pip):
             try:

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use super::super::{BalancePolicy, Balancer, EjectSettings, Outcome};
+use super::super::{BalancePolicy, Balancer, EjectSettings, Outcome, Pick};
 use crate::flow::Moment;
 
 const POLICIES: [BalancePolicy; 4] = [
@@ -13,6 +13,10 @@ const POLICIES: [BalancePolicy; 4] = [
     BalancePolicy::P2c,
     BalancePolicy::P2cFirstByte,
 ];
+
+fn usual(endpoint: usize) -> Pick {
+    Pick { endpoint, probe: false }
+}
 
 fn at(seconds: f64) -> Moment {
     Moment::default() + Duration::from_secs_f64(seconds)
@@ -30,31 +34,36 @@ fn traffic(
     let mut ends = BinaryHeap::new();
     for request in 0..10_000_u32 {
         let now = at(begin + f64::from(request) / 1_000.0);
-        while let Some(Reverse((end, endpoint))) = ends.pop_if_due(now) {
+        while let Some(Reverse((end, endpoint, probe))) = ends.pop_if_due(now) {
             balancer.first_byte(endpoint, Duration::from_secs_f64(times[endpoint].unwrap()), end);
-            balancer.ended(endpoint, Outcome::Success, end);
+            balancer.ended(Pick { endpoint, probe }, Outcome::Success, end);
         }
         let pick = balancer.pick(now, &[], random).unwrap();
         balancer.started(pick.endpoint);
         shares[pick.endpoint] += 1;
         match times[pick.endpoint] {
-            Some(time) => ends.push(Reverse((now + Duration::from_secs_f64(time), pick.endpoint))),
-            None => balancer.ended(pick.endpoint, Outcome::Failure, now),
+            Some(time) => {
+                ends.push(Reverse((now + Duration::from_secs_f64(time), pick.endpoint, pick.probe)));
+            }
+            None => balancer.ended(pick, Outcome::Failure, now),
         }
     }
-    while let Some(Reverse((end, endpoint))) = ends.pop() {
-        balancer.ended(endpoint, Outcome::Success, end);
+    while let Some(Reverse((end, endpoint, probe))) = ends.pop() {
+        balancer.ended(Pick { endpoint, probe }, Outcome::Success, end);
     }
     assert!((0..times.len()).all(|endpoint| balancer.outstanding(endpoint) == 0));
     shares
 }
 
+/// When a request ends, where it is, and whether it is a probe.
+type Ended = Reverse<(Moment, usize, bool)>;
+
 trait PopIfDue {
-    fn pop_if_due(&mut self, now: Moment) -> Option<Reverse<(Moment, usize)>>;
+    fn pop_if_due(&mut self, now: Moment) -> Option<Ended>;
 }
 
-impl PopIfDue for BinaryHeap<Reverse<(Moment, usize)>> {
-    fn pop_if_due(&mut self, now: Moment) -> Option<Reverse<(Moment, usize)>> {
+impl PopIfDue for BinaryHeap<Ended> {
+    fn pop_if_due(&mut self, now: Moment) -> Option<Ended> {
         if self.peek()?.0.0 <= now { self.pop() } else { None }
     }
 }
@@ -131,7 +140,7 @@ fn one_that_is_let_in_again_has_its_share_at_once() {
 fn fail(balancer: &mut Balancer, endpoint: usize, times: usize, now: Moment) {
     for _ in 0..times {
         balancer.started(endpoint);
-        balancer.ended(endpoint, Outcome::Failure, now);
+        balancer.ended(usual(endpoint), Outcome::Failure, now);
     }
 }
 
@@ -159,13 +168,14 @@ fn one_probe_at_a_time_and_the_time_out_grows() {
             );
         }
         balancer.started(0);
-        balancer.ended(0, Outcome::Failure, at(time));
+        balancer.ended(probe, Outcome::Failure, at(time));
     }
     time += 300.0;
-    assert!(balancer.pick(at(time), &[], &mut random).unwrap().probe);
-    balancer.ended(0, Outcome::Cancelled, at(time));
+    let probe = balancer.pick(at(time), &[], &mut random).unwrap();
+    assert!(probe.probe);
+    balancer.ended(probe, Outcome::Cancelled, at(time));
     assert!(balancer.pick(at(time), &[], &mut random).unwrap().probe, "one that was cancelled told nothing");
-    balancer.ended(0, Outcome::Success, at(time));
+    balancer.ended(probe, Outcome::Success, at(time));
     assert!(!balancer.is_out(0, at(time)));
     // In for as long as it was out: it begins anew.
     fail(&mut balancer, 0, 5, at(time + 301.0));
@@ -200,14 +210,14 @@ fn one_that_asked_to_be_left_alone_is_for_half_a_minute_at_most() {
     let mut random = fastrand::Rng::with_seed(6);
     let mut balancer = Balancer::new(BalancePolicy::RoundRobin, 2, EjectSettings::default());
     balancer.started(0);
-    balancer.ended(0, Outcome::Overloaded(Some(Duration::from_secs(3_600))), at(0.0));
+    balancer.ended(usual(0), Outcome::Overloaded(Some(Duration::from_secs(3_600))), at(0.0));
     for second in 0..30 {
         assert_eq!(balancer.pick(at(f64::from(second)), &[], &mut random).unwrap().endpoint, 1);
     }
     let picked: Vec<_> = (0..4).map(|_| balancer.pick(at(30.0), &[], &mut random).unwrap()).collect();
     assert!(picked.iter().any(|pick| pick.endpoint == 0 && !pick.probe), "it needs no probe");
     for endpoint in 0..2 {
-        balancer.ended(endpoint, Outcome::Overloaded(Some(Duration::from_secs(10))), at(40.0));
+        balancer.ended(usual(endpoint), Outcome::Overloaded(Some(Duration::from_secs(10))), at(40.0));
     }
     assert!(balancer.pick(at(41.0), &[], &mut random).is_some());
 }
@@ -235,11 +245,11 @@ fn a_long_stream_counts_as_carried_and_not_as_slow() {
         balancer.started(endpoint);
         balancer.first_byte(endpoint, Duration::from_millis(50), at(0.0));
     }
-    balancer.ended(1, Outcome::Success, at(0.0));
+    balancer.ended(usual(1), Outcome::Success, at(0.0));
     for _ in 0..50 {
         assert_eq!(balancer.pick(at(60.0), &[], &mut random).unwrap().endpoint, 1, "the other still streams");
     }
-    balancer.ended(0, Outcome::Success, at(60.0));
+    balancer.ended(usual(0), Outcome::Success, at(60.0));
     let picked: Vec<_> =
         (0..50).map(|_| balancer.pick(at(60.0), &[], &mut random).unwrap().endpoint).collect();
     assert!(picked.contains(&0) && picked.contains(&1));
@@ -247,9 +257,9 @@ fn a_long_stream_counts_as_carried_and_not_as_slow() {
 
 #[test]
 fn settings_that_contradict_themselves_are_refused() {
-    let usual = EjectSettings::default();
-    usual.check().unwrap();
-    assert!(EjectSettings { failures: Some(0), ..usual.clone() }.check().is_err());
-    assert!(EjectSettings { time: Duration::ZERO, ..usual.clone() }.check().is_err());
-    assert!(EjectSettings { longest: Duration::from_secs(1), ..usual }.check().is_err());
+    let settings = EjectSettings::default();
+    settings.check().unwrap();
+    assert!(EjectSettings { failures: Some(0), ..settings.clone() }.check().is_err());
+    assert!(EjectSettings { time: Duration::ZERO, ..settings.clone() }.check().is_err());
+    assert!(EjectSettings { longest: Duration::from_secs(1), ..settings }.check().is_err());
 }

@@ -74,6 +74,13 @@ impl World {
 
     pub(super) fn carry_out_all(&mut self, mut out: Actions<Fake, usize>) {
         while !out.is_empty() {
+            // What is to be closed is open until it is said to be gone.
+            let opens = out.iter().filter(|action| matches!(action, Action::Open)).count();
+            let most = self.state.settings.max_size;
+            assert!(
+                self.open.len() + self.connecting + opens <= most,
+                "more than max_size={most} connections"
+            );
             let closed = out.iter().filter(|action| matches!(action, Action::Close(_))).count();
             out.into_iter().for_each(|action| self.carry_out(action));
             out = Actions::new();

@@ -174,6 +174,7 @@ impl Decoder {
             Ok(httparse::Status::Complete(used)) => used,
             Ok(httparse::Status::Partial) if input.len() < MAX_HEAD => return Ok(0),
             Ok(httparse::Status::Partial) => return Err(broken("the head is longer than 65536 bytes")),
+            Err(httparse::Error::TooManyHeaders) => return Err(broken("the head has more than 128 fields")),
             Err(source) => {
                 let message = "the head is not one of HTTP/1.1";
                 return Err(Error::with_source(ErrorKind::ProtocolError, message, source));
