@@ -224,7 +224,7 @@ impl Balancer {
                 endpoint.spared_until = Some(now + wait.min(settings.longest_retry_after));
             }
             Outcome::Failure | Outcome::Overloaded(None) => {
-                fail(endpoint, pick.probe, seconds, settings, now)
+                fail(endpoint, pick.probe, seconds, settings, now);
             }
         }
     }

@@ -124,22 +124,23 @@ fn one_that_failures_put_out_is_not_let_in_by_its_own_word() {
 #[test]
 fn an_endpoint_that_failed_once_is_asked_less_and_has_its_share_again_soon() {
     let mut case = Case::new(BalancePolicy::P2cFirstByte, 3);
-    let took = Duration::from_millis(1);
     let share = |case: &mut Case| {
         (0..300)
             .filter(|_| {
+                case.now = case.now + Duration::from_millis(20);
                 let pick = case.begin();
+                let took = Duration::from_micros(case.random.u64(800..1200));
                 case.balancer.first_byte(pick.endpoint, took, case.now);
                 case.end(pick, Outcome::Success);
                 pick.endpoint == 0
             })
             .count()
     };
-    assert!((60..140).contains(&share(&mut case)));
+    assert!(share(&mut case) > 30);
     case.at(0, Outcome::Failure);
     assert!(share(&mut case) < 10);
-    case.wait(25);
-    assert!(share(&mut case) > 60, "it was ten times slower than the others, 25 seconds ago");
+    case.wait(50);
+    assert!(share(&mut case) > 30, "it was ten times slower than the others, a minute ago");
 }
 
 #[test]
