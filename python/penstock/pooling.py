@@ -72,7 +72,8 @@ class Timeout:
     """How long the parts of a request may take, in seconds; `None` is no limit.
 
     Attributes:
-        connect: to open a connection, its TLS handshake included: `ConnectTimeout`.
+        connect: to open a connection, its TLS handshake included: `ConnectTimeout`. Connections belong to the pool: the
+            client's own counts, that of a single request does not.
         acquire: to wait for a connection of the pool: `AcquireTimeout`.
         first: from the request being sent to the head of its answer: `FirstChunkTimeout`.
         idle: between two pieces of an answer: `IdleTimeout`.
