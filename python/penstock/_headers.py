@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from penstock.errors import ConfigError
@@ -88,11 +89,13 @@ def sendable(given: HeadersGiven | None) -> Pairs:
     if not given:
         return []
     items: Any = given.raw if isinstance(given, Headers) else given
+    is_mapping = type(items) is dict or isinstance(items, Mapping)
     try:
-        pairs = [(name, value) for name, value in (items.items() if isinstance(items, Mapping) else items)]
+        pairs = [(name, value) for name, value in (items.items() if is_mapping else items)]
     except (TypeError, ValueError) as error:
         raise ConfigError(f"headers must be a mapping or a list of pairs, not {given!r}") from error
-    sent = [(name, _value(name, value)) for name, value in ((_name(name), value) for name, value in pairs)]
+    named = [(_known_name(name) if type(name) is str else _name(name), value) for name, value in pairs]
+    sent = [(name, _value(name, value)) for name, value in named]
     return [(name, value) for name, value in sent if name.lower() not in _OF_THE_BODY]
 
 
@@ -108,6 +111,12 @@ def without(pairs: Pairs, names: Iterable[bytes]) -> Pairs:
     """The pairs of other names; the names are in lower case."""
     left_out = set(names)
     return [pair for pair in pairs if pair[0].lower() not in left_out]
+
+
+@lru_cache(maxsize=512)
+def _known_name(name: str) -> bytes:
+    """The few names that a program uses are looked at once."""
+    return _name(name)
 
 
 def _name(name: object) -> bytes:

@@ -121,6 +121,11 @@ class RequestBuilder:
                     return (method, target, self._plain, None, None, 0)
                 if len(options) == 1 and (value := options.get("json")) is not None:
                     return (method, target, self._with_json, json_body(value), None, 0)
+                if type(body := options.get("content")) is bytes:
+                    if len(options) == 1:
+                        return (method, target, self._plain, body, None, 0)
+                    if len(options) == 2 and (headers := options.get("headers")) is not None:  # noqa: PLR2004
+                        return (method, target, merged(self._secrets, sendable(headers)) or None, body, None, 0)
         return self._prepare(method, url, options)
 
     def _prepare(self, method: str, url: str, options: Mapping[str, Any]) -> Prepared:

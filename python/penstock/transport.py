@@ -102,8 +102,9 @@ class AsyncTransport(_BaseTransport, _AsyncBase):
     """Penstock's connections for `httpx.AsyncClient` and `httpx2.AsyncClient`.
 
     The time-outs of a request are those that httpx names: `pool` to wait for a connection, `read` for the head of the
-    answer and between two pieces of it. Connections belong to the pool, so their `connect` is that of `timeout=` here. Failures are httpx's exceptions, Penstock's are their cause. One
-    transport serves several event loops and threads; the client that it was given to closes it.
+    answer and between two pieces of it. Connections belong to the pool, so their `connect` is that of `timeout=` here.
+    Failures are httpx's exceptions, Penstock's are their cause. One transport serves several event loops and threads;
+    the client that it was given to closes it.
 
     Args:
         base_url: endpoints over which the requests to any one of them are spread; `None` sends each where it says.

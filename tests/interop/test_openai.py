@@ -11,8 +11,8 @@ import httpx
 import httpx2
 import openai
 import pytest
-from penstock.transport import AsyncTransport, Transport
 
+from penstock.transport import AsyncTransport, Transport
 from tests.python.support.waiting import soon
 
 if TYPE_CHECKING:
