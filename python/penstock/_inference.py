@@ -9,9 +9,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import numpy as np
-
-from penstock import _oip
 from penstock.errors import ConfigError, DeadlineExceeded, ProtocolError, RemoteError
 from penstock.pooling import Timeout, check_time
 
@@ -44,6 +41,8 @@ class InferResult(Mapping[str, Any]):
     __slots__: tuple[str, ...] = ("_outputs", "id", "model_name", "model_version", "timing")
 
     def __init__(self, response: Response) -> None:
+        from penstock import _oip  # noqa: PLC0415  who sends no tensors does not wait for numpy
+
         try:
             answer, self._outputs = _oip.decode_answer(response.headers, response.content)
             self.model_name: str = str(answer.get("model_name", ""))
@@ -89,6 +88,8 @@ class Inference:
         self._path = f"/v2/models/{quote(str(model), safe='')}"
         if version is not None:
             self._path += f"/versions/{quote(str(version), safe='')}"
+        import numpy as np  # noqa: PLC0415  as above
+
         self._inputs = {name: np.asarray(value) for name, value in inputs.items()}
         self._outputs = None if outputs is None else list(outputs)
         self._id = request_id
@@ -100,6 +101,8 @@ class Inference:
 
     def request(self, *, binary: bool) -> tuple[str, dict[str, Any]]:
         """Where to, and the options of the request."""
+        from penstock import _oip  # noqa: PLC0415  as above
+
         headers, body = _oip.encode(self._inputs, self._outputs, self._id, binary=binary)
         left = self._left()
         if left is not None:
