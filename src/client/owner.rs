@@ -234,12 +234,14 @@ impl Client {
         let errand = Errand::new(&request, Place::Unknown);
         let mut answer = open(&route.fleet, &errand).await?;
         loop {
-            let (attempts, tried) = (answer.response.attempts, vec![answer.trip.number()]);
             match answer.collect(request.max_response).await {
                 Ok(Some(body)) => return answer.finish_with(body, request.max_response).await,
                 Ok(None) => return Err(too_long(request.max_response)),
                 // Nothing of it was handed out: what may be sent again may be lost in the body, too.
                 Err(error) => {
+                    let (attempts, tried) = (answer.response.attempts, vec![answer.trip.number()]);
+                    // Its connection counts until it is let go of, and may be the only one that the next attempt can have.
+                    drop(answer);
                     let lost = Err(Lost { error, unsent: false });
                     answer = Box::pin(again(&route.fleet, &errand, lost, attempts, tried)).await?;
                 }
