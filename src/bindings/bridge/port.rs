@@ -19,26 +19,9 @@ use pyo3::types::{PyDict, PyModule, PyTuple};
 use slab::Slab;
 
 use super::calls;
+pub(crate) use super::delivery::{Delivery, Reply};
 use crate::bindings::waiter::Results;
 use crate::flow::BurstQueue;
-
-/// Answers for futures of one loop.
-pub(crate) enum Delivery {
-    /// Rows of a batch.
-    Rows {
-        results: Arc<Results>,
-        /// Which row answers which future.
-        rows: Vec<(usize, usize)>,
-    },
-    /// An answer of its own for one future.
-    Reply { slot: usize, reply: Box<dyn Reply> },
-}
-
-/// An answer that becomes a Python object only where it is wanted, in the thread of its loop.
-pub(crate) trait Reply: Send {
-    /// A value, or an exception to raise.
-    fn into_python(self: Box<Self>, py: Python<'_>) -> PyResult<Result<Bound<'_, PyAny>, Bound<'_, PyAny>>>;
-}
 
 /// The part of a port that other threads hold.
 pub(crate) struct Shared {
