@@ -219,7 +219,13 @@ class AsyncClient(BaseClient):
         if options and "content" in options:
             options = await collected(options)
         prepared = self._builder.prepare(method, url, options)
-        response = await self._send(prepared)
+        # As in _send, without its coroutine: requests wait here by the thousand, and Python's collector looks at each.
+        future = self._native.submit(*prepared)
+        try:
+            response = Response(await future)
+        except BaseException:
+            self._native.cancel(future)
+            raise
         if response.status_code in REDIRECTS and self._is_to_follow(response.status_code, options):
             journey = self._journey(prepared)
             while (following := journey.after(response)) is not None:
