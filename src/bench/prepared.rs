@@ -10,6 +10,7 @@ use http_body_util::Full;
 
 use super::plan::{Plan, Protocol, config};
 use crate::error::{Error, ErrorKind, Result};
+use crate::wire::http1::{expects_a_body, put_field};
 
 /// The requests of a plan, ready to be sent, and what their answers must be.
 pub(super) struct Prepared {
@@ -74,10 +75,10 @@ fn http1(plan: &Plan, close: bool) -> Vec<Bytes> {
         let mut bytes = BytesMut::with_capacity(line.len() + 512 + body.len());
         bytes.put_slice(line.as_bytes());
         for (name, value) in &headers {
-            put_field(&mut bytes, name.as_str(), value.as_bytes());
+            put_field(&mut bytes, name.as_str().as_bytes(), value.as_bytes());
         }
         if !body.is_empty() || expects_a_body(&plan.method) {
-            put_field(&mut bytes, CONTENT_LENGTH.as_str(), body.len().to_string().as_bytes());
+            put_field(&mut bytes, CONTENT_LENGTH.as_str().as_bytes(), body.len().to_string().as_bytes());
         }
         bytes.put_slice(b"\r\n");
         bytes.put_slice(body);
@@ -92,17 +93,6 @@ fn headers(plan: &Plan, close: bool) -> HeaderMap {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     headers
-}
-
-fn put_field(bytes: &mut BytesMut, name: &str, value: &[u8]) {
-    for part in [name.as_bytes(), b": ", value, b"\r\n"] {
-        bytes.put_slice(part);
-    }
-}
-
-/// Methods whose empty body a server wants to be told of: RFC 9110, section 8.6.
-fn expects_a_body(method: &Method) -> bool {
-    [Method::POST, Method::PUT, Method::PATCH].contains(method)
 }
 
 fn http2(plan: &Plan) -> Result<Request<()>> {

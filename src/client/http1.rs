@@ -18,7 +18,7 @@ use super::io::{Idle, Stream};
 use super::request::{Due, Request};
 use super::timer::Timer;
 use crate::error::{Error, ErrorKind, Result};
-use crate::wire::http1::{Decoder, Fields, Head};
+use crate::wire::http1::{Decoder, Fields, Head, put_field};
 
 /// What one read takes at least, where there is as much; a connection that fills it takes more the next time.
 const READ_BYTES: usize = 8 * 1024;
@@ -83,26 +83,20 @@ impl Socket {
         out.extend_from_slice(request.target.as_str().as_bytes());
         out.extend_from_slice(b" HTTP/1.1\r\n");
         if !request.fields.has_host {
-            put_field(out, "host", authority.as_bytes());
+            put_field(out, b"host", authority.as_bytes());
         }
         out.extend_from_slice(&request.fields.lines);
         if let Some(authorization) = self.forward.as_ref().and_then(|forward| forward.authorization.as_ref())
         {
-            put_field(out, "proxy-authorization", authorization);
+            put_field(out, b"proxy-authorization", authorization);
         }
         if request.states_length() {
-            put_field(out, "content-length", itoa::Buffer::new().format(request.body.len()).as_bytes());
+            put_field(out, b"content-length", itoa::Buffer::new().format(request.body.len()).as_bytes());
         }
         out.extend_from_slice(b"\r\n");
         if request.body.len() <= JOINED_BYTES {
             out.extend_from_slice(&request.body);
         }
-    }
-}
-
-fn put_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    for part in [name.as_bytes(), b": ", value, b"\r\n"] {
-        out.extend_from_slice(part);
     }
 }
 

@@ -8,6 +8,7 @@ use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::wire::http1::{expects_a_body, field_of, fields_of, put_field};
 
 /// How long each part of a request may take; `None` is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,9 +103,9 @@ impl Request {
         Ok(head)
     }
 
-    /// Methods whose empty body a server wants to be told of: RFC 9110, section 8.6.
+    /// True where the server is told how long the body is.
     pub(super) fn states_length(&self) -> bool {
-        !self.body.is_empty() || [Method::POST, Method::PUT, Method::PATCH].contains(&self.method)
+        !self.body.is_empty() || expects_a_body(&self.method)
     }
 }
 
@@ -171,16 +172,12 @@ impl RequestFields {
 
     /// The first value of that name.
     fn get(&self, name: &str) -> Option<&[u8]> {
-        self.iter().find(|(found, _)| found.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+        field_of(&self.lines, name)
     }
 
     /// Names and values.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.lines.split(|byte| *byte == b'\n').filter_map(|line| {
-            let colon = line.iter().position(|byte| *byte == b':')?;
-            let (name, value) = line.split_at_checked(colon)?;
-            Some((name, value.get(1..)?.trim_ascii()))
-        })
+        fields_of(&self.lines)
     }
 }
 
@@ -196,9 +193,7 @@ fn put(lines: &mut Vec<u8>, name: &[u8], value: &[u8]) -> Result<()> {
     if name.eq_ignore_ascii_case(b"content-length") || name.eq_ignore_ascii_case(b"transfer-encoding") {
         return Ok(());
     }
-    for part in [name, b": ", value, b"\r\n"] {
-        lines.extend_from_slice(part);
-    }
+    put_field(lines, name, value);
     Ok(())
 }
 

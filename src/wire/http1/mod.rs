@@ -7,4 +7,4 @@ mod fields;
 mod tests;
 
 pub use decoder::{Decoder, Head};
-pub use fields::Fields;
+pub use fields::{Fields, expects_a_body, field_of, fields_of, put_field};
