@@ -17,13 +17,10 @@ use super::convert::assemble::NextCall;
 use super::core::{Core, Taken};
 use super::errors::{raised, to_python};
 use super::run::hand_out;
-use super::waiter::{Failure, Outcome, Parked, Results, Waiter};
+use super::waiter::{Failure, Outcome, Parked, Results, SIGNAL_CHECK, Waiter};
 use crate::batch::{BatchPolicy, Batcher, Dispatch, Priority, Removed, Turn};
 use crate::error::ErrorKind;
 use crate::metrics::LockCounts;
-
-/// How often a thread that blocks in `.call()` lets Python look for Ctrl-C.
-const SIGNAL_CHECK: Duration = Duration::from_millis(50);
 
 /// The native half of `penstock.Batcher`, which documents it.
 #[pyclass(frozen, subclass, module = "penstock._native")]

@@ -2,18 +2,15 @@
 
 use std::future::Future;
 use std::sync::mpsc::RecvTimeoutError;
-use std::time::Duration;
 
 use pyo3::prelude::*;
 
 use super::bridge::lock;
 use super::errors::{raised, to_python};
+use super::waiter::SIGNAL_CHECK;
 use crate::error::ErrorKind;
 use crate::metrics::LockCounts;
 use crate::runtime;
-
-/// How often the waiting thread lets Python look for Ctrl-C.
-const SIGNAL_CHECK: Duration = Duration::from_millis(50);
 
 /// Runs a future on the I/O thread and waits for its value without the interpreter lock; Ctrl-C ends the waiting, and
 /// with it the future.

@@ -7,10 +7,15 @@ use std::time::{Duration, Instant};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
+use super::bridge::lock;
 use super::bridge::port::Shared;
 use super::errors;
 use crate::error::ErrorKind;
 use crate::flow::Monitor;
+use crate::metrics::LockCounts;
+
+/// How often a thread that blocks lets Python look for Ctrl-C.
+pub(crate) const SIGNAL_CHECK: Duration = Duration::from_millis(50);
 
 /// A future of an event loop, or a thread that blocks.
 pub(crate) enum Waiter {
@@ -111,6 +116,25 @@ impl<T> Parked<T> {
         let mut answer = self.answer.lock();
         while answer.is_none() && Instant::now() < end {
             answer = self.answer.wait(answer, Some(end));
+        }
+    }
+
+    /// Blocks until the answer is there or `until` has come, with the lock given back, and lets Python look for signals.
+    pub(crate) fn wait_for(&self, py: Python<'_>, until: Option<Instant>) -> PyResult<Option<T>>
+    where
+        T: Send,
+    {
+        loop {
+            if let Some(answer) = self.take() {
+                return Ok(Some(answer));
+            }
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Ok(None);
+            }
+            py.check_signals()?;
+            let limit = left.map_or(SIGNAL_CHECK, |left| left.min(SIGNAL_CHECK));
+            lock::without(py, &LockCounts::new(), || self.wait(limit));
         }
     }
 

@@ -110,7 +110,7 @@ impl Request {
 }
 
 /// The path and the query of a request.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target(Box<str>);
 
 impl Target {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -67,9 +68,9 @@ class Client(Protocol):
         """So many at once: in one call where the client has one, gathered where not."""
 
 
-class _Gathering:
-    async def get(self) -> None:
-        raise NotImplementedError
+class _Gathering(ABC):
+    @abstractmethod
+    async def get(self) -> None: ...
 
     async def many(self, count: int) -> None:
         await asyncio.gather(*(self.get() for _ in range(count)))

@@ -190,20 +190,17 @@ impl Courier {
     fn deliver(&self, waits: Waits, answer: Answered) {
         self.forget(waits.address());
         match waits {
-            Waits::Future { port, slot } => {
-                let reply = Box::new(answer);
-                if port.push(Delivery::Reply { slot, reply }) {
-                    self.ring_at_end(port);
-                }
-            }
+            Waits::Future { port, slot } => self.reply(port, slot, answer),
             Waits::Thread(parked) => parked.answer(answer),
         }
     }
 
-    /// Wakes a loop at the end of the runtime's tick.
-    pub(crate) fn ring_at_end(&self, port: Arc<Shared>) {
-        self.to_ring.lock().push(port);
-        self.ticker.touch();
+    /// Answers a future of a loop, which is woken at the end of the runtime's tick.
+    pub(crate) fn reply(&self, port: Arc<Shared>, slot: usize, answer: Answered) {
+        if port.push(Delivery::Reply { slot, reply: Box::new(answer) }) {
+            self.to_ring.lock().push(port);
+            self.ticker.touch();
+        }
     }
 
     fn ring(&self) {

@@ -12,15 +12,10 @@ use tokio::task::AbortHandle;
 
 use super::courier::{Address, Courier};
 use super::reply::Answered;
-use crate::bindings::bridge::lock;
-use crate::bindings::bridge::port::{Delivery, Port, Shared, settle};
+use crate::bindings::bridge::port::{Port, Shared, settle};
 use crate::bindings::waiter::Parked;
 use crate::client::{Client, Request, Response, Route};
 use crate::error::{Error, ErrorKind, Result as CoreResult};
-use crate::metrics::LockCounts;
-
-/// How often a thread that blocks lets Python look for Ctrl-C.
-const SIGNAL_CHECK: Duration = Duration::from_millis(50);
 
 /// Requests that are sent by a few tasks, one after the other each, and answers that are gathered until all are there.
 ///
@@ -139,12 +134,7 @@ impl Gathered {
         let lost = || Err(self.came_to_nothing());
         let answers = answers.into_iter().map(|answer| answer.unwrap_or_else(lost)).collect();
         match state.waiting.take() {
-            Some((port, slot)) => {
-                let reply = Box::new(Answered::Many(answers));
-                if port.push(Delivery::Reply { slot, reply }) {
-                    self.courier.ring_at_end(port);
-                }
-            }
+            Some((port, slot)) => self.courier.reply(port, slot, Answered::Many(answers)),
             None => self.parked.answer(answers),
         }
     }
@@ -217,17 +207,8 @@ impl NativeMany {
     /// Blocks until all answers are there, at most `seconds`; `None` where that was too short.
     fn wait<'py>(&self, py: Python<'py>, seconds: f64) -> PyResult<Option<Bound<'py, PyAny>>> {
         let end = Instant::now() + Duration::try_from_secs_f64(seconds).unwrap_or_default();
-        loop {
-            if let Some(answers) = self.gathered.parked.take() {
-                return Answered::Many(answers).object(py).map(Some);
-            }
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(None);
-            }
-            lock::without(py, &LockCounts::new(), || self.gathered.parked.wait(left.min(SIGNAL_CHECK)));
-            py.check_signals()?;
-        }
+        let answers = self.gathered.parked.wait_for(py, Some(end))?;
+        answers.map(|answers| Answered::Many(answers).object(py)).transpose()
     }
 
     /// The number of the request whose failure gave up the others.

@@ -11,23 +11,18 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyList;
 
-use super::courier::{Address, Courier, Errand, Waits};
+use super::courier::{Courier, Errand, Waits};
 use super::many::{Gathered, NativeMany};
-use super::reply::Answered;
 use super::settings::{Settings, Times, timeouts};
 use crate::bindings::bridge::lifecycle::generation;
 use crate::bindings::bridge::port::Port;
-use crate::bindings::bridge::{lock, stock};
+use crate::bindings::bridge::stock;
 use crate::bindings::errors::{raised, to_python};
-use crate::bindings::waiter::Parked;
-use crate::client::{Client, ClientSettings, Request, RequestFields, Timeouts};
+use crate::bindings::waiter::{Parked, SIGNAL_CHECK};
+use crate::client::{Client, ClientSettings, Request, RequestFields, Route, Timeouts};
 use crate::error::{ErrorKind, Result as CoreResult};
-use crate::metrics::LockCounts;
 use crate::pool::Place;
 use crate::runtime;
-
-/// How often a thread that blocks lets Python look for Ctrl-C.
-const SIGNAL_CHECK: Duration = Duration::from_millis(50);
 
 /// May be sent again although its method says otherwise.
 const IDEMPOTENT: u8 = 1;
@@ -98,8 +93,9 @@ impl NativeClient {
         timeout: Option<Times>,
         options: u8,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let request = self.request(py, method, headers, body, timeout, options)?;
-        self.on_the_loop(py, url, request, None)
+        let courier = self.courier(py)?;
+        let asked = self.request(py, &courier, method, url, headers, body, timeout, options)?;
+        self.on_the_loop(py, &courier, asked, None)
     }
 
     /// As `submit`, for an answer whose body is read as it comes. `place` says where the caller is.
@@ -116,8 +112,9 @@ impl NativeClient {
         options: u8,
         place: Option<String>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let request = self.request(py, method, headers, body, timeout, options)?;
-        self.on_the_loop(py, url, request, Some(named(place)))
+        let courier = self.courier(py)?;
+        let asked = self.request(py, &courier, method, url, headers, body, timeout, options)?;
+        self.on_the_loop(py, &courier, asked, Some(named(place)))
     }
 
     /// Blocks until the answer is there, with the lock given back; Ctrl-C gives the request up.
@@ -133,8 +130,9 @@ impl NativeClient {
         timeout: Option<Times>,
         options: u8,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let request = self.request(py, method, headers, body, timeout, options)?;
-        self.in_a_thread(py, url, request, None)
+        let courier = self.courier(py)?;
+        let asked = self.request(py, &courier, method, url, headers, body, timeout, options)?;
+        in_a_thread(py, &courier, asked, None)
     }
 
     /// As `submit_blocking`, for an answer whose body is read as it comes.
@@ -151,8 +149,9 @@ impl NativeClient {
         options: u8,
         place: Option<String>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let request = self.request(py, method, headers, body, timeout, options)?;
-        self.in_a_thread(py, url, request, Some(named(place)))
+        let courier = self.courier(py)?;
+        let asked = self.request(py, &courier, method, url, headers, body, timeout, options)?;
+        in_a_thread(py, &courier, asked, Some(named(place)))
     }
 
     /// Sends many requests in one crossing.
@@ -160,10 +159,7 @@ impl NativeClient {
         let courier = self.courier(py)?;
         let mut prepared = Vec::with_capacity(requests.len());
         for (method, url, headers, body, timeout, options) in requests {
-            let mut request = self.request(py, &method, headers, body, timeout, options)?;
-            let (route, target) = courier.client.route(&url).map_err(|error| to_python(py, &error))?;
-            request.target = target;
-            prepared.push((route, request));
+            prepared.push(self.request(py, &courier, &method, &url, headers, body, timeout, options)?);
         }
         let gathered = Gathered::new(prepared, stop_on_error, Arc::clone(&courier));
         courier.put_many(Arc::clone(&gathered));
@@ -222,19 +218,9 @@ impl NativeClient {
 
     /// Blocks until the last connection is closed, at most so many seconds; answers whether that came.
     fn wait_closed(&self, py: Python<'_>, seconds: f64) -> PyResult<bool> {
-        let end = Instant::now() + Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX / 4);
-        let parked = self.watch_closed(py)?;
-        loop {
-            if parked.take().is_some() {
-                return Ok(true);
-            }
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(false);
-            }
-            lock::without(py, &LockCounts::new(), || parked.wait(left.min(SIGNAL_CHECK)));
-            py.check_signals()?;
-        }
+        let end =
+            Duration::try_from_secs_f64(seconds).ok().and_then(|limit| Instant::now().checked_add(limit));
+        Ok(self.watch_closed(py)?.wait_for(py, end)?.is_some())
     }
 
     /// As `wait_closed`, awaitable.
@@ -277,30 +263,33 @@ impl NativeClient {
         Ok(started)
     }
 
+    /// A request and where it goes.
+    #[allow(clippy::too_many_arguments, reason = "as submit has them")]
     fn request(
         &self,
         py: Python<'_>,
+        courier: &Courier,
         method: &str,
+        url: &str,
         headers: Option<Headers>,
         body: Option<PyBackedBytes>,
         timeout: Option<Times>,
         options: u8,
-    ) -> PyResult<Request> {
+    ) -> PyResult<(Route, Request)> {
         let method = Method::from_bytes(method.as_bytes())
             .map_err(|_| raised(py, ErrorKind::Config, &format!("{method:?} is no method of HTTP")))?;
         let fields = match headers {
             None => Ok(self.fields.clone()),
             Some(headers) => fields(&headers, &self.defaults),
         };
-        let timeouts = timeout.map_or(Ok(self.timeouts), timeouts);
-        let (fields, timeouts) = match (fields, timeouts) {
-            (Ok(fields), Ok(timeouts)) => (fields, timeouts),
-            (Err(error), _) | (_, Err(error)) => return Err(to_python(py, &error)),
-        };
+        let python = |error| to_python(py, &error);
+        let fields = fields.map_err(python)?;
+        let timeouts = timeout.map_or(Ok(self.timeouts), timeouts).map_err(python)?;
+        let (route, target) = courier.client.route(url).map_err(python)?;
         let idempotent = options & IDEMPOTENT != 0 || method.is_idempotent() || fields.has("idempotency-key");
-        Ok(Request {
+        let request = Request {
             method,
-            target: crate::client::Target::default(),
+            target,
             fields,
             body: body.map_or_else(Bytes::new, |body| Bytes::copy_from_slice(&body)),
             timeouts,
@@ -308,43 +297,23 @@ impl NativeClient {
             retries: options & NO_RETRIES == 0,
             decode: self.decode && options & RAW == 0,
             max_response: self.max_response,
-        })
+        };
+        Ok((route, request))
     }
 
     fn on_the_loop<'py>(
         &self,
         py: Python<'py>,
-        url: &str,
-        mut request: Request,
+        courier: &Arc<Courier>,
+        (route, request): (Route, Request),
         streamed: Option<Place>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let courier = self.courier(py)?;
-        let (route, target) = courier.client.route(url).map_err(|error| to_python(py, &error))?;
-        request.target = target;
         let port = Port::current(py, &self.recent)?;
         let (future, slot) = port.get().new_future(py)?;
         let recipient = courier.recipient(Waits::Future { port: Arc::clone(&port.get().shared), slot });
         courier.put(Errand { route, request, streamed, recipient });
-        port.get().touch(py, &courier)?;
+        port.get().touch(py, courier)?;
         Ok(future)
-    }
-
-    fn in_a_thread<'py>(
-        &self,
-        py: Python<'py>,
-        url: &str,
-        mut request: Request,
-        streamed: Option<Place>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let courier = self.courier(py)?;
-        let (route, target) = courier.client.route(url).map_err(|error| to_python(py, &error))?;
-        request.target = target;
-        let parked = Arc::new(Parked::default());
-        let waits = Waits::Thread(Arc::clone(&parked));
-        let address = waits.address();
-        courier.put(Errand { route, request, streamed, recipient: courier.recipient(waits) });
-        courier.send();
-        wait_for(py, &courier, &parked, address)?.object(py)
     }
 
     fn watch_closed(&self, py: Python<'_>) -> PyResult<Arc<Parked<()>>> {
@@ -373,22 +342,20 @@ impl Drop for NativeClient {
     }
 }
 
-fn wait_for(
-    py: Python<'_>,
-    courier: &Courier,
-    parked: &Parked<Answered>,
-    address: Address,
-) -> PyResult<Answered> {
-    loop {
-        lock::without(py, &LockCounts::new(), || parked.wait(SIGNAL_CHECK));
-        if let Some(answer) = parked.take() {
-            return Ok(answer);
-        }
-        if let Err(stopped) = py.check_signals() {
-            courier.cancel(address);
-            return Err(stopped);
-        }
-    }
+fn in_a_thread<'py>(
+    py: Python<'py>,
+    courier: &Arc<Courier>,
+    (route, request): (Route, Request),
+    streamed: Option<Place>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let parked = Arc::new(Parked::default());
+    let waits = Waits::Thread(Arc::clone(&parked));
+    let address = waits.address();
+    courier.put(Errand { route, request, streamed, recipient: courier.recipient(waits) });
+    courier.send();
+    let answered = parked.wait_for(py, None).inspect_err(|_| courier.cancel(address))?;
+    let nothing = || raised(py, ErrorKind::Internal, "a wait without an end has ended");
+    answered.ok_or_else(nothing)?.object(py)
 }
 
 fn fields<T: AsRef<[u8]>>(named: &[(T, T)], defaults: &[(Vec<u8>, Vec<u8>)]) -> CoreResult<RequestFields> {

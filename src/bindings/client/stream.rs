@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use pyo3::prelude::*;
@@ -13,8 +12,9 @@ use tokio::task::AbortHandle;
 use super::courier::{Address, Courier};
 use super::reply::{Answered, NativeResponse};
 use crate::bindings::bridge::lock;
-use crate::bindings::bridge::port::{Delivery, Port, Shared, settle};
+use crate::bindings::bridge::port::{Port, Shared, settle};
 use crate::bindings::errors::raised;
+use crate::bindings::waiter::SIGNAL_CHECK;
 use crate::client::{Body, Response};
 use crate::error::{Error, ErrorKind, Result as CoreResult};
 use crate::flow::Monitor;
@@ -24,9 +24,6 @@ use crate::metrics::LockCounts;
 const AHEAD: usize = 256 * 1024;
 /// Bytes of one chunk at most.
 const CHUNK: usize = 64 * 1024;
-/// How often a thread that blocks lets Python look for Ctrl-C.
-const SIGNAL_CHECK: Duration = Duration::from_millis(50);
-
 /// What has come of a body and was not taken.
 pub(crate) struct Inflow {
     state: Monitor<State>,
@@ -100,10 +97,8 @@ impl Inflow {
 
     /// Tells whoever waits that there is something to take.
     fn tell(&self, state: &mut State) {
-        if let Some((port, slot)) = state.waiting.take()
-            && port.push(Delivery::Reply { slot, reply: Box::new(Answered::Ready) })
-        {
-            self.courier.ring_at_end(port);
+        if let Some((port, slot)) = state.waiting.take() {
+            self.courier.reply(port, slot, Answered::Ready);
         }
         self.state.wake_all();
     }
