@@ -130,6 +130,7 @@ struct Settings {
     deadline: f64,
     /// Clients to a connection over HTTP/2; 0 for HTTP/1.1.
     streams: usize,
+    grpc: bool,
     connection_close: bool,
     keep: bool,
     check: bool,
@@ -147,6 +148,7 @@ impl Settings {
             Error::with_source(ErrorKind::Config, message, source)
         })?;
         plan.protocol = match (self.streams, self.connection_close) {
+            (streams, _) if self.grpc => Protocol::Grpc { streams },
             (0, false) => Protocol::Http1,
             (0, true) => Protocol::Http1Close,
             (streams, _) => Protocol::Http2 { streams },
@@ -216,6 +218,11 @@ fn to_dict<'py>(py: Python<'py>, report: &Report) -> PyResult<Bound<'py, PyDict>
         statuses.set_item(status, count)?;
     }
     dict.set_item("statuses", statuses)?;
+    let codes = PyDict::new(py);
+    for (code, count) in &report.codes {
+        codes.set_item(code.name(), count)?;
+    }
+    dict.set_item("codes", codes)?;
     let errors = PyDict::new(py);
     for (kind, count) in &report.transport_errors {
         errors.set_item(kind.meaning().class, count)?;

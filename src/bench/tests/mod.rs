@@ -2,6 +2,7 @@
 
 mod broken;
 mod check;
+mod calls;
 mod closed;
 mod open;
 mod phases;
