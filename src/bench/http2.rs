@@ -101,7 +101,7 @@ async fn collect(response: Response<Incoming>, keep: bool) -> std::result::Resul
     let json_length = json_length.and_then(|length| length.to_str().ok()?.parse().ok());
     let status = response.status();
     let mut read = Read::new(if keep { usize::MAX } else { 0 });
-    read.to_the_end(response.into_body()).await?;
+    read.all_of(response.into_body()).await?;
     let Read { length, kept: body, .. } = read;
     Ok(Whole { status, length, body, json_length, code: None, began, ended: Instant::now() })
 }
@@ -111,7 +111,7 @@ async fn collect_call(response: Response<Incoming>, keep: bool) -> std::result::
     let began = Instant::now();
     let (head, body) = response.into_parts();
     let mut read = Read::new(if keep { usize::MAX } else { PREFIX });
-    let trailers = read.to_the_end(body).await?;
+    let trailers = read.all_of(body).await?;
     // Where nothing went before it, the end may be said in the head.
     let end = trailers.as_ref().or((read.length == 0).then_some(&head.headers));
     let code = match end.and_then(|fields| fields.get("grpc-status")) {
@@ -141,7 +141,7 @@ impl Read {
     }
 
     /// Gives the trailers, where there are any.
-    async fn to_the_end(&mut self, mut body: Incoming) -> std::result::Result<Option<HeaderMap>, Lost> {
+    async fn all_of(&mut self, mut body: Incoming) -> std::result::Result<Option<HeaderMap>, Lost> {
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| Lost::Failed(kind_of(&error), self.length))?;
             match frame.into_data() {

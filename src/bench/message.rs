@@ -13,8 +13,8 @@ pub(super) fn inference(code: Code, framed: &[u8]) -> Result<(), String> {
         return Err(format!("its status is {}", code.name()));
     }
     let message = framed.get(PREFIX..).unwrap_or_default();
-    let response =
-        ModelInferResponse::decode(message).map_err(|error| format!("it is no inference response: {error}"))?;
+    let response = ModelInferResponse::decode(message)
+        .map_err(|error| format!("it is no inference response: {error}"))?;
     if response.model_name.is_empty() || response.outputs.is_empty() {
         return Err("it names no model or no output".to_owned());
     }

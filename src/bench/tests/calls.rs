@@ -35,7 +35,8 @@ async fn server(
                     assert_eq!(request.headers().get("content-type").unwrap(), "application/grpc");
                     assert_eq!(request.headers().get("te").unwrap(), "trailers");
                     let asked = request.into_body().collect().await.unwrap().to_bytes();
-                    let (status, fields, body, trailers) = answer(calls.fetch_add(1, Ordering::Relaxed), asked);
+                    let (status, fields, body, trailers) =
+                        answer(calls.fetch_add(1, Ordering::Relaxed), asked);
                     let end = async move { trailers.map(Ok::<_, Infallible>) };
                     let mut response = Response::new(Full::new(body).with_trailers(end));
                     *response.status_mut() = status.try_into().unwrap();

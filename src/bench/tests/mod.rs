@@ -1,8 +1,8 @@
 //! The load generator against real servers on free ports of this machine.
 
 mod broken;
-mod check;
 mod calls;
+mod check;
 mod closed;
 mod open;
 mod phases;
