@@ -1,0 +1,78 @@
+//! A client's side of a request: a message, written once, straight from the caller's memory.
+
+use bytes::Bytes;
+
+use super::response::{field_size, put_bytes, put_message, put_shape};
+use crate::wire::grpc::{PREFIX, prefix_of};
+
+/// Fields of `ModelInferRequest`.
+const MODEL_NAME: u32 = 1;
+const MODEL_VERSION: u32 = 2;
+const ID: u32 = 3;
+const INPUTS: u32 = 5;
+const OUTPUTS: u32 = 6;
+const RAW_INPUT_CONTENTS: u32 = 7;
+
+/// Fields of its tensors.
+const NAME: u32 = 1;
+const DATATYPE: u32 = 2;
+
+/// A tensor's fields take about so many bytes besides its name and its data.
+const ENVELOPE: usize = 48;
+
+/// A tensor that a model is asked about.
+#[derive(Debug, Clone, Copy)]
+pub struct AskedTensor<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The type of its elements, by the protocol's name.
+    pub datatype: &'a str,
+    /// Its axes, batch axis first.
+    pub shape: &'a [usize],
+    /// Its data, raw: little-endian, row by row; texts with their length before them.
+    pub data: &'a [u8],
+}
+
+/// A `ModelInferRequest` as it goes over the wire, the prefix of gRPC before it. Without names of `outputs`, all are
+/// asked for.
+pub fn request_message(
+    model: &str,
+    version: Option<&str>,
+    id: Option<&str>,
+    inputs: &[AskedTensor<'_>],
+    outputs: &[String],
+) -> Bytes {
+    let (version, id) = (version.unwrap_or_default(), id.unwrap_or_default());
+    let tensors: usize = inputs
+        .iter()
+        .map(|tensor| ENVELOPE + tensor.name.len() + field_size(RAW_INPUT_CONTENTS, tensor.data.len()))
+        .sum();
+    let names: usize = outputs.iter().map(|name| ENVELOPE + name.len()).sum();
+    let ahead = PREFIX + ENVELOPE + model.len() + version.len() + id.len() + tensors + names;
+    let mut out = Vec::with_capacity(ahead);
+    out.extend_from_slice(&[0; PREFIX]);
+    put_bytes(&mut out, MODEL_NAME, model.as_bytes());
+    put_bytes(&mut out, MODEL_VERSION, version.as_bytes());
+    put_bytes(&mut out, ID, id.as_bytes());
+    let mut inner = Vec::with_capacity(ENVELOPE);
+    for tensor in inputs {
+        inner.clear();
+        put_bytes(&mut inner, NAME, tensor.name.as_bytes());
+        put_bytes(&mut inner, DATATYPE, tensor.datatype.as_bytes());
+        put_shape(&mut inner, tensor.shape.iter().copied());
+        put_message(&mut out, INPUTS, &inner);
+    }
+    for name in outputs {
+        inner.clear();
+        put_bytes(&mut inner, NAME, name.as_bytes());
+        put_message(&mut out, OUTPUTS, &inner);
+    }
+    for tensor in inputs {
+        put_message(&mut out, RAW_INPUT_CONTENTS, tensor.data);
+    }
+    let prefix = prefix_of(out.len() - PREFIX);
+    if let Some(place) = out.first_chunk_mut() {
+        *place = prefix;
+    }
+    Bytes::from(out)
+}
