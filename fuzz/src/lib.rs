@@ -4,15 +4,36 @@ use std::sync::Arc;
 
 use penstock::error::ErrorKind;
 use penstock::tensor::{Column, DType, Spares, TensorSpec};
-use penstock::wire::oip::{AnswerRow, InferRequest, InferResponse};
+use penstock::wire::grpc::PREFIX;
+use penstock::wire::grpc::proto::inference::ModelInferRequest;
+use penstock::wire::oip::{AnswerRow, InferAnswer, InferRequest, InferResponse, StreamAnswer};
+use prost::Message;
 
 /// Reads `body` for a model of every data type; its one input is `x`, as in `tests/oip_corpus.rs`.
 pub fn read_for_every_type(body: &[u8], header_length: Option<usize>) {
+    for_every_type(|inputs, outputs| {
+        InferRequest::parse(body, header_length, inputs, outputs, &Spares::new(1 << 20))
+    });
+}
+
+/// Reads a message of gRPC: as a request to a model of every data type, and as an answer.
+pub fn read_message(message: &[u8]) {
+    drop(InferAnswer::parse(message.to_vec().into()));
+    drop(StreamAnswer::parse(message.to_vec().into()));
+    let Ok(request) = ModelInferRequest::decode(message) else { return };
+    for_every_type(|inputs, outputs| {
+        InferRequest::from_message(&request, inputs, outputs, &Spares::new(1 << 20))
+    });
+}
+
+fn for_every_type(
+    read: impl Fn(&[TensorSpec], &[TensorSpec]) -> Result<InferRequest, penstock::error::Error>,
+) {
     let numbers = DType::ALL.iter().filter(|dtype| dtype.oip_name().is_some()).map(|dtype| dtype.name());
     for elements in numbers.chain(["string", "bytes"]) {
         let inputs = [TensorSpec::new("x", elements, &[-1]).unwrap()];
         let outputs = ["y", "z"].map(|name| TensorSpec::new(name, "float32", &[]).unwrap());
-        match InferRequest::parse(body, header_length, &inputs, &outputs, &Spares::new(1 << 20)) {
+        match read(&inputs, &outputs) {
             Ok(request) => comes_back(request, &inputs),
             Err(error) => assert_eq!(error.kind(), ErrorKind::Item, "{error}"),
         }
@@ -39,6 +60,13 @@ fn comes_back(request: InferRequest, specs: &[TensorSpec]) {
         rows: &rows,
     };
     drop(answer(false).encode());
+    drop(answer(false).to_message());
+    let message = InferAnswer::parse(answer(true).to_message().slice(PREFIX..)).unwrap();
+    for (column, tensor) in columns.iter().zip(message.tensors) {
+        if let Column::Numbers { memory, .. } = column {
+            assert_eq!(memory.as_slice(), &tensor.data[..]);
+        }
+    }
     let encoded = answer(true).encode();
     let (json, data) = encoded.body.split_at(encoded.header_length.unwrap());
     // The id may hold the word, too, and stands before the key.

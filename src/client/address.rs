@@ -12,7 +12,19 @@ use crate::error::{Error, ErrorKind, Result};
 /// Where connections lead: scheme, host and port, or the path of a Unix socket. Two URLs with the same origin can share
 /// connections.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Origin(Target);
+pub struct Origin {
+    protocol: Protocol,
+    target: Target,
+}
+
+/// What is spoken over a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// HTTP of either version.
+    Http,
+    /// gRPC, over HTTP/2 whatever else the settings say.
+    Grpc,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Target {
@@ -30,7 +42,9 @@ pub(super) enum Host {
 
 impl Origin {
     /// The origin of a URL that names nothing but an origin: `http://host:1`, `https://host`, `unix:///run/x.sock` (HTTP
-    /// over that socket) or `http+unix://%2Frun%2Fx.sock`. A lone `/` at its end is allowed.
+    /// over that socket), `http+unix://%2Frun%2Fx.sock`; and for gRPC `grpc://host:1`, `grpcs://host` (over TLS),
+    /// `grpc+unix:///run/x.sock` or `grpc+unix://%2Frun%2Fx.sock`. Without a port, gRPC has those of HTTP. A lone `/` at
+    /// its end is allowed.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] where the URL has no scheme of these, no host, or more than an origin in it.
@@ -49,72 +63,100 @@ impl Origin {
     /// request carries it in a header), or characters outside of ASCII in its host.
     pub fn split(url: &str) -> Result<(Self, &str)> {
         let Some((scheme, rest)) = url.split_once(':') else {
-            return Err(refused(url, "has no scheme: it starts with http://, https:// or unix://"));
+            return Err(refused(
+                url,
+                "has no scheme: it starts with http://, https://, unix://, grpc:// or grpcs://",
+            ));
         };
-        if scheme.eq_ignore_ascii_case("unix") {
+        let is = |name: &str| scheme.eq_ignore_ascii_case(name);
+        // A path that stands there in the clear is the whole of what follows.
+        if is("unix") || is("grpc+unix") && rest.starts_with("///") {
+            let protocol = if is("unix") { Protocol::Http } else { Protocol::Grpc };
             let path = rest.strip_prefix("//").unwrap_or(rest);
-            return Ok((Self::unix(url, path)?, ""));
+            return Ok((Self::unix(protocol, url, path)?, ""));
         }
         let Some(rest) = rest.strip_prefix("//") else {
             return Err(refused(url, "lacks the // behind its scheme"));
         };
         let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-        if scheme.eq_ignore_ascii_case("http+unix") {
-            return Ok((Self::unix(url, authority)?, rest));
-        }
-        let secure = match scheme {
-            scheme if scheme.eq_ignore_ascii_case("http") => false,
-            scheme if scheme.eq_ignore_ascii_case("https") => true,
-            _ => return Err(refused(url, "has a scheme that is not http, https, unix or http+unix")),
+        let (protocol, secure) = match scheme.to_ascii_lowercase().as_str() {
+            "http+unix" => return Ok((Self::unix(Protocol::Http, url, authority)?, rest)),
+            "grpc+unix" => return Ok((Self::unix(Protocol::Grpc, url, authority)?, rest)),
+            "http" => (Protocol::Http, false),
+            "https" => (Protocol::Http, true),
+            "grpc" => (Protocol::Grpc, false),
+            "grpcs" => (Protocol::Grpc, true),
+            _ => {
+                let known = "http, https, unix, http+unix, grpc, grpcs or grpc+unix";
+                return Err(refused(url, &format!("has a scheme that is not {known}")));
+            }
         };
         if authority.contains('@') {
             return Err(refused(url, "carries a user name: give auth=(user, password) instead"));
         }
         let (host, port) = host_and_port(authority).map_err(|why| refused(url, why))?;
         let port = port.unwrap_or(default_port(secure));
-        Ok((Self(Target::Network { secure, host, port }), rest))
+        Ok((Self { protocol, target: Target::Network { secure, host, port } }, rest))
     }
 
-    fn unix(url: &str, path: &str) -> Result<Self> {
+    fn unix(protocol: Protocol, url: &str, path: &str) -> Result<Self> {
         let path = percent_decode_str(path)
             .decode_utf8()
             .map_err(|_| refused(url, "names a path that is not UTF-8"))?;
         if !path.starts_with('/') || path.contains('\0') {
             return Err(refused(url, "names no absolute path of a Unix socket"));
         }
-        Ok(Self(Target::Unix { path: Arc::from(Path::new(path.as_ref())) }))
+        Ok(Self { protocol, target: Target::Unix { path: Arc::from(Path::new(path.as_ref())) } })
     }
 
     /// What the `Host` header, or `:authority`, says: the port is left out where it is the scheme's own; a Unix socket is
     /// `localhost`, as `curl` says it.
     pub fn authority(&self) -> String {
-        match &self.0 {
+        match &self.target {
             Target::Network { secure, host, port } if *port == default_port(*secure) => host.to_string(),
             Target::Network { host, port, .. } => format!("{host}:{port}"),
             Target::Unix { .. } => "localhost".to_owned(),
         }
     }
 
-    /// Whether connections are encrypted: the scheme is `https`.
-    pub fn is_secure(&self) -> bool {
-        matches!(self.0, Target::Network { secure: true, .. })
+    /// What is spoken there.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
     }
 
-    /// The scheme that requests name: `http` or `https`.
+    /// Whether connections are encrypted: the scheme is `https` or `grpcs`.
+    pub fn is_secure(&self) -> bool {
+        matches!(self.target, Target::Network { secure: true, .. })
+    }
+
+    /// The scheme that requests name: `http` or `https`, also those of gRPC.
     pub fn scheme(&self) -> &'static str {
         if self.is_secure() { "https" } else { "http" }
     }
 
     pub(super) fn target(&self) -> &Target {
-        &self.0
+        &self.target
+    }
+
+    /// The scheme as its URL has it.
+    fn shown_scheme(&self) -> &'static str {
+        match (self.protocol, &self.target) {
+            (Protocol::Http, Target::Network { secure: false, .. }) => "http",
+            (Protocol::Http, Target::Network { secure: true, .. }) => "https",
+            (Protocol::Http, Target::Unix { .. }) => "unix",
+            (Protocol::Grpc, Target::Network { secure: false, .. }) => "grpc",
+            (Protocol::Grpc, Target::Network { secure: true, .. }) => "grpcs",
+            (Protocol::Grpc, Target::Unix { .. }) => "grpc+unix",
+        }
     }
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Target::Network { .. } => write!(f, "{}://{}", self.scheme(), self.authority()),
-            Target::Unix { path } => write!(f, "unix://{}", path.display()),
+        write!(f, "{}://", self.shown_scheme())?;
+        match &self.target {
+            Target::Network { .. } => f.write_str(&self.authority()),
+            Target::Unix { path } => write!(f, "{}", path.display()),
         }
     }
 }
@@ -215,6 +257,11 @@ mod tests {
             ("unix:///run/x.sock", "unix:///run/x.sock", "localhost", false),
             ("unix:/run/x.sock", "unix:///run/x.sock", "localhost", false),
             ("http+unix://%2Frun%2Fx.sock/", "unix:///run/x.sock", "localhost", false),
+            ("grpc://Host:8001", "grpc://host:8001", "host:8001", false),
+            ("grpc://host", "grpc://host", "host", false),
+            ("grpcs://[::1]:443/", "grpcs://[::1]", "[::1]", true),
+            ("grpc+unix:///run/x.sock", "grpc+unix:///run/x.sock", "localhost", false),
+            ("grpc+unix://%2Frun%2Fx.sock", "grpc+unix:///run/x.sock", "localhost", false),
         ] {
             assert_eq!(parsed(url), (shown.to_owned(), authority.to_owned(), secure), "{url}");
         }
@@ -227,6 +274,9 @@ mod tests {
         let unix = Origin::parse("unix:///run/x.sock").unwrap();
         assert_eq!(unix, Origin::parse("http+unix://%2Frun%2Fx.sock").unwrap());
         assert_ne!(Origin::parse("http://host:443").unwrap(), Origin::parse("https://host").unwrap());
+        let grpc = Origin::parse("grpc://host:80").unwrap();
+        assert_ne!(grpc, Origin::parse("http://host:80").unwrap());
+        assert_eq!((grpc.protocol(), grpc.scheme()), (Protocol::Grpc, "http"));
     }
 
     #[test]
@@ -237,6 +287,9 @@ mod tests {
             ("http://h", ""),
             ("http+unix://%2Fx/v2/models", "/v2/models"),
             ("unix:///x/v2/models", ""),
+            ("grpc://h:1/", "/"),
+            ("grpc+unix://%2Fx/y", "/y"),
+            ("grpc+unix:///x/y", ""),
         ] {
             assert_eq!(Origin::split(url).unwrap().1, rest, "{url}");
         }

@@ -111,13 +111,13 @@ impl Answer {
         let decoding = self.decoding.take();
         let mut response = self.finish();
         response.body = match decoding {
-            None => body,
+            None => body.into(),
             Some(mut decoding) if body.len() > LONG_BODY => {
-                tokio::task::spawn_blocking(move || decoding.all(&body, limit)).await.map_err(|error| {
-                    Error::with_source(ErrorKind::Internal, "decoding a body failed", error)
-                })??
+                let decoded = tokio::task::spawn_blocking(move || decoding.all(&body, limit));
+                let failed = |error| Error::with_source(ErrorKind::Internal, "decoding a body failed", error);
+                decoded.await.map_err(failed)??.into()
             }
-            Some(mut decoding) => decoding.all(&body, limit)?,
+            Some(mut decoding) => decoding.all(&body, limit)?.into(),
         };
         Ok(response)
     }

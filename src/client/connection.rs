@@ -8,7 +8,7 @@ use http::Method;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::address::Origin;
+use super::address::{Origin, Protocol};
 use super::connect::{Dialer, Http2Choice};
 use super::http1::{Exchange, Lost, Socket};
 use super::http2::{Http2, Http2Body, Http2Settings, SendError};
@@ -122,11 +122,17 @@ impl HttpConnector {
         let authority = origin.authority().into();
         let probe = AtomicU8::new(if asks_ready { Probe::Unknown } else { Probe::Plain } as u8);
         let likely_capacity = match dialer.http2() {
+            _ if origin.protocol() == Protocol::Grpc => Some(http2.streams),
             Http2Choice::PriorKnowledge => Some(http2.streams),
             Http2Choice::Alpn if origin.is_secure() => None,
             _ => Some(1),
         };
         Self { origin, label, authority, dialer, http2, likely_capacity, probe, report: OnceLock::new() }
+    }
+
+    /// The most requests that a connection carries at a time, as far as is known before one is open.
+    pub(super) fn most_streams(&self) -> usize {
+        self.likely_capacity.unwrap_or(self.http2.streams)
     }
 
     /// Sets who hears what health checks find; the first stays.

@@ -33,7 +33,7 @@ mod tls;
 mod trust;
 mod tunnel;
 
-pub use address::Origin;
+pub use address::{Origin, Protocol};
 pub use connect::{ConnectSettings, Connected, Dialer, Http2Choice};
 pub use decode::ACCEPTED;
 pub use http2::{Http2, Http2Body, Http2Settings, SendError};
@@ -41,8 +41,8 @@ pub use io::{Idle, Stream};
 pub use metrics::metrics_text;
 pub use owner::{Body, Client, ClientSettings, EndpointStats, Route};
 pub use proxy::Proxies;
-pub use request::{Request, RequestFields, Target, Timeouts};
-pub use response::Response;
+pub use request::{GrpcCall, Request, RequestFields, Target, Timeouts};
+pub use response::{GrpcEnd, Response};
 pub use retry::Retry;
 pub use tls::{TlsSettings, failure_words};
 

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
-use super::address::Origin;
+use super::address::{Origin, Protocol};
 use super::answer::Answer;
 use super::attempt::Errand;
 use super::connect::{ConnectSettings, Dialer, Http2Choice};
@@ -33,10 +33,12 @@ const MAX_ORIGINS: usize = 1000;
 const MOST_SENDERS: usize = 2048;
 
 /// What a client is made of.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct ClientSettings {
     /// The pool of each endpoint. An origin that was not given at the start keeps no connections in store.
     pub pool: PoolSettings,
+    /// The pool of each endpoint of gRPC.
+    pub grpc_pool: PoolSettings,
     /// How an endpoint is chosen.
     pub balance: BalancePolicy,
     /// When an endpoint is left out.
@@ -49,6 +51,21 @@ pub struct ClientSettings {
     pub http2: Http2Settings,
     /// Whether servers that speak the Open Inference Protocol are asked whether they are ready.
     pub asks_ready: bool,
+}
+
+impl Default for ClientSettings {
+    fn default() -> Self {
+        Self {
+            pool: PoolSettings::default(),
+            grpc_pool: PoolSettings { min_size: 5, max_size: 50, ..PoolSettings::default() },
+            balance: BalancePolicy::default(),
+            eject: EjectSettings::default(),
+            retry: Retry::default(),
+            connect: ConnectSettings::default(),
+            http2: Http2Settings::default(),
+            asks_ready: false,
+        }
+    }
 }
 
 /// Sends requests.
@@ -99,6 +116,7 @@ impl Client {
     /// [`ErrorKind::Config`] for URLs and settings that cannot be.
     pub fn new(urls: &[String], settings: ClientSettings, handle: Handle) -> Result<Self> {
         settings.pool.check()?;
+        settings.grpc_pool.check()?;
         settings.eject.check()?;
         let dialer = Arc::new(Dialer::new(settings.connect.clone())?);
         let client = Self {
@@ -118,7 +136,8 @@ impl Client {
         let mut endpoints = Vec::with_capacity(urls.len());
         for url in urls {
             let origin = Origin::parse(url)?;
-            let endpoint = self.endpoint(origin, self.settings.pool.clone(), self.settings.asks_ready)?;
+            let pool = self.pool_settings(&origin).clone();
+            let endpoint = self.endpoint(origin, pool, self.settings.asks_ready)?;
             if endpoints.iter().any(|other: &Endpoint| other.label() == endpoint.label()) {
                 return Err(config(format!("the endpoint {} is given twice", endpoint.label())));
             }
@@ -135,6 +154,13 @@ impl Client {
             self.origins.lock().insert(only.trim_end_matches('/').into(), Arc::clone(&fleet));
         }
         Ok(Some(fleet))
+    }
+
+    fn pool_settings(&self, origin: &Origin) -> &PoolSettings {
+        match origin.protocol() {
+            Protocol::Http => &self.settings.pool,
+            Protocol::Grpc => &self.settings.grpc_pool,
+        }
     }
 
     fn endpoint(&self, origin: Origin, pool: PoolSettings, asks_ready: bool) -> Result<Endpoint> {
@@ -183,7 +209,7 @@ impl Client {
             Some((fleet, _)) if fleet.endpoints.len() == 1 => fleet,
             Some((_, endpoint)) => self.fleet(vec![endpoint]),
             None => {
-                let pool = PoolSettings { min_size: 0, ..self.settings.pool.clone() };
+                let pool = PoolSettings { min_size: 0, ..self.pool_settings(&origin).clone() };
                 self.fleet(vec![self.endpoint(origin, pool, false)?])
             }
         };
@@ -211,18 +237,19 @@ impl Client {
 
     /// How many requests can be under way at a time, as far as its own endpoints go; more of them would wait.
     pub fn widest(&self) -> usize {
-        let endpoints = self.main.as_ref().map_or(1, |fleet| fleet.endpoints.len());
-        let streams = match self.settings.connect.http2 {
-            Http2Choice::Never => 1,
-            Http2Choice::Alpn if !self.is_secure() => 1,
-            _ => self.settings.http2.streams,
+        let width = |endpoint: &Endpoint| {
+            let streams = endpoint.connector().most_streams();
+            endpoint.pool.settings().max_size.saturating_mul(streams)
         };
-        self.settings.pool.max_size.saturating_mul(endpoints).saturating_mul(streams).min(MOST_SENDERS)
+        let widths = self.main.iter().flat_map(|main| main.endpoints.iter().map(width));
+        let all = widths.reduce(usize::saturating_add);
+        all.unwrap_or_else(|| self.width_elsewhere()).min(MOST_SENDERS)
     }
 
-    fn is_secure(&self) -> bool {
-        let main = self.main.iter().flat_map(|main| &main.endpoints);
-        main.map(|endpoint| endpoint.connector().origin.is_secure()).next().unwrap_or(true)
+    /// As far as one origin goes of which nothing is known.
+    fn width_elsewhere(&self) -> usize {
+        let streams = if self.dialer.http2() == Http2Choice::Never { 1 } else { self.settings.http2.streams };
+        self.settings.pool.max_size.saturating_mul(streams)
     }
 
     /// Sends a request and reads its whole answer. Dropping the future gives it up at whatever it is at.

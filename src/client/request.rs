@@ -1,5 +1,6 @@
 //! A request as it goes over the wire, and the time that it may take.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,6 +8,7 @@ use http::Method;
 use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
+use super::address::Protocol;
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::http1::{expects_a_body, field_of, fields_of, put_field};
 
@@ -38,9 +40,14 @@ impl Default for Timeouts {
     }
 }
 
-/// What is asked of a server, ready to be sent to any endpoint that it may go to.
+/// What is asked of a server, ready to be sent to any endpoint that it may go to: over HTTP, over gRPC, or over whichever of
+/// the two the endpoint speaks.
 #[derive(Debug, Clone)]
 pub struct Request {
+    /// True where it has a form for HTTP: method, target and body.
+    pub http: bool,
+    /// Its form for gRPC.
+    pub grpc: Option<GrpcCall>,
     /// Its method.
     pub method: Method,
     /// Path and query.
@@ -57,8 +64,18 @@ pub struct Request {
     pub retries: bool,
     /// True where the content coding of the answer is taken off.
     pub decode: bool,
-    /// Bytes that the body of a whole answer may have.
+    /// Bytes that the body of a whole answer, or one message of gRPC, may have.
     pub max_response: usize,
+}
+
+/// A request as gRPC has it.
+#[derive(Debug, Clone)]
+pub struct GrpcCall {
+    /// Service and method: `/inference.GRPCInferenceService/ModelInfer`.
+    pub path: Cow<'static, str>,
+    /// The message with its prefix, as [`framed`](crate::wire::grpc::framed) makes it. Of a stream, the first; empty for
+    /// none yet.
+    pub message: Bytes,
 }
 
 impl Request {
@@ -66,6 +83,8 @@ impl Request {
     pub fn new(method: Method, target: Target) -> Self {
         let idempotent = method.is_idempotent();
         Self {
+            http: true,
+            grpc: None,
             method,
             target,
             fields: RequestFields::default(),
@@ -75,6 +94,23 @@ impl Request {
             retries: true,
             decode: true,
             max_response: usize::MAX,
+        }
+    }
+
+    /// A request that gRPC alone can carry.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where the path is none.
+    pub fn call(call: GrpcCall) -> Result<Self> {
+        let target = call.target()?;
+        Ok(Self { http: false, grpc: Some(call), ..Self::new(Method::POST, target) })
+    }
+
+    /// True where it has a form for endpoints that speak so.
+    pub fn suits(&self, protocol: Protocol) -> bool {
+        match protocol {
+            Protocol::Http => self.http,
+            Protocol::Grpc => self.grpc.is_some(),
         }
     }
 
@@ -111,7 +147,7 @@ impl Request {
 
 /// The path and the query of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target(Box<str>);
+pub struct Target(Cow<'static, str>);
 
 impl Target {
     /// Takes a target that begins with a slash (or is `*`) and is percent-encoded where it must be.
@@ -119,9 +155,8 @@ impl Target {
     /// # Errors
     /// [`ErrorKind::Config`] where it is none.
     pub fn new(target: &str) -> Result<Self> {
-        let printable = target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
-        if printable && (target.starts_with('/') || target == "*") {
-            return Ok(Self(target.into()));
+        if is_target(target) {
+            return Ok(Self(Cow::Owned(target.to_owned())));
         }
         Err(config(format!("{target:?} is no path of a URL: it begins with a slash and is percent-encoded")))
     }
@@ -130,6 +165,24 @@ impl Target {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+impl GrpcCall {
+    /// Its path, as answers name what was asked.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where it is no path.
+    pub(super) fn target(&self) -> Result<Target> {
+        match &self.path {
+            Cow::Borrowed(path) if is_target(path) => Ok(Target(Cow::Borrowed(path))),
+            path => Target::new(path),
+        }
+    }
+}
+
+fn is_target(target: &str) -> bool {
+    let printable = target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
+    printable && (target.starts_with('/') || target == "*")
 }
 
 /// Header fields of a request, as HTTP/1.1 sends them.

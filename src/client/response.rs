@@ -3,25 +3,31 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use http::{StatusCode, Version};
 
 use super::request::Target;
+use crate::error::Error;
+use crate::wire::grpc::Code;
 use crate::wire::http1::Fields;
 
 /// An answer, with its body where it was asked for whole.
 #[derive(Debug, Clone)]
 pub struct Response {
-    /// Its status.
+    /// Its status; over gRPC the one that means the same as its code.
     pub status: StatusCode,
+    /// How a call of gRPC ended; none over HTTP.
+    pub grpc: Option<GrpcEnd>,
     /// The version of HTTP that it came over.
     pub version: Version,
-    /// Its header fields.
+    /// Its header fields; over gRPC its initial metadata and its trailers.
     pub fields: Fields,
-    /// Its body, without its content coding where that was taken off.
-    pub body: Vec<u8>,
+    /// Its body, without its content coding where that was taken off. Over gRPC the one message, without its prefix and
+    /// unpacked; empty where the call failed.
+    pub body: Bytes,
     /// What was asked for.
     pub target: Target,
-    /// Who answered: `http://host:port`.
+    /// Who answered: `http://host:port` or `grpc://host:port`.
     pub endpoint: Arc<str>,
     /// True where it came over a connection that had carried another request before.
     pub reused: bool,
@@ -31,6 +37,27 @@ pub struct Response {
     pub first_byte: Duration,
     /// From the call to the end of the answer; for a body that still comes, to its head.
     pub elapsed: Duration,
+}
+
+/// How a call of gRPC ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrpcEnd {
+    /// The code.
+    pub code: Code,
+    /// The sentence of the server, or about it where it left without one; may be empty.
+    pub message: String,
+}
+
+impl GrpcEnd {
+    /// The failure that it means; none where all went well. `endpoint` is who answered.
+    pub fn error(&self, endpoint: &str) -> Option<Error> {
+        if self.code == Code::Ok {
+            return None;
+        }
+        let said = if self.message.is_empty() { "" } else { ": " };
+        let message = format!("{endpoint} answered {}{said}{}", self.code.name(), self.message);
+        Some(Error::new(self.code.kind(), message))
+    }
 }
 
 impl Response {

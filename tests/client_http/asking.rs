@@ -96,7 +96,7 @@ pub(crate) async fn fails(client: &Client, request: Request) -> Error {
 
 /// The body of the answer to a GET, as text.
 pub(crate) async fn text(client: &Client, target: &str) -> String {
-    String::from_utf8(ask(client, get(target)).await.unwrap().body).unwrap()
+    String::from_utf8(ask(client, get(target)).await.unwrap().body.into()).unwrap()
 }
 
 /// As [`ask`], in a task of its own.

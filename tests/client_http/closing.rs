@@ -37,7 +37,7 @@ async fn requests_that_are_out_come_to_their_end_and_no_more_are_taken() {
     let closed = tokio::time::timeout(millis(10), client.closed()).await;
     assert!(closed.is_err(), "two requests are out");
     for task in out {
-        assert_eq!(soon(task).await.unwrap().unwrap().body, b"slow");
+        assert_eq!(soon(task).await.unwrap().unwrap().body, &b"slow"[..]);
     }
     soon(client.closed()).await;
     eventually(|| server.open() == 0).await;
@@ -83,6 +83,6 @@ async fn a_client_that_is_dropped_closes_its_connections() {
     let out = begin(&client, get("/slow"));
     eventually(|| server.count() == 2).await;
     drop(client);
-    assert_eq!(soon(out).await.unwrap().unwrap().body, b"slow");
+    assert_eq!(soon(out).await.unwrap().unwrap().body, &b"slow"[..]);
     eventually(|| server.open() == 0).await;
 }

@@ -180,7 +180,7 @@ async fn a_unix_socket_is_an_endpoint_like_others() {
     let tcp = Server::echo().await;
     let client = client_with(&[&unix, &tcp], balanced(BalancePolicy::RoundRobin));
     for _ in 0..10 {
-        assert_eq!(ask(&client, post("/x", "y")).await.unwrap().body, b"POST /x y");
+        assert_eq!(ask(&client, post("/x", "y")).await.unwrap().body, &b"POST /x y"[..]);
     }
     assert_eq!((unix.count(), tcp.count()), (5, 5));
     assert!(unix.asked()[0].head.contains("host: localhost\r\n"));

@@ -14,7 +14,7 @@ async fn asked_twice(bytes: &[u8]) -> (Vec<u8>, Vec<u8>, usize) {
     let second = ask(&client, get("/")).await.unwrap();
     assert_eq!(second.reused, server.connections() == 1);
     eventually(|| is_at_rest(&client)).await;
-    (first.body, second.body, server.connections())
+    (first.body.into(), second.body.into(), server.connections())
 }
 
 #[tokio::test]
@@ -78,7 +78,7 @@ async fn interim_answers_may_come_alone() {
     })
     .await;
     let asked = with_fields(post("/", "x"), &[("Expect", "100-continue")]);
-    assert_eq!(ask(&client(&server), asked).await.unwrap().body, b"POST / x");
+    assert_eq!(ask(&client(&server), asked).await.unwrap().body, &b"POST / x"[..]);
 }
 
 #[tokio::test]

@@ -35,7 +35,7 @@ async fn one_who_waits_for_a_connection_leaves_the_line() {
     }
     assert_eq!((stats(&client, &server).pool.waiting, stats(&client, &server).pool.cancelled), (1, 5));
     give_up(holding).await;
-    assert_eq!(soon(last).await.unwrap().unwrap().body, b"GET /last ");
+    assert_eq!(soon(last).await.unwrap().unwrap().body, &b"GET /last "[..]);
     assert_eq!((server.count_of("/never"), server.most_open() <= 2), (0, true));
     assert!(is_at_rest(&client));
 }

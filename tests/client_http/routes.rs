@@ -10,7 +10,7 @@ use crate::server::Server;
 async fn get_url(client: &Client, url: &str) -> String {
     let (route, target) = client.route(url).unwrap();
     let request = penstock::client::Request::new(http::Method::GET, target);
-    String::from_utf8(soon(Client::send(route, request)).await.unwrap().body).unwrap()
+    String::from_utf8(soon(Client::send(route, request)).await.unwrap().body.into()).unwrap()
 }
 
 #[tokio::test]

@@ -59,7 +59,7 @@ async fn a_limit_bounds_its_part_and_no_other() {
     let server = server().await;
     let client = client(&server);
     let idle = Timeouts { idle: Some(millis(60)), ..long() };
-    assert_eq!(ask(&client, within(get("/slow"), idle)).await.unwrap().body, b"slow");
+    assert_eq!(ask(&client, within(get("/slow"), idle)).await.unwrap().body, &b"slow"[..]);
     let first = Timeouts { first: Some(millis(60)), ..long() };
     let (route, _) = client.route("/").unwrap();
     let (_, mut body) =

@@ -288,6 +288,8 @@ impl NativeClient {
         let (route, target) = courier.client.route(url).map_err(python)?;
         let idempotent = options & IDEMPOTENT != 0 || method.is_idempotent() || fields.has("idempotency-key");
         let request = Request {
+            http: true,
+            grpc: None,
             method,
             target,
             fields,

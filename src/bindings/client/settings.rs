@@ -77,6 +77,7 @@ impl Settings {
         let (connect, ..) = self.timeout;
         let mut settings = ClientSettings {
             pool: self.pool()?,
+            grpc_pool: self.pool()?,
             balance: self.balance()?,
             retry: self.retry()?,
             asks_ready: true,

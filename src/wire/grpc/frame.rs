@@ -103,7 +103,7 @@ impl Messages {
     /// # Errors
     /// [`Code::ResourceExhausted`] beyond the limit; [`Code::Internal`] for a prefix that is none, or for a message that
     /// cannot be unpacked.
-    pub fn next(&mut self) -> Result<Option<Bytes>, Status> {
+    pub fn take(&mut self) -> Result<Option<Bytes>, Status> {
         if !self.whole.is_empty() {
             if self.whole.len() < self.wanted(&self.whole) {
                 self.check(&self.whole)?;
@@ -205,7 +205,7 @@ mod tests {
         let mut found = Vec::new();
         for piece in pieces {
             messages.push(Bytes::copy_from_slice(piece));
-            while let Some(message) = messages.next()? {
+            while let Some(message) = messages.take()? {
                 found.push(message);
             }
         }

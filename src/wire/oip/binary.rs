@@ -5,9 +5,10 @@ use std::ops::Range;
 use crate::tensor::{Column, DType, Elements};
 
 /// Bytes of the length that stands before each text.
-const PREFIX: usize = 4;
+pub(super) const PREFIX: usize = 4;
 
-/// Reads the data of a tensor of `axes`, batch axis first, into `column`.
+/// Reads the data of a tensor of `axes`, batch axis first, into `column`. `length_is` begins the sentence about a length
+/// that does not fit: what the sender calls it, and "is".
 ///
 /// # Errors
 /// Why it does not fit, in words.
@@ -16,6 +17,7 @@ pub(super) fn read(
     elements: Elements,
     axes: &[usize],
     data: &[u8],
+    length_is: &dyn Fn() -> String,
 ) -> Result<(), String> {
     let count = axes.iter().product::<usize>();
     match column {
@@ -23,7 +25,8 @@ pub(super) fn read(
             let (size, datatype) = (dtype.size(), dtype.oip_name().unwrap_or_default());
             if count.checked_mul(size) != Some(data.len()) {
                 return Err(format!(
-                    "binary_data_size is {}, and shape {axes:?} of {datatype} takes {count} times {size} bytes",
+                    "{} {}, and shape {axes:?} of {datatype} takes {count} times {size} bytes",
+                    length_is(),
                     data.len()
                 ));
             }
@@ -87,22 +90,27 @@ pub(super) fn write(out: &mut Vec<u8>, column: &Column, rows: Range<usize>) {
         }
         Column::Texts { shape, texts } => {
             for text in texts.range(elements_of(shape, rows)) {
-                let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
-                out.extend_from_slice(&length.to_le_bytes());
-                out.extend_from_slice(text.get(..length as usize).unwrap_or(text));
+                put_text(out, text);
             }
         }
         Column::Objects(_) => {}
     }
 }
 
-fn elements_of(shape: &[usize], rows: Range<usize>) -> Range<usize> {
+/// Writes a text and its length before it.
+pub(super) fn put_text(out: &mut Vec<u8>, text: &[u8]) {
+    let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(text.get(..length as usize).unwrap_or(text));
+}
+
+pub(super) fn elements_of(shape: &[usize], rows: Range<usize>) -> Range<usize> {
     let count = shape.iter().product::<usize>();
     rows.start * count..rows.end * count
 }
 
 /// Between the machine's byte order and the wire's, where they differ.
-fn swap(dtype: DType, data: &mut [u8]) {
+pub(super) fn swap(dtype: DType, data: &mut [u8]) {
     if cfg!(target_endian = "big") {
         data.chunks_exact_mut(dtype.size()).for_each(<[u8]>::reverse);
     }

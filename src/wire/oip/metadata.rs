@@ -4,6 +4,9 @@ use serde_json::{Value, json};
 
 use crate::tensor::TensorSpec;
 
+/// What runs the models.
+pub(super) const PLATFORM: &str = "penstock_python";
+
 /// The body of server metadata.
 pub fn server_metadata(name: &str, version: &str) -> Vec<u8> {
     json!({ "name": name, "version": version, "extensions": ["binary_tensor_data"] }).to_string().into_bytes()
@@ -14,7 +17,7 @@ pub fn model_metadata(name: &str, version: &str, inputs: &[TensorSpec], outputs:
     let body = json!({
         "name": name,
         "versions": [version],
-        "platform": "penstock_python",
+        "platform": PLATFORM,
         "inputs": inputs.iter().map(tensor).collect::<Vec<_>>(),
         "outputs": outputs.iter().map(tensor).collect::<Vec<_>>(),
     });

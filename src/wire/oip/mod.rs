@@ -1,11 +1,14 @@
-//! The Open Inference Protocol, version 2, over HTTP: <https://github.com/open-inference/open-inference-protocol>, with
-//! the [binary tensor data extension](https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md).
+//! The Open Inference Protocol, version 2: <https://github.com/open-inference/open-inference-protocol>, as JSON with the
+//! [binary tensor data extension](https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md).
 
 mod binary;
 mod envelope;
+mod fit;
 mod flatten;
 mod metadata;
 mod numbers;
+mod protobuf;
+mod questions;
 mod request;
 mod response;
 #[cfg(test)]
@@ -13,5 +16,10 @@ mod tests;
 
 pub use crate::tensor::AnswerRow;
 pub use metadata::{error_body, model_metadata, model_ready, server_metadata};
+pub use protobuf::{
+    AnswerTensor, AskedTensor, InferAnswer, RequestMessage, StreamAnswer, model_metadata_message,
+    request_message,
+};
+pub use questions::{ModelName, Parameter, Parameters, Question};
 pub use request::{InferRequest, WantedOutput};
 pub use response::{Encoded, InferResponse, same_shape, size_of};

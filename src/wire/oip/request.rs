@@ -5,12 +5,10 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::envelope::{Envelope, GivenInput, NamedOutput, Object};
+use super::fit::{check, common_count, known_input, one_input, refused, unsupported, wanted_output};
 use super::{binary, flatten};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::tensor::{Rows, Spares, Specs, TensorSpec};
-
-/// Elements in one input at most; more than any body within a sane limit can hold.
-const MOST_ELEMENTS: usize = 1 << 32;
 
 /// A request that fits its model.
 #[derive(Debug)]
@@ -71,17 +69,19 @@ impl InferRequest {
         let mut specs = Specs::new();
         let mut ordered = SmallVec::<[Found<'_, '_>; 2]>::new();
         for spec in inputs {
-            let found = one_input(&given, &spec.name)?;
-            check(spec, found.0)?;
+            let found = one_input(&given, &spec.name, |(input, _)| &input.name)?;
+            check(spec, &found.0.datatype, &found.0.shape)?;
             specs.push(spec.column(found.0.shape.get(1..).unwrap_or_default()));
-            ordered.push(found);
+            ordered.push(*found);
         }
-        let count = common_count(&ordered)?;
+        let count = common_count(ordered.iter().map(|(input, _)| input.shape.as_slice()))?;
         let mut rows = Rows::new(&specs, spares);
         for ((column, spec), (input, data)) in rows.columns_mut().iter_mut().zip(inputs).zip(ordered) {
             let read = match data {
                 Data::Json(json) => flatten::read(column, &input.shape, json),
-                Data::Binary(bytes) => binary::read(column, spec.elements, &input.shape, bytes),
+                Data::Binary(bytes) => binary::read(column, spec.elements, &input.shape, bytes, &|| {
+                    "binary_data_size is".to_owned()
+                }),
             };
             read.map_err(|why| refused(format!("input '{}': {why}", input.name)))?;
         }
@@ -112,13 +112,11 @@ fn data_of_inputs<'a, 'b>(
 ) -> Result<SmallVec<[Found<'a, 'b>; 2]>> {
     let mut found = SmallVec::new();
     for Object(input) in given {
-        if !inputs.iter().any(|spec| spec.name == input.name) {
-            return Err(refused(unknown("input", &input.name, inputs)));
-        }
+        known_input(&input.name, inputs)?;
         let refused = |why: &str| refused(format!("input '{}' {why}", input.name));
         let parameters = input.parameters.as_ref().map(|Object(parameters)| parameters);
         if parameters.is_some_and(|given| given.shared_memory_region.is_some()) {
-            return Err(refused("lies in shared memory: that extension is not supported"));
+            return Err(unsupported("input", &input.name, "lies in shared memory"));
         }
         let data = match (input.data, parameters.and_then(|given| given.binary_data_size)) {
             (Some(json), None) => Data::Json(json.get()),
@@ -143,51 +141,6 @@ fn data_of_inputs<'a, 'b>(
     }
 }
 
-fn one_input<'a, 'b>(given: &[Found<'a, 'b>], name: &str) -> Result<Found<'a, 'b>> {
-    let mut found = given.iter().filter(|(input, _)| input.name == name);
-    match (found.next(), found.next()) {
-        (Some(input), None) => Ok(*input),
-        (None, _) => Err(refused(format!("input '{name}' is missing"))),
-        _ => Err(refused(format!("input '{name}' is given twice"))),
-    }
-}
-
-fn check(spec: &TensorSpec, input: &GivenInput<'_>) -> Result<()> {
-    let declared = spec.elements.oip_name().unwrap_or("none");
-    if input.datatype != declared {
-        return Err(refused(format!(
-            "input '{}' has datatype {}; the model wants {declared}",
-            spec.name, input.datatype
-        )));
-    }
-    // An axis of length 0 counts as 1: rows without elements are rows, too.
-    let elements = input.shape.iter().try_fold(1_usize, |product, axis| product.checked_mul((*axis).max(1)));
-    match input.shape.split_first() {
-        _ if elements.is_none_or(|elements| elements > MOST_ELEMENTS) => Err(refused(format!(
-            "input '{}' of shape {:?} has more than {MOST_ELEMENTS} elements",
-            spec.name, input.shape
-        ))),
-        Some((0, _)) => Err(refused(format!("input '{}' has no rows", spec.name))),
-        Some((_, row)) if spec.fits(row) => Ok(()),
-        _ => Err(refused(format!(
-            "input '{}' has shape {:?}; the model wants [rows] and then {:?}",
-            spec.name,
-            input.shape,
-            spec.shown_axes()
-        ))),
-    }
-}
-
-fn common_count(given: &[Found<'_, '_>]) -> Result<usize> {
-    let mut counts = given.iter().filter_map(|(input, _)| input.shape.first().copied());
-    let first = counts.next().ok_or_else(|| refused("the model has no inputs".to_owned()))?;
-    if counts.all(|count| count == first) {
-        Ok(first)
-    } else {
-        Err(refused("the inputs have different numbers of rows".to_owned()))
-    }
-}
-
 fn wanted_outputs(
     named: &[Object<NamedOutput<'_>>],
     outputs: &[TensorSpec],
@@ -196,36 +149,18 @@ fn wanted_outputs(
     let mut wanted = Vec::<WantedOutput>::with_capacity(named.len().min(outputs.len()));
     for Object(output) in named {
         let name = &output.name;
-        let Some(index) = outputs.iter().position(|spec| spec.name == *name) else {
-            return Err(refused(unknown("output", name, outputs)));
-        };
-        if wanted.iter().any(|other| other.index == index) {
-            return Err(refused(format!("output '{name}' is asked for twice")));
-        }
+        let index = wanted_output(name, outputs, &wanted)?;
         let mut of_its_own = None;
         if let Some(Object(parameters)) = &output.parameters {
             if parameters.classification.is_some() {
-                return Err(refused(format!(
-                    "output '{name}' is asked for as classification: that extension is not supported"
-                )));
+                return Err(unsupported("output", name, "is asked for as classification"));
             }
             if parameters.shared_memory_region.is_some() {
-                return Err(refused(format!(
-                    "output '{name}' is asked for in shared memory: that extension is not supported"
-                )));
+                return Err(unsupported("output", name, "is asked for in shared memory"));
             }
             of_its_own = parameters.binary_data;
         }
         wanted.push(WantedOutput { index, binary: of_its_own.unwrap_or(binary) });
     }
     Ok(wanted)
-}
-
-fn unknown(what: &str, name: &str, specs: &[TensorSpec]) -> String {
-    let known: Vec<_> = specs.iter().map(|spec| spec.name.as_str()).collect();
-    format!("there is no {what} '{name}'; the model has {known:?}")
-}
-
-fn refused(message: String) -> Error {
-    Error::new(ErrorKind::Item, message)
 }

@@ -1,4 +1,4 @@
-//! An inference response, as JSON and binary data.
+//! An inference response; here as JSON and binary data.
 
 use std::io::Write;
 use std::ops::Range;
@@ -44,16 +44,16 @@ pub struct Encoded {
 /// An output that is sent.
 pub(super) struct Part<'a> {
     /// Which of the model's outputs it is.
-    index: usize,
-    spec: &'a TensorSpec,
+    pub(super) index: usize,
+    pub(super) spec: &'a TensorSpec,
     /// Bytes of its binary data, where it is sent as such.
     binary: Option<usize>,
 }
 
 /// Rows that lie side by side in one batch.
-struct Run<'a> {
-    columns: &'a [Column],
-    rows: Range<usize>,
+pub(super) struct Run<'a> {
+    pub(super) columns: &'a [Column],
+    pub(super) rows: Range<usize>,
 }
 
 impl<'a> InferResponse<'a> {
@@ -130,14 +130,18 @@ impl<'a> InferResponse<'a> {
                 None => self.binary,
                 Some(wanted) => wanted.iter().find(|output| output.index == index)?.binary,
             };
-            let size =
-                |run: Run<'_>| run.columns.get(index).map_or(0, |column| binary::size(column, run.rows));
-            Some(Part { index, spec, binary: binary.then(|| self.runs().map(size).sum()) })
+            Some(Part { index, spec, binary: binary.then(|| self.binary_size(index)) })
         };
         self.outputs.iter().enumerate().filter_map(part).collect()
     }
 
-    fn runs(&self) -> impl Iterator<Item = Run<'a>> {
+    /// Bytes that an output takes as binary data.
+    pub(super) fn binary_size(&self, index: usize) -> usize {
+        let size = |run: Run<'_>| run.columns.get(index).map_or(0, |column| binary::size(column, run.rows));
+        self.runs().map(size).sum()
+    }
+
+    pub(super) fn runs(&self) -> impl Iterator<Item = Run<'a>> {
         let chunks = self
             .rows
             .chunk_by(|one, next| next.row == one.row + 1 && Arc::ptr_eq(&one.columns, &next.columns));
@@ -191,7 +195,7 @@ impl<'a> InferResponse<'a> {
         out.extend_from_slice(b"]}");
     }
 
-    fn put_binary(&self, out: &mut Vec<u8>, index: usize) {
+    pub(super) fn put_binary(&self, out: &mut Vec<u8>, index: usize) {
         for run in self.runs() {
             if let Some(column) = run.columns.get(index) {
                 binary::write(out, column, run.rows);
@@ -222,7 +226,7 @@ pub fn size_of(rows: &[AnswerRow]) -> usize {
     row * rows.len()
 }
 
-fn shape_of(column: &Column) -> &[usize] {
+pub(super) fn shape_of(column: &Column) -> &[usize] {
     match column {
         Column::Numbers { shape, .. } | Column::Texts { shape, .. } => shape,
         Column::Objects(_) => &[],
