@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import base64
-import os
 import subprocess
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
 import pytest
 
 from tests.interop.support.described import Description, described
+from tests.interop.support.mlserver import require
 from tests.interop.support.reflection import files_of
 from tests.interop.support.served import both_doors, place
 
@@ -25,8 +24,6 @@ with warnings.catch_warnings():
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).resolve().parents[2]
-MLSERVER = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "interop" / "mlserver" / "bin" / "python"
 SERVICE = "inference.GRPCInferenceService"
 THEIR_FILES = """
 import base64
@@ -50,9 +47,8 @@ def triton() -> Description:
 
 
 def mlserver() -> Description:
-    if not MLSERVER.exists():
-        pytest.skip(f"MLServer is not installed in {MLSERVER.parent}; tools/test-interop installs it")
-    said = subprocess.run([str(MLSERVER), "-c", THEIR_FILES], capture_output=True, text=True, check=True, timeout=120)
+    program = [str(require("python")), "-c", THEIR_FILES]
+    said = subprocess.run(program, capture_output=True, text=True, check=True, timeout=120)
     return described([FileDescriptorProto.FromString(base64.b64decode(line)) for line in said.stdout.split()])
 
 
