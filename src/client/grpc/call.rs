@@ -126,7 +126,7 @@ impl Answer<'_> {
             });
             let Some(piece) = piece.await? else { break };
             messages.push(piece);
-            while let Some(next) = messages.next().map_err(refused)? {
+            while let Some(next) = messages.take().map_err(refused)? {
                 if message.replace(next).is_some() {
                     return Err(plain(broken(endpoint, "answered a call with more than one message")));
                 }
