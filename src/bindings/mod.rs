@@ -26,7 +26,9 @@ mod _native {
     #[pymodule_export]
     use super::bridge::lifecycle::{lock_acquisitions, reset_after_fork, shutdown};
     #[pymodule_export]
-    use super::client::{NativeClient, NativeMany, NativeResponse, NativeStream};
+    use super::client::{
+        NativeClient, NativeInference, NativeMany, NativeQuestion, NativeResponse, NativeStream,
+    };
     #[pymodule_export]
     use super::errors::{bind_errors, error_table};
 
