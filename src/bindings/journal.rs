@@ -159,6 +159,7 @@ fn describe(access: &AccessRecord, fields: &Bound<'_, PyDict>) -> PyResult<()> {
     fields.set_item(intern!(py, "method"), access.method.as_str())?;
     fields.set_item(intern!(py, "path"), &access.path)?;
     fields.set_item(intern!(py, "status"), access.status)?;
+    fields.set_item(intern!(py, "grpc_code"), access.code)?;
     fields.set_item(intern!(py, "seconds"), access.took.as_secs_f64())?;
     fields.set_item(intern!(py, "request_bytes"), access.request_bytes)?;
     fields.set_item(intern!(py, "response_bytes"), access.response_bytes)?;

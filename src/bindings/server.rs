@@ -1,6 +1,6 @@
 //! The native half of `penstock.Server`: endpoints, a door, and how they close.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -76,6 +76,8 @@ pub(crate) struct NativeServer {
     door: Arc<Door>,
     /// None where it is reached from within the process only.
     http: Option<HttpServer>,
+    /// What listens for gRPC alone, if something does.
+    grpc: Option<HttpServer>,
     born: u64,
     closed: Mutex<bool>,
 }
@@ -91,15 +93,16 @@ type Answer<'py> = (u16, Vec<(String, Bound<'py, PyBytes>)>, Bound<'py, PyBytes>
 
 #[pymethods]
 impl NativeServer {
-    /// Opens the door at `place`, or none; every model says "not ready" until `set_ready`. Connections wait in the kernel
+    /// Opens the door at `place`, or none, and a second way in for gRPC alone at `grpc_place`, or none; every model says "not ready" until `set_ready`. Connections wait in the kernel
     /// until `accept`, unless `accepting`. With `siblings`, a directory and a worker's name, `/metrics` answers for all who
     /// share the directory.
     #[new]
-    #[pyo3(signature = (models, *, place, accepting, limits, journal, siblings=None))]
+    #[pyo3(signature = (models, *, place, grpc_place=None, accepting, limits, journal, siblings=None))]
     fn new(
         py: Python<'_>,
         models: Vec<Model>,
         place: Option<Place>,
+        grpc_place: Option<Place>,
         accepting: bool,
         limits: Limits,
         journal: Option<PyRef<'_, NativeJournal>>,
@@ -108,7 +111,7 @@ impl NativeServer {
         let access_log = journal.map(|journal| journal.access_log());
         let opened = limits
             .into_settings()
-            .and_then(|settings| Self::open(models, place, accepting, settings, access_log));
+            .and_then(|settings| Self::open(models, [place, grpc_place], accepting, settings, access_log));
         let joined = opened.and_then(|server| {
             if let Some((directory, name)) = siblings {
                 server.door.join_siblings(Path::new(&directory), &name, &runtime::handle()?)?;
@@ -120,9 +123,7 @@ impl NativeServer {
 
     /// Accepts connections, where it did not yet.
     fn accept(&self) {
-        if let Some(http) = &self.http {
-            http.accept();
-        }
+        self.listeners().for_each(HttpServer::accept);
     }
 
     /// Answers a request that comes from within the process, over the same path as those from the network.
@@ -172,8 +173,13 @@ impl NativeServer {
     /// Host and port that it listens on, if it does.
     #[getter]
     fn address(&self) -> Option<(String, u16)> {
-        let address = self.http.as_ref()?.address();
-        Some((address.ip().to_string(), address.port()))
+        self.http.as_ref().map(shown)
+    }
+
+    /// Host and port that it listens on for gRPC alone, if it does.
+    #[getter]
+    fn grpc_address(&self) -> Option<(String, u16)> {
+        self.grpc.as_ref().map(shown)
     }
 
     /// True where every model can answer.
@@ -225,7 +231,7 @@ impl NativeServer {
 impl NativeServer {
     fn open(
         models: Vec<Model>,
-        place: Option<Place>,
+        [place, grpc_place]: [Option<Place>; 2],
         accepting: bool,
         settings: HttpSettings,
         access_log: Option<Arc<dyn AccessLog>>,
@@ -243,14 +249,18 @@ impl NativeServer {
         let served = endpoints.iter().map(|served| Arc::clone(&served.endpoint)).collect();
         let service = Service::new(served, Arc::clone(&registry))?;
         let door = Door::new(service, settings, access_log, &registry)?;
-        let listener = match place {
-            None => None,
-            Some(Place::Listener(descriptor)) => Some(inherited::listener(descriptor)),
-            Some(Place::Address((host, port))) => Some(listen(resolve(&host, port)?)?),
-        };
+        // Both before either is opened: where the second cannot be listened on, nobody has come in by the first.
+        let (place, grpc_place) =
+            (place.map(Place::listener).transpose()?, grpc_place.map(Place::listener).transpose()?);
         let open = |listener| HttpServer::open(listener, Arc::clone(&door), accepting, &runtime);
-        let http = listener.map(open).transpose()?;
-        Ok(Self { endpoints, door, http, born: generation(), closed: Mutex::new(false) })
+        let http = place.map(open).transpose()?;
+        let open = |listener| HttpServer::open_grpc(listener, Arc::clone(&door), accepting, &runtime);
+        let grpc = grpc_place.map(open).transpose()?;
+        Ok(Self { endpoints, door, http, grpc, born: generation(), closed: Mutex::new(false) })
+    }
+
+    fn listeners(&self) -> impl Iterator<Item = &HttpServer> {
+        self.http.iter().chain(&self.grpc)
     }
 
     /// True in a child that was forked after this server was made: its threads are the parent's.
@@ -260,10 +270,8 @@ impl NativeServer {
 
     /// Says "not ready", and stops accepting.
     fn begin_close(&self) {
-        match &self.http {
-            Some(http) => http.begin_close(),
-            None => self.door.service().begin_close(),
-        }
+        self.door.service().begin_close();
+        self.listeners().for_each(HttpServer::begin_close);
     }
 
     fn closing(&self, drain: bool, limit: Duration) -> impl FnOnce() -> bool + Send + use<> {
@@ -305,6 +313,20 @@ impl Drop for NativeServer {
             served.endpoint.close(true);
         }
     }
+}
+
+impl Place {
+    fn listener(self) -> CoreResult<TcpListener> {
+        match self {
+            Self::Listener(descriptor) => Ok(inherited::listener(descriptor)),
+            Self::Address((host, port)) => listen(resolve(&host, port)?),
+        }
+    }
+}
+
+fn shown(listener: &HttpServer) -> (String, u16) {
+    let address = listener.address();
+    (address.ip().to_string(), address.port())
 }
 
 impl Limits {

@@ -17,6 +17,11 @@ struct ByStatus {
     status: u16,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByCode {
+    code: &'static str,
+}
+
 /// The counters of one door.
 #[derive(Debug, Clone)]
 pub struct DoorMetrics {
@@ -25,19 +30,28 @@ pub struct DoorMetrics {
     responses: Family<ByStatus, Counter>,
     refusals: Family<ByLimit, Counter>,
     ok: Counter,
+    calls: Family<ByCode, Counter>,
+    calls_ok: Counter,
 }
+
+/// The name of the status code of a call that went well.
+const OK: &str = "OK";
 
 impl DoorMetrics {
     /// Counters by their names in `registry`.
     pub fn new(registry: &Registry) -> Self {
         let responses = Family::<ByStatus, Counter>::default();
         let ok = responses.get_or_create(&ByStatus { status: 200 }).clone();
+        let calls = Family::<ByCode, Counter>::default();
+        let calls_ok = calls.get_or_create(&ByCode { code: OK }).clone();
         let door = Self {
             connections: Gauge::default(),
             in_flight: Gauge::default(),
             responses,
             refusals: Family::default(),
             ok,
+            calls,
+            calls_ok,
         };
         let names = &mut registry.names();
         names.register("http_connections", "Connections that are open", door.connections.clone());
@@ -47,6 +61,7 @@ impl DoorMetrics {
             door.in_flight.clone(),
         );
         names.register("http_responses", "Answers by status", door.responses.clone());
+        names.register("grpc_responses", "Calls of gRPC by status code", door.calls.clone());
         names.register(
             "http_refusals",
             "Requests and connections that a limit of the door refused",
@@ -62,6 +77,15 @@ impl DoorMetrics {
             self.ok.inc();
         } else {
             self.responses.get_or_create(&ByStatus { status }).inc();
+        }
+    }
+
+    /// Counts a call of gRPC by the name of its status code.
+    pub fn called(&self, code: &'static str) {
+        if code == OK {
+            self.calls_ok.inc();
+        } else {
+            self.calls.get_or_create(&ByCode { code }).inc();
         }
     }
 
@@ -121,12 +145,16 @@ mod tests {
         let door = DoorMetrics::new(&registry);
         door.responded(200);
         door.responded(404);
+        door.called("OK");
+        door.called("NOT_FOUND");
         door.refused("max_in_flight");
         door.observe(7);
         let text = registry.text();
         for line in [
             "penstock_http_responses_total{status=\"200\"} 1",
             "penstock_http_responses_total{status=\"404\"} 1",
+            "penstock_grpc_responses_total{code=\"OK\"} 1",
+            "penstock_grpc_responses_total{code=\"NOT_FOUND\"} 1",
             "penstock_http_refusals_total{limit=\"max_in_flight\"} 1",
             "penstock_http_connections 7",
             "penstock_http_requests_in_flight 0",

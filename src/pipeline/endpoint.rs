@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -28,6 +29,9 @@ pub struct ModelSpec {
     pub outputs: Vec<TensorSpec>,
 }
 
+/// Somebody who wants to know whether a model can answer.
+type OnReadiness = Box<dyn Fn() + Send + Sync>;
+
 /// A model behind a queue. The doors [`infer`](Endpoint::infer); workers [`wait`](Endpoint::wait), [`take`](Endpoint::take)
 /// and [`finish`](Endpoint::finish).
 pub struct Endpoint {
@@ -41,6 +45,7 @@ pub struct Endpoint {
     finished: mpsc::UnboundedSender<Finished>,
     metrics: ModelMetrics,
     ready: AtomicBool,
+    on_readiness: Mutex<Vec<OnReadiness>>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -81,6 +86,7 @@ impl Endpoint {
                 finished,
                 metrics,
                 ready: AtomicBool::new(false),
+                on_readiness: Mutex::default(),
                 tasks: vec![answers, ticks],
             }
         }))
@@ -172,7 +178,14 @@ impl Endpoint {
 
     /// Says that the model can answer, or that it cannot any more.
     pub fn set_ready(&self, ready: bool) {
-        self.ready.store(ready, Ordering::Release);
+        if self.ready.swap(ready, Ordering::AcqRel) != ready {
+            self.on_readiness.lock().iter().for_each(|told| told());
+        }
+    }
+
+    /// Has `told` called whenever the model becomes ready, or is not ready any more.
+    pub fn on_readiness(&self, told: impl Fn() + Send + Sync + 'static) {
+        self.on_readiness.lock().push(Box::new(told));
     }
 
     /// True where the model can answer.

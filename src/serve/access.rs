@@ -12,6 +12,7 @@ use hyper::body::Body;
 use super::Reply;
 use super::timing;
 use crate::pipeline::Endpoint;
+use crate::wire::grpc::Code;
 
 /// A request and its answer.
 #[derive(Debug, Clone)]
@@ -20,14 +21,16 @@ pub struct AccessRecord {
     pub at: SystemTime,
     /// The other side; `None` where it has no address.
     pub peer: Option<SocketAddr>,
-    /// `http/1.1` or `http/2`.
+    /// `http/1.1`, `http/2` or `grpc`.
     pub protocol: &'static str,
     /// The method of the request.
     pub method: Method,
     /// The path of the request as it was sent, without its query. It is a copy: a record must not hold a read buffer.
     pub path: String,
-    /// The status of the answer.
+    /// The status of the answer; of a call of gRPC, the one that means the same over HTTP.
     pub status: u16,
+    /// The name of the status code, of a call of gRPC: `OK`, `NOT_FOUND`.
+    pub code: Option<&'static str>,
     /// Time from the head of the request to its answer.
     pub took: Duration,
     /// Bytes of the request's body.
@@ -69,13 +72,32 @@ pub(super) struct Note {
     pub(super) batch: Option<(usize, timing::Parts)>,
 }
 
+/// How a request was answered.
+pub(super) struct Answered {
+    status: u16,
+    code: Option<Code>,
+    bytes: u64,
+}
+
+impl Answered {
+    /// Over HTTP.
+    pub(super) fn replied(reply: &Reply) -> Self {
+        Self { status: reply.status().as_u16(), code: None, bytes: reply.body().size_hint().lower() }
+    }
+
+    /// A call of gRPC that ended so, after so many bytes.
+    pub(super) fn called(code: Code, bytes: u64) -> Self {
+        Self { status: code.http_status(), code: Some(code), bytes }
+    }
+}
+
 impl Note {
     /// The record of a request that is answered now.
     pub(super) fn record(
         self,
         request: &Parts,
         peer: Option<SocketAddr>,
-        reply: &Reply,
+        answered: &Answered,
         began: Instant,
     ) -> AccessRecord {
         let parts = self.batch.map(|(_, parts)| parts);
@@ -83,13 +105,18 @@ impl Note {
         AccessRecord {
             at: SystemTime::now(),
             peer,
-            protocol: if request.version == Version::HTTP_2 { "http/2" } else { "http/1.1" },
+            protocol: match request.version {
+                _ if answered.code.is_some() => "grpc",
+                Version::HTTP_2 => "http/2",
+                _ => "http/1.1",
+            },
             method: request.method.clone(),
             path: request.uri.path().to_owned(),
-            status: reply.status().as_u16(),
+            status: answered.status,
+            code: answered.code.map(Code::name),
             took: began.elapsed(),
             request_bytes: self.bytes,
-            response_bytes: reply.body().size_hint().lower(),
+            response_bytes: answered.bytes,
             id: self.id.or_else(named).map(|id| fit_for_a_log(&id)),
             model: self.model.map(|model| model.spec.name.as_str().into()),
             rows: self.rows,
@@ -123,7 +150,12 @@ impl Display for AccessRecord {
         let milliseconds = self.took.as_secs_f64() * 1e3;
         // Three digits or so say all that is worth knowing.
         let digits = if milliseconds < 1.0 { 2 } else { usize::from(milliseconds < 100.0) };
-        write!(out, " {} {} {} {milliseconds:.digits$} ms", self.method, self.path, self.status)?;
+        write!(out, " {} {} ", self.method, self.path)?;
+        match self.code {
+            Some(code) => out.write_str(code)?,
+            None => write!(out, "{}", self.status)?,
+        }
+        write!(out, " {milliseconds:.digits$} ms")?;
         self.rows.iter().try_for_each(|rows| write!(out, " rows={rows}"))?;
         self.batch.iter().try_for_each(|batch| write!(out, " batch={batch}"))
     }
@@ -141,6 +173,7 @@ mod tests {
             method: Method::POST,
             path: "/v2/models/mlp/infer".to_owned(),
             status: 200,
+            code: None,
             took: Duration::from_micros(1940),
             request_bytes: 300,
             response_bytes: 80,
@@ -169,5 +202,7 @@ mod tests {
             |micros| AccessRecord { took: Duration::from_micros(micros), ..plain.clone() }.to_string();
         assert_eq!(shown(74), "- POST /v2/models/mlp/infer 404 0.07 ms");
         assert!(shown(1_234_567).ends_with(" 1235 ms"));
+        let call = AccessRecord { code: Some("NOT_FOUND"), path: "/a.B/C".to_owned(), ..plain.clone() };
+        assert_eq!(call.to_string(), "- POST /a.B/C NOT_FOUND 1.9 ms");
     }
 }

@@ -20,6 +20,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::door::{Door, Origin};
+use super::grpc::{self, AnswerBody};
+use super::http::Speaks;
 use super::socket::{self, Socket};
 use super::watch::{Phase, Verdict, Watch, Watched};
 
@@ -38,7 +40,13 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Serves a connection until its other side leaves, until it takes too long over something, or until the door closes and
 /// its last answer is out.
-pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, door: Arc<Door>, watched: Watched) {
+pub(super) async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    speaks: Speaks,
+    door: Arc<Door>,
+    watched: Watched,
+) {
     // Answers are whole: waiting to fill a packet only delays them.
     let _ = stream.set_nodelay(true);
     let is_http2 = tokio::select! {
@@ -57,8 +65,8 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, door: Arc<Door>, 
     };
     match is_http2 {
         // Apart, so that the many connections that speak HTTP/1 have no room for its state.
-        Ok(true) => Box::pin(serve_http2(stream, peer, door, &watched.watch)).await,
-        Ok(false) => serve_http1(stream, peer, door, &watched.watch).await,
+        Ok(true) => Box::pin(serve_http2(stream, peer, speaks, door, &watched.watch)).await,
+        Ok(false) => serve_http1(stream, peer, speaks, door, &watched.watch).await,
         // It was gone before it said a word.
         Err(_) => {}
     }
@@ -87,7 +95,14 @@ async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
     }
 }
 
-async fn serve_http1(stream: TcpStream, peer: SocketAddr, door: Arc<Door>, watch: &Arc<Watch>) {
+async fn serve_http1(
+    stream: TcpStream,
+    peer: SocketAddr,
+    speaks: Speaks,
+    door: Arc<Door>,
+    watch: &Arc<Watch>,
+) {
+    let grpc_only = speaks == Speaks::Grpc;
     let max_head = door.settings.max_head;
     let counts = Arc::clone(&door);
     let answer = {
@@ -96,7 +111,8 @@ async fn serve_http1(stream: TcpStream, peer: SocketAddr, door: Arc<Door>, watch
             let (door, watch) = (Arc::clone(&door), Arc::clone(&watch));
             watch.enter(Phase::Body);
             async move {
-                let reply = door.answer(request, Origin { watch: Some(&watch), peer: Some(peer) }).await;
+                let origin = Origin { watch: Some(&watch), peer: Some(peer), grpc_only };
+                let reply = door.answer(request, origin).await;
                 watch.enter(Phase::Sending);
                 Ok::<_, Infallible>(reply)
             }
@@ -121,7 +137,14 @@ async fn serve_http1(stream: TcpStream, peer: SocketAddr, door: Arc<Door>, watch
 /// A body is read in pieces of at most this size.
 const LEAST_BUFFER: usize = 128 << 10;
 
-async fn serve_http2(stream: TcpStream, peer: SocketAddr, door: Arc<Door>, watch: &Arc<Watch>) {
+async fn serve_http2(
+    stream: TcpStream,
+    peer: SocketAddr,
+    speaks: Speaks,
+    door: Arc<Door>,
+    watch: &Arc<Watch>,
+) {
+    let grpc_only = speaks == Speaks::Grpc;
     watch.enter(Phase::Quiet);
     let settings = door.settings.clone();
     let answer = {
@@ -130,9 +153,13 @@ async fn serve_http2(stream: TcpStream, peer: SocketAddr, door: Arc<Door>, watch
             let door = Arc::clone(&door);
             let stream = OpenStream::begin(Arc::clone(&watch));
             async move {
-                let reply = door.answer(request, Origin { watch: None, peer: Some(peer) }).await;
+                if grpc::is_call(&request) {
+                    return Ok::<_, Infallible>(door.call(request, peer, stream).await);
+                }
+                let origin = Origin { watch: None, peer: Some(peer), grpc_only };
+                let reply = door.answer(request, origin).await;
                 drop(stream);
-                Ok::<_, Infallible>(reply)
+                Ok(reply.map(AnswerBody::Whole))
             }
         })
     };
@@ -147,7 +174,7 @@ async fn serve_http2(stream: TcpStream, peer: SocketAddr, door: Arc<Door>, watch
 }
 
 /// A request of an HTTP/2 connection, for as long as it is open.
-struct OpenStream(Arc<Watch>);
+pub(super) struct OpenStream(Arc<Watch>);
 
 impl OpenStream {
     fn begin(watch: Arc<Watch>) -> Self {
@@ -190,10 +217,10 @@ where
 
 impl<S> Connection for http2::Connection<TokioIo<Socket>, S, TokioExecutor>
 where
-    S: HttpService<Incoming, ResBody = Full<Bytes>> + Unpin,
+    S: HttpService<Incoming, ResBody = AnswerBody> + Unpin,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     Self: Future<Output = hyper::Result<()>> + Unpin,
-    TokioExecutor: hyper::rt::bounds::Http2ServerConnExec<S::Future, Full<Bytes>>,
+    TokioExecutor: hyper::rt::bounds::Http2ServerConnExec<S::Future, AnswerBody>,
 {
     fn finish(&mut self) {
         Pin::new(self).graceful_shutdown();

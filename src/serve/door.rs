@@ -13,13 +13,13 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Request, StatusCode, Version, header};
 use hyper::body::Body;
 
-use super::access::{AccessLog, Note};
+use super::access::{AccessLog, Answered, Note};
 use super::body::{self, Refusal};
 use super::routes::{self, Reply, Route};
 use super::watch::{Phase, Watch};
-use super::{Connections, HttpSettings, Service, Siblings, infer};
+use super::{Connections, HttpSettings, Service, Siblings, grpc, infer};
 use crate::error::{Error, ErrorKind, Result};
-use crate::metrics::{DoorMetrics, Registry};
+use crate::metrics::{DoorMetrics, InFlight, Registry};
 use crate::pipeline::Endpoint;
 
 /// Answers requests for a [`Service`], over connections or, in the same process, without one.
@@ -28,8 +28,10 @@ pub struct Door {
     pub(super) settings: HttpSettings,
     pub(super) metrics: DoorMetrics,
     pub(super) connections: Connections,
-    access_log: Option<Arc<dyn AccessLog>>,
+    pub(super) access_log: Option<Arc<dyn AccessLog>>,
     pub(super) siblings: OnceLock<Siblings>,
+    /// Where it answers HTTP, if it does.
+    pub(super) http_address: OnceLock<SocketAddr>,
 }
 
 /// Where a request came from.
@@ -38,6 +40,8 @@ pub(super) struct Origin<'a> {
     /// What looks after its connection, where that carries one request at a time.
     pub(super) watch: Option<&'a Watch>,
     pub(super) peer: Option<SocketAddr>,
+    /// It came in where calls of gRPC are answered alone.
+    pub(super) grpc_only: bool,
 }
 
 impl Door {
@@ -59,6 +63,7 @@ impl Door {
             connections: Connections::default(),
             access_log,
             siblings: OnceLock::new(),
+            http_address: OnceLock::new(),
         }))
     }
 
@@ -115,7 +120,7 @@ impl Door {
         let (parts, body) = request.into_parts();
         let mut note = Note { logged: logged.is_some(), bytes: body.size_hint().lower(), ..Note::default() };
         let mut body = pin!(body);
-        let mut reply = self.guarded(self.route(&parts, body.as_mut(), origin.watch, &mut note)).await;
+        let mut reply = guarded(self.route(&parts, body.as_mut(), origin, &mut note), routes::failure).await;
         if parts.method == Method::HEAD {
             routes::leave_out_body(&mut reply);
         }
@@ -124,30 +129,23 @@ impl Door {
         }
         self.metrics.responded(reply.status().as_u16());
         if let Some((log, began)) = logged {
-            log.access(note.record(&parts, origin.peer, &reply, began));
+            log.access(note.record(&parts, origin.peer, &Answered::replied(&reply), began));
         }
         reply
     }
 
-    /// A panic is this request's failure, not its connection's.
-    async fn guarded(&self, route: impl Future<Output = Reply>) -> Reply {
-        let mut route = pin!(route);
-        let reply = poll_fn(|context| {
-            let polled = catch_unwind(AssertUnwindSafe(|| route.as_mut().poll(context)));
-            polled.unwrap_or_else(|_| {
-                let error = Error::new(ErrorKind::Internal, "penstock panicked: please report it");
-                Poll::Ready(routes::failure(&error))
-            })
-        });
-        reply.await
-    }
-
-    async fn route<B>(&self, parts: &Parts, body: B, watch: Option<&Watch>, note: &mut Note) -> Reply
+    async fn route<B>(&self, parts: &Parts, body: B, origin: Origin<'_>, note: &mut Note) -> Reply
     where
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        if origin.grpc_only {
+            return routes::not_here(self.http_address.get());
+        }
         let Some(route) = Route::of(parts.uri.path()) else {
+            if grpc::names_grpc(&parts.headers) {
+                return routes::refusal(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "grpc needs http/2");
+            }
             return routes::refusal(StatusCode::NOT_FOUND, "there is nothing at this path");
         };
         let fits =
@@ -159,7 +157,7 @@ impl Door {
             Route::Infer { name, version } => match self.service.model(name, *version) {
                 Ok(model) => {
                     note.model = Some(Arc::clone(model));
-                    self.infer(model, parts, body, watch, note).await
+                    self.infer(model, parts, body, origin.watch, note).await
                 }
                 Err(error) => Err(error),
             },
@@ -187,12 +185,7 @@ impl Door {
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let most = self.settings.max_in_flight;
-        let Some(_in_flight) = self.metrics.admit(most) else {
-            self.metrics.refused("max_in_flight");
-            let message = format!("there are max_in_flight={most} requests: try again later");
-            return Err(Error::new(ErrorKind::Overloaded, message));
-        };
+        let _in_flight = self.admit()?;
         let arrived = || {
             note.body_read = true;
             if let Some(watch) = watch
@@ -209,6 +202,19 @@ impl Door {
         infer::answer(model, &parts.headers, body, self.settings.server_timing, note).await
     }
 
+    /// Admits an inference request; it counts as long as what comes back lives.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Overloaded`] where there are `max_in_flight` already.
+    pub(super) fn admit(&self) -> Result<InFlight> {
+        let most = self.settings.max_in_flight;
+        self.metrics.admit(most).ok_or_else(|| {
+            self.metrics.refused("max_in_flight");
+            let message = format!("there are max_in_flight={most} requests: try again later");
+            Error::new(ErrorKind::Overloaded, message)
+        })
+    }
+
     fn refuse(&self, model: &Endpoint, refusal: &Refusal, version: Version) -> Reply {
         model.count_invalid();
         self.metrics.refused(refusal.reason);
@@ -218,6 +224,19 @@ impl Door {
         }
         reply
     }
+}
+
+/// A panic is this request's failure, which `failed` words, and not its connection's.
+pub(super) async fn guarded<T>(answer: impl Future<Output = T>, failed: impl Fn(&Error) -> T) -> T {
+    let mut answer = pin!(answer);
+    let guarded = poll_fn(|context| {
+        let polled = catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(context)));
+        polled.unwrap_or_else(|_| {
+            let error = Error::new(ErrorKind::Internal, "penstock panicked: please report it");
+            Poll::Ready(failed(&error))
+        })
+    });
+    guarded.await
 }
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");

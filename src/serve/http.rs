@@ -34,6 +34,15 @@ pub struct HttpServer {
     stage: watch::Sender<Stage>,
 }
 
+/// What a listener is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Speaks {
+    /// HTTP/1.1 and HTTP/2, and calls of gRPC over the latter.
+    HttpAndGrpc,
+    /// Calls of gRPC alone.
+    Grpc,
+}
+
 /// What the listener is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -67,14 +76,42 @@ impl HttpServer {
         accepting: bool,
         runtime: &Handle,
     ) -> Result<Self> {
+        Self::open_for(Speaks::HttpAndGrpc, listener, door, accepting, runtime)
+    }
+
+    /// As [`open`](Self::open), for calls of gRPC alone: what else comes is told so.
+    ///
+    /// # Errors
+    /// As those of [`open`](Self::open).
+    pub fn open_grpc(
+        listener: std::net::TcpListener,
+        door: Arc<Door>,
+        accepting: bool,
+        runtime: &Handle,
+    ) -> Result<Self> {
+        Self::open_for(Speaks::Grpc, listener, door, accepting, runtime)
+    }
+
+    fn open_for(
+        speaks: Speaks,
+        listener: std::net::TcpListener,
+        door: Arc<Door>,
+        accepting: bool,
+        runtime: &Handle,
+    ) -> Result<Self> {
         let unusable = |error: std::io::Error| {
             Error::with_source(ErrorKind::Config, format!("the socket cannot be listened on: {error}"), error)
         };
         listener.set_nonblocking(true).map_err(unusable)?;
         let address = listener.local_addr().map_err(unusable)?;
+        if speaks == Speaks::HttpAndGrpc {
+            // Of several, it is the first that others name.
+            let _ = door.http_address.set(address);
+        }
         let (stage, staged) = watch::channel(if accepting { Stage::Open } else { Stage::Waiting });
         let warden = Warden::new(&door.settings);
         let acceptor = Acceptor {
+            speaks,
             runtime: runtime.clone(),
             listening: door.connections.one_more(|sockets| &sockets.listeners),
             door: Arc::clone(&door),
@@ -129,6 +166,7 @@ fn bind(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
 
 /// What takes connections from the kernel.
 struct Acceptor {
+    speaks: Speaks,
     runtime: Handle,
     door: Arc<Door>,
     warden: Arc<Warden>,
@@ -195,7 +233,10 @@ impl Acceptor {
             return;
         }
         let counted = self.door.connections.one_more(|sockets| &sockets.connections);
-        let served = connection::serve(stream, peer, Arc::clone(&self.door), self.warden.admit());
+        let served = {
+            let door = Arc::clone(&self.door);
+            connection::serve(stream, peer, self.speaks, door, self.warden.admit())
+        };
         self.door.publish_connections();
         let door = Arc::clone(&self.door);
         drop(self.runtime.spawn(async move {

@@ -1,5 +1,6 @@
 //! An inference request of the Open Inference Protocol, from its bytes to the bytes of its answer.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,7 +13,7 @@ use super::offload;
 use super::routes::{self, Reply};
 use super::timing::Parts;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::{Answered, Endpoint};
+use crate::pipeline::{Answer, Answered, Endpoint};
 use crate::wire::oip::{self, Encoded, InferRequest, InferResponse, WantedOutput};
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -29,18 +30,11 @@ pub(super) async fn answer(
 ) -> Result<Reply> {
     let (asked, admitted, answer) = {
         let request = read(model, headers, body).await.inspect_err(|_| model.count_invalid())?;
-        let admitted = Instant::now();
-        note.rows = Some(request.count);
-        if note.logged {
-            note.id.clone_from(&request.id);
-        }
-        let asked = Asked { id: request.id, wanted: request.outputs, binary: request.binary };
-        // The rows are in the queue from here on: a request that waits must not hold them, too.
-        (asked, admitted, model.infer(request.specs, request.rows, request.count))
+        queue(model, request, note)
     };
     let answered = answer.await?;
     let batch = Arc::clone(&answered.batch);
-    let encoded = write(model, asked, answered).await?;
+    let encoded = write(model, asked, answered, encoded).await?;
     let mut reply = routes::tensors(encoded.body, encoded.header_length);
     if let Some(length) = encoded.header_length {
         reply.headers_mut().insert(HEADER_LENGTH, HeaderValue::from(length));
@@ -53,8 +47,29 @@ pub(super) async fn answer(
     Ok(reply)
 }
 
+fn encoded(response: &InferResponse<'_>) -> Result<Encoded> {
+    response.check()?;
+    Ok(response.encode())
+}
+
+/// Puts a request into its model's queue: what its answer must look like, since when it waits, and the answer to come.
+pub(super) fn queue<'a>(
+    model: &'a Endpoint,
+    request: InferRequest,
+    note: &mut Note,
+) -> (Asked, Instant, impl Future<Output = Answer> + Send + use<'a>) {
+    let admitted = Instant::now();
+    note.rows = Some(request.count);
+    if note.logged {
+        note.id.clone_from(&request.id);
+    }
+    let asked = Asked { id: request.id, wanted: request.outputs, binary: request.binary };
+    // The rows are in the queue from here on: a request that waits must not hold them, too.
+    (asked, admitted, model.infer(request.specs, request.rows, request.count))
+}
+
 /// What the answer must look like.
-struct Asked {
+pub(super) struct Asked {
     id: Option<String>,
     wanted: Option<Vec<WantedOutput>>,
     binary: bool,
@@ -71,11 +86,17 @@ async fn read(model: &Arc<Endpoint>, headers: &HeaderMap, body: Bytes) -> Result
     .await
 }
 
-async fn write(model: &Arc<Endpoint>, asked: Asked, answered: Answered) -> Result<Encoded> {
+/// The rows of an answer as `encode` writes them.
+pub(super) async fn write<T: Send + 'static>(
+    model: &Arc<Endpoint>,
+    asked: Asked,
+    answered: Answered,
+    encode: fn(&InferResponse<'_>) -> Result<T>,
+) -> Result<T> {
     let rows = answered.rows;
     let model = Arc::clone(model);
     offload::run(oip::size_of(&rows), move || {
-        let response = InferResponse {
+        encode(&InferResponse {
             model: &model.spec.name,
             version: &model.spec.version,
             id: asked.id.as_deref(),
@@ -83,9 +104,7 @@ async fn write(model: &Arc<Endpoint>, asked: Asked, answered: Answered) -> Resul
             wanted: asked.wanted.as_deref(),
             binary: asked.binary,
             rows: &rows,
-        };
-        response.check()?;
-        Ok(response.encode())
+        })
     })
     .await
 }

@@ -4,6 +4,7 @@ mod access;
 mod body;
 mod connection;
 mod door;
+mod grpc;
 mod http;
 mod infer;
 mod offload;

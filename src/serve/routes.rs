@@ -1,5 +1,7 @@
 //! Which path means what, and the answers to it.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::Full;
@@ -7,7 +9,7 @@ use hyper::body::Body;
 
 use super::Service;
 use crate::error::{Error, ErrorKind, Result};
-use crate::wire::oip;
+use crate::wire::{grpc, oip};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
@@ -132,6 +134,15 @@ pub(super) fn refusal(status: StatusCode, message: &str) -> Reply {
         // RFC 9110, section 15.5.16: what would have been understood.
         reply.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"));
     }
+    reply
+}
+
+/// The answer to HTTP where gRPC is answered alone.
+pub(super) fn not_here(http: Option<&SocketAddr>) -> Reply {
+    let place = http.map_or_else(String::new, |http| format!(", and http on port {}", http.port()));
+    let message = format!("grpc alone is answered on this port{place}");
+    let mut reply = reply(StatusCode::UNSUPPORTED_MEDIA_TYPE, JSON, oip::error_body(&message));
+    reply.headers_mut().insert(header::ACCEPT, HeaderValue::from_static(grpc::CONTENT_TYPE));
     reply
 }
 

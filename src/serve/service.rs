@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::watch;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::Registry;
@@ -12,7 +13,8 @@ use crate::pipeline::Endpoint;
 pub struct Service {
     models: BTreeMap<String, Arc<Endpoint>>,
     registry: Arc<Registry>,
-    closing: AtomicBool,
+    /// Whether it closes; told of that, and of every model that becomes ready or is not ready any more.
+    changes: watch::Sender<bool>,
 }
 
 impl Service {
@@ -22,13 +24,16 @@ impl Service {
     /// [`ErrorKind::Config`] where two have the same name.
     pub fn new(models: Vec<Arc<Endpoint>>, registry: Arc<Registry>) -> Result<Arc<Self>> {
         let mut by_name = BTreeMap::new();
+        let changes = watch::Sender::new(false);
         for model in models {
             let name = model.spec.name.clone();
+            let told = changes.clone();
+            model.on_readiness(move || told.send_modify(|_| {}));
             if by_name.insert(name.clone(), model).is_some() {
                 return Err(Error::new(ErrorKind::Config, format!("two models are named '{name}'")));
             }
         }
-        Ok(Arc::new(Self { models: by_name, registry, closing: AtomicBool::new(false) }))
+        Ok(Arc::new(Self { models: by_name, registry, changes }))
     }
 
     /// The model of that name and, where one is given, that version.
@@ -58,12 +63,31 @@ impl Service {
 
     /// True where every model can answer and the server is not closing.
     pub fn is_ready(&self) -> bool {
-        !self.closing.load(Ordering::Acquire) && self.models.values().all(|model| model.is_ready())
+        !self.is_closing() && self.models.values().all(|model| model.is_ready())
     }
 
     /// Answers "not ready" from here on, so that nobody sends more.
     pub fn begin_close(&self) {
-        self.closing.store(true, Ordering::Release);
+        self.changes.send_replace(true);
+    }
+
+    /// True from the beginning of the close on.
+    pub(super) fn is_closing(&self) -> bool {
+        *self.changes.borrow()
+    }
+
+    /// Whether it closes, for somebody who waits: it changes, too, where a model becomes ready or is not ready any more.
+    pub(super) fn changes(&self) -> watch::Receiver<bool> {
+        self.changes.subscribe()
+    }
+
+    /// Waits until it closes.
+    ///
+    /// # Cancellation
+    /// Nothing is lost by dropping the future.
+    pub(super) async fn closed(&self) {
+        // Whoever would tell is alive as long as this is.
+        let _ = self.changes().wait_for(|is_closing| *is_closing).await;
     }
 
     /// The text of every metric.

@@ -63,23 +63,30 @@ impl<'a> InferResponse<'a> {
     /// [`ErrorKind::Output`] where rows of one request differ in shape, or where bytes that are no UTF-8 would have to
     /// be written as JSON; a request for binary data gets them.
     pub fn check(&self) -> Result<()> {
-        let refused = |message: String| Err(Error::new(ErrorKind::Output, message));
-        if !same_shape(self.rows) {
-            return refused(format!(
-                "model '{}' answered rows of one request in different shapes",
-                self.model
-            ));
-        }
+        self.check_shape()?;
         for part in self.parts() {
             // Strings were looked at when they were made.
             if part.binary.is_none() && part.spec.elements == Elements::Bytes && !self.is_text(part.index) {
-                return refused(format!(
+                let message = format!(
                     "output '{}' holds bytes that are not utf-8: json cannot carry them, ask for binary data",
                     part.spec.name
-                ));
+                );
+                return Err(Error::new(ErrorKind::Output, message));
             }
         }
         Ok(())
+    }
+
+    /// Looks whether [`to_message`](Self::to_message) can say what the model answered: it carries bytes as they are.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Output`] where rows of one request differ in shape.
+    pub fn check_shape(&self) -> Result<()> {
+        if same_shape(self.rows) {
+            return Ok(());
+        }
+        let message = format!("model '{}' answered rows of one request in different shapes", self.model);
+        Err(Error::new(ErrorKind::Output, message))
     }
 
     fn is_text(&self, index: usize) -> bool {

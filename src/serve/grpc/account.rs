@@ -1,0 +1,50 @@
+//! What is counted and noted of a call, once it has ended.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::request::Parts;
+
+use crate::serve::access::{Answered, Note};
+use crate::serve::connection::OpenStream;
+use crate::serve::door::Door;
+use crate::wire::grpc::Code;
+
+/// A call with a stream of answers. It is counted and noted when this is dropped: as cancelled, where it did not end.
+pub(super) struct Account {
+    door: Arc<Door>,
+    request: Parts,
+    peer: SocketAddr,
+    began: Instant,
+    code: Code,
+    bytes: u64,
+    /// The connection has a request open for as long.
+    _open: OpenStream,
+}
+
+impl Account {
+    pub(super) fn open(door: Arc<Door>, request: Parts, peer: SocketAddr, open: OpenStream) -> Self {
+        Self { door, request, peer, began: Instant::now(), code: Code::Cancelled, bytes: 0, _open: open }
+    }
+
+    /// Bytes of the answer are on their way.
+    pub(super) fn answered(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+    }
+
+    /// The call has ended so.
+    pub(super) fn end(&mut self, code: Code) {
+        self.code = code;
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.door.metrics.called(self.code.name());
+        if let Some(log) = &self.door.access_log {
+            let answered = Answered::called(self.code, self.bytes);
+            log.access(Note::default().record(&self.request, Some(self.peer), &answered, self.began));
+        }
+    }
+}

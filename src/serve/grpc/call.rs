@@ -1,0 +1,144 @@
+//! A call, from its head to its end.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response};
+use hyper::body::Incoming;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::account::Account;
+use super::body::{AnswerBody, Stream};
+use super::inquiries::{decoded, status};
+use super::message::Inbox;
+use super::method::Method;
+use super::reply::{self, Head};
+use super::{health, infer, inquiries, reflection, stream, too_late};
+use crate::serve::access::{Answered, Note};
+use crate::serve::connection::OpenStream;
+use crate::serve::door::{Door, guarded};
+use crate::wire::grpc::{Code, Status};
+
+/// Pieces of an answer that are made ahead of what the other side takes.
+const AHEAD: usize = 8;
+
+/// The message of a call that went well, and where its time went.
+type Message = (Bytes, Option<HeaderValue>);
+
+impl Door {
+    /// Answers a call of gRPC. Every failure is an answer, with a status and words.
+    ///
+    /// # Cancellation
+    /// Dropping the future, or the body of its answer, takes the call's requests out of their models' queues.
+    pub(in crate::serve) async fn call(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+        open: OpenStream,
+    ) -> Response<AnswerBody> {
+        let (parts, body) = request.into_parts();
+        let asked = Method::of(parts.uri.path()).and_then(|method| Ok((method, Head::of(&parts)?)));
+        let mut note = Note { logged: self.access_log.is_some(), ..Note::default() };
+        let began = note.logged.then(std::time::Instant::now);
+        let answer = match asked {
+            Ok((method, head)) if method.is_stream() => {
+                let account = Account::open(Arc::clone(&self), parts, peer, open);
+                return self.stream(method, head, body, account);
+            }
+            Ok((method, head)) => {
+                let answer = within(head.deadline, self.answer_call(method, head, body, &mut note));
+                guarded(answer, |error| Err(Status::from(error))).await
+            }
+            Err(status) => Err(status),
+        };
+        let code = answer.as_ref().map_or_else(|status| status.code, |_| Code::Ok);
+        self.metrics.called(code.name());
+        if let (Some(log), Some(began)) = (&self.access_log, began) {
+            let bytes = answer.as_ref().map_or(0, |(message, _)| message.len() as u64);
+            log.access(note.record(&parts, Some(peer), &Answered::called(code, bytes), began));
+        }
+        drop(open);
+        match answer {
+            Ok((message, timing)) => reply::message(message, timing),
+            Err(status) => reply::failure(&status),
+        }
+    }
+
+    /// A call with one message and one answer.
+    async fn answer_call(
+        &self,
+        method: Method,
+        head: Head,
+        body: Incoming,
+        note: &mut Note,
+    ) -> Result<Message, Status> {
+        let _in_flight = match method {
+            Method::ModelInfer => Some(self.admit().map_err(status)?),
+            _ => None,
+        };
+        let message = {
+            let mut inbox = Inbox::new(body, head.encoding, &self.settings);
+            let message = inbox.only(&self.settings).await;
+            note.bytes = inbox.bytes;
+            message.inspect_err(|status| self.refused(status))?
+        };
+        if method != Method::ModelInfer {
+            return inquiries::answer(&self.service, method, message).map(|answer| (answer, None));
+        }
+        let fit = infer::read(&self.service, message).await.map_err(|refused| refused.status)?;
+        // A model must not work for who waits no longer.
+        if head.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(too_late());
+        }
+        fit.answer(self.settings.server_timing, note).await
+    }
+
+    /// A call whose answers come while it goes on.
+    fn stream(
+        self: Arc<Self>,
+        method: Method,
+        head: Head,
+        body: Incoming,
+        account: Account,
+    ) -> Response<AnswerBody> {
+        let (answers, pieces) = mpsc::channel(AHEAD);
+        let mut inbox = Inbox::new(body, head.encoding, &self.settings);
+        let call = async move {
+            let ended = match method {
+                Method::HealthWatch => {
+                    let asked = decoded(inbox.only(&self.settings).await?)?;
+                    health::watch(Arc::clone(&self.service), asked, answers).await
+                }
+                Method::Reflection => reflection::run(&self.service, inbox, answers).await,
+                _ => stream::run(Arc::clone(&self), inbox, answers).await,
+            };
+            ended.inspect_err(|status| self.refused(status))
+        };
+        let call = Box::pin(async move { within(head.deadline, call).await });
+        reply::of(AnswerBody::Stream(Box::new(Stream::new(call, pieces, account))))
+    }
+
+    /// Counts a message that was too large.
+    fn refused(&self, status: &Status) {
+        if status.code == Code::ResourceExhausted {
+            self.metrics.refused("max_body");
+        }
+    }
+}
+
+/// The outcome of a call, unless its time passes before.
+async fn within<T>(
+    deadline: Option<Instant>,
+    call: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    let Some(deadline) = deadline else { return call.await };
+    if deadline <= Instant::now() {
+        return Err(too_late());
+    }
+    let call = pin!(call);
+    tokio::time::timeout_at(deadline, call).await.unwrap_or_else(|_| Err(too_late()))
+}

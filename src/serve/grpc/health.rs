@@ -1,0 +1,67 @@
+//! The standard health service: <https://github.com/grpc/grpc/blob/master/doc/health-checking.md>.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::closing;
+use super::method::INFERENCE;
+use crate::serve::Service;
+use crate::wire::grpc::proto::health::health_check_response::ServingStatus;
+use crate::wire::grpc::proto::health::{HealthCheckRequest, HealthCheckResponse, HealthListResponse};
+use crate::wire::grpc::{Code, Status, framed};
+
+/// Whether a service serves: all models by `""` or the name of the inference service, one by its own.
+fn serving(service: &Service, name: &str) -> Option<ServingStatus> {
+    let serves = match name {
+        "" | INFERENCE => service.is_ready(),
+        model => service.model(model, None).ok()?.is_ready() && !service.is_closing(),
+    };
+    Some(if serves { ServingStatus::Serving } else { ServingStatus::NotServing })
+}
+
+fn response(status: ServingStatus) -> HealthCheckResponse {
+    HealthCheckResponse { status: status.into() }
+}
+
+/// Whether a service serves.
+///
+/// # Errors
+/// [`Code::NotFound`] for one that is not known.
+pub(super) fn check(service: &Service, asked: &HealthCheckRequest) -> Result<HealthCheckResponse, Status> {
+    let name = &asked.service;
+    serving(service, name).map(response).ok_or_else(|| {
+        let message = format!("there is no service '{name}'; there are '', '{INFERENCE}' and the models");
+        Status::new(Code::NotFound, message)
+    })
+}
+
+/// Whether each service serves.
+pub(super) fn list(service: &Service) -> HealthListResponse {
+    let models = service.models().map(|model| model.spec.name.as_str());
+    let names = ["", INFERENCE].into_iter().chain(models);
+    let statuses = names.filter_map(|name| Some((name.to_owned(), response(serving(service, name)?))));
+    HealthListResponse { statuses: statuses.collect() }
+}
+
+/// Says whether a service serves, and again at each change, until the server closes.
+pub(super) async fn watch(
+    service: Arc<Service>,
+    asked: HealthCheckRequest,
+    answers: mpsc::Sender<Bytes>,
+) -> Result<(), Status> {
+    let mut changes = service.changes();
+    let mut told = None;
+    loop {
+        // Marked as seen before it is looked at, so that nothing is missed.
+        let is_closing = *changes.borrow_and_update();
+        let now = serving(&service, &asked.service).unwrap_or(ServingStatus::ServiceUnknown);
+        if told.replace(now) != Some(now) && answers.send(framed(&response(now))).await.is_err() {
+            return Ok(());
+        }
+        if is_closing || changes.changed().await.is_err() {
+            return Err(closing());
+        }
+    }
+}

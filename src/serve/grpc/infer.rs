@@ -1,0 +1,89 @@
+//! `ModelInfer`: an inference request, from its message to the message of its answer.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderValue;
+
+use super::inquiries::{decoded, status, version};
+use crate::error::Error;
+use crate::pipeline::Endpoint;
+use crate::serve::access::Note;
+use crate::serve::timing::Parts;
+use crate::serve::{Service, infer, offload};
+use crate::wire::grpc::Status;
+use crate::wire::grpc::proto::inference::ModelInferRequest;
+use crate::wire::oip::{InferRequest, InferResponse};
+
+/// A request that fits its model.
+pub(super) struct Fit {
+    model: Arc<Endpoint>,
+    request: InferRequest,
+}
+
+/// A request that fits none.
+pub(super) struct Refused {
+    /// What its sender calls it; empty where that could not be read.
+    pub(super) id: String,
+    pub(super) status: Status,
+}
+
+/// Finds the model that a message asks for, and reads its tensors.
+///
+/// # Errors
+/// A message that is none, a model that is not served, tensors that the model does not take: each is named.
+pub(super) async fn read(service: &Arc<Service>, message: Bytes) -> Result<Fit, Refused> {
+    let service = Arc::clone(service);
+    // The rows are copied out of the message: the read buffer it lies in can serve the next request.
+    offload::run(message.len(), move || {
+        let asked: ModelInferRequest =
+            decoded(message).map_err(|status| Refused { id: String::new(), status })?;
+        fit(&service, &asked).map_err(|error| Refused { id: asked.id, status: status(error) })
+    })
+    .await
+}
+
+fn fit(service: &Service, asked: &ModelInferRequest) -> Result<Fit, Error> {
+    let model = service.model(&asked.model_name, version(&asked.model_version))?;
+    let spec = &model.spec;
+    let request = InferRequest::from_message(asked, &spec.inputs, &spec.outputs, model.spares())
+        .inspect_err(|_| model.count_invalid())?;
+    Ok(Fit { model: Arc::clone(model), request })
+}
+
+impl Fit {
+    /// What the sender calls the request.
+    pub(super) fn id(&self) -> Option<&str> {
+        self.request.id.as_deref()
+    }
+
+    /// The answer of the model, framed, and where its time went, if that is to be said.
+    ///
+    /// # Errors
+    /// What the queue refuses, and what the model failed with.
+    ///
+    /// # Cancellation
+    /// Dropping the future takes the request out of its model's queue.
+    pub(super) async fn answer(
+        self,
+        say_timing: bool,
+        note: &mut Note,
+    ) -> Result<(Bytes, Option<HeaderValue>), Status> {
+        let Self { model, request } = self;
+        if note.logged {
+            note.model = Some(Arc::clone(&model));
+        }
+        let (asked, admitted, answer) = infer::queue(&model, request, note);
+        let answered = answer.await.map_err(status)?;
+        let batch = Arc::clone(&answered.batch);
+        let message = infer::write(&model, asked, answered, message).await.map_err(status)?;
+        let parts = Parts::of(admitted, &batch, std::time::Instant::now());
+        note.batch = Some((batch.rows, parts));
+        Ok((message, if say_timing { parts.header(&batch) } else { None }))
+    }
+}
+
+fn message(response: &InferResponse<'_>) -> Result<Bytes, Error> {
+    response.check_shape()?;
+    Ok(response.to_message())
+}
