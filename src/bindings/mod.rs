@@ -10,6 +10,7 @@ mod in_process;
 mod inherited;
 mod journal;
 mod load;
+mod messages;
 mod run;
 mod served;
 mod server;
@@ -35,6 +36,8 @@ mod _native {
     use super::journal::NativeJournal;
     #[pymodule_export]
     use super::load::NativeLoad;
+    #[pymodule_export]
+    use super::messages::{infer_message, metadata_inputs, metadata_message};
     #[pymodule_export]
     use super::served::ServedWorker;
     #[pymodule_export]
