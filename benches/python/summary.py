@@ -17,6 +17,7 @@ HEADINGS = {
     "bridge": "The bridge beside the stock bridge",
     "footprint": "Idle and import",
     "door": "The HTTP door",
+    "grpc": "gRPC",
     "load": "The load generator beside wrk",
     "client": "The HTTP client",
 }

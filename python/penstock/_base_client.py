@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
+from penstock import _native
 from penstock._connecting import Connections, checked_urls, native_client
 from penstock._many import one_of_many
 from penstock._redirects import Journey
@@ -18,11 +19,14 @@ if TYPE_CHECKING:
 
     from penstock._connecting import Certificate, Verify
     from penstock._headers import HeadersGiven
+    from penstock._inference import Inference, OverHttp
     from penstock._many import OneOfMany
     from penstock._request import Prepared
     from penstock._response import Response
     from penstock._url import Params
     from penstock.pooling import Balance, Eject, Pool, Retry
+
+_JSON = {"content-type": "application/json"}
 
 
 class BaseClient(Connections):
@@ -67,10 +71,26 @@ class BaseClient(Connections):
             max_response=max_response,
         )
         super().__init__(self._builder.origins, native, pool)
+        self._calls = _native.NativeInference(native)
         self._follows = follow_redirects
         self._max_redirects = max_redirects
         self._binary: bool | None = None
         self._asking: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[Response]] = WeakKeyDictionary()
+
+    def _inference_over_http(self, inference: Inference, *, binary: bool) -> OverHttp:
+        """An inference as an endpoint of HTTP is asked for it."""
+        url, options = inference.request(binary=binary)
+        method, target, headers, body, _, _ = self._builder.prepare("POST", url, options)
+        return (method, target, headers, body or b"")
+
+    def _question_over_http(self, question: _native.NativeQuestion) -> OverHttp | None:
+        """A question as an endpoint of HTTP is asked it; none where there is no such endpoint."""
+        if not self._builder.speaks_http:
+            return None
+        method, path, body = question.http()
+        options = {"content": body, "headers": _JSON} if body else {}
+        method, target, headers, _, _, _ = self._builder.prepare(method, path, options)
+        return (method, target, headers, body)
 
     def _is_to_follow(self, status: int, options: Mapping[str, Any]) -> bool:
         return status in REDIRECTS and bool(options.get("follow_redirects", self._follows))

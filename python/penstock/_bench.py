@@ -43,7 +43,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.set_defaults(carry_out=bench)
     add = parser.add_argument
-    add("url", help="http://host:port/path; the host must be a loopback address")
+    add("url", help="http://host:port/path, or grpc://host:port/service/method; the host must be a loopback address")
     add("-c", "--clients", type=int, default=64, help="requests that are out at a time (default: %(default)s)")
     add("-n", "--requests", type=int, help="how many requests are sent in all")
     add("-d", "--duration", type=float, help="seconds of sending (default: 10, without --requests)")
@@ -56,21 +56,21 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add = what.add_argument
     add("--method", help="method of the requests (default: POST with a body, else GET)")
     add("--header", action="append", default=[], metavar="'NAME: VALUE'", help="a header; may be repeated")
-    add("--body", metavar="TEXT|@FILE", help="the body of every request")
+    add("--body", metavar="TEXT|@FILE", help="the body of every request; over gRPC its message, as it is on the wire")
     add("--content-type", help="what the body is (default: JSON where it looks like it)")
     add("--model", help="send random inference requests that fit this model; URL is then that of the server")
     add("--rows", type=int, default=1, help="rows of an inference request (default: 1)")
-    add("--binary", action="store_true", help="binary tensors instead of JSON")
+    add("--binary", action="store_true", help="binary tensors instead of JSON; over gRPC they always are")
     add("--bodies", type=int, default=100, help="different inference requests (default: 100)")
     add("--seed", type=int, default=7, help="of all that is random (default: 7)")
     how = parser.add_argument_group("how it is sent")
     add = how.add_argument
     add("--http2", action="store_true", help="HTTP/2 by prior knowledge")
-    add("--streams", type=int, default=1, help="HTTP/2: clients that share a connection (default: 1)")
+    add("--streams", type=int, default=1, help="HTTP/2 and gRPC: clients that share a connection (default: 1)")
     add("--connection-close", action="store_true", help="HTTP/1.1: a connection for each request")
     out = parser.add_argument_group("what is made of it")
     add = out.add_argument
-    add("--check", action="store_true", help="every answer must be a 200 and an inference response")
+    add("--check", action="store_true", help="every answer must be a 200 (or OK) and an inference response")
     add("--json", metavar="FILE", help="write the report as JSON; - is the standard output")
     add("--chart", type=Path, metavar="FILE", help="draw a chart: .svg, .png or .html (needs penstock[bench])")
 
@@ -83,14 +83,14 @@ def bench(options: argparse.Namespace) -> int:
     """
     if options.chart is not None:
         _bench_chart.require_chart(options.chart)
-    settings = _settings(options)
+    settings = _settings(options, grpc=testing.split_url(options.url).grpc)
     said = sys.stderr if options.json == "-" else sys.stdout
     try:
         url, sent = _requests(options)
         settings["headers"] = _headers(options, sent)
-        settings["method"] = options.method or ("POST" if any(sent.bodies) else "GET")
-        authority, path = testing.split_url(url)
-        found = _watched(_native.NativeLoad(authority, path, sent.bodies, settings))
+        settings["method"] = options.method or ("POST" if settings["grpc"] or any(sent.bodies) else "GET")
+        place = testing.split_url(url)
+        found = _watched(_native.NativeLoad(place.authority, place.path, sent.bodies, settings))
     except Closed as error:
         print(f"penstock: {error}", file=sys.stderr)  # noqa: T201  a command line answers so
         return _INTERRUPTED
@@ -110,7 +110,7 @@ def bench(options: argparse.Namespace) -> int:
     return 0 if fine else 1
 
 
-def _refuse_contradictions(options: argparse.Namespace) -> None:
+def _refuse_contradictions(options: argparse.Namespace, *, grpc: bool) -> None:
     rate = options.rate
     refusals = (
         (
@@ -120,7 +120,11 @@ def _refuse_contradictions(options: argparse.Namespace) -> None:
         (rate is not None and not (math.isfinite(rate) and rate > 0), f"--rate must be a positive number, not {rate}"),
         (options.poisson and rate is None, "--poisson is a way to space the requests of --rate, which is not given"),
         (options.http2 and options.connection_close, "--connection-close belongs to HTTP/1.1, and --http2 is given"),
-        (options.streams != 1 and not options.http2, "--streams are those of --http2, which is not given"),
+        (
+            options.streams != 1 and not (options.http2 or grpc),
+            "--streams are those of --http2 or of grpc://, and neither is given",
+        ),
+        (grpc and options.connection_close, "--connection-close belongs to HTTP/1.1, and the URL is of gRPC"),
         (options.model is not None and options.body is not None, "--body and --model both say what to send"),
         (
             options.model is None and (options.binary or options.rows != 1),
@@ -140,8 +144,8 @@ def _refuse_contradictions(options: argparse.Namespace) -> None:
             raise ConfigError(f"--{name} must be a positive number of seconds, not {value}")
 
 
-def _settings(options: argparse.Namespace) -> dict[str, Any]:
-    _refuse_contradictions(options)
+def _settings(options: argparse.Namespace, *, grpc: bool) -> dict[str, Any]:
+    _refuse_contradictions(options, grpc=grpc)
     requests, duration = options.requests or 0, options.duration
     if options.rate is not None and requests:
         # The open loop knows times only; half a gap more, so that the last one falls due.
@@ -159,7 +163,8 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
         warmup=options.warmup,
         timeout=options.timeout,
         deadline=longest if options.deadline is None else options.deadline,
-        streams=options.streams if options.http2 else 0,
+        streams=options.streams if options.http2 or grpc else 0,
+        grpc=grpc,
         connection_close=options.connection_close,
         check=options.check,
         # What ends by the clock outlives a server that is away for a while.
@@ -168,13 +173,24 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _requests(options: argparse.Namespace) -> tuple[str, Bodies]:
-    from penstock._bench_bodies import Bodies, inference_bodies, model_inputs  # noqa: PLC0415  it imports NumPy
+    from penstock._bench_bodies import (  # noqa: PLC0415  it imports NumPy
+        Bodies,
+        inference_bodies,
+        inference_messages,
+        model_inputs,
+    )
 
+    grpc = testing.split_url(options.url).grpc
+    if options.model is None and grpc:
+        return options.url, Bodies([b"" if options.body is None else _body(options.body)], {})
     if options.model is None:
         body = b"" if options.body is None else _body(options.body)
         looks = "application/json" if body.lstrip()[:1] in (b"{", b"[") else "application/octet-stream"
         return options.url, Bodies([body], {"Content-Type": looks} if body else {})
     inputs = model_inputs(options.url, options.model)
+    if grpc:
+        how = {"count": options.bodies, "rows": options.rows, "seed": options.seed}
+        return options.url, inference_messages(options.model, inputs, **how)
     sent = inference_bodies(inputs, count=options.bodies, rows=options.rows, binary=options.binary, seed=options.seed)
     return f"{options.url.rstrip('/')}/v2/models/{options.model}/infer", sent
 
@@ -274,7 +290,7 @@ def _report(found: dict[str, Any], url: str, settings: dict[str, Any]) -> dict[s
     report["configuration"] = {
         "url": url,
         "mode": "open" if rate else "closed",
-        "protocol": "HTTP/2" if settings["streams"] else "HTTP/1.1",
+        "protocol": "gRPC" if settings["grpc"] else "HTTP/2" if settings["streams"] else "HTTP/1.1",
         **{name: settings[name] for name in settings if name not in ("keep", "requests_each", "max_reopens")},
     }
     report["versions"] = {"penstock": __version__, "python": platform.python_version()}
@@ -308,7 +324,7 @@ def _print(report: dict[str, Any], out: TextIO) -> None:
 def _summary(report: dict[str, Any]) -> list[str]:
     asked = report["configuration"]
     loop = f"open loop at {asked['rate']:,g}/s" if asked["rate"] else "closed loop"
-    counts = [f"{report['answered']:,} answers", f"{report['ok']:,} of them 2xx"]
+    counts = [f"{report['answered']:,} answers", f"{report['ok']:,} of them {'OK' if asked['grpc'] else '2xx'}"]
     counts += [f"{report[name]:,} {name}" for name in ("failed", "wrong", "unfinished", "reopened") if report[name]]
     lines = [
         f"{asked['url']}, {asked['clients']} clients, {loop}, {asked['protocol']}",
@@ -324,6 +340,8 @@ def _summary(report: dict[str, Any]) -> list[str]:
         lines.append(f"the load generator's own lag  {late}")
     if report["statuses"].keys() - {"200"}:
         lines.append("statuses  " + "  ".join(f"{status}: {count:,}" for status, count in report["statuses"].items()))
+    if report["codes"].keys() - {"OK"}:
+        lines.append("codes  " + "  ".join(f"{code}: {count:,}" for code, count in report["codes"].items()))
     if report["errors"]:
         lines.append("lost  " + "  ".join(f"{kind}: {count:,}" for kind, count in report["errors"].items()))
     return lines

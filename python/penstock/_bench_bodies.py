@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
-from penstock import testing
-from penstock.errors import ConfigError
+from penstock import _native, testing
+from penstock.errors import ConfigError, ProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,22 +44,51 @@ def model_inputs(base: str, model: str) -> list[dict[str, Any]]:
         ConfigError: where the server knows no such model, or does not speak the Open Inference Protocol.
         ConnectFailed: where nobody listens.
     """
+    grpc = testing.split_url(base).grpc
+    inputs = _inputs_by_grpc(base, model) if grpc else _inputs_by_http(base, model)
+    if not (inputs and all(list(one["shape"]) for one in inputs)):
+        raise ConfigError(f"the metadata of model {model!r} names no inputs with shapes")
+    return inputs
+
+
+def _inputs_by_http(base: str, model: str) -> list[dict[str, Any]]:
     url = f"{base.rstrip('/')}/v2/models/{model}"
     report = testing.load(url, [b""], clients=1, requests_per_client=1, method="GET", timeout=10, keep_answers=True)
-    if not report.answers:
-        lost = ", ".join(report.errors) or "no answer"
-        raise ConfigError(f"the metadata of model {model!r} could not be read from {url}: {lost}")
-    _, status, body = report.answers[0]
-    if status != 200:  # noqa: PLR2004  OK
-        raise ConfigError(f"{url} answered with {status}: {body[:200].decode(errors='replace')}")
+    body = _answer(report, url, model)
     try:
         inputs = cast("list[dict[str, Any]]", json.loads(body)["inputs"])
         fits = all(isinstance(one["name"], str) and one["datatype"] and list(one["shape"]) for one in inputs)
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{url} gives no metadata of the Open Inference Protocol") from error
-    if not (inputs and fits):
-        raise ConfigError(f"the metadata of model {model!r} names no inputs with shapes")
-    return inputs
+    return inputs if fits else []
+
+
+def _inputs_by_grpc(base: str, model: str) -> list[dict[str, Any]]:
+    url = f"{base.rstrip('/')}/{testing.SERVICE}/ModelMetadata"
+    asked = _native.metadata_message(model)
+    report = testing.load(url, [asked], clients=1, requests_per_client=1, timeout=10, keep_answers=True)
+    try:
+        inputs = _native.metadata_inputs(_answer(report, url, model))
+    except ProtocolError as error:
+        raise ConfigError(f"{url} gives no metadata of the Open Inference Protocol") from error
+    return [{"name": name, "datatype": datatype, "shape": shape} for name, datatype, shape in inputs]
+
+
+def _answer(report: testing.LoadReport, url: str, model: str) -> bytes:
+    if not report.answers:
+        lost = ", ".join(report.errors) or "no answer"
+        raise ConfigError(f"the metadata of model {model!r} could not be read from {url}: {lost}")
+    _, status, body = report.answers[0]
+    if not report.ok:
+        ended = next(iter(report.codes), status)
+        raise ConfigError(f"{url} answered with {ended}: {body[:200].decode(errors='replace')}")
+    return body
+
+
+def inference_messages(model: str, inputs: Sequence[Mapping[str, Any]], *, count: int, rows: int, seed: int) -> Bodies:
+    """As `inference_bodies` for gRPC: messages whose tensors are raw."""
+    random = np.random.default_rng(seed)
+    return Bodies([_message(model, inputs, rows, random) for _ in range(count)], {})
 
 
 def inference_bodies(inputs: Sequence[Mapping[str, Any]], *, count: int, rows: int, binary: bool, seed: int) -> Bodies:
@@ -96,6 +125,14 @@ def _binary(inputs: Sequence[Mapping[str, Any]], rows: int, random: np.random.Ge
         data.append(raw)
     head = {"inputs": tensors, "parameters": {"binary_data_output": True}}
     return json.dumps(head).encode(), b"".join(data)
+
+
+def _message(model: str, inputs: Sequence[Mapping[str, Any]], rows: int, random: np.random.Generator) -> bytes:
+    tensors = {}
+    for one in inputs:
+        shape = _shape(one["shape"], rows)
+        tensors[one["name"]] = (one["datatype"], shape, _raw(one["datatype"], _values(one["datatype"], shape, random)))
+    return testing.infer_message(model, tensors)
 
 
 def _shape(declared: Sequence[int], rows: int) -> list[int]:

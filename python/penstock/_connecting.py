@@ -13,7 +13,7 @@ from penstock._explanation import Explanation
 from penstock._policy import check_choice, check_count
 from penstock._request import timeout_of
 from penstock.errors import ConfigError
-from penstock.pooling import BALANCES, Balance, ClientStats, Eject, Pool, Retry, Timeout, client_stats
+from penstock.pooling import BALANCES, GRPC_POOL, Balance, ClientStats, Eject, Pool, Retry, Timeout, client_stats
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -163,6 +163,7 @@ def native_client(
     settings = {
         "headers": defaults,
         "pool": _of_kind("pool", pool, Pool).native_settings(),
+        "grpc_pool": (GRPC_POOL if pool is None else pool).native_settings(),
         "timeout": timeout_of(timeout).native_settings(),
         "balance": balance,
         "retry": _of_kind("retry", retry, Retry).native_settings(),

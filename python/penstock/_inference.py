@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from penstock.errors import ConfigError, DeadlineExceeded, ProtocolError, RemoteError
+from penstock._remote_errors import OF_CLASSES, OF_STATUSES
+from penstock._response import Response
+from penstock.errors import ConfigError, DeadlineExceeded, Overloaded, ProtocolError, RemoteError
 from penstock.pooling import Timeout, check_time
 
 if TYPE_CHECKING:
@@ -17,7 +19,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from penstock._response import Response
+    from penstock import _native
+    from penstock._headers import Pairs
+
+    Inferred = tuple[str, str, str, list[tuple[str, Any]]]
+    """What the extension reads out of an answer: model, version, id, outputs."""
+    Asked = tuple[str, str | None, str | None, Sequence[tuple[str, Any] | tuple[str, list[int], bytes]], list[str]]
+    """What the extension makes a message of: model, version, id, inputs, names of outputs."""
+    OverHttp = tuple[str, str, Pairs | None, bytes]
+    """The same request for an endpoint of HTTP: method, where to, headers, body."""
 
 BINARY = "binary_tensor_data"
 """The extension of the protocol that a server names where it takes binary tensors."""
@@ -28,29 +38,36 @@ _MILLISECOND = 1e-3
 class InferResult(Mapping[str, Any]):
     """The outputs of a model: a mapping of arrays by name, batch axis first.
 
-    Texts are arrays of objects, which are `bytes`. NaN and infinities that came as JSON are NaN.
+    Arrays are of their own memory. Texts are arrays of objects, which are `bytes`. NaN and infinities that came as JSON
+    are NaN.
 
     Attributes:
         id: what the request was called, or `None`.
         model_name: the model that has answered.
         model_version: its version, or `None`.
-        timing: where the server's time went, in seconds by name (`queue`, `batch`, `model`, `encode`); empty where it
-            does not say.
     """
 
-    __slots__: tuple[str, ...] = ("_outputs", "id", "model_name", "model_version", "timing")
+    __slots__: tuple[str, ...] = ("_outputs", "_timing", "id", "model_name", "model_version")
 
-    def __init__(self, response: Response) -> None:
-        from penstock import _oip  # noqa: PLC0415  who sends no tensors does not wait for numpy
+    def __init__(
+        self,
+        outputs: dict[str, NDArray[Any]],
+        *,
+        model_name: str,
+        model_version: str | None,
+        request_id: str | None,
+        timing: str | None,
+    ) -> None:
+        self._outputs = outputs
+        self._timing = timing
+        self.id: str | None = request_id
+        self.model_name: str = model_name
+        self.model_version: str | None = model_version
 
-        try:
-            answer, self._outputs = _oip.decode_answer(response.headers, response.content)
-            self.model_name: str = str(answer.get("model_name", ""))
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise ProtocolError(f"{response.url} did not answer by the open inference protocol: {error}") from error
-        self.id: str | None = answer.get("id")
-        self.model_version: str | None = answer.get("model_version")
-        self.timing: dict[str, float] = _seconds(response.headers.get_list("server-timing", split_commas=True))
+    @property
+    def timing(self) -> dict[str, float]:
+        """Where the server's time went, in seconds: `queue`, `batch`, `model`, `encode`; empty where it is not said."""
+        return _seconds(self._timing.split(",")) if self._timing else {}
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self._outputs[name]
@@ -64,6 +81,37 @@ class InferResult(Mapping[str, Any]):
     def __repr__(self) -> str:
         outputs = ", ".join(f"{name}: {array.dtype}{list(array.shape)}" for name, array in self._outputs.items())
         return f"<InferResult of {self.model_name!r}: {outputs}>"
+
+
+def result_of_json(response: Response) -> InferResult:
+    """The outputs of an answer of HTTP.
+
+    Raises:
+        ProtocolError: where it is none of the protocol.
+    """
+    from penstock import _oip  # noqa: PLC0415  who sends no tensors does not wait for numpy
+
+    try:
+        answer, outputs = _oip.decode_answer(response.headers, response.content)
+        model = str(answer.get("model_name", ""))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ProtocolError(f"{response.url} did not answer by the open inference protocol: {error}") from error
+    return InferResult(
+        outputs,
+        model_name=model,
+        model_version=answer.get("model_version"),
+        request_id=answer.get("id"),
+        timing=response.headers.get("server-timing"),
+    )
+
+
+def result_of_message(inferred: Inferred, timing: str | None) -> InferResult:
+    """The outputs of an answer of gRPC."""
+    model, version, request_id, tensors = inferred
+    outputs = {name: _texts(value) if type(value) is tuple else value for name, value in tensors}
+    return InferResult(
+        outputs, model_name=model, model_version=version or None, request_id=request_id or None, timing=timing
+    )
 
 
 class Inference:
@@ -83,11 +131,9 @@ class Inference:
         request_id: str | None,
         timeout: float | Timeout | EllipsisType | None,
     ) -> None:
-        if not isinstance(inputs, Mapping):
+        if type(inputs) is not dict and not isinstance(inputs, Mapping):
             raise ConfigError(f"inputs must be a mapping of arrays by name, not {type(inputs).__name__}")
-        self._path = f"/v2/models/{quote(str(model), safe='')}"
-        if version is not None:
-            self._path += f"/versions/{quote(str(version), safe='')}"
+        self._model, self._version = str(model), None if version is None else str(version)
         import numpy as np  # noqa: PLC0415  as above
 
         self._inputs = {name: np.asarray(value) for name, value in inputs.items()}
@@ -107,16 +153,35 @@ class Inference:
         left = self._left()
         if left is not None:
             headers["x-request-timeout"] = f"{left:.6f}"
-        return f"{self._path}/infer", {"headers": headers, "content": body, **self._options(left)}
+        path = f"/v2/models/{quote(self._model, safe='')}"
+        if self._version is not None:
+            path += f"/versions/{quote(self._version, safe='')}"
+        return f"{path}/infer", {"headers": headers, "content": body, **self._options(left)}
+
+    def asked(self) -> Asked:
+        """The same for the extension, which makes a message of gRPC of it."""
+        from penstock import _oip  # noqa: PLC0415  as above
+
+        inputs = [_oip.raw(name, array) for name, array in self._inputs.items()]
+        return (self._model, self._version, self._id, inputs, self._outputs or [])
+
+    @property
+    def timeout(self) -> float | Timeout | EllipsisType | None:
+        """The time that is left, as a request is given it."""
+        return self._given(self._left())
 
     def question(self) -> dict[str, Any]:
         """The options of a request that asks something first."""
         return self._options(self._left())
 
     def _options(self, left: float | None) -> dict[str, Any]:
+        given = self._given(left)
+        return {} if given is ... else {"timeout": given}
+
+    def _given(self, left: float | None) -> float | Timeout | EllipsisType | None:
         if self._timeout is ...:
-            return {}
-        return {"timeout": replace(self._timeout, total=left) if isinstance(self._timeout, Timeout) else left}
+            return ...
+        return replace(self._timeout, total=left) if isinstance(self._timeout, Timeout) else left
 
     def _left(self) -> float | None:
         left = None if self._until is None else self._until - time.monotonic()
@@ -135,18 +200,62 @@ def takes_binary(response: Response) -> bool:
         return False
 
 
-def result_of(response: Response) -> InferResult:
-    """The outputs, or the server's words as an error."""
+def result_of(native: _native.NativeResponse) -> InferResult:
+    """The outputs of an answer to a request that may have gone either way.
+
+    Raises:
+        RemoteError: where the server refused it.
+        ProtocolError: where it is no answer of the protocol.
+    """
+    if native.grpc_code is None:
+        return result_of_http(Response(native))
+    if native.grpc_code != "OK":
+        raise refusal(native)
+    return result_of_message(native.inferred(), native.header("server-timing"))
+
+
+def result_of_http(response: Response) -> InferResult:
+    """The same, of an answer of HTTP."""
     if response.is_success:
-        return InferResult(response)
+        return result_of_json(response)
+    raise refusal_of_http(response)
+
+
+def refusal(native: _native.NativeResponse) -> RemoteError:
+    """What a server refused a call of gRPC with, as the error that the one table has for its code."""
+    code = native.grpc_code
+    words = native.grpc_message or f"{native.endpoint} answered with {code}"
+    error = OF_CLASSES.get(native.grpc_error or "", RemoteError)(words)
+    error.code = code
+    _set_retry_after(error, native)
+    return error
+
+
+def refusal_of_http(response: Response) -> RemoteError:
+    """What a server refused a request of HTTP with. Only in the words of the protocol does a status say so much."""
     try:
         words = str(json.loads(response.content)["error"])
     except (ValueError, LookupError, TypeError):
-        response.raise_for_status()
-        words = f"{response.status_code} {response.reason_phrase} for url {response.url}"
-    error = RemoteError(words)
-    error.status, error.body = response.status_code, response.content
-    raise error
+        error = response.error()
+    else:
+        error = OF_STATUSES.get(response.status_code, RemoteError)(words)
+        error.status, error.body = response.status_code, response.content
+        _set_retry_after(error, response)
+    return error
+
+
+def _set_retry_after(error: RemoteError, answer: _native.NativeResponse | Response) -> None:
+    if isinstance(error, Overloaded):
+        error.retry_after = answer.retry_after
+
+
+def _texts(given: tuple[list[int], list[bytes]]) -> NDArray[Any]:
+    import numpy as np  # noqa: PLC0415  as above
+
+    shape, texts = given
+    array = np.empty(len(texts), object)
+    array[:] = texts
+    return array.reshape(shape)
 
 
 def _seconds(metrics: list[str]) -> dict[str, float]:

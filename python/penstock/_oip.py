@@ -81,6 +81,21 @@ def encode(
     return {"content-type": "application/octet-stream", HEADER_LENGTH: str(len(head))}, b"".join([head, *chunks])
 
 
+def raw(name: str, array: NDArray[Any]) -> tuple[str, NDArray[Any]] | tuple[str, list[int], bytes]:
+    """An input as the extension takes it: an array whose memory is copied as it is, or texts and their shape.
+
+    Raises:
+        ConfigError: for an array that the protocol has no datatype for.
+    """
+    if array.dtype.kind in "OSU":
+        return (name, list(array.shape), _binary(name, array))
+    if array.dtype.name not in _DATATYPES:
+        _datatype(name, array)
+    if not array.flags.c_contiguous:
+        array = np.array(array, order="C")
+    return (name, array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("=")))
+
+
 def decode(headers: Mapping[str, str], body: bytes, *, strings: Container[str] = ()) -> dict[str, NDArray[Any]]:
     """The outputs of an inference answer by name, batch axis first, as arrays of their own memory.
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 Prepared = tuple[str, str, "Pairs | None", bytes | None, "Limits | None", int]
 """A request as the extension takes it: method, where to, headers, body, time-outs, options."""
 
+Manner = tuple["Pairs | None", "Limits | None", int]
+"""How a call of gRPC is sent: metadata, time-outs, options."""
+
 AGAIN, NEVER_AGAIN, UNDECODED = 1, 2, 4
 """The options of a request: bits of a number."""
 
@@ -82,6 +85,8 @@ class RequestBuilder:
 
     Attributes:
         origins: the endpoints, for the extension.
+        speaks_grpc: whether any of them speaks gRPC.
+        speaks_http: whether any of them speaks HTTP, or there are none.
         defaults: headers that the extension sends with every request that does not name them.
 
     Raises:
@@ -98,6 +103,9 @@ class RequestBuilder:
     ) -> None:
         bases = [_base(text) for text in ([base_url] if isinstance(base_url, str) else base_url or ())]
         self.origins = [origin for origin, _, _ in bases]
+        speaks_grpc = [origin.startswith("grpc") for origin in self.origins]
+        self.speaks_grpc = any(speaks_grpc)
+        self.speaks_http = not all(speaks_grpc) or not speaks_grpc
         self._prefix = _common("paths", [prefix for _, prefix, _ in bases], "/")
         credentials = _common("users", [credentials for _, _, credentials in bases], None)
         self._params = pairs_of(params)
@@ -127,6 +135,11 @@ class RequestBuilder:
                     if len(options) == 2 and (headers := options.get("headers")) is not None:  # noqa: PLR2004
                         return (method, target, merged(self._secrets, sendable(headers)) or None, body, None, 0)
         return self._prepare(method, url, options)
+
+    def manner(self, timeout: object, metadata: HeadersGiven | None = None) -> Manner:
+        """How a call of gRPC is sent; `...` is the client's own time-out."""
+        headers = self._plain if metadata is None else merged(self._secrets, sendable(metadata)) or None
+        return (headers, None if timeout is ... else limits_of(timeout, self._timeout), 0)
 
     def _prepare(self, method: str, url: str, options: Mapping[str, Any]) -> Prepared:
         if unknown := sorted(options.keys() - _KNOWN):
@@ -226,15 +239,18 @@ def timeout_of(given: object) -> Timeout:
 
 def _base(text: str) -> tuple[str, str, tuple[str, str] | None]:
     """The origin, the path that all requests begin with, and the user of a base URL."""
-    if isinstance(text, str) and text.startswith("unix:"):
+    if isinstance(text, str) and text.startswith(("unix:", "grpc+unix:")):
         return text, "/", None
     url = parse(text)
     if not url.scheme or not url.host:
         raise ConfigError(
-            f"base_url must begin with http://, https:// or unix:/// and a host, not {without_user(text)!r}"
+            f"base_url must begin with http://, https://, unix:///, grpc:// or grpcs:// and a host, "
+            f"not {without_user(text)!r}"
         )
     if url.query is not None:
         raise ConfigError("base_url cannot have a query: give it as params=")
+    if url.scheme.startswith("grpc") and url.path not in ("", "/"):
+        raise ConfigError(f"the base_url {without_user(text)!r} has a path, and calls of gRPC have their own")
     return url.origin, url.path if url.path.endswith("/") else url.path + "/", url.credentials
 
 

@@ -184,6 +184,15 @@ class Response(Answer):
         """
         return json_format.loads(self._native.content, **options)
 
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds for which the server asks to be left alone: `Retry-After`, in seconds or as a date."""
+        return self._native.retry_after
+
+    def error(self) -> RemoteError:
+        """The error that `raise_for_status` raises."""
+        return self._error(self.content, self.text)
+
     def raise_for_status(self) -> Self:
         """Itself, where the status is below 400.
 
@@ -191,7 +200,7 @@ class Response(Answer):
             RemoteError: otherwise, with the status and the body.
         """
         if self.is_error:
-            raise self._error(self.content, self.text)
+            raise self.error()
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -211,6 +220,7 @@ class SavedResponse:
     first_byte: float
     reused: bool
     attempts: int
+    retry_after: float | None
     content: bytes
     raw_headers: list[tuple[bytes, bytes]]
 

@@ -31,9 +31,9 @@ _DIFFER = re.compile("[\u00df\u03c2\u200c\u200d]")
 _PATH_SAFE = "!$%&'()*+,/:;=@[\\]^|"
 _QUERY_SAFE = "!$%&'()*+,/:;=?@[\\]^`{|}"
 
-_PORTS = {"http": 80, "https": 443}
+_PORTS = {"http": 80, "https": 443, "grpc": 80, "grpcs": 443}
 _LAST_PORT = 65_535
-SCHEMES = ("http", "https", "unix", "http+unix")
+SCHEMES = ("http", "https", "unix", "http+unix", "grpc", "grpcs", "grpc+unix")
 
 
 class Url(NamedTuple):
@@ -89,7 +89,9 @@ def parse(text: object) -> Url:
         raise ConfigError("the URL cannot be read")
     scheme = (parts["scheme"] or "").lower()
     if scheme and scheme not in SCHEMES:
-        raise ConfigError(f"a URL begins with http://, https:// or unix:///; {without_user(text)!r} does not")
+        raise ConfigError(
+            f"a URL begins with http://, https://, unix:///, grpc:// or grpcs://; {without_user(text)!r} does not"
+        )
     credentials, host, port = _authority(parts["authority"] or "", scheme)
     path = _checked_path(parts["path"], is_relative=not scheme and not host)
     query = None if parts["query"] is None else quoted(parts["query"], _QUERY_SAFE)

@@ -1,34 +1,32 @@
-"""HTTP clients with pools of connections: `AsyncClient`, and `Client`, its blocking twin."""
+"""Clients with pools of connections, for HTTP and gRPC: `AsyncClient`, and `Client`, its blocking twin."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from penstock._base_client import BaseClient
+from penstock._async_inference import AsyncInference
+from penstock._blocking_inference import BlockingInference
 from penstock._display import progress_bar
-from penstock._inference import Inference, InferResult, result_of, takes_binary
+from penstock._inference import InferResult
 from penstock._many import POLL_SECONDS, Many, collected, collected_one, watch
-from penstock._request import REDIRECTS, RequestOptions
+from penstock._request import RequestOptions
 from penstock._response import Response
 from penstock._stream import AsyncStream, Stream, caller
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Iterable, Mapping
-    from types import EllipsisType
     from typing import Unpack
 
     from penstock import _native
     from penstock._many import OneOfMany
     from penstock._request import Prepared
     from penstock._stream import Opened
-    from penstock.pooling import Timeout
 
 __all__ = ["AsyncClient", "AsyncStream", "Client", "InferResult", "RequestOptions", "Response", "Stream"]
 
 
-class AsyncClient(BaseClient):
-    """An HTTP client for asyncio, shaped as that of httpx, with a pool of connections to each endpoint.
+class AsyncClient(AsyncInference):
+    """A client of HTTP and gRPC for asyncio, shaped as that of httpx, with a pool of connections to each endpoint.
 
     One client serves several event loops and threads. Without the context manager, `aclose` or `close` ends it. Where a
     process forks, the child's requests go over connections of its own. Cancelling whoever waits for an answer takes the
@@ -36,7 +34,9 @@ class AsyncClient(BaseClient):
 
     Args:
         base_url: where relative URLs lead: one URL or several, over which the requests are spread. `http`, `https`,
-            `unix:///path/to.sock`. A path in it begins the path of every relative URL.
+            `unix:///path/to.sock`; and `grpc`, `grpcs` (over TLS), `grpc+unix:///path/to.sock`, which `infer` and what
+            belongs to it can use as well, also mixed with those of HTTP. A path in it begins the path of every relative
+            URL.
         params: added to the query of every request.
         headers: sent with every request that does not name them.
         auth: user and password, for every request.
@@ -167,80 +167,6 @@ class AsyncClient(BaseClient):
         place = caller()
         return AsyncStream(lambda: self._open_stream(method, url, options, place))
 
-    async def infer(
-        self,
-        model: str,
-        inputs: Mapping[str, Any],
-        *,
-        outputs: Iterable[str] | None = None,
-        version: str | None = None,
-        request_id: str | None = None,
-        timeout: float | Timeout | EllipsisType | None = ...,
-        binary: bool | None = None,
-    ) -> InferResult:
-        """Asks a model by the Open Inference Protocol, version 2.
-
-        Args:
-            model: its name.
-            inputs: arrays by name, batch axis first; arrays of `str`, `bytes` or objects are texts.
-            outputs: the outputs that are wanted; all by default.
-            version: the model's version; what the server prefers by default.
-            request_id: what the answer is to be called.
-            timeout: as of a request. The server is told how much of it is left, as `X-Request-Timeout`.
-            binary: send tensors as binary data, and ask for such, or as JSON; by default the server is asked once
-                whether it takes them.
-
-        Raises:
-            RemoteError: where the server refuses, with its words and its status.
-            ProtocolError: where its answer is none of the protocol.
-            ConfigError: for an array that the protocol has no datatype for.
-        """
-        inference = Inference(model, inputs, outputs=outputs, version=version, request_id=request_id, timeout=timeout)
-        if binary is None:
-            if self._binary is None:
-                self._binary = await self._takes_binary(inference)
-            binary = self._binary
-        url, options = inference.request(binary=binary)
-        return result_of(await self._call("POST", url, options))
-
-    async def _takes_binary(self, inference: Inference) -> bool:
-        """Whether the server takes binary tensors: one question for all who want to know at the same time."""
-        import asyncio  # noqa: PLC0415  importing it costs as much as a third of `import numpy`
-
-        loop = asyncio.get_running_loop()
-        asking = self._asking.get(loop)
-        if asking is None or asking.done():
-            asking = self._asking[loop] = loop.create_task(self._call("GET", "/v2", inference.question()))
-            asking.add_done_callback(_seen)
-        # Who is cancelled takes nobody else's answer with him.
-        return takes_binary(await asyncio.shield(asking))
-
-    async def _call(self, method: str, url: str, options: Mapping[str, Any]) -> Response:
-        if options and "content" in options:
-            options = await collected(options)
-        prepared = self._builder.prepare(method, url, options)
-        # As in _send, without its coroutine: requests wait here by the thousand, and Python's collector looks at each.
-        future = self._native.submit(*prepared)
-        try:
-            response = Response(await future)
-        except BaseException:
-            self._native.cancel(future)
-            raise
-        if response.status_code in REDIRECTS and self._is_to_follow(response.status_code, options):
-            journey = self._journey(prepared)
-            while (following := journey.after(response)) is not None:
-                response = await self._send(following)
-            response.history = journey.history
-        return response
-
-    async def _send(self, prepared: Prepared) -> Response:
-        future = self._native.submit(*prepared)
-        try:
-            return Response(await future)
-        except BaseException:
-            self._native.cancel(future)
-            raise
-
     async def _open_stream(self, method: str, url: str, options: Mapping[str, Any], place: str) -> Opened:
         if "content" in options:
             options = await collected(options)
@@ -263,13 +189,7 @@ class AsyncClient(BaseClient):
             raise
 
 
-def _seen(asking: asyncio.Task[Response]) -> None:
-    """Asyncio need not complain about a failure that nobody waits for any more."""
-    if not asking.cancelled():
-        asking.exception()
-
-
-class Client(BaseClient):
+class Client(BlockingInference):
     """As `AsyncClient`, blocking. Waiting gives the interpreter's lock back, and Ctrl-C ends it.
 
     Any number of threads may use one client at once.
@@ -334,36 +254,6 @@ class Client(BaseClient):
         """As `AsyncClient.stream`, blocking, to be used as `with`."""
         place = caller()
         return Stream(lambda: self._open_stream(method, url, options, place))
-
-    def infer(
-        self,
-        model: str,
-        inputs: Mapping[str, Any],
-        *,
-        outputs: Iterable[str] | None = None,
-        version: str | None = None,
-        request_id: str | None = None,
-        timeout: float | Timeout | EllipsisType | None = ...,
-        binary: bool | None = None,
-    ) -> InferResult:
-        """As `AsyncClient.infer`, blocking."""
-        inference = Inference(model, inputs, outputs=outputs, version=version, request_id=request_id, timeout=timeout)
-        if binary is None:
-            if self._binary is None:
-                self._binary = takes_binary(self._call("GET", "/v2", inference.question()))
-            binary = self._binary
-        url, options = inference.request(binary=binary)
-        return result_of(self._call("POST", url, options))
-
-    def _call(self, method: str, url: str, options: Mapping[str, Any]) -> Response:
-        prepared = self._builder.prepare(method, url, options)
-        response = Response(self._native.submit_blocking(*prepared))
-        if response.status_code in REDIRECTS and self._is_to_follow(response.status_code, options):
-            journey = self._journey(prepared)
-            while (following := journey.after(response)) is not None:
-                response = Response(self._native.submit_blocking(*following))
-            response.history = journey.history
-        return response
 
     def _open_stream(self, method: str, url: str, options: Mapping[str, Any], place: str) -> Opened:
         prepared = self._builder.prepare(method, url, options)

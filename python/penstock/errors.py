@@ -114,6 +114,9 @@ class ProtocolError(TransportError):
 class RemoteError(PenstockError):
     """The other side answered with an error.
 
+    Where `infer` knows from its status or its code what it means, it is also an `ItemError`, an `Overloaded`, a
+    `DeadlineExceeded`, a `ModelNotFound` or a `ModelNotReady`.
+
     Attributes:
         status: its HTTP status, or `None` over gRPC.
         code: its gRPC status code by name, or `None` over HTTP.

@@ -25,7 +25,8 @@ _FIRST_STATUS, _LAST_STATUS = 400, 599
 class Pool:
     """How many connections a client keeps to each endpoint, and for how long. Times are in seconds.
 
-    A pool that contradicts itself is refused with `ConfigError`.
+    A pool that contradicts itself is refused with `ConfigError`. A connection of gRPC is what gRPC calls a channel. A
+    client that is given no pool keeps 5 to 50 of these to each of its `grpc://` endpoints.
 
     Attributes:
         min_size: connections that stay open when nothing happens, from the first request on: 10, or `max_size` where
@@ -292,3 +293,7 @@ def _statuses(given: object) -> tuple[int, ...]:
         if isinstance(status, bool) or not isinstance(status, int) or not _FIRST_STATUS <= status <= _LAST_STATUS:
             raise refused
     return statuses
+
+
+GRPC_POOL = Pool(min_size=5, max_size=50)
+"""What an endpoint of gRPC has where a client is given no pool."""

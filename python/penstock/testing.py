@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from penstock import _native
@@ -21,7 +21,7 @@ from penstock.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["Headers", "LoadReport", "TestClient", "TestResponse", "infer_body", "load"]
+__all__ = ["Headers", "LoadReport", "TestClient", "TestResponse", "infer_body", "infer_message", "load"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class LoadReport(Table):
     Attributes:
         planned: requests that were to be sent; answered + failed + unfinished.
         answered: requests that got a whole answer, whatever its status.
-        ok: answers with a status of 200 to 299.
+        ok: answers with a status of 200 to 299; over gRPC those that ended with `OK`.
         failed: requests lost: to the transport, or to the time-out of a request.
         unfinished: requests not answered when the deadline came.
         reopened: connections that broke and were opened again.
@@ -51,6 +51,8 @@ class LoadReport(Table):
         lag: what 99 % of the load generator's own delays stayed within, in the open loop: from the moment that a
             request was due to the moment that a client with nothing else to do turned to it. 0 in the closed loop.
         errors: lost requests by the name of the error, for example `{"ReadFailed": 2}`.
+        codes: answers by the code that a call of gRPC ended with, for example `{"OK": 98, "RESOURCE_EXHAUSTED": 2}`;
+            empty over HTTP.
     """
 
     planned: int
@@ -74,6 +76,7 @@ class LoadReport(Table):
     p9999: float = 0.0
     lag: float = 0.0
     errors: dict[str, int] = field(default_factory=dict)
+    codes: dict[str, int] = field(default_factory=dict)
 
 
 _OF_THE_LATENCY = ("p50", "p90", "p95", "p99", "p999", "p9999", "max", "mean")
@@ -91,6 +94,7 @@ def load(
     deadline: float = 60.0,
     timeout: float = 30.0,
     method: str = "POST",
+    streams: int = 1,
     headers: Mapping[str, str] | None = None,
     keep_answers: bool = False,
 ) -> LoadReport:
@@ -101,15 +105,19 @@ def load(
     due, so that a server that stalls cannot hide it. `penstock bench` does the same from a shell, and more.
 
     Args:
-        url: where to send, for example `server.url + "/v2/models/digits/infer"`.
-        bodies: bodies in turn; `bytes` as they are, anything else as JSON. `[b""]` for requests without one.
-        clients: connections.
+        url: where to send, for example `server.url + "/v2/models/digits/infer"`. `grpc://` for unary calls over
+            HTTP/2, for example `server.grpc_url`; the path names the method, and is
+            `/inference.GRPCInferenceService/ModelInfer` where there is none.
+        bodies: bodies in turn; `bytes` as they are, anything else as JSON. `[b""]` for requests without one. Over gRPC
+            they are messages, for example those of `infer_message`, and so are the answers that are kept.
+        clients: connections, or requests that are out at a time where several clients share one.
         requests_per_client: requests of each, in the closed loop.
         rate: requests a second, in the open loop.
         duration: seconds of sending, in the open loop.
         deadline: seconds after which the run ends whatever is missing.
         timeout: seconds after which a request that was sent is lost, and its connection with it.
         method: method of every request.
+        streams: how many clients share a connection, over gRPC.
         headers: headers of every request.
         keep_answers: keep every answer in `answers`.
 
@@ -117,7 +125,7 @@ def load(
         ConfigError: for a target that is not on this machine, or numbers that make no load.
         ConnectFailed: where nobody listens.
     """
-    authority, path = split_url(url)
+    place = split_url(url)
     if rate is not None and not (math.isfinite(rate) and rate > 0):
         raise ConfigError(f"rate must be a positive number of requests per second, not {rate}")
     encoded = [body if isinstance(body, bytes) else json.dumps(body).encode() for body in bodies]
@@ -131,10 +139,12 @@ def load(
         deadline=deadline,
         timeout=timeout,
         method=method,
+        streams=streams if place.grpc else 0,
+        grpc=place.grpc,
         headers=list((headers or {}).items()),
         keep=keep_answers,
     )
-    run = _native.NativeLoad(authority, path, encoded, settings)
+    run = _native.NativeLoad(place.authority, place.path, encoded, settings)
     found = None
     try:
         while found is None:
@@ -159,6 +169,7 @@ LOAD_DEFAULTS: Final[Mapping[str, Any]] = {
     "timeout": 30.0,
     "deadline": 60.0,
     "streams": 0,
+    "grpc": False,
     "connection_close": False,
     "keep": False,
     "check": False,
@@ -166,16 +177,30 @@ LOAD_DEFAULTS: Final[Mapping[str, Any]] = {
 }
 
 
-def split_url(url: str) -> tuple[str, str]:
-    """The authority and the path, query included, of the address of a server.
+SERVICE: Final = "inference.GRPCInferenceService"
+
+
+class Place(NamedTuple):
+    """Where requests go: `host:port`, the path with its query, and whether gRPC is spoken there."""
+
+    authority: str
+    path: str
+    grpc: bool
+
+
+def split_url(url: str) -> Place:
+    """What the address of a server says; the path of a `grpc://` address names a method, `ModelInfer` if there is none.
 
     Raises:
-        ConfigError: where it is no `http://` address.
+        ConfigError: where it is no `http://` or `grpc://` address.
     """
     parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.netloc:
-        raise ConfigError(f"url must be http://host:port/path, not {url!r}")
-    return parts.netloc, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    if parts.scheme not in ("http", "grpc") or not parts.netloc:
+        raise ConfigError(f"url must be http://host:port/path or grpc://host:port, not {url!r}")
+    grpc, path = parts.scheme == "grpc", parts.path or "/"
+    if grpc and path == "/":
+        path = f"/{SERVICE}/ModelInfer"
+    return Place(parts.netloc, path + (f"?{parts.query}" if parts.query else ""), grpc)
 
 
 def infer_body(inputs: dict[str, tuple[str, Sequence[int], Any]], *, request_id: str | None = None) -> dict[str, Any]:
@@ -188,3 +213,9 @@ def infer_body(inputs: dict[str, tuple[str, Sequence[int], Any]], *, request_id:
     if request_id is not None:
         body["id"] = request_id
     return body
+
+
+def infer_message(model: str, inputs: Mapping[str, tuple[str, Sequence[int], bytes]], *, request_id: str = "") -> bytes:
+    """The message of a `ModelInfer` over gRPC: `{"x": ("FP32", [1, 64], data)}`, data little-endian, row by row."""
+    tensors = [(name, datatype, list(shape), bytes(data)) for name, (datatype, shape, data) in inputs.items()]
+    return _native.infer_message(model, tensors, request_id)

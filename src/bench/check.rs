@@ -1,4 +1,5 @@
-//! Whether an answer is an inference response of the Open Inference Protocol, version 2.
+//! Whether an answer is an inference response of the Open Inference Protocol, version 2: JSON here, a message in
+//! `message.rs`.
 //!
 //! Sizes and counts are compared with the shapes; what the numbers are is not looked at.
 
@@ -9,6 +10,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 
 use super::link::Whole;
+use super::message;
 
 #[derive(Deserialize)]
 struct Response<'a> {
@@ -42,6 +44,9 @@ struct Leaves(u64);
 pub(super) fn inference(answer: &Whole) -> Result<(), String> {
     if answer.status != StatusCode::OK {
         return Err(format!("its status is {}", answer.status.as_u16()));
+    }
+    if let Some(code) = answer.code {
+        return message::inference(code, &answer.body);
     }
     let json_length = answer.json_length.unwrap_or(answer.body.len());
     let Some((json, binary)) = answer.body.split_at_checked(json_length) else {
@@ -87,7 +92,7 @@ impl Output<'_> {
 }
 
 /// The bytes of one value; 0 where they vary.
-fn datatype_bytes(datatype: &str) -> Option<u64> {
+pub(super) fn datatype_bytes(datatype: &str) -> Option<u64> {
     Some(match datatype {
         "BYTES" => 0,
         "BOOL" | "INT8" | "UINT8" => 1,

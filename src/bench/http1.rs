@@ -177,6 +177,7 @@ impl Exchange<'_> {
         let head = self.decoder.head()?;
         self.socket.usable = head.keeps && self.unsent.is_empty() && !self.write_failed;
         Some(Whole {
+            code: None,
             status: head.status,
             length: self.decoder.body_length(),
             body: self.body.unwrap_or_default(),

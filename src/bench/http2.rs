@@ -1,11 +1,11 @@
-//! HTTP/2 connections, each shared by several clients.
+//! HTTP/2 connections, each shared by several clients; and calls of gRPC over them.
 
 use std::error::Error as _;
 use std::io;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::Response;
+use http::{HeaderMap, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
@@ -18,6 +18,7 @@ use super::http1::connect;
 use super::link::{Lost, Whole};
 use super::prepared::Prepared;
 use crate::error::{Error, ErrorKind, Result};
+use crate::wire::grpc::{Code, PREFIX};
 
 /// A connection that clients share. Whoever finds it broken opens it anew, for all of them.
 #[derive(Default)]
@@ -72,6 +73,7 @@ impl Stream {
         }
         let request = prepared.request(body_index).ok_or(Lost::Failed(ErrorKind::Internal, 0))?;
         match self.sender.send_request(request).await {
+            Ok(response) if prepared.calls => collect_call(response, prepared.keep).await,
             Ok(response) => collect(response, prepared.keep).await,
             Err(error) => Err(Lost::Failed(kind_of(&error), 0)),
         }
@@ -98,20 +100,71 @@ async fn collect(response: Response<Incoming>, keep: bool) -> std::result::Resul
     let json_length = response.headers().get("inference-header-content-length");
     let json_length = json_length.and_then(|length| length.to_str().ok()?.parse().ok());
     let status = response.status();
-    let (mut length, mut kept) = (0, Vec::new());
-    let mut body = response.into_body();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Lost::Failed(kind_of(&error), length))?;
-        let Some(data) = frame.data_ref() else {
-            continue;
-        };
-        length += data.len() as u64;
-        if keep {
-            // A copy, since a slice of the read buffer would keep all of that buffer in memory.
-            kept.extend_from_slice(data);
-        }
+    let mut read = Read::new(if keep { usize::MAX } else { 0 });
+    read.all_of(response.into_body()).await?;
+    let Read { length, kept: body, .. } = read;
+    Ok(Whole { status, length, body, json_length, code: None, began, ended: Instant::now() })
+}
+
+/// The answer to a call: one message, and in the trailers how the call ended.
+async fn collect_call(response: Response<Incoming>, keep: bool) -> std::result::Result<Whole, Lost> {
+    let began = Instant::now();
+    let (head, body) = response.into_parts();
+    let mut read = Read::new(if keep { usize::MAX } else { PREFIX });
+    let trailers = read.all_of(body).await?;
+    // Where nothing went before it, the end may be said in the head.
+    let end = trailers.as_ref().or((read.length == 0).then_some(&head.headers));
+    let code = match end.and_then(|fields| fields.get("grpc-status")) {
+        _ if head.status != StatusCode::OK => Code::of_http(head.status.as_u16()),
+        Some(code) => Code::of_header(code.as_bytes()),
+        None => Code::Unknown,
+    };
+    if code == Code::Ok && !read.is_one_message() {
+        return Err(Lost::Failed(ErrorKind::ProtocolError, read.length));
     }
-    Ok(Whole { status, length, body: kept, json_length, began, ended: Instant::now() })
+    let (status, code, json_length) = (head.status, Some(code), None);
+    let Read { length, kept: body, .. } = read;
+    Ok(Whole { status, length, body, json_length, code, began, ended: Instant::now() })
+}
+
+/// What was read of a body.
+struct Read {
+    length: u64,
+    /// Its first bytes, as many as are wanted.
+    kept: Vec<u8>,
+    wanted: usize,
+}
+
+impl Read {
+    fn new(wanted: usize) -> Self {
+        Self { length: 0, kept: Vec::new(), wanted }
+    }
+
+    /// Gives the trailers, where there are any.
+    async fn all_of(&mut self, mut body: Incoming) -> std::result::Result<Option<HeaderMap>, Lost> {
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| Lost::Failed(kind_of(&error), self.length))?;
+            match frame.into_data() {
+                Ok(data) => self.add(&data),
+                Err(frame) => return Ok(frame.into_trailers().ok()),
+            }
+        }
+        Ok(None)
+    }
+
+    fn add(&mut self, data: &[u8]) {
+        self.length += data.len() as u64;
+        let more = data.len().min(self.wanted.saturating_sub(self.kept.len()));
+        // A copy, since a slice of the read buffer would keep all of that buffer in memory.
+        self.kept.extend_from_slice(data.get(..more).unwrap_or_default());
+    }
+
+    fn is_one_message(&self) -> bool {
+        let Some(([_, length @ ..], _)) = self.kept.split_first_chunk::<PREFIX>() else {
+            return false;
+        };
+        self.length == PREFIX as u64 + u64::from(u32::from_be_bytes(*length))
+    }
 }
 
 fn kind_of(error: &hyper::Error) -> ErrorKind {

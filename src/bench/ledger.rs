@@ -66,7 +66,7 @@ pub struct Snapshot {
     pub elapsed: Option<Duration>,
     /// Requests answered, whatever the status.
     pub answered: u64,
-    /// Requests answered with a status from 200 to 299.
+    /// Requests answered with a status from 200 to 299, or `OK` over gRPC.
     pub ok: u64,
     /// Requests lost.
     pub failed: u64,

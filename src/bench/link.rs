@@ -10,6 +10,7 @@ use super::http2::{Line, Stream};
 use super::plan::Protocol;
 use super::prepared::Prepared;
 use crate::error::{ErrorKind, Result};
+use crate::wire::grpc::Code;
 
 /// An answer that came whole.
 pub(super) struct Whole {
@@ -19,10 +20,19 @@ pub(super) struct Whole {
     pub(super) body: Vec<u8>,
     /// Where the body starts with JSON and binary tensors follow: how long the JSON is.
     pub(super) json_length: Option<usize>,
+    /// How a call of gRPC ended; none over HTTP.
+    pub(super) code: Option<Code>,
     /// When the first of its bytes was there, or its head over HTTP/2.
     pub(super) began: Instant,
     /// When the last of them was.
     pub(super) ended: Instant,
+}
+
+impl Whole {
+    /// True where the server did what it was asked for.
+    pub(super) fn is_success(&self) -> bool {
+        self.code.map_or(self.status.is_success(), |code| code == Code::Ok)
+    }
 }
 
 /// Why no answer came.
@@ -45,7 +55,7 @@ pub(super) enum Way {
 impl Way {
     /// One for each client, in their order.
     pub(super) fn of(protocol: Protocol, clients: usize) -> Vec<Self> {
-        let Protocol::Http2 { streams } = protocol else {
+        let Some(streams) = protocol.streams() else {
             return vec![Self::Alone; clients];
         };
         let mut ways = Vec::with_capacity(clients);

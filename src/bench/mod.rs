@@ -1,4 +1,4 @@
-//! A load generator for HTTP servers on this machine: what `penstock bench` and the benchmarks run on.
+//! A load generator for HTTP and gRPC servers on this machine: what `penstock bench` and the benchmarks run on.
 //!
 //! A [`Plan`] says what is sent where and how fast; [`run`] carries it out and hands back a [`Report`].
 //! Two ways to load a server answer two questions:
@@ -9,7 +9,8 @@
 //!   and latency counts from the moment a request fell due. It finds the latency that users see at a rate.
 //!
 //! One task per connection owns the socket and drives it itself, and one write and one read carry a request and its
-//! answer: what the load generator costs the machine is little beside what the server does. HTTP/2 is hyper's.
+//! answer: what the load generator costs the machine is little beside what the server does. HTTP/2 is hyper's, and
+//! calls of gRPC go over it.
 
 mod alarm;
 mod arrivals;
@@ -20,6 +21,7 @@ mod http1;
 mod http2;
 mod ledger;
 mod link;
+mod message;
 mod plan;
 mod prepared;
 mod report;

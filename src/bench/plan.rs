@@ -83,6 +83,22 @@ pub enum Protocol {
         /// How many clients share a connection, each with one stream at a time; at most 1 000.
         streams: usize,
     },
+    /// gRPC over HTTP/2 without TLS: unary calls of the method that the target's path names. A body is one message with
+    /// its prefix of five bytes (`wire::grpc::framed`), and so is an answer.
+    Grpc {
+        /// As of [`Http2`](Self::Http2).
+        streams: usize,
+    },
+}
+
+impl Protocol {
+    /// How many clients share a connection; none where none do.
+    pub(super) fn streams(self) -> Option<usize> {
+        match self {
+            Self::Http1 | Self::Http1Close => None,
+            Self::Http2 { streams } | Self::Grpc { streams } => Some(streams),
+        }
+    }
 }
 
 /// Everything that a run needs to know.
@@ -113,8 +129,8 @@ pub struct Plan {
     pub deadline: Duration,
     /// Keeps every answer for checking. They are copied, and they all stay in memory until the report goes.
     pub keep_bodies: bool,
-    /// Looks whether every answer is a 200 and an inference response of the Open Inference Protocol; it costs the load
-    /// generator time.
+    /// Looks whether every answer is a 200 (`OK` over gRPC) and an inference response of the Open Inference Protocol; it
+    /// costs the load generator time.
     pub check: bool,
     /// How often in a row, without an answer in between, each client opens its connection anew before it gives up; 100
     /// unless set.
@@ -150,10 +166,13 @@ impl Plan {
         if self.method == Method::CONNECT {
             return Err(config("method CONNECT asks for a tunnel, which is no load"));
         }
-        if let Protocol::Http2 { streams } = self.protocol
+        if let Some(streams) = self.protocol.streams()
             && (streams == 0 || streams > MAX_STREAMS)
         {
             return Err(config(format!("{streams} streams are not between 1 and {MAX_STREAMS}")));
+        }
+        if matches!(self.protocol, Protocol::Grpc { .. }) && self.method != Method::POST {
+            return Err(config(format!("method {} is not POST, which every call of gRPC is", self.method)));
         }
         self.check_times()?;
         self.check_bodies()?;

@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, TE};
 use http::{HeaderMap, Method, Request, Uri};
 use http_body_util::Full;
 
 use super::plan::{Plan, Protocol, config};
 use crate::error::{Error, ErrorKind, Result};
+use crate::wire::grpc;
 use crate::wire::http1::{expects_a_body, put_field};
 
 /// The requests of a plan, ready to be sent, and what their answers must be.
@@ -19,6 +20,8 @@ pub(super) struct Prepared {
     /// True where the answers' bodies are wanted.
     pub(super) keep: bool,
     pub(super) to_head_request: bool,
+    /// True where answers end with a status of gRPC.
+    pub(super) calls: bool,
     requests: Requests,
 }
 
@@ -37,7 +40,7 @@ impl Prepared {
         let requests = match plan.protocol {
             Protocol::Http1 => Requests::Http1(http1(plan, false)),
             Protocol::Http1Close => Requests::Http1(http1(plan, true)),
-            Protocol::Http2 { .. } => {
+            Protocol::Http2 { .. } | Protocol::Grpc { .. } => {
                 Requests::Http2 { head: Box::new(http2(plan)?), bodies: plan.bodies.clone() }
             }
         };
@@ -46,6 +49,7 @@ impl Prepared {
             timeout: plan.timeout,
             keep: plan.keep_bodies || plan.check,
             to_head_request: plan.method == Method::HEAD,
+            calls: matches!(plan.protocol, Protocol::Grpc { .. }),
             requests,
         })
     }
@@ -106,6 +110,10 @@ fn http2(plan: &Plan) -> Result<Request<()>> {
     headers.remove(HOST);
     if headers.remove(CONNECTION).is_some() {
         return Err(config("header connection has no place in HTTP/2"));
+    }
+    if matches!(plan.protocol, Protocol::Grpc { .. }) {
+        headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static(grpc::CONTENT_TYPE));
+        headers.insert(TE, HeaderValue::from_static("trailers"));
     }
     let mut request = Request::new(());
     *request.method_mut() = plan.method.clone();

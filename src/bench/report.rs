@@ -9,6 +9,7 @@ use http::StatusCode;
 use super::feed::Job;
 use super::link::Whole;
 use crate::error::{Error, ErrorKind, Result};
+use crate::wire::grpc::Code;
 
 const SIGNIFICANT_DIGITS: u8 = 3;
 const LONGEST_MICROSECONDS: u64 = 24 * 60 * 60 * 1_000_000;
@@ -84,10 +85,13 @@ pub struct Report {
     pub planned: u64,
     /// Requests that were handed to a connection.
     pub sent: u64,
-    /// Requests that were answered with a status from 200 to 299.
+    /// Requests that were answered with a status from 200 to 299; over gRPC with [`Code::Ok`] and one message.
     pub ok: u64,
-    /// Answers by status.
+    /// Answers by status, which is that of HTTP.
     pub statuses: BTreeMap<u16, u64>,
+    /// Answers by the code that a call of gRPC ended with; empty over HTTP. One that names none is
+    /// [`Code::Unknown`].
+    pub codes: HashMap<Code, u64>,
     /// Requests lost, by kind: `ConnectFailed`, `ConnectTimeout`, `WriteFailed`, `ReadFailed`, `ProtocolError`, and
     /// `DeadlineExceeded` for those that took longer than the plan's time-out.
     pub transport_errors: HashMap<ErrorKind, u64>,
@@ -136,6 +140,7 @@ impl Report {
             sent: 0,
             ok: 0,
             statuses: BTreeMap::new(),
+            codes: HashMap::new(),
             transport_errors: HashMap::new(),
             wrong: 0,
             first_wrong: None,
@@ -195,7 +200,10 @@ impl Report {
             return;
         }
         *self.statuses.entry(whole.status.as_u16()).or_default() += 1;
-        self.ok += u64::from(whole.status.is_success());
+        if let Some(code) = whole.code {
+            *self.codes.entry(code).or_default() += 1;
+        }
+        self.ok += u64::from(whole.is_success());
         self.bytes_read += whole.length;
         self.latency.record(whole.ended.saturating_duration_since(job.since));
         self.first_byte.record(whole.began.saturating_duration_since(job.since));

@@ -4,6 +4,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::StatusCode;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
@@ -14,6 +15,7 @@ use super::errors::to_python;
 use crate::bench::{Latencies, Mode, Plan, Protocol, Report, Spacing, Target, Watch, run_watched};
 use crate::error::{Error, ErrorKind, Result as CoreResult};
 use crate::metrics::LockCounts;
+use crate::wire::grpc::{PREFIX, prefix_of};
 
 /// Quantiles that a report carries.
 const QUANTILES: [(&str, f64); 7] = [
@@ -30,6 +32,7 @@ const QUANTILES: [(&str, f64); 7] = [
 #[pyclass(module = "penstock._native", frozen)]
 pub(crate) struct NativeLoad {
     watch: Watch,
+    grpc: bool,
     /// For one thread at a time, as a receiver is.
     report: Mutex<Receiver<CoreResult<Report>>>,
 }
@@ -46,8 +49,11 @@ impl NativeLoad {
         settings: Settings,
     ) -> PyResult<Self> {
         let target = Target::new(authority, path);
-        let bodies = bodies.into_iter().map(Bytes::from).collect();
-        let started = target.and_then(|target| settings.plan(target, bodies)).and_then(Self::start);
+        let grpc = settings.grpc;
+        let bodies =
+            bodies.into_iter().map(|body| if grpc { prefixed(&body) } else { body.into() }).collect();
+        let started =
+            target.and_then(|target| settings.plan(target, bodies)).and_then(|plan| Self::start(plan, grpc));
         started.map_err(|error| to_python(py, &error))
     }
 
@@ -56,7 +62,7 @@ impl NativeLoad {
         let limit = Duration::try_from_secs_f64(seconds).unwrap_or_default();
         let came = lock::without(py, &LockCounts::new(), || self.report.lock().recv_timeout(limit));
         match came {
-            Ok(Ok(report)) => to_dict(py, &report).map(Some),
+            Ok(Ok(report)) => to_dict(py, &report, self.grpc).map(Some),
             Ok(Err(error)) => Err(to_python(py, &error)),
             Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => {
@@ -86,7 +92,7 @@ impl NativeLoad {
 }
 
 impl NativeLoad {
-    fn start(plan: Plan) -> CoreResult<Self> {
+    fn start(plan: Plan, grpc: bool) -> CoreResult<Self> {
         let watch = Watch::new()?;
         let watched = watch.clone();
         let (sender, receiver) = std::sync::mpsc::channel();
@@ -96,7 +102,7 @@ impl NativeLoad {
             let _ = sender.send(drive(&plan, &watched));
         });
         match started {
-            Ok(_) => Ok(Self { watch, report: Mutex::new(receiver) }),
+            Ok(_) => Ok(Self { watch, grpc, report: Mutex::new(receiver) }),
             Err(source) => {
                 let message = "the thread of the load generator could not be started";
                 Err(Error::with_source(ErrorKind::Internal, message, source))
@@ -130,6 +136,7 @@ struct Settings {
     deadline: f64,
     /// Clients to a connection over HTTP/2; 0 for HTTP/1.1.
     streams: usize,
+    grpc: bool,
     connection_close: bool,
     keep: bool,
     check: bool,
@@ -147,6 +154,7 @@ impl Settings {
             Error::with_source(ErrorKind::Config, message, source)
         })?;
         plan.protocol = match (self.streams, self.connection_close) {
+            (streams, _) if self.grpc => Protocol::Grpc { streams },
             (0, false) => Protocol::Http1,
             (0, true) => Protocol::Http1Close,
             (streams, _) => Protocol::Http2 { streams },
@@ -187,7 +195,12 @@ fn drive(plan: &Plan, watch: &Watch) -> CoreResult<Report> {
     runtime.block_on(run_watched(plan, watch))
 }
 
-fn to_dict<'py>(py: Python<'py>, report: &Report) -> PyResult<Bound<'py, PyDict>> {
+/// A message as it goes over the wire.
+fn prefixed(message: &[u8]) -> Bytes {
+    [&prefix_of(message.len()), message].concat().into()
+}
+
+fn to_dict<'py>(py: Python<'py>, report: &Report, grpc: bool) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
     dict.set_item("planned", report.planned)?;
     dict.set_item("sent", report.sent)?;
@@ -216,6 +229,11 @@ fn to_dict<'py>(py: Python<'py>, report: &Report) -> PyResult<Bound<'py, PyDict>
         statuses.set_item(status, count)?;
     }
     dict.set_item("statuses", statuses)?;
+    let codes = PyDict::new(py);
+    for (code, count) in &report.codes {
+        codes.set_item(code.name(), count)?;
+    }
+    dict.set_item("codes", codes)?;
     let errors = PyDict::new(py);
     for (kind, count) in &report.transport_errors {
         errors.set_item(kind.meaning().class, count)?;
@@ -223,7 +241,8 @@ fn to_dict<'py>(py: Python<'py>, report: &Report) -> PyResult<Bound<'py, PyDict>
     dict.set_item("errors", errors)?;
     let answers = PyList::empty(py);
     for answer in report.answers() {
-        let body = PyBytes::new(py, &answer.body);
+        let before = if grpc && answer.status == StatusCode::OK { PREFIX } else { 0 };
+        let body = PyBytes::new(py, answer.body.get(before..).unwrap_or_default());
         answers.append((answer.body_index, answer.status.as_u16(), body))?;
     }
     dict.set_item("answers", answers)?;

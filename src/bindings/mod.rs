@@ -10,6 +10,7 @@ mod in_process;
 mod inherited;
 mod journal;
 mod load;
+mod messages;
 mod run;
 mod served;
 mod server;
@@ -25,7 +26,9 @@ mod _native {
     #[pymodule_export]
     use super::bridge::lifecycle::{lock_acquisitions, reset_after_fork, shutdown};
     #[pymodule_export]
-    use super::client::{NativeClient, NativeMany, NativeResponse, NativeStream};
+    use super::client::{
+        NativeClient, NativeInference, NativeMany, NativeQuestion, NativeResponse, NativeStream,
+    };
     #[pymodule_export]
     use super::errors::{bind_errors, error_table};
 
@@ -33,6 +36,8 @@ mod _native {
     use super::journal::NativeJournal;
     #[pymodule_export]
     use super::load::NativeLoad;
+    #[pymodule_export]
+    use super::messages::{infer_message, metadata_inputs, metadata_message};
     #[pymodule_export]
     use super::served::ServedWorker;
     #[pymodule_export]

@@ -27,6 +27,8 @@ const MAX_RESERVED: u64 = 1024 * 1024;
 pub(super) enum Source {
     Alone(Box<Exchange>),
     Shared(Http2Body),
+    /// A call of gRPC: its one message, where nobody has taken it.
+    Called(Bytes),
 }
 
 /// An answer that still comes. Dropping it gives it up: the connection is closed, or its stream reset.
@@ -72,6 +74,10 @@ impl Answer {
                 }
                 Ok(true)
             }
+            Source::Called(message) => {
+                into.extend_from_slice(&std::mem::take(message));
+                Ok(!into.is_empty())
+            }
             Source::Shared(body) => {
                 let next = match due {
                     Some(due) => tokio::time::timeout_at(due.at, body.next())
@@ -88,6 +94,11 @@ impl Answer {
                 })
             }
         }
+    }
+
+    /// Whether all of it is there, as that of a call is.
+    pub(super) fn is_whole(&self) -> bool {
+        matches!(self.source, Source::Called(_))
     }
 
     /// Reads the body to its end; none where it has more than `limit` bytes. An error is the connection's.
@@ -176,7 +187,7 @@ impl Answer {
     /// Lets go of an answer that is asked for again: it says something about its endpoint. Where it is whole, its
     /// connection goes on.
     pub(super) fn let_go(self: Box<Self>) {
-        if matches!(&self.source, Source::Alone(exchange) if exchange.is_done()) {
+        if self.is_whole() || matches!(&self.source, Source::Alone(exchange) if exchange.is_done()) {
             drop(self.finish());
         } else {
             let Self { trip, outcome, .. } = *self;
@@ -194,6 +205,10 @@ impl Answer {
             }),
             (Source::Shared(_), HttpConnection::Shared(_)) => true,
             (Source::Shared(_), HttpConnection::Alone(_)) => false,
+            (Source::Called(message), _) => {
+                response.body = message;
+                true
+            }
         };
         lease.finish(reusable, keep_alive);
         trip.end(outcome);

@@ -4,19 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Version;
+use http::{StatusCode, Version};
 use tokio::time::Instant;
 
 use super::answer::{Answer, Source};
 use super::connection::{HttpConnection, HttpConnector};
 use super::decode::Decoding;
 use super::fleet::{Endpoint, Trip};
+use super::grpc::{self, Caller, Came};
 use super::http1::{Exchange, Lost};
 use super::http2::Http2;
 use super::request::{Deadlines, Request};
-use super::response::Response;
+use super::response::{GrpcEnd, Response};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pool::{Lease, Outcome, Place};
+use crate::wire::grpc::Code;
 use crate::wire::http1::Fields;
 
 /// What all attempts of a request have in common.
@@ -29,11 +31,17 @@ pub(super) struct Errand<'a> {
 
 /// A head, and where its body comes from.
 struct Began {
-    status: http::StatusCode,
+    status: StatusCode,
     version: Version,
     fields: Fields,
     keep_alive: Option<Duration>,
     encoded: bool,
+    /// From sending the request to the head.
+    first_byte: Duration,
+    /// How a call of gRPC ended.
+    grpc: Option<GrpcEnd>,
+    /// Whether a call ended without a status of the server's own.
+    is_broken: bool,
     source: Source,
 }
 
@@ -46,8 +54,8 @@ impl<'a> Errand<'a> {
     /// Sends the request once.
     pub(super) async fn attempt(&self, trip: Trip, attempts: u32) -> std::result::Result<Box<Answer>, Lost> {
         match self.over_a_connection(&trip).await {
-            Ok((began, lease, reused, first_byte)) => {
-                trip.first_byte(first_byte);
+            Ok((began, lease, reused)) => {
+                trip.first_byte(began.first_byte);
                 Ok(self.answer(began, lease, trip, reused, attempts))
             }
             Err(lost) => {
@@ -68,7 +76,7 @@ impl<'a> Errand<'a> {
     async fn over_a_connection(
         &self,
         trip: &Trip,
-    ) -> std::result::Result<(Began, Lease<HttpConnector>, bool, Duration), Lost> {
+    ) -> std::result::Result<(Began, Lease<HttpConnector>, bool), Lost> {
         let unsent = |error| Lost { error, unsent: true };
         let endpoint = trip.endpoint().map_err(unsent)?;
         let lease = match endpoint.pool.try_acquire(&self.place) {
@@ -79,9 +87,12 @@ impl<'a> Errand<'a> {
         let sent = Instant::now();
         let began = match lease.connection() {
             HttpConnection::Alone(_) => self.over_http1(endpoint, &lease, sent).await?,
-            HttpConnection::Shared(http2) => Box::pin(self.over_http2(endpoint, http2, sent)).await?,
+            HttpConnection::Shared(http2) => match &endpoint.connector().caller {
+                Some(caller) => self.over_grpc(endpoint, caller, http2).await?,
+                None => Box::pin(self.over_http2(endpoint, http2, sent)).await?,
+            },
         };
-        Ok((began, lease, reused, sent.elapsed()))
+        Ok((began, lease, reused))
     }
 
     async fn wait_for_lease(&self, endpoint: &Endpoint) -> Result<Lease<HttpConnector>> {
@@ -116,6 +127,9 @@ impl<'a> Errand<'a> {
             fields,
             keep_alive: head.keep_alive.map(|seconds| Duration::from_secs(seconds.into())),
             encoded: head.encoded,
+            first_byte: sent.elapsed(),
+            grpc: None,
+            is_broken: false,
             source: Source::Alone(exchange),
         })
     }
@@ -139,7 +153,31 @@ impl<'a> Errand<'a> {
             encoded: head.headers().contains_key(http::header::CONTENT_ENCODING),
             fields: Fields::of_map(head.headers()),
             keep_alive: None,
+            first_byte: sent.elapsed(),
+            grpc: None,
+            is_broken: false,
             source: Source::Shared(body),
+        })
+    }
+
+    async fn over_grpc(
+        &self,
+        endpoint: &Endpoint,
+        caller: &Caller,
+        http2: &Http2,
+    ) -> std::result::Result<Began, Lost> {
+        let Came { end, message, fields, first_byte, is_broken } =
+            grpc::call(http2, caller, self.request, &self.deadlines, endpoint.label()).await?;
+        Ok(Began {
+            status: StatusCode::from_u16(end.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+            version: Version::HTTP_2,
+            fields,
+            keep_alive: None,
+            encoded: false,
+            first_byte,
+            grpc: Some(end),
+            is_broken,
+            source: Source::Called(message),
         })
     }
 
@@ -151,26 +189,35 @@ impl<'a> Errand<'a> {
         reused: bool,
         attempts: u32,
     ) -> Box<Answer> {
-        let Began { status, version, fields, keep_alive, encoded, source } = began;
+        let Began { status, version, fields, keep_alive, encoded, grpc, is_broken, source, .. } = began;
         let decoding = (encoded && self.request.decode)
             .then(|| fields.get("content-encoding").and_then(Decoding::of).map(Box::new));
         let elapsed = self.started.elapsed();
+        let target = match &self.request.grpc {
+            Some(call) if grpc.is_some() => call.target().ok(),
+            _ => None,
+        };
+        let target = target.unwrap_or_else(|| self.request.target.clone());
         let endpoint =
             trip.endpoint().map_or_else(|_| Arc::from(""), |endpoint| Arc::clone(endpoint.label()));
         let response = Response {
             status,
             version,
             fields,
-            grpc: None,
+            grpc,
             body: Bytes::new(),
-            target: self.request.target.clone(),
+            target,
             endpoint,
             reused,
             attempts,
             first_byte: elapsed,
             elapsed,
         };
+        let code = response.grpc.as_ref().map(|end| end.code);
         let outcome = match status.as_u16() {
+            _ if is_broken && status.is_server_error() => Outcome::Failure,
+            // The server kept to the caller's own limit.
+            _ if code == Some(Code::DeadlineExceeded) => Outcome::Cancelled,
             429 | 503 => Outcome::Overloaded(response.retry_after()),
             502 | 504 => Outcome::Failure,
             _ => Outcome::Success,

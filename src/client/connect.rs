@@ -13,7 +13,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::{Instant, timeout_at};
 
-use super::address::{Host, Origin, Target};
+use super::address::{Host, Origin, Protocol, Target};
 use super::io::Stream;
 use super::proxy::{Proxies, Proxy, Routes};
 use super::race::{order, race};
@@ -150,7 +150,7 @@ impl Dialer {
         match origin.target() {
             Target::Unix { path } => {
                 let stream = deadline.step(|| "the Unix socket".to_owned(), open_unix(origin, path)).await?;
-                Ok(self.in_the_clear(stream))
+                Ok(self.in_the_clear(origin, stream))
             }
             Target::Network { secure, host, port } => match self.routes.proxy(origin)? {
                 None => {
@@ -158,7 +158,7 @@ impl Dialer {
                     if *secure {
                         self.encrypted(&deadline, host, *port, stream).await
                     } else {
-                        Ok(self.in_the_clear(stream))
+                        Ok(self.in_the_clear(origin, stream))
                     }
                 }
                 Some(proxy) => {
@@ -169,8 +169,13 @@ impl Dialer {
         }
     }
 
-    fn in_the_clear(&self, stream: Stream) -> Connected {
-        let http2 = self.settings.http2 == Http2Choice::PriorKnowledge;
+    /// Whether HTTP/2 is spoken to that origin without asking.
+    fn knows_http2(&self, origin: &Origin) -> bool {
+        origin.protocol() == Protocol::Grpc || self.settings.http2 == Http2Choice::PriorKnowledge
+    }
+
+    fn in_the_clear(&self, origin: &Origin, stream: Stream) -> Connected {
+        let http2 = self.knows_http2(origin);
         Connected { stream, http2, forward_proxy: false, proxy_authorization: None }
     }
 
@@ -182,10 +187,16 @@ impl Dialer {
         stream: Stream,
     ) -> Result<Connected> {
         let shown = format!("{host}:{port}");
-        let handshake = self.tls.handshake(Peer::Server, host, &shown, stream);
+        let is_grpc = deadline.origin.protocol() == Protocol::Grpc;
+        let peer = if is_grpc { Peer::GrpcServer } else { Peer::Server };
+        let handshake = self.tls.handshake(peer, host, &shown, stream);
         let stream = deadline.step(|| format!("the TLS handshake with {shown}"), handshake).await?;
-        let agreed = stream.get_ref().1.alpn_protocol();
-        let http2 = agreed == Some(b"h2") || self.settings.http2 == Http2Choice::PriorKnowledge;
+        let agreed = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        if is_grpc && !agreed {
+            let message = format!("{} does not choose HTTP/2 by ALPN, which gRPC needs", deadline.origin);
+            return Err(Error::new(ErrorKind::ConnectFailed, message));
+        }
+        let http2 = agreed || self.knows_http2(deadline.origin);
         Ok(Connected {
             stream: Stream::Tls(Box::new(stream)),
             http2,
@@ -216,7 +227,7 @@ impl Dialer {
         port: u16,
     ) -> Result<Connected> {
         let secure = deadline.origin.is_secure();
-        if !secure && self.settings.http2 != Http2Choice::PriorKnowledge {
+        if !secure && !self.knows_http2(deadline.origin) {
             let proxy_authorization = proxy.authorization.clone();
             return Ok(Connected { stream, http2: false, forward_proxy: true, proxy_authorization });
         }
@@ -226,7 +237,7 @@ impl Dialer {
         if secure {
             self.encrypted(deadline, host, port, stream).await
         } else {
-            Ok(self.in_the_clear(stream))
+            Ok(self.in_the_clear(deadline.origin, stream))
         }
     }
 

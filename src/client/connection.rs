@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::address::{Origin, Protocol};
 use super::connect::{Dialer, Http2Choice};
+use super::grpc::{self, Caller, Readiness, Service};
 use super::http1::{Exchange, Lost, Socket};
 use super::http2::{Http2, Http2Body, Http2Settings, SendError};
 use super::io::Idle;
@@ -96,6 +97,8 @@ enum Probe {
     /// By the path of the Open Inference Protocol, if the server knows it.
     Unknown,
     Ready,
+    /// By the Open Inference Protocol, over gRPC: it has no other health.
+    Inference,
     /// It does not: that the connection stands is all there is.
     Plain,
 }
@@ -105,6 +108,8 @@ pub(super) struct HttpConnector {
     pub(super) origin: Origin,
     pub(super) label: Arc<str>,
     pub(super) authority: Box<str>,
+    /// What calls to an endpoint of gRPC begin with; none for others.
+    pub(super) caller: Option<Caller>,
     pub(super) dialer: Arc<Dialer>,
     pub(super) http2: Http2Settings,
     likely_capacity: Option<usize>,
@@ -117,17 +122,28 @@ pub(super) type Report = Box<dyn Fn(bool) + Send + Sync>;
 
 impl HttpConnector {
     /// With `asks_ready`, a server of the Open Inference Protocol is asked whether it is ready.
-    pub(super) fn new(origin: Origin, dialer: Arc<Dialer>, http2: Http2Settings, asks_ready: bool) -> Self {
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] for a host that no request can name.
+    pub(super) fn new(
+        origin: Origin,
+        dialer: Arc<Dialer>,
+        http2: Http2Settings,
+        asks_ready: bool,
+    ) -> Result<Self> {
+        let is_grpc = origin.protocol() == Protocol::Grpc;
+        let caller = is_grpc.then(|| Caller::new(&origin)).transpose()?;
         let label = Arc::from(origin.to_string());
         let authority = origin.authority().into();
         let probe = AtomicU8::new(if asks_ready { Probe::Unknown } else { Probe::Plain } as u8);
         let likely_capacity = match dialer.http2() {
-            _ if origin.protocol() == Protocol::Grpc => Some(http2.streams),
+            _ if is_grpc => Some(http2.streams),
             Http2Choice::PriorKnowledge => Some(http2.streams),
             Http2Choice::Alpn if origin.is_secure() => None,
             _ => Some(1),
         };
-        Self { origin, label, authority, dialer, http2, likely_capacity, probe, report: OnceLock::new() }
+        let report = OnceLock::new();
+        Ok(Self { origin, label, authority, caller, dialer, http2, likely_capacity, probe, report })
     }
 
     /// The most requests that a connection carries at a time, as far as is known before one is open.
@@ -148,7 +164,8 @@ impl HttpConnector {
     }
 
     fn is_known_to_answer(&self) -> bool {
-        self.probe.load(Ordering::Relaxed) == Probe::Ready as u8
+        let probe = self.probe.load(Ordering::Relaxed);
+        probe == Probe::Ready as u8 || probe == Probe::Inference as u8
     }
 
     fn is_plain(&self) -> bool {
@@ -182,7 +199,7 @@ impl HttpConnector {
             .to_http2(self.origin.scheme(), &self.authority)
             .map_err(|error| Lost { error, unsent: true })?;
         let sent = http2.send(head, request.body.clone()).await;
-        sent.map_err(|SendError { error, unsent }| Lost { error, unsent })
+        sent.map_err(|SendError { error, unsent, .. }| Lost { error, unsent })
     }
 
     async fn ask(&self, connection: &HttpConnection) -> Result<u16> {
@@ -219,6 +236,38 @@ impl HttpConnector {
     }
 }
 
+impl HttpConnector {
+    /// Asks by the standard health service, or by the Open Inference Protocol where the server does not know that.
+    async fn ask_over_grpc(&self, caller: &Caller, http2: &Http2) -> Result<()> {
+        let probe = self.probe.load(Ordering::Relaxed);
+        let by_inference = probe == Probe::Inference as u8;
+        let ways: &[_] = match by_inference {
+            true => &[(Service::Inference, Probe::Inference)],
+            false => &[(Service::Health, Probe::Ready), (Service::Inference, Probe::Inference)],
+        };
+        for (service, probe) in ways {
+            match grpc::is_ready(*service, http2, caller, CHECK_LIMIT, &self.label).await? {
+                Readiness::Ready => {
+                    self.probe.store(*probe as u8, Ordering::Relaxed);
+                    self.report(true);
+                    return Ok(());
+                }
+                Readiness::NotReady(said) => {
+                    self.report(false);
+                    let message = format!("{} is not ready: {said}", self.label);
+                    return Err(Error::new(ErrorKind::ModelNotReady, message));
+                }
+                Readiness::Unknown => {}
+            }
+        }
+        if !self.is_known_to_answer() {
+            // A server of another kind, which is in good health as far as can be seen.
+            self.probe.store(Probe::Plain as u8, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
 impl Connector for HttpConnector {
     type Connection = HttpConnection;
 
@@ -243,9 +292,12 @@ impl Connector for HttpConnector {
             return Ok(());
         }
         let mut silence = Silence { connector: self, is_over: false };
-        let asked = self.ask(connection).await;
+        let asked = match (&self.caller, connection) {
+            (Some(caller), HttpConnection::Shared(http2)) => self.ask_over_grpc(caller, http2).await,
+            _ => self.ask(connection).await.and_then(|status| self.heard(status)),
+        };
         silence.is_over = !matches!(&asked, Err(error) if error.kind() == ErrorKind::DeadlineExceeded);
-        self.heard(asked?)?;
+        asked?;
         if connection.is_gone() {
             return Err(Error::new(ErrorKind::ReadFailed, "the server closed the connection after a check"));
         }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::address::Protocol;
 use super::connection::HttpConnector;
+use super::request::Request;
 use super::retry::Retry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::{Clock, SystemClock};
@@ -20,6 +22,11 @@ pub(super) struct Endpoint {
 impl Endpoint {
     pub(super) fn connector(&self) -> &HttpConnector {
         self.pool.connector()
+    }
+
+    /// What it speaks.
+    pub(super) fn protocol(&self) -> Protocol {
+        self.connector().origin.protocol()
     }
 
     /// Who it is: `http://host:port`.
@@ -54,24 +61,46 @@ impl Fleet {
         Self { endpoints, retry, clock, state }
     }
 
-    /// Chooses an endpoint, one that is not among `tried` if there is any, and counts a request there.
+    /// Chooses an endpoint that speaks one of the forms of the request, one that is not among `tried` if there is any, and
+    /// counts a request there.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`] for a fleet without endpoints, which cannot be made.
-    pub(super) fn begin(self: &Arc<Self>, tried: &[usize], is_first: bool) -> Result<Trip> {
+    /// [`ErrorKind::Config`] where no endpoint speaks any of them.
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        request: &Request,
+        tried: &[usize],
+        is_first: bool,
+    ) -> Result<Trip> {
+        let can =
+            |at: usize| self.endpoints.get(at).is_some_and(|endpoint| request.suits(endpoint.protocol()));
         let now = self.clock.now();
         let mut state = self.state.lock();
         let State { balancer, budget, random } = &mut *state;
         if is_first {
             budget.request();
         }
-        let pick = balancer.pick(now, tried, random).or_else(|| balancer.pick(now, &[], random));
-        let Some(pick) = pick else {
-            return Err(Error::new(ErrorKind::Internal, "a fleet has no endpoints"));
+        let pick = balancer.pick_among(now, &can, tried, random);
+        let Some(pick) = pick.or_else(|| balancer.pick_among(now, &can, &[], random)) else {
+            drop(state);
+            return Err(self.unsuited(request));
         };
         balancer.started(pick.endpoint);
         drop(state);
         Ok(Trip { fleet: Arc::clone(self), pick, if_dropped: Outcome::Cancelled, is_over: false })
+    }
+
+    /// How many endpoints speak one of the forms of the request.
+    pub(super) fn count_for(&self, request: &Request) -> usize {
+        self.endpoints.iter().filter(|endpoint| request.suits(endpoint.protocol())).count()
+    }
+
+    fn unsuited(&self, request: &Request) -> Error {
+        let labels: Vec<&str> = self.endpoints.iter().map(|endpoint| &**endpoint.label()).collect();
+        let form = if request.http { "HTTP" } else { "gRPC" };
+        let message =
+            format!("the request can go over {form} only, and {} does not speak it", labels.join(", "));
+        Error::new(ErrorKind::Config, message)
     }
 
     /// Leaves out endpoints that health checks find not ready, and lets them in again.

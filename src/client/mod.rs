@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `address` `proxy` `tls` `trust` `tunnel` `race` `connect` `io` | from an origin to a connected stream of bytes |
 //! | `request` `response` | what is asked and what is answered |
-//! | `http1` `http2` | a request over one connection |
+//! | `http1` `http2` `grpc` | a request over one connection |
 //! | `connection` | what the pool pools, and how its health is checked |
 //! | `fleet` `retry` `attempt` `answer` | which endpoint, over which connection, how often, and the body |
 //! | `decode` | content codings taken off |
@@ -18,6 +18,7 @@ mod connect;
 mod connection;
 mod decode;
 mod fleet;
+mod grpc;
 mod http1;
 mod http2;
 mod io;

@@ -165,7 +165,7 @@ impl Client {
 
     fn endpoint(&self, origin: Origin, pool: PoolSettings, asks_ready: bool) -> Result<Endpoint> {
         let dialer = Arc::clone(&self.dialer);
-        let connector = HttpConnector::new(origin, dialer, self.settings.http2, asks_ready);
+        let connector = HttpConnector::new(origin, dialer, self.settings.http2, asks_ready)?;
         let name = Arc::clone(&connector.label);
         Ok(Endpoint { pool: Pool::new(name, connector, pool, &self.handle)? })
     }
@@ -260,6 +260,9 @@ impl Client {
     pub async fn send(route: Route, request: Request) -> Result<Response> {
         let errand = Errand::new(&request, Place::Unknown);
         let mut answer = open(&route.fleet, &errand).await?;
+        if answer.is_whole() {
+            return Ok(answer.finish());
+        }
         loop {
             match answer.collect(request.max_response).await {
                 Ok(Some(body)) => return answer.finish_with(body, request.max_response).await,
@@ -271,6 +274,9 @@ impl Client {
                     drop(answer);
                     let lost = Err(Lost { error, unsent: false });
                     answer = Box::pin(again(&route.fleet, &errand, lost, attempts, tried)).await?;
+                    if answer.is_whole() {
+                        return Ok(answer.finish());
+                    }
                 }
             }
         }
@@ -346,7 +352,7 @@ fn target(rest: &str) -> Result<Target> {
 
 /// A request, over as many attempts as it takes and may have, until the head of its answer.
 async fn open(fleet: &Arc<Fleet>, errand: &Errand<'_>) -> Result<Box<Answer>> {
-    let trip = fleet.begin(&[], true)?;
+    let trip = fleet.begin(errand.request, &[], true)?;
     let number = trip.number();
     match errand.attempt(trip, 1).await {
         Ok(answer) if !fleet.retry.repeats(errand.request, 1, answer.response.status) => Ok(answer),
@@ -377,7 +383,7 @@ async fn again(
         if !allowed {
             return outcome.map_err(|lost| lost.error);
         }
-        let elsewhere = fleet.endpoints.len() > tried.len();
+        let elsewhere = fleet.count_for(errand.request) > tried.len();
         let pause = Retry::pause(attempts, elsewhere, fastrand::f64());
         let pause = if elsewhere { pause } else { pause.max(asked_for) };
         let over = Instant::now().checked_add(pause);
@@ -390,7 +396,7 @@ async fn again(
         }
         sleep(pause).await;
         attempts += 1;
-        let trip = fleet.begin(&tried, false)?;
+        let trip = fleet.begin(errand.request, &tried, false)?;
         tried.push(trip.number());
         outcome = errand.attempt(trip, attempts).await;
     }

@@ -223,6 +223,11 @@ impl RequestFields {
         self.get(name).is_some()
     }
 
+    /// The host that the caller names himself.
+    pub(super) fn host(&self) -> Option<&[u8]> {
+        if self.has_host { self.get("host") } else { None }
+    }
+
     /// The first value of that name.
     fn get(&self, name: &str) -> Option<&[u8]> {
         field_of(&self.lines, name)

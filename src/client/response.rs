@@ -64,11 +64,19 @@ impl Response {
     /// For how long the server asks to be left alone: `Retry-After`, in seconds or as a date (RFC 9110, section 10.2.3).
     /// One that is neither is taken for a second, a date that is over for no time.
     pub fn retry_after(&self) -> Option<Duration> {
-        let value = std::str::from_utf8(self.fields.get("retry-after")?).ok()?.trim();
+        let Some(value) = self.fields.get("retry-after") else { return self.pushback() };
+        let value = std::str::from_utf8(value).ok()?.trim();
         if let Ok(seconds) = value.parse() {
             return Some(Duration::from_secs(seconds));
         }
         let until = |date: SystemTime| date.duration_since(SystemTime::now()).unwrap_or_default();
         Some(httpdate::parse_http_date(value).map_or(Duration::from_secs(1), until))
+    }
+
+    /// The same as gRPC says it, in milliseconds.
+    fn pushback(&self) -> Option<Duration> {
+        let names = ["grpc-retry-pushback-ms", "retry-pushback-ms"];
+        let value = names.into_iter().find_map(|name| self.fields.get(name))?;
+        std::str::from_utf8(value).ok()?.trim().parse().ok().map(Duration::from_millis)
     }
 }

@@ -63,6 +63,8 @@ struct Identity {
 
 struct Configs {
     origin: TlsConnector,
+    /// A server of gRPC, which speaks HTTP/2 and nothing else.
+    grpc: TlsConnector,
     /// A proxy is verified as a server is, but is shown no certificate of the client's.
     proxy: TlsConnector,
 }
@@ -71,6 +73,7 @@ struct Configs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Peer {
     Server,
+    GrpcServer,
     Proxy,
 }
 
@@ -122,6 +125,7 @@ impl Tls {
         };
         let connector = match peer {
             Peer::Server => &configs.origin,
+            Peer::GrpcServer => &configs.grpc,
             Peer::Proxy => &configs.proxy,
         };
         connector.connect(name, stream).await.map_err(|error| {
@@ -147,7 +151,13 @@ impl Tls {
         proxy.alpn_protocols = vec![b"http/1.1".to_vec()];
         let mut origin = self.config(verifier, self.identity.as_ref())?;
         origin.alpn_protocols.clone_from(&self.protocols);
-        Ok(Configs { origin: Arc::new(origin).into(), proxy: Arc::new(proxy).into() })
+        let mut grpc = origin.clone();
+        grpc.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Configs {
+            origin: Arc::new(origin).into(),
+            grpc: Arc::new(grpc).into(),
+            proxy: Arc::new(proxy).into(),
+        })
     }
 
     fn config(

@@ -174,16 +174,29 @@ impl Balancer {
     /// An endpoint whose time out is over gets one request as a probe, before all others. Where more than half of the
     /// endpoints are out, none is: the fault is then more likely on this side.
     pub fn pick(&mut self, now: Moment, exclude: &[usize], random: &mut fastrand::Rng) -> Option<Pick> {
+        self.pick_among(now, &|_| true, exclude, random)
+    }
+
+    /// As [`pick`](Self::pick), among those endpoints that can serve the request at all.
+    pub fn pick_among(
+        &mut self,
+        now: Moment,
+        can: &dyn Fn(usize) -> bool,
+        exclude: &[usize],
+        random: &mut fastrand::Rng,
+    ) -> Option<Pick> {
         let probe = (0..self.endpoints.len()).find(|at| {
-            !exclude.contains(at) && self.endpoints.get(*at).is_some_and(|endpoint| endpoint.wants_probe(now))
+            let wants = self.endpoints.get(*at).is_some_and(|endpoint| endpoint.wants_probe(now));
+            wants && !exclude.contains(at) && can(*at)
         });
         if let Some(at) = probe {
             self.endpoints.get_mut(at)?.probing = true;
             return Some(Pick { endpoint: at, probe: true });
         }
-        let panic = self.out(now) * 2 > self.endpoints.len();
+        let (out, all) = self.out(now, can);
+        let panic = out * 2 > all;
         let endpoint = self.choose(now, random, &|at: usize, endpoint: &Endpoint| {
-            !exclude.contains(&at) && (panic || endpoint.is_in(now))
+            !exclude.contains(&at) && can(at) && (panic || endpoint.is_in(now))
         })?;
         Some(Pick { endpoint, probe: false })
     }
@@ -263,8 +276,10 @@ impl Balancer {
         Duration::try_from_secs_f64(self.endpoints.get(endpoint)?.first_byte(now)?).ok()
     }
 
-    fn out(&self, now: Moment) -> usize {
-        self.endpoints.iter().filter(|endpoint| !endpoint.is_in(now)).count()
+    /// How many of those that can serve are out, and how many there are.
+    fn out(&self, now: Moment, can: &dyn Fn(usize) -> bool) -> (usize, usize) {
+        let able = self.endpoints.iter().enumerate().filter(|(at, _)| can(*at));
+        able.fold((0, 0), |(out, all), (_, endpoint)| (out + usize::from(!endpoint.is_in(now)), all + 1))
     }
 
     fn choose(

@@ -1,10 +1,8 @@
-"""`infer` against MLServer, which speaks the Open Inference Protocol in JSON and knows no binary tensors."""
+"""`infer` against both doors of MLServer: it knows no binary tensors over HTTP, and takes raw ones over gRPC."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,43 +10,25 @@ import pytest
 
 import penstock
 from penstock.errors import DeadlineExceeded, RemoteError
-from tests.interop.support.processes import Process, answers, free_port
+from tests.interop.support.mlserver import Doors, mlserver
 from tests.python.support.arrays import same
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).resolve().parents[2]
-FOLDER = Path(__file__).parent / "mlserver"
-MLSERVER = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "interop" / "mlserver" / "bin" / "mlserver"
 NUMBERS = ["bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float32", "float64"]
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if not MLSERVER.exists():
-        pytest.skip(f"MLServer is not installed in {MLSERVER.parent}; tools/test-interop installs it")
-    folder = tmp_path_factory.mktemp("mlserver")
-    port = free_port()
-    process = Process(
-        [str(MLSERVER), "start", str(FOLDER)],
-        folder / "mlserver.log",
-        folder=folder,
-        environment={
-            "MLSERVER_HTTP_PORT": str(port),
-            "MLSERVER_GRPC_PORT": str(free_port()),
-            "MLSERVER_METRICS_DIR": str(folder),
-            "PYTHONPATH": str(FOLDER),
-            "PYTHONDONTWRITEBYTECODE": "1",
-        },
-    )
-    base = f"http://127.0.0.1:{port}"
-    try:
-        # The server itself says that it is ready before it has looked for models.
-        process.wait_until(lambda: all(answers(f"{base}/v2/models/{name}/ready") for name in ("mirror", "halves")))
-        yield base
-    finally:
-        process.stop()
+def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
+    with mlserver(tmp_path_factory.mktemp("mlserver")) as doors:
+        yield doors
+
+
+@pytest.fixture(params=["http", "grpc"])
+def url(request: pytest.FixtureRequest, doors: Doors) -> str:
+    found: str = getattr(doors, request.param)
+    return found
 
 
 @pytest.mark.parametrize("binary", [None, False])

@@ -95,14 +95,16 @@ def lanes(bench: Bench, clients: Iterable[str], loops: Iterable[str] = LOOPS) ->
     return found, notes
 
 
-def visit(lane: Lane, cells: Sequence[Cell], nginx_process: Served, *, watch: bool = False) -> list[Figures]:
+def visit(
+    lane: Lane, cells: Sequence[Cell], nginx_process: Served, *, watch: bool = False, worker: str = WORKER
+) -> list[Figures]:
     """All cells in one process; figures of a cell that failed are `{"failed": why}`.
 
-    `watch`: count its sockets while it runs, at most.
+    `watch`: count its sockets while it runs, at most. `worker`: the module that the process runs.
     """
     loads = json.dumps([cell.load for cell in cells])
     served_by = ",".join(str(number) for number, _ in nginx_process._processes())
-    command = [lane.python, "-m", WORKER, CLIENT_CPU, lane.client, lane.loop, served_by, loads]
+    command = [lane.python, "-m", worker, CLIENT_CPU, lane.client, lane.loop, served_by, loads]
     before, began = _cpu_seconds(nginx_process), time.monotonic()
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         sockets = _most_sockets(process, nginx_process.port) if watch else 0

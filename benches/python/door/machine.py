@@ -63,7 +63,8 @@ class Launch:
     """How a server is started.
 
     `{port}` in the command and in the environment stands for its port, `{spare}` and `{spare2}` for others; `ready` is
-    a path that answers with status 200 once it serves, where listening alone does not say so.
+    a path that answers with status 200 once it serves, where listening alone does not say so. `scheme` is what its path
+    is asked by, `grpc` over gRPC; everything else is asked by HTTP.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Launch:
     folder: Path = ROOT
     cpus: str = SERVER_CPU
     ready: str | None = None
+    scheme: str = "http"
 
 
 class Served:
@@ -83,7 +85,7 @@ class Served:
         self._ready = launch.ready
         self.port = free_port()
         self.base = f"http://127.0.0.1:{self.port}"
-        self.url = self.base + launch.path
+        self.url = f"{launch.scheme}://127.0.0.1:{self.port}{launch.path}"
         self.log = logs / f"{launch.name.replace(' ', '-').replace('/', '-')}.log"
         logs.mkdir(parents=True, exist_ok=True)
         ports = {"port": self.port, "spare": free_port(), "spare2": free_port()}

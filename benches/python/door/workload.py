@@ -24,19 +24,23 @@ ROWS = 100
 WIDTH = 64
 CHECK_CLIENTS = 8
 
-_features = np.random.default_rng(1).random((ROWS, WIDTH)).round(6)
+features = np.random.default_rng(1).random((ROWS, WIDTH)).round(6)
 """Six decimals, as sensors and peers' tables have them: some 600 bytes of JSON a row."""
 
-EXPECTED: NDArray[np.float32] = mlp(_features.astype(np.float32))
+EXPECTED: NDArray[np.float32] = mlp(features.astype(np.float32))
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a row is asked for, and how an answer is read: floats, or `None` where the body itself comes back."""
+    """How a row is asked for, and how an answer is read: floats, or `None` where the body itself comes back.
+
+    `streams` is how many clients share a connection, over gRPC.
+    """
 
     bodies: list[bytes]
     read: Callable[[bytes], Any] | None
     headers: dict[str, str] = field(default_factory=dict)
+    streams: int = 1
 
 
 def compact(content: Any) -> bytes:
@@ -44,11 +48,11 @@ def compact(content: Any) -> bytes:
 
 
 def _oip_bodies() -> list[bytes]:
-    return [compact(testing.infer_body({"x": ("FP32", [1, WIDTH], row.tolist())})) for row in _features]
+    return [compact(testing.infer_body({"x": ("FP32", [1, WIDTH], row.tolist())})) for row in features]
 
 
 def _binary_bodies() -> tuple[list[bytes], dict[str, str]]:
-    values = _features.astype("<f4")
+    values = features.astype("<f4")
     head = compact(
         {
             "inputs": [
@@ -72,7 +76,7 @@ def _read_binary(answer: bytes) -> NDArray[np.float32]:
 
 OIP_JSON = Dialect(_oip_bodies(), lambda answer: json.loads(answer)["outputs"][0]["data"])
 OIP_BINARY = Dialect(_binary_bodies()[0], _read_binary, _binary_bodies()[1])
-PLAIN_JSON = Dialect([compact({"x": row.tolist()}) for row in _features], lambda answer: json.loads(answer)["y"])
+PLAIN_JSON = Dialect([compact({"x": row.tolist()}) for row in features], lambda answer: json.loads(answer)["y"])
 ECHO = Dialect(OIP_JSON.bodies, None)
 
 LOAD_TAKES_HEADERS = "headers" in inspect.signature(testing.load).parameters
@@ -82,6 +86,8 @@ def send(url: str, dialect: Dialect, **settings: Any) -> testing.LoadReport:
     """The load generator, with the headers of the dialect where there are any."""
     if dialect.headers:
         settings["headers"] = dialect.headers
+    if dialect.streams != 1:
+        settings["streams"] = dialect.streams
     return testing.load(url, dialect.bodies, **settings)
 
 

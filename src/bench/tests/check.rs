@@ -9,7 +9,8 @@ use crate::bench::link::Whole;
 
 fn answer(status: u16, body: &[u8], json_length: Option<usize>) -> Whole {
     let (status, now) = (StatusCode::from_u16(status).unwrap(), Instant::now());
-    Whole { status, length: body.len() as u64, body: body.to_vec(), json_length, began: now, ended: now }
+    let body = body.to_vec();
+    Whole { status, length: body.len() as u64, body, json_length, code: None, began: now, ended: now }
 }
 
 fn says(body: &str) -> Result<(), String> {

@@ -1,6 +1,7 @@
 //! The load generator against real servers on free ports of this machine.
 
 mod broken;
+mod calls;
 mod check;
 mod closed;
 mod open;

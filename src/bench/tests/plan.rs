@@ -64,6 +64,11 @@ async fn plans_that_cannot_be_carried_out_are_refused_by_the_limit_they_break() 
     change("warmup", |plan| plan.warmup = Duration::MAX).await;
     change("CONNECT", |plan| plan.method = http::Method::CONNECT).await;
     change("0 streams", |plan| plan.protocol = Protocol::Http2 { streams: 0 }).await;
+    change("0 streams", |plan| plan.protocol = Protocol::Grpc { streams: 0 }).await;
+    change("method GET is not POST", |plan| {
+        (plan.protocol, plan.method) = (Protocol::Grpc { streams: 1 }, http::Method::GET);
+    })
+    .await;
     change("0 requests are", |plan| plan.mode = Mode::Shared { requests: 0 }).await;
     change("duration", |plan| plan.mode = Mode::Timed { duration: Duration::ZERO }).await;
     change("connection has no place", |plan| {

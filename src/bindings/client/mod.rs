@@ -3,6 +3,7 @@
 //! Requests of a tick cross to the runtime in one burst, and their answers come back in one: see `courier`.
 
 mod courier;
+mod inference;
 mod many;
 mod native;
 mod reply;
@@ -10,6 +11,7 @@ mod report;
 mod settings;
 mod stream;
 
+pub(crate) use inference::{NativeInference, NativeQuestion};
 pub(crate) use many::NativeMany;
 pub(crate) use native::NativeClient;
 pub(crate) use reply::NativeResponse;

@@ -12,6 +12,7 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyList;
 
 use super::courier::{Courier, Errand, Waits};
+use super::inference::{Manner, OverHttp};
 use super::many::{Gathered, NativeMany};
 use super::settings::{Settings, Times, timeouts};
 use crate::bindings::bridge::lifecycle::generation;
@@ -19,7 +20,7 @@ use crate::bindings::bridge::port::Port;
 use crate::bindings::bridge::stock;
 use crate::bindings::errors::{raised, to_python};
 use crate::bindings::waiter::{Parked, SIGNAL_CHECK};
-use crate::client::{Client, ClientSettings, Request, RequestFields, Route, Timeouts};
+use crate::client::{Client, ClientSettings, GrpcCall, Request, RequestFields, Route, Timeouts};
 use crate::error::{ErrorKind, Result as CoreResult};
 use crate::pool::Place;
 use crate::runtime;
@@ -31,7 +32,7 @@ const NO_RETRIES: u8 = 2;
 /// The content coding of its answer stays.
 const RAW: u8 = 4;
 
-type Headers = Vec<(PyBackedBytes, PyBackedBytes)>;
+pub(super) type Headers = Vec<(PyBackedBytes, PyBackedBytes)>;
 
 /// A request as Python hands it over: method, URL, headers, body, time-outs, options.
 type Asked = (String, String, Option<Headers>, Option<PyBackedBytes>, Option<Times>, u8);
@@ -242,7 +243,7 @@ impl NativeClient {
 
 impl NativeClient {
     /// This process's way to the runtime.
-    fn courier(&self, py: Python<'_>) -> PyResult<Arc<Courier>> {
+    pub(super) fn courier(&self, py: Python<'_>) -> PyResult<Arc<Courier>> {
         let now = generation();
         let mut courier = self.courier.lock();
         if let Some((born, courier)) = courier.as_ref()
@@ -303,7 +304,26 @@ impl NativeClient {
         Ok((route, request))
     }
 
-    fn on_the_loop<'py>(
+    /// A call of gRPC, with a form for HTTP or without, and where it goes: to the client's own endpoints.
+    pub(super) fn call(
+        &self,
+        py: Python<'_>,
+        courier: &Courier,
+        call: GrpcCall,
+        http: Option<OverHttp>,
+        (metadata, timeout, options): Manner,
+    ) -> PyResult<(Route, Request)> {
+        let (method, url, headers, body) = match http {
+            Some((method, url, headers, body)) => (method, url, headers.or(metadata), Some(body)),
+            None => ("POST".to_owned(), call.path.to_string(), metadata, None),
+        };
+        let is_http = body.is_some();
+        let asked = self.request(py, courier, &method, &url, headers, body, timeout, options)?;
+        let (route, request) = asked;
+        Ok((route, Request { http: is_http, grpc: Some(call), ..request }))
+    }
+
+    pub(super) fn on_the_loop<'py>(
         &self,
         py: Python<'py>,
         courier: &Arc<Courier>,
@@ -344,7 +364,7 @@ impl Drop for NativeClient {
     }
 }
 
-fn in_a_thread<'py>(
+pub(super) fn in_a_thread<'py>(
     py: Python<'py>,
     courier: &Arc<Courier>,
     (route, request): (Route, Request),

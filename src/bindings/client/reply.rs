@@ -6,11 +6,13 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 
+use super::inference::answer_object;
 use super::stream::{Inflow, NativeStream};
 use crate::bindings::bridge::port::Reply;
 use crate::bindings::errors::to_python;
 use crate::client::Response;
 use crate::error::Result as CoreResult;
+use crate::wire::oip::InferAnswer;
 
 /// What comes of a request.
 pub(crate) enum Answered {
@@ -125,6 +127,36 @@ impl NativeResponse {
     #[getter]
     fn content(&self, py: Python<'_>) -> Py<PyBytes> {
         self.content.get_or_init(py, || PyBytes::new(py, &self.response.body).unbind()).clone_ref(py)
+    }
+
+    /// The name of the status that gRPC ended with; none over HTTP.
+    #[getter]
+    fn grpc_code(&self) -> Option<&'static str> {
+        self.response.grpc.as_ref().map(|end| end.code.name())
+    }
+
+    /// What gRPC said of its end.
+    #[getter]
+    fn grpc_message(&self) -> Option<&str> {
+        self.response.grpc.as_ref().map(|end| end.message.as_str())
+    }
+
+    /// The class of the error that the end of gRPC stands for, by the one table.
+    #[getter]
+    fn grpc_error(&self) -> Option<&'static str> {
+        self.response.grpc.as_ref().map(|end| end.code.kind().meaning().class)
+    }
+
+    /// For how long the server asks to be left alone, in seconds.
+    #[getter]
+    fn retry_after(&self) -> Option<f64> {
+        self.response.retry_after().map(|wait| wait.as_secs_f64())
+    }
+
+    /// What a model answered over gRPC: see `answer_object`.
+    fn inferred<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let answer = InferAnswer::parse(self.response.body.clone()).map_err(|error| to_python(py, &error))?;
+        answer_object(py, answer)
     }
 
     /// Names and values as they came, in their order.

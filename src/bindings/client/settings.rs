@@ -21,6 +21,7 @@ const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86400);
 pub(crate) struct Settings {
     pub(crate) headers: Vec<(Vec<u8>, Vec<u8>)>,
     pool: PoolFields,
+    grpc_pool: PoolFields,
     pub(crate) timeout: Times,
     balance: String,
     retry: RetryFields,
@@ -71,13 +72,28 @@ struct TlsFields {
     key_file: Option<PathBuf>,
 }
 
+impl PoolFields {
+    fn settings(&self) -> Result<PoolSettings> {
+        Ok(PoolSettings {
+            min_size: self.min_size,
+            max_size: self.max_size,
+            acquire_timeout: optional("pool.acquire_timeout", self.acquire_timeout)?,
+            idle_timeout: optional("pool.idle_timeout", self.idle_timeout)?,
+            max_age: optional("pool.max_age", self.max_age)?,
+            health_interval: optional("pool.health_interval", self.health_interval)?,
+            held_too_long: optional("pool.held_too_long", self.held_too_long)?,
+            ..PoolSettings::default()
+        })
+    }
+}
+
 impl Settings {
     /// The settings of the core.
     pub(crate) fn client(&self) -> Result<ClientSettings> {
         let (connect, ..) = self.timeout;
         let mut settings = ClientSettings {
-            pool: self.pool()?,
-            grpc_pool: self.pool()?,
+            pool: self.pool.settings()?,
+            grpc_pool: self.grpc_pool.settings()?,
             balance: self.balance()?,
             retry: self.retry()?,
             asks_ready: true,
@@ -101,20 +117,6 @@ impl Settings {
             ..ConnectSettings::default()
         };
         Ok(settings)
-    }
-
-    fn pool(&self) -> Result<PoolSettings> {
-        let pool = &self.pool;
-        Ok(PoolSettings {
-            min_size: pool.min_size,
-            max_size: pool.max_size,
-            acquire_timeout: optional("pool.acquire_timeout", pool.acquire_timeout)?,
-            idle_timeout: optional("pool.idle_timeout", pool.idle_timeout)?,
-            max_age: optional("pool.max_age", pool.max_age)?,
-            health_interval: optional("pool.health_interval", pool.health_interval)?,
-            held_too_long: optional("pool.held_too_long", pool.held_too_long)?,
-            ..PoolSettings::default()
-        })
     }
 
     fn balance(&self) -> Result<BalancePolicy> {

@@ -190,6 +190,51 @@ pub(crate) fn over_memory<'py>(
     }
 }
 
+/// An array of its own memory with the elements of a tensor as the wire has them: little-endian, row by row. `data` has
+/// the length that the shape says.
+pub(crate) fn from_wire<'py>(
+    py: Python<'py>,
+    dtype: DType,
+    shape: &[usize],
+    data: &[u8],
+) -> PyResult<Bound<'py, PyAny>> {
+    debug_assert_eq!(data.len(), shape.iter().product::<usize>() * dtype.size());
+    let descr = descr_of(py, dtype)?;
+    let mut axes: SmallVec<[npy_intp; 5]> =
+        shape.iter().map(|axis| npy_intp::try_from(*axis).unwrap_or(npy_intp::MAX)).collect();
+    let array = {
+        // SAFETY: the lock is held; NumPy makes the memory, or fails for a shape that no memory has. It steals the
+        // reference to the descriptor.
+        unsafe {
+            let array = PY_ARRAY_API.PyArray_NewFromDescr(
+                py,
+                PyUntypedArray::type_object_raw(py),
+                descr.into_ptr().cast(),
+                c_int::try_from(axes.len()).unwrap_or(c_int::MAX),
+                axes.as_mut_ptr(),
+                std::ptr::null_mut(),
+                std::ptr::null_mut(),
+                0,
+                std::ptr::null_mut(),
+            );
+            Bound::from_owned_ptr_or_err(py, array)?
+        }
+    };
+    let known = array.cast::<PyUntypedArray>()?;
+    let room = known.len() * dtype.size();
+    // SAFETY: NumPy has just made `room` bytes there, C-contiguous, of which nobody else knows; `data` is apart from them,
+    // and no more than what fits is copied.
+    unsafe {
+        let place = (*known.as_array_ptr()).fields.data.cast::<u8>();
+        std::ptr::copy_nonoverlapping(data.as_ptr(), place, room.min(data.len()));
+        if cfg!(target_endian = "big") {
+            let bytes = std::slice::from_raw_parts_mut(place, room);
+            bytes.chunks_exact_mut(dtype.size()).for_each(<[u8]>::reverse);
+        }
+    }
+    Ok(array)
+}
+
 /// True where `array` owns its memory and the caller holds the only reference: nobody else can change it later.
 pub(crate) fn is_exclusive(array: &Bound<'_, PyUntypedArray>) -> bool {
     // SAFETY: the lock is held and `array` is alive; the fields are plain values.

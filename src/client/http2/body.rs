@@ -13,19 +13,24 @@ use crate::error::Result;
 const PIECE: usize = 64 * 1024;
 
 /// A request's body on its way.
-pub(super) struct Upload {
+pub(in crate::client) struct Upload {
     stream: SendStream<Bytes>,
     rest: Bytes,
 }
 
 impl Upload {
-    pub(super) fn new(stream: SendStream<Bytes>, body: Bytes) -> Self {
+    /// Sends a short body at once: h2 keeps what the server does not take yet. An empty one is none.
+    pub(in crate::client) fn new(mut stream: SendStream<Bytes>, mut body: Bytes) -> Self {
+        if !body.is_empty() && body.len() <= PIECE {
+            // A stream that is over already shows it by its response.
+            let _ = stream.send_data(std::mem::take(&mut body), true);
+        }
         Self { stream, rest: body }
     }
 
     /// Sends what the server takes now, and wakes when it takes more. A server that wants no more of it says so by its
     /// response or by a reset, which the response shows.
-    pub(super) fn advance(&mut self, context: &mut Context<'_>) {
+    pub(in crate::client) fn advance(&mut self, context: &mut Context<'_>) {
         while !self.rest.is_empty() {
             self.stream.reserve_capacity(self.rest.len().min(PIECE));
             let room = match self.stream.capacity() {

@@ -5,6 +5,7 @@
 mod body;
 mod driver;
 mod signals;
+mod stream;
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -20,7 +21,9 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 pub use body::Http2Body;
-use body::Upload;
+pub(super) use body::Upload;
+pub(super) use stream::Inbound;
+
 use driver::Driver;
 use signals::{Counted, Signals};
 
@@ -110,6 +113,8 @@ pub struct SendError {
     pub error: Error,
     /// Whether the server certainly did nothing about it, so that it may be sent again whatever its method.
     pub unsent: bool,
+    /// Why the server reset this one stream, where it did.
+    pub reset: Option<Reason>,
 }
 
 impl Http2 {
@@ -173,8 +178,7 @@ impl Http2 {
         let before = signals.written();
         let opened = signals.open_stream();
         let mut sender = self.shared.sender.clone();
-        let unsent =
-            |error| SendError { error: signals.failure("the request was not sent", error), unsent: true };
+        let unsent = |error| signals.not_sent(error);
         poll_fn(|context| sender.poll_ready(context)).await.map_err(unsent)?;
         let (mut response, stream) = sender.send_request(head, body.is_empty()).map_err(unsent)?;
         drop(sender);
@@ -187,7 +191,8 @@ impl Http2 {
             Err(error) => {
                 // Where not a byte has left since, nothing of it can have arrived.
                 let unsent = refused(&error) || signals.written() == before;
-                Err(SendError { error: signals.failure("the server gave no answer", error), unsent })
+                let reset = error.reason().filter(|_| error.is_remote() && error.is_reset());
+                Err(SendError { error: signals.failure("the server gave no answer", error), unsent, reset })
             }
         }
     }

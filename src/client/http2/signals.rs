@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::super::io::Stream;
-use super::words;
+use super::{SendError, words};
 use crate::error::{Error, ErrorKind};
 use crate::pool::Condition;
 
@@ -85,6 +85,11 @@ impl Signals {
         self.written.load(Ordering::Relaxed)
     }
 
+    /// The failure of a request that did not leave.
+    pub(super) fn not_sent(&self, error: h2::Error) -> SendError {
+        SendError { error: self.failure("the request was not sent", error), unsent: true, reset: None }
+    }
+
     /// The failure of a request or response in the crate's terms; `what` begins the sentence.
     pub(super) fn failure(&self, what: &str, error: h2::Error) -> Error {
         let kind = match (error.is_library(), error.is_io() || error.reason().is_some()) {
@@ -100,6 +105,11 @@ impl Signals {
 }
 
 impl OpenStream {
+    /// How many bytes have left over the connection, at most.
+    pub(super) fn written(&self) -> u64 {
+        self.0.written()
+    }
+
     pub(super) fn failure(&self, what: &str, error: h2::Error) -> Error {
         self.0.failure(what, error)
     }

@@ -49,8 +49,13 @@ impl Fields {
 
     /// The fields of an answer of HTTP/2, which has no reason phrase.
     pub fn of_map(map: &HeaderMap) -> Self {
-        let mut lines = Vec::with_capacity(map.len() * 48);
-        for (name, value) in map {
+        Self::of_maps(map, None)
+    }
+
+    /// Those of its head, and then those of its trailers.
+    pub fn of_maps(head: &HeaderMap, trailers: Option<&HeaderMap>) -> Self {
+        let mut lines = Vec::with_capacity((head.len() + trailers.map_or(0, HeaderMap::len)) * 48);
+        for (name, value) in [Some(head), trailers].into_iter().flatten().flatten() {
             put_field(&mut lines, name.as_str().as_bytes(), value.as_bytes());
         }
         Self { lines: lines.into(), reason: "".into() }

@@ -59,7 +59,7 @@ pub(super) fn read(
 }
 
 /// The text that `data` begins with, and what follows it.
-fn text_of(data: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(super) fn text_of(data: &[u8]) -> Option<(&[u8], &[u8])> {
     let (prefix, rest) = data.split_first_chunk::<PREFIX>()?;
     rest.split_at_checked(usize::try_from(u32::from_le_bytes(*prefix)).ok()?)
 }

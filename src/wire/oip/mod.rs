@@ -8,6 +8,7 @@ mod flatten;
 mod metadata;
 mod numbers;
 mod protobuf;
+mod questions;
 mod request;
 mod response;
 #[cfg(test)]
@@ -16,7 +17,9 @@ mod tests;
 pub use crate::tensor::AnswerRow;
 pub use metadata::{error_body, model_metadata, model_ready, server_metadata};
 pub use protobuf::{
-    AnswerTensor, AskedTensor, InferAnswer, StreamAnswer, model_metadata_message, request_message,
+    AnswerTensor, AskedTensor, InferAnswer, RequestMessage, StreamAnswer, model_metadata_message,
+    request_message,
 };
+pub use questions::{ModelName, Parameter, Parameters, Question};
 pub use request::{InferRequest, WantedOutput};
 pub use response::{Encoded, InferResponse, same_shape, size_of};

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use prost::Message;
 
+use super::super::binary;
 use super::contents;
 use super::response::elements_of;
 use crate::error::{Error, ErrorKind, Result};
@@ -68,6 +69,30 @@ impl InferAnswer {
         let tensors = answer.outputs.into_iter().map(|output| tensor(output, raw.next()));
         let tensors = tensors.collect::<Result<_>>()?;
         Ok(Self { model: answer.model_name, version: answer.model_version, id: answer.id, tensors })
+    }
+}
+
+impl AnswerTensor {
+    /// The elements of a tensor of texts.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ProtocolError`] where they are not as many as the shape says, or where the lengths before them lie.
+    pub fn texts(&self) -> Result<Vec<&[u8]>> {
+        let mut rest = self.data.as_ref();
+        let mut texts = Vec::new();
+        while !rest.is_empty() {
+            let (text, after) = binary::text_of(rest).ok_or_else(|| {
+                broken(&format!("output '{}' ends within element {}", self.name, texts.len()))
+            })?;
+            texts.push(text);
+            rest = after;
+        }
+        let wanted = self.shape.iter().try_fold(1_usize, |count, axis| count.checked_mul(*axis));
+        if wanted == Some(texts.len()) {
+            return Ok(texts);
+        }
+        let (name, count, shape) = (&self.name, texts.len(), &self.shape);
+        Err(broken(&format!("output '{name}' has {count} elements, which are none of shape {shape:?}")))
     }
 }
 

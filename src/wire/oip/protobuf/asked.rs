@@ -1,6 +1,7 @@
 //! A client's side of a request: a message, written once, straight from the caller's memory.
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::response::{field_size, put_bytes, put_message, put_shape};
 use crate::wire::grpc::{PREFIX, prefix_of};
@@ -29,50 +30,78 @@ pub struct AskedTensor<'a> {
     pub datatype: &'a str,
     /// Its axes, batch axis first.
     pub shape: &'a [usize],
-    /// Its data, raw: little-endian, row by row; texts with their length before them.
-    pub data: &'a [u8],
+    /// Bytes of its data.
+    pub size: usize,
 }
 
-/// A `ModelInferRequest` as it goes over the wire, the prefix of gRPC before it. Without names of `outputs`, all are
-/// asked for.
+/// A `ModelInferRequest` in the making, as it goes over the wire: the prefix of gRPC stands before it.
+#[derive(Debug)]
+pub struct RequestMessage(Vec<u8>);
+
+impl RequestMessage {
+    /// All of it but the data. Without names of `outputs`, all are asked for.
+    pub fn new(
+        model: &str,
+        version: Option<&str>,
+        id: Option<&str>,
+        inputs: &[AskedTensor<'_>],
+        outputs: &[String],
+    ) -> Self {
+        let (version, id) = (version.unwrap_or_default(), id.unwrap_or_default());
+        let tensor = |tensor: &AskedTensor<'_>| {
+            ENVELOPE + tensor.name.len() + field_size(RAW_INPUT_CONTENTS, tensor.size)
+        };
+        let tensors: usize = inputs.iter().map(tensor).sum();
+        let names: usize = outputs.iter().map(|name| ENVELOPE + name.len()).sum();
+        let ahead = PREFIX + ENVELOPE + model.len() + version.len() + id.len() + tensors + names;
+        let mut out = Vec::with_capacity(ahead);
+        out.extend_from_slice(&[0; PREFIX]);
+        put_bytes(&mut out, MODEL_NAME, model.as_bytes());
+        put_bytes(&mut out, MODEL_VERSION, version.as_bytes());
+        put_bytes(&mut out, ID, id.as_bytes());
+        let mut inner = Vec::with_capacity(ENVELOPE);
+        for tensor in inputs {
+            inner.clear();
+            put_bytes(&mut inner, NAME, tensor.name.as_bytes());
+            put_bytes(&mut inner, DATATYPE, tensor.datatype.as_bytes());
+            put_shape(&mut inner, tensor.shape.iter().copied());
+            put_message(&mut out, INPUTS, &inner);
+        }
+        for name in outputs {
+            inner.clear();
+            put_bytes(&mut inner, NAME, name.as_bytes());
+            put_message(&mut out, OUTPUTS, &inner);
+        }
+        Self(out)
+    }
+
+    /// Adds the data of the next input, raw: little-endian, row by row; texts with their length before them.
+    pub fn put_data(&mut self, data: &[u8]) {
+        put_message(&mut self.0, RAW_INPUT_CONTENTS, data);
+    }
+
+    /// The whole.
+    pub fn finish(mut self) -> Bytes {
+        let prefix = prefix_of(self.0.len() - PREFIX);
+        if let Some(place) = self.0.first_chunk_mut() {
+            *place = prefix;
+        }
+        Bytes::from(self.0)
+    }
+}
+
+/// A whole [`RequestMessage`]: each input with its data.
 pub fn request_message(
     model: &str,
     version: Option<&str>,
     id: Option<&str>,
-    inputs: &[AskedTensor<'_>],
+    inputs: &[(AskedTensor<'_>, &[u8])],
     outputs: &[String],
 ) -> Bytes {
-    let (version, id) = (version.unwrap_or_default(), id.unwrap_or_default());
-    let tensors: usize = inputs
-        .iter()
-        .map(|tensor| ENVELOPE + tensor.name.len() + field_size(RAW_INPUT_CONTENTS, tensor.data.len()))
-        .sum();
-    let names: usize = outputs.iter().map(|name| ENVELOPE + name.len()).sum();
-    let ahead = PREFIX + ENVELOPE + model.len() + version.len() + id.len() + tensors + names;
-    let mut out = Vec::with_capacity(ahead);
-    out.extend_from_slice(&[0; PREFIX]);
-    put_bytes(&mut out, MODEL_NAME, model.as_bytes());
-    put_bytes(&mut out, MODEL_VERSION, version.as_bytes());
-    put_bytes(&mut out, ID, id.as_bytes());
-    let mut inner = Vec::with_capacity(ENVELOPE);
-    for tensor in inputs {
-        inner.clear();
-        put_bytes(&mut inner, NAME, tensor.name.as_bytes());
-        put_bytes(&mut inner, DATATYPE, tensor.datatype.as_bytes());
-        put_shape(&mut inner, tensor.shape.iter().copied());
-        put_message(&mut out, INPUTS, &inner);
+    let heads: SmallVec<[_; 4]> = inputs.iter().map(|(tensor, _)| *tensor).collect();
+    let mut message = RequestMessage::new(model, version, id, &heads, outputs);
+    for (_, data) in inputs {
+        message.put_data(data);
     }
-    for name in outputs {
-        inner.clear();
-        put_bytes(&mut inner, NAME, name.as_bytes());
-        put_message(&mut out, OUTPUTS, &inner);
-    }
-    for tensor in inputs {
-        put_message(&mut out, RAW_INPUT_CONTENTS, tensor.data);
-    }
-    let prefix = prefix_of(out.len() - PREFIX);
-    if let Some(place) = out.first_chunk_mut() {
-        *place = prefix;
-    }
-    Bytes::from(out)
+    message.finish()
 }

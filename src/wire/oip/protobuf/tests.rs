@@ -167,8 +167,8 @@ fn every_type_comes_raw_and_goes_back_raw() {
         let data: Vec<u8> = (0..6 * dtype.size()).map(|at| u8::try_from(at % 2).unwrap()).collect();
         let specs = [spec("x", dtype.name(), &[-1])];
         let asked =
-            AskedTensor { name: "x", datatype: dtype.oip_name().unwrap(), shape: &[2, 3], data: &data };
-        let message = unframed(&request_message("m", None, Some("7"), &[asked], &[]));
+            AskedTensor { name: "x", datatype: dtype.oip_name().unwrap(), shape: &[2, 3], size: data.len() };
+        let message = unframed(&request_message("m", None, Some("7"), &[(asked, &data)], &[]));
         let request = read(&ModelInferRequest::decode(message).unwrap(), &specs).unwrap();
         assert!(request.binary);
         assert_eq!((request.count, request.id.as_deref()), (2, Some("7")));
@@ -195,10 +195,11 @@ fn an_answer_with_a_type_that_has_no_typed_field_is_raw() {
 
 #[test]
 fn a_request_is_written_as_the_description_says() {
-    let one = AskedTensor { name: "x", datatype: "FP32", shape: &[1, 300], data: &[1; 1200] };
-    let two = AskedTensor { name: "é", datatype: "BYTES", shape: &[], data: &[] };
+    let one = AskedTensor { name: "x", datatype: "FP32", shape: &[1, 300], size: 1200 };
+    let two = AskedTensor { name: "é", datatype: "BYTES", shape: &[], size: 0 };
     let outputs = ["y".to_owned(), String::new()];
-    let message = unframed(&request_message("m", Some("2"), Some("id"), &[one, two], &outputs));
+    let message =
+        unframed(&request_message("m", Some("2"), Some("id"), &[(one, &[1; 1200]), (two, &[])], &outputs));
     let expected = ModelInferRequest {
         model_name: "m".into(),
         model_version: "2".into(),
@@ -344,8 +345,8 @@ proptest! {
         }
         let shape = [rows.len()];
         let asked = [
-            AskedTensor { name: "t", datatype: "BYTES", shape: &shape, data: &data },
-            AskedTensor { name: "x", datatype: "FP32", shape: &shape, data: &floats },
+            (AskedTensor { name: "t", datatype: "BYTES", shape: &shape, size: data.len() }, &data[..]),
+            (AskedTensor { name: "x", datatype: "FP32", shape: &shape, size: floats.len() }, &floats[..]),
         ];
         let message = unframed(&request_message("m", None, None, &asked, &[]));
         let request = read(&ModelInferRequest::decode(message).unwrap(), &specs).unwrap();

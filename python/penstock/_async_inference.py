@@ -1,0 +1,228 @@
+"""What `AsyncClient` asks of inference servers, over HTTP or gRPC."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from penstock._base_client import BaseClient
+from penstock._inference import Inference, InferResult, refusal, result_of, result_of_http, takes_binary
+from penstock._many import collected
+from penstock._questions import answer_of, is_true, parameters_of, question_of
+from penstock._request import REDIRECTS
+from penstock._response import Response
+from penstock.errors import DeadlineExceeded, TransportError
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Iterable, Mapping
+    from types import EllipsisType
+
+    from penstock import _native
+    from penstock._headers import HeadersGiven
+    from penstock._inference import OverHttp
+    from penstock._questions import Parameter
+    from penstock._request import Prepared
+    from penstock.pooling import Timeout
+
+
+class AsyncInference(BaseClient):
+    """The Open Inference Protocol, version 2, for asyncio."""
+
+    async def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, Any],
+        *,
+        outputs: Iterable[str] | None = None,
+        version: str | None = None,
+        request_id: str | None = None,
+        timeout: float | Timeout | EllipsisType | None = ...,
+        binary: bool | None = None,
+    ) -> InferResult:
+        """Asks a model by the Open Inference Protocol, version 2.
+
+        Args:
+            model: its name.
+            inputs: arrays by name, batch axis first; arrays of `str`, `bytes` or objects are texts.
+            outputs: the outputs that are wanted; all by default.
+            version: the model's version; what the server prefers by default.
+            request_id: what the answer is to be called.
+            timeout: as of a request. The server is told how much of it is left, as `X-Request-Timeout` or
+                `grpc-timeout`.
+            binary: over HTTP, send tensors as binary data, and ask for such, or as JSON; by default the server is asked
+                once whether it takes them. Over gRPC they are always raw.
+
+        Raises:
+            RemoteError: where the server refuses, with its words and its status or code; by what these say it is also
+                an `ItemError`, an `Overloaded`, a `DeadlineExceeded`, a `ModelNotFound` or a `ModelNotReady`.
+            ProtocolError: where its answer is none of the protocol.
+            ConfigError: for an array that the protocol has no datatype for.
+        """
+        inference = Inference(model, inputs, outputs=outputs, version=version, request_id=request_id, timeout=timeout)
+        if not self._builder.speaks_grpc:
+            if binary is None:
+                if self._binary is None:
+                    self._binary = await self._takes_binary(inference)
+                binary = self._binary
+            url, options = inference.request(binary=binary)
+            return result_of_http(await self._call("POST", url, options))
+        http = await self._over_http(inference, binary) if self._builder.speaks_http else None
+        manner = self._builder.manner(inference.timeout)
+        return result_of(await self._answer(self._calls.infer(inference.asked(), http, manner)))
+
+    async def is_live(self, *, timeout: float | Timeout | EllipsisType | None = ...) -> bool:
+        """Whether the server runs. Raises `TransportError` where it cannot be reached."""
+        return is_true(*await self._ask("live", timeout))
+
+    async def is_ready(
+        self,
+        model: str | None = None,
+        *,
+        version: str | None = None,
+        timeout: float | Timeout | EllipsisType | None = ...,
+    ) -> bool:
+        """Whether the model, or every model, can answer.
+
+        Raises:
+            RemoteModelNotFound: where there is no such model.
+            TransportError: where the server cannot be reached.
+        """
+        kind = "ready" if model is None else "model_ready"
+        return is_true(*await self._ask(kind, timeout, model, version))
+
+    async def server_metadata(self, *, timeout: float | Timeout | EllipsisType | None = ...) -> dict[str, Any]:
+        """Name, version and extensions of the server."""
+        return dict(answer_of(*await self._ask("server", timeout)))
+
+    async def model_metadata(
+        self, model: str, *, version: str | None = None, timeout: float | Timeout | EllipsisType | None = ...
+    ) -> dict[str, Any]:
+        """Name, versions, platform, inputs and outputs of a model; a tensor has a name, a datatype and a shape."""
+        return dict(answer_of(*await self._ask("model", timeout, model, version)))
+
+    async def repository_index(
+        self, *, ready: bool = False, timeout: float | Timeout | EllipsisType | None = ...
+    ) -> list[dict[str, Any]]:
+        """The models that the server could serve, or those alone that are `ready`: name, version, state and reason."""
+        return list(answer_of(*await self._ask("index", timeout, ready=ready)))
+
+    async def load_model(
+        self,
+        model: str,
+        parameters: Mapping[str, Parameter] | None = None,
+        *,
+        timeout: float | Timeout | EllipsisType | None = ...,
+    ) -> None:
+        """Has the server load a model, or load it anew; `parameters` are the server's own."""
+        answer_of(*await self._ask("load", timeout, model, parameters=parameters))
+
+    async def unload_model(
+        self, model: str, *, dependents: bool = False, timeout: float | Timeout | EllipsisType | None = ...
+    ) -> None:
+        """Has the server unload a model, and with `dependents` those that only it needed."""
+        parameters = {"unload_dependents": True} if dependents else None
+        answer_of(*await self._ask("unload", timeout, model, parameters=parameters))
+
+    async def unary(
+        self,
+        method: str,
+        message: bytes,
+        *,
+        metadata: HeadersGiven | None = None,
+        timeout: float | Timeout | EllipsisType | None = ...,
+    ) -> bytes:
+        """Any call of gRPC that takes one message and gives one, encoded by the caller's own classes.
+
+        Args:
+            method: the path of the call, `"/package.Service/Method"`.
+            message: the message, serialized.
+            metadata: header fields of the call.
+            timeout: as of a request. The server is told how much of it is left.
+
+        Returns:
+            The answer, serialized.
+
+        Raises:
+            RemoteError: where the call ends with another status than OK; as of `infer`.
+            ConfigError: where no endpoint of the client speaks gRPC.
+        """
+        manner = self._builder.manner(timeout, metadata)
+        native = await self._answer(self._calls.unary(method, message, manner))
+        if native.grpc_code != "OK":
+            raise refusal(native)
+        return native.content
+
+    async def _ask(
+        self,
+        kind: str,
+        timeout: float | Timeout | EllipsisType | None,
+        model: str | None = None,
+        version: str | None = None,
+        *,
+        ready: bool = False,
+        parameters: Mapping[str, Parameter] | None = None,
+    ) -> tuple[_native.NativeQuestion, _native.NativeResponse]:
+        question = question_of(kind, model, version, ready=ready, parameters=parameters_of(parameters))
+        asked = self._calls.ask(question, self._question_over_http(question), self._builder.manner(timeout))
+        return question, await self._answer(asked)
+
+    async def _over_http(self, inference: Inference, binary: bool | None) -> OverHttp:
+        """The request for those of the endpoints that speak HTTP."""
+        if binary is None and self._binary is None:
+            try:
+                self._binary = await self._takes_binary(inference)
+            except (TransportError, DeadlineExceeded):
+                # None of them answers; others may. JSON is what every server takes.
+                binary = False
+        return self._inference_over_http(inference, binary=bool(self._binary if binary is None else binary))
+
+    async def _takes_binary(self, inference: Inference) -> bool:
+        """Whether the server takes binary tensors: one question for all who want to know at the same time."""
+        import asyncio  # noqa: PLC0415  importing it costs as much as a third of `import numpy`
+
+        loop = asyncio.get_running_loop()
+        asking = self._asking.get(loop)
+        if asking is None or asking.done():
+            asking = self._asking[loop] = loop.create_task(self._call("GET", "/v2", inference.question()))
+            asking.add_done_callback(_seen)
+        # Who is cancelled takes nobody else's answer with him.
+        return takes_binary(await asyncio.shield(asking))
+
+    async def _answer(self, future: asyncio.Future[_native.NativeResponse]) -> _native.NativeResponse:
+        try:
+            return await future
+        except BaseException:
+            self._native.cancel(future)
+            raise
+
+    async def _call(self, method: str, url: str, options: Mapping[str, Any]) -> Response:
+        if options and "content" in options:
+            options = await collected(options)
+        prepared = self._builder.prepare(method, url, options)
+        # As in _send, without its coroutine: requests wait here by the thousand, and Python's collector looks at each.
+        future = self._native.submit(*prepared)
+        try:
+            response = Response(await future)
+        except BaseException:
+            self._native.cancel(future)
+            raise
+        if response.status_code in REDIRECTS and self._is_to_follow(response.status_code, options):
+            journey = self._journey(prepared)
+            while (following := journey.after(response)) is not None:
+                response = await self._send(following)
+            response.history = journey.history
+        return response
+
+    async def _send(self, prepared: Prepared) -> Response:
+        future = self._native.submit(*prepared)
+        try:
+            return Response(await future)
+        except BaseException:
+            self._native.cancel(future)
+            raise
+
+
+def _seen(asking: asyncio.Task[Response]) -> None:
+    """Asyncio need not complain about a failure that nobody waits for any more."""
+    if not asking.cancelled():
+        asking.exception()

@@ -1,0 +1,55 @@
+//! The time that a call may take, and what it means when it is up.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::super::http2::SendError;
+use super::super::request::{Deadlines, Due};
+use super::super::timer::Timer;
+use crate::error::Result;
+
+/// Waits within limits; a timer is set only where there is something to wait for.
+pub(super) struct Wait<'a> {
+    timer: Timer,
+    endpoint: &'a str,
+}
+
+impl<'a> Wait<'a> {
+    pub(super) fn new(endpoint: &'a str) -> Self {
+        Self { timer: Timer::default(), endpoint }
+    }
+
+    /// What `poll` gives, unless the moment comes first that `due` names.
+    pub(super) async fn until<T>(
+        &mut self,
+        due: impl Fn() -> Option<Due>,
+        mut poll: impl FnMut(&mut Context<'_>) -> Poll<std::result::Result<T, SendError>>,
+    ) -> std::result::Result<T, SendError> {
+        let mut set = None;
+        poll_fn(|context| match poll(context) {
+            Poll::Pending => match *set.get_or_insert_with(&due) {
+                Some(due) => self.timer.poll_until(due.at, context).map(|()| {
+                    Err(SendError { error: due.missed(self.endpoint), unsent: false, reset: None })
+                }),
+                None => Poll::Pending,
+            },
+            done @ Poll::Ready(_) => done,
+        })
+        .await
+    }
+}
+
+/// The time that is left for a call which is sent now.
+///
+/// # Errors
+/// [`DeadlineExceeded`](crate::error::ErrorKind::DeadlineExceeded) where there is none.
+pub(super) fn left_of(deadlines: &Deadlines, now: Instant, endpoint: &str) -> Result<Option<Duration>> {
+    let Some(due) = deadlines.total() else { return Ok(None) };
+    match due.at.saturating_duration_since(now) {
+        Duration::ZERO => Err(due.missed(endpoint)),
+        left => Ok(Some(left)),
+    }
+}
