@@ -12,5 +12,6 @@ mod asking;
 mod calls;
 mod ends;
 mod fleet;
+mod health;
 mod limits;
 mod server;

@@ -377,7 +377,11 @@ impl Line {
                 }
             }
             Step::Leave => drop(own.send_replace(Manner::Leaves)),
-            Step::Close => drop(own.send_replace(Manner::Breaks)),
+            Step::Close => {
+                own.send_replace(Manner::Breaks);
+                // Until then the stream says nothing of its own.
+                std::future::pending::<()>().await;
+            }
         }
         Some(())
     }
