@@ -15,3 +15,4 @@ mod fleet;
 mod health;
 mod limits;
 mod server;
+mod streams;

@@ -2,6 +2,7 @@
 //! Protocol.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -48,7 +49,7 @@ pub(in crate::client) async fn is_ready(
     http2: &Http2,
     caller: &Caller,
     limit: Duration,
-    endpoint: &str,
+    endpoint: &Arc<str>,
 ) -> Result<Readiness> {
     let mut request = Request::call(service.question())?;
     request.timeouts = Timeouts { first: None, idle: None, total: Some(limit), ..Timeouts::default() };
