@@ -267,7 +267,7 @@ impl DuplexReceiver {
         let idle = || self.deadlines.idle(Instant::now());
         let Some((head, messages)) = &mut self.began else { return Ok(None) };
         loop {
-            if let Some(message) = messages.next().map_err(refused)? {
+            if let Some(message) = messages.take().map_err(refused)? {
                 return Ok(Some(kept(message)));
             }
             let inbound = &mut self.inbound;
