@@ -110,7 +110,7 @@ class NativeServer:
         cls,
         models: Sequence[Any],
         *,
-        place: int | tuple[str, int] | None,
+        places: tuple[int | tuple[str, int] | None, int | tuple[str, int] | None],
         accepting: bool,
         limits: Any,
         journal: NativeJournal | None,
@@ -124,6 +124,8 @@ class NativeServer:
     def set_ready(self, index: int) -> None: ...
     @property
     def address(self) -> tuple[str, int] | None: ...
+    @property
+    def grpc_address(self) -> tuple[str, int] | None: ...
     @property
     def ready(self) -> bool: ...
     @property

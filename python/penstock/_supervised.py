@@ -30,12 +30,14 @@ class Post:
     Attributes:
         name: what it is called in logs and metrics.
         listener: descriptor of the listening socket that all workers share.
+        grpc_listener: the same of the one for gRPC alone, or `None`.
         link: descriptor of the socket to the supervisor.
         directory: where the workers ask one another for their metrics.
     """
 
     name: str
     listener: int
+    grpc_listener: int | None
     link: int
     directory: str
 
@@ -43,6 +45,12 @@ class Post:
     def parse(cls, text: str) -> Self:
         """Reads what `str` wrote."""
         return cls(**json.loads(text))
+
+    @property
+    def descriptors(self) -> list[int]:
+        """What the process inherits."""
+        every = (self.listener, self.grpc_listener, self.link)
+        return [descriptor for descriptor in every if descriptor is not None]
 
     def __str__(self) -> str:
         return json.dumps(asdict(self))
@@ -58,7 +66,7 @@ class Supervised:
     def __init__(self, post: Post) -> None:
         self._post = post
         # What a model starts must hold neither the port nor the link open.
-        for descriptor in (post.listener, post.link):
+        for descriptor in post.descriptors:
             os.set_inheritable(descriptor, False)  # noqa: FBT003  it has no name
         self._link = socket.socket(fileno=post.link)
         self._stop = threading.Event()
@@ -94,7 +102,8 @@ class Supervised:
         try:
             server = make()
             siblings = (self._post.directory, self._post.name)
-            server._open(self._post.listener, accepting=False, siblings=siblings)  # noqa: SLF001  one package
+            places = (self._post.listener, self._post.grpc_listener)
+            server._open(places, accepting=False, siblings=siblings)  # noqa: SLF001  one package
         finally:
             self._loading = False
         return server

@@ -64,6 +64,28 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigError(f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}") from error
 
 
+def listeners(host: str, port: int, grpc_port: int | None) -> list[socket.socket]:
+    """The socket for both protocols and, where there is a port for it, the one for gRPC alone.
+
+    Raises:
+        ConfigError: where an address cannot be listened on.
+    """
+    first = listen(host, port)
+    if grpc_port is None:
+        return [first]
+    try:
+        return [first, listen(host, grpc_port)]
+    except ConfigError:
+        first.close()
+        raise
+
+
+def urls_of(listeners: Sequence[socket.socket]) -> str:
+    """Where a server with these sockets is reached, as the line says that it prints."""
+    (host, port), (grpc_host, grpc_port) = (listeners[at].getsockname()[:2] for at in (0, -1))
+    return f"{url_of(host, port)} and {url_of(grpc_host, grpc_port, 'grpc')}"
+
+
 @dataclass(eq=False)
 class Worker:
     """A process that serves.
@@ -98,7 +120,7 @@ class Worker:
         with its_link:
             post = replace(post, link=its_link.fileno())
             command = [sys.executable, "-m", "penstock", "serve", f"--as-worker={post}", *arguments]
-            process = subprocess.Popen(command, pass_fds=(post.listener, post.link))  # noqa: S603  ourselves
+            process = subprocess.Popen(command, pass_fds=post.descriptors)  # noqa: S603  ourselves
         link.settimeout(0)
         return cls(post.name, process, link, deaths, replaces)
 
@@ -132,18 +154,20 @@ class Supervisor:
     """The processes of one server, from the first start to the last exit.
 
     Args:
-        listener: the socket that they share.
+        listeners: the sockets that they share: for both protocols and, where there is one, for gRPC alone.
         arguments: of `penstock serve`, without those that concern the supervisor alone.
         count: how many.
         drain_timeout: seconds that they may take to end.
     """
 
-    def __init__(self, listener: socket.socket, arguments: Sequence[str], count: int, drain_timeout: float) -> None:
-        self._listener = listener
+    def __init__(
+        self, listeners: Sequence[socket.socket], arguments: Sequence[str], count: int, drain_timeout: float
+    ) -> None:
+        self._listeners = listeners
         self._arguments = arguments
         self._count = count
         self._drain_timeout = drain_timeout
-        self._host, self._port = listener.getsockname()[:2]
+        self._urls = urls_of(listeners)
         self._workers: list[Worker] = []
         self._due: list[tuple[float, list[float]]] = []
         self._to_replace: list[Worker] = []
@@ -175,7 +199,7 @@ class Supervisor:
             for number, handler in before.items():
                 signal.signal(number, handler)
             self._selector.close()
-            for end in (woken, wakes, self._listener):
+            for end in (woken, wakes, *self._listeners):
                 end.close()
         return self._status
 
@@ -222,7 +246,8 @@ class Supervisor:
     def _start(self, deaths: list[float], replaces: Worker | None = None) -> None:
         taken = {worker.name for worker in self._workers}
         name = next(str(number) for number in range(len(taken) + 1) if str(number) not in taken)
-        post = Post(name, self._listener.fileno(), -1, self._directory)
+        first, *others = (listener.fileno() for listener in self._listeners)
+        post = Post(name, first, others[0] if others else None, -1, self._directory)
         worker = Worker.start(post, self._arguments, deaths, replaces)
         self._workers.append(worker)
         self._selector.register(worker.link, selectors.EVENT_READ, worker)
@@ -248,9 +273,8 @@ class Supervisor:
             self._serving = True
             for each in self._workers:
                 each.accept()
-            url = url_of(self._host, self._port)
             print(  # noqa: T201  a command's answer
-                f"penstock {__version__} serves {', '.join(names)} by {self._count} workers on {url}", flush=True
+                f"penstock {__version__} serves {', '.join(names)} by {self._count} workers on {self._urls}", flush=True
             )
 
     def _buried(self, worker: Worker) -> None:
@@ -296,7 +320,8 @@ class Supervisor:
         self._status = status
         self._deadline = time.monotonic() + self._drain_timeout + GRACE
         # Who connects from now on is refused as soon as the last worker has stopped accepting.
-        self._listener.close()
+        for listener in self._listeners:
+            listener.close()
         for worker in self._workers:
             worker.stop()
 

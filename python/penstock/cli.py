@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from penstock import __version__, _bench, logs
 from penstock._supervised import Post, Supervised
-from penstock._supervisor import Supervisor, listen
+from penstock._supervisor import Supervisor, listeners
 from penstock.errors import ConfigError, PenstockError
 from penstock.models import spec_of
 from penstock.server import Server, check_port
-from penstock.settings import DoorSettings, worker_count
+from penstock.settings import DoorSettings, grpc_port_of, worker_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,6 +63,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     serve.add_argument("--port", type=int, default=8000, help="port; 0 takes any that is free (default: %(default)s)")
+    serve.add_argument(
+        "--grpc-port",
+        metavar="PORT",
+        help="a second port, for gRPC alone; 0 takes any that is free (default: gRPC is answered on --port only)",
+    )
     serve.add_argument(
         "--log-format", choices=("text", "json"), default="text", help="how log lines look (default: %(default)s)"
     )
@@ -142,7 +147,7 @@ def _hand_the_lock_over_sooner() -> None:
 def _serve(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     _keep_freed_memory()
     _hand_the_lock_over_sooner()
-    place = (options.host, check_port(options.port))
+    place = (options.host, check_port(options.port), grpc_port_of(options.grpc_port))
     command_line = {setting.name: getattr(options, setting.name) for setting in fields(DoorSettings)}
 
     def make() -> Server:
@@ -153,7 +158,7 @@ def _serve(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     count = worker_count(options.workers)
     if count > 1:
         settings = DoorSettings.resolve({}, command_line)
-        return Supervisor(listen(*place), arguments, count, settings.drain_timeout).run()
+        return Supervisor(listeners(*place), arguments, count, settings.drain_timeout).run()
     return _serve_alone(make())
 
 
@@ -176,7 +181,8 @@ def _serve_alone(server: Server) -> int:
     before = {number: signal.signal(number, _stopper(stop)) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with server:
-            print(f"penstock {__version__} serves {', '.join(server.names)} on {server.url}", flush=True)  # noqa: T201
+            urls = f"{server.url} and {server.grpc_url}"
+            print(f"penstock {__version__} serves {', '.join(server.names)} on {urls}", flush=True)  # noqa: T201
             stop.wait()
             print("penstock stops: answering what was accepted", flush=True)  # noqa: T201
     finally:

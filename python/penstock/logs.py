@@ -14,9 +14,10 @@ the end costs records: at most 8192 wait. It never delays a request.
 
 Attributes of an access record, for formatters (`%(status)d`) and filters:
     peer: `"address:port"` of the client, or `None`.
-    protocol: `"http/1.1"` or `"http/2"`.
+    protocol: `"http/1.1"`, `"http/2"` or `"grpc"`.
     method, path: of the request; the path as it was sent, without its query.
-    status: of the answer, a number.
+    status: of the answer, a number; of a call of gRPC, the status of HTTP that means the same.
+    grpc_code: of a call of gRPC, the name of its status code, such as `"NOT_FOUND"`; else `None`.
     seconds: from the request's head to its answer.
     request_bytes, response_bytes: of the bodies.
     request_id: what the client calls the request, or `None`.

@@ -23,7 +23,10 @@ from penstock.settings import DoorSettings
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
-    from typing import Self
+    from typing import Self, TypeAlias
+
+    _Place: TypeAlias = int | tuple[str, int]
+    """The descriptor of a socket that listens, or a host and a port."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class ServerStats(Table):
 
 
 class Server:
-    """Serves models over HTTP by the Open Inference Protocol, version 2.
+    """Serves models over HTTP and gRPC by the Open Inference Protocol, version 2.
 
     As a context manager it starts on entering and closes on leaving; `start` and `close` do the same by hand. Requests
     are accepted, parsed, gathered and answered by Rust; the interpreter is used once a batch.
@@ -71,10 +74,15 @@ class Server:
     Paths: `/v2/health/live`, `/v2/health/ready`, `/v2`, `/v2/models/NAME[/versions/V]`, `.../ready`, `.../infer`, and
     `/metrics` in the OpenMetrics format.
 
+    Calls of gRPC are answered on the same port, over HTTP/2 without TLS: `inference.GRPCInferenceService`, the standard
+    health service `grpc.health.v1.Health`, and reflection. `grpc_port` adds a port for gRPC alone. All of them share
+    limits, queues and batches.
+
     Args:
         models: a function or a class decorated with `@penstock.model`, or several of them.
         host: the address to listen on; loopback by default.
         port: the port; 0 takes any that is free.
+        grpc_port: a second port, for gRPC alone; 0 takes any that is free, `None` opens none.
         **settings: the fields of `penstock.settings.DoorSettings`: limits, time-outs, what answers say. The environment
             (`PENSTOCK_MAX_BODY`, ...) is stronger than these.
 
@@ -89,6 +97,7 @@ class Server:
         *,
         host: str = "127.0.0.1",
         port: int = 8000,
+        grpc_port: int | None = None,
         **settings: Any,
     ) -> None:
         self._specs = [_spec(model) for model in _several(models)]
@@ -96,6 +105,7 @@ class Server:
             raise ConfigError("a server needs at least one model")
         self._host = host
         self._port = check_port(port)
+        self._grpc_port = None if grpc_port is None else check_port(grpc_port, "grpc_port")
         self._settings = DoorSettings.resolve(settings)
         self._journal: _native.NativeJournal | None = None
         self._native: _native.NativeServer | None = None
@@ -105,8 +115,11 @@ class Server:
         self._closed = False
 
     @classmethod
-    def _of_command(cls, models: Iterable[Any], place: tuple[str, int], command_line: Mapping[str, Any]) -> Self:
-        server = cls(models, host=place[0], port=place[1])
+    def _of_command(
+        cls, models: Iterable[Any], place: tuple[str, int, int | None], command_line: Mapping[str, Any]
+    ) -> Self:
+        host, port, grpc_port = place
+        server = cls(models, host=host, port=port, grpc_port=grpc_port)
         server._settings = DoorSettings.resolve({}, command_line)
         return server
 
@@ -123,7 +136,8 @@ class Server:
         if self._native is not None:
             return self
         _close_older_cell(self)
-        self._open((self._host, self._port), accepting=True)
+        grpc_place = None if self._grpc_port is None else (self._host, self._grpc_port)
+        self._open(((self._host, self._port), grpc_place), accepting=True)
         return self
 
     def _start_without_door(self) -> bool:
@@ -132,11 +146,15 @@ class Server:
             raise Closed("this server was closed: make another one")
         if self._native is not None:
             return False
-        self._open(None, accepting=False)
+        self._open((None, None), accepting=False)
         return True
 
     def _open(
-        self, place: int | tuple[str, int] | None, *, accepting: bool, siblings: tuple[str, str] | None = None
+        self,
+        places: tuple[_Place | None, _Place | None],
+        *,
+        accepting: bool,
+        siblings: tuple[str, str] | None = None,
     ) -> None:
         models = [_declaration(spec) for spec in self._specs]
         self._journal = _logs.acquire()
@@ -145,7 +163,12 @@ class Server:
         journal = self._journal if self._settings.access_log else None
         try:
             self._native = _native.NativeServer(
-                models, place=place, accepting=accepting, limits=self._settings, journal=journal, siblings=siblings
+                models,
+                places=places,
+                accepting=accepting,
+                limits=self._settings,
+                journal=journal,
+                siblings=siblings,
             )
         except BaseException:
             self._release_journal()
@@ -173,6 +196,15 @@ class Server:
         if address is None:
             raise Closed("this server listens nowhere: it is reached by penstock.testing.TestClient")
         return url_of(*address)
+
+    @property
+    def grpc_url(self) -> str:
+        """Where it answers gRPC, as `grpc://host:port`: on the port for gRPC alone where there is one."""
+        native = self._running()
+        address = native.grpc_address or native.address
+        if address is None:
+            raise Closed("this server listens nowhere: it is reached by penstock.testing.TestClient")
+        return url_of(*address, "grpc")
 
     @property
     def ready(self) -> bool:
@@ -283,20 +315,20 @@ class Server:
             thread.join(max(0.0, deadline - time.monotonic()))
 
 
-def check_port(port: object) -> int:
+def check_port(port: object, name: str = "port") -> int:
     """`port`, where it is one.
 
     Raises:
         ConfigError: where it is none.
     """
     if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:  # noqa: PLR2004
-        raise ConfigError(f"port must be between 0 and 65535, not {port!r}")
+        raise ConfigError(f"{name} must be between 0 and 65535, not {port!r}")
     return port
 
 
-def url_of(host: str, port: int) -> str:
+def url_of(host: str, port: int, scheme: str = "http") -> str:
     """Where a server at this address is reached."""
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _several(models: Iterable[Any] | Callable[..., Any]) -> Iterable[Any]:

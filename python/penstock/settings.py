@@ -22,6 +22,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
 _MOST = (1 << 32) - 1
 """Of whatever is counted, seconds included: 136 years."""
 _MOST_BYTES = (1 << 63) - 1
+_MOST_PORT = (1 << 16) - 1
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 
@@ -35,11 +36,14 @@ class DoorSettings:
     """Limits of a server's doors. Times are in seconds, sizes in bytes (or text such as "64MiB").
 
     Attributes:
-        max_body: bytes of a request body at most, packed and unpacked; more gets status 413.
+        max_body: bytes of a request body, or of a message of gRPC, at most, packed and unpacked; more gets status 413,
+            or RESOURCE_EXHAUSTED.
         max_head: bytes of a request's head at most (at least 8 KiB); more gets status 431.
         max_connections: connections at most; one more gets status 503 and is closed.
-        max_in_flight: inference requests at most that are read or answered at a time; one more gets status 503.
-        max_streams: requests at most that one HTTP/2 connection may have open at a time.
+        max_in_flight: inference requests at most that are read or answered at a time; one more gets status 503, or
+            RESOURCE_EXHAUSTED.
+        max_streams: requests at most that one HTTP/2 connection may have open at a time; also requests at most that one
+            `ModelStreamInfer` of gRPC has in flight at a time.
         header_timeout: time that a client may take to send a request's head; longer gets status 408.
         body_timeout: time that a client may take to send a body (longer gets status 408), or to take the next bytes of
             an answer.
@@ -107,6 +111,26 @@ def worker_count(command_line: str | int | None, environment: Mapping[str, str] 
         if given is not None:
             count = _count(source, given)
     return count
+
+
+def grpc_port_of(command_line: str | int | None, environment: Mapping[str, str] | None = None) -> int | None:
+    """The port of a command for gRPC alone: `--grpc-port`, else `PENSTOCK_GRPC_PORT`, else none.
+
+    Raises:
+        ConfigError: for what is no port, naming where it came from.
+    """
+    environment = os.environ if environment is None else environment
+    port = None
+    for source, given in (
+        ("PENSTOCK_GRPC_PORT", environment.get("PENSTOCK_GRPC_PORT")),
+        ("--grpc-port", command_line),
+    ):
+        if given is not None:
+            text = str(given).strip()
+            if not (text.isascii() and text.isdigit() and int(text) <= _MOST_PORT):
+                raise ConfigError(f"{source} must be a port between 0 and {_MOST_PORT}, not {given!r}")
+            port = int(text)
+    return port
 
 
 def _size(source: str, value: Any) -> int:

@@ -16,6 +16,7 @@ use crate::flow::events::{self, Event, EventLog, Value};
 use crate::flow::{Burst, Journal, Pace};
 use crate::metrics::LockCounts;
 use crate::serve::{AccessLog, AccessRecord};
+use crate::wire::grpc::Code;
 
 /// The reader holds the interpreter's lock while it works, and so holds up the models: it takes few records at a time and
 /// lets go of the lock for long enough that a waiting worker is sure to get it. What it gathers costs one acquisition.
@@ -159,7 +160,7 @@ fn describe(access: &AccessRecord, fields: &Bound<'_, PyDict>) -> PyResult<()> {
     fields.set_item(intern!(py, "method"), access.method.as_str())?;
     fields.set_item(intern!(py, "path"), &access.path)?;
     fields.set_item(intern!(py, "status"), access.status)?;
-    fields.set_item(intern!(py, "grpc_code"), access.code)?;
+    fields.set_item(intern!(py, "grpc_code"), access.code.map(Code::name))?;
     fields.set_item(intern!(py, "seconds"), access.took.as_secs_f64())?;
     fields.set_item(intern!(py, "request_bytes"), access.request_bytes)?;
     fields.set_item(intern!(py, "response_bytes"), access.response_bytes)?;

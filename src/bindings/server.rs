@@ -69,6 +69,9 @@ pub(crate) enum Place {
     Address((String, u16)),
 }
 
+/// For HTTP and gRPC, and for gRPC alone.
+type Places = (Option<Place>, Option<Place>);
+
 /// The native half of `penstock.Server`, which documents it.
 #[pyclass(frozen, module = "penstock._native")]
 pub(crate) struct NativeServer {
@@ -93,16 +96,15 @@ type Answer<'py> = (u16, Vec<(String, Bound<'py, PyBytes>)>, Bound<'py, PyBytes>
 
 #[pymethods]
 impl NativeServer {
-    /// Opens the door at `place`, or none, and a second way in for gRPC alone at `grpc_place`, or none; every model says "not ready" until `set_ready`. Connections wait in the kernel
+    /// Opens the door at `places`, a second way in for gRPC alone included, or none; every model says "not ready" until `set_ready`. Connections wait in the kernel
     /// until `accept`, unless `accepting`. With `siblings`, a directory and a worker's name, `/metrics` answers for all who
     /// share the directory.
     #[new]
-    #[pyo3(signature = (models, *, place, grpc_place=None, accepting, limits, journal, siblings=None))]
+    #[pyo3(signature = (models, *, places, accepting, limits, journal, siblings=None))]
     fn new(
         py: Python<'_>,
         models: Vec<Model>,
-        place: Option<Place>,
-        grpc_place: Option<Place>,
+        places: Places,
         accepting: bool,
         limits: Limits,
         journal: Option<PyRef<'_, NativeJournal>>,
@@ -111,7 +113,7 @@ impl NativeServer {
         let access_log = journal.map(|journal| journal.access_log());
         let opened = limits
             .into_settings()
-            .and_then(|settings| Self::open(models, [place, grpc_place], accepting, settings, access_log));
+            .and_then(|settings| Self::open(models, places, accepting, settings, access_log));
         let joined = opened.and_then(|server| {
             if let Some((directory, name)) = siblings {
                 server.door.join_siblings(Path::new(&directory), &name, &runtime::handle()?)?;
@@ -231,7 +233,7 @@ impl NativeServer {
 impl NativeServer {
     fn open(
         models: Vec<Model>,
-        [place, grpc_place]: [Option<Place>; 2],
+        (place, grpc_place): Places,
         accepting: bool,
         settings: HttpSettings,
         access_log: Option<Arc<dyn AccessLog>>,

@@ -4,21 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::SendStream;
 use http::{StatusCode, Version};
 use tokio::time::Instant;
 
 use super::answer::{Answer, Source};
 use super::connection::{HttpConnection, HttpConnector};
 use super::decode::Decoding;
-use super::fleet::{Endpoint, Trip};
-use super::grpc::{self, Caller, Came};
+use super::fleet::{Endpoint, Trip, outcome_of};
+use super::grpc::{self, Caller, Came, Duplex, Opened};
 use super::http1::{Exchange, Lost};
-use super::http2::Http2;
+use super::http2::{Http2, Inbound, SendError};
 use super::request::{Deadlines, Request};
 use super::response::{GrpcEnd, Response};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pool::{Lease, Outcome, Place};
-use crate::wire::grpc::Code;
 use crate::wire::http1::Fields;
 
 /// What all attempts of a request have in common.
@@ -27,6 +27,17 @@ pub(super) struct Errand<'a> {
     pub(super) deadlines: Deadlines,
     pub(super) started: Instant,
     pub(super) place: Place,
+}
+
+/// What a failure says about the endpoint.
+fn blame(kind: ErrorKind) -> Outcome {
+    match kind {
+        // Nothing: the caller's own limit may be short.
+        ErrorKind::AcquireTimeout | ErrorKind::Closed | ErrorKind::Config | ErrorKind::DeadlineExceeded => {
+            Outcome::Cancelled
+        }
+        _ => Outcome::Failure,
+    }
 }
 
 /// A head, and where its body comes from.
@@ -59,17 +70,61 @@ impl<'a> Errand<'a> {
                 Ok(self.answer(began, lease, trip, reused, attempts))
             }
             Err(lost) => {
-                let outcome = match lost.error.kind() {
-                    // These say nothing about the endpoint: the caller's own limit may be short.
-                    ErrorKind::AcquireTimeout
-                    | ErrorKind::Closed
-                    | ErrorKind::Config
-                    | ErrorKind::DeadlineExceeded => Outcome::Cancelled,
-                    _ => Outcome::Failure,
-                };
-                trip.end(outcome);
+                trip.end(blame(lost.error.kind()));
                 Err(lost)
             }
+        }
+    }
+
+    /// Opens a stream of messages once.
+    pub(super) async fn attempt_duplex(&self, trip: Trip) -> std::result::Result<Duplex, Lost> {
+        match self.open_stream(&trip).await {
+            Ok((lease, inbound, stream)) => {
+                let endpoint = trip.endpoint().map(|endpoint| Arc::clone(endpoint.label()));
+                let form = self.request.grpc.as_ref();
+                Ok(Duplex::new(Opened {
+                    inbound,
+                    stream,
+                    lease,
+                    trip,
+                    deadlines: self.deadlines,
+                    endpoint: endpoint.unwrap_or_else(|_| Arc::from("")),
+                    first: form.map(|form| form.message.clone()).unwrap_or_default(),
+                    limit: self.request.max_response,
+                }))
+            }
+            Err(lost) => {
+                trip.end(blame(lost.error.kind()));
+                Err(lost)
+            }
+        }
+    }
+
+    async fn open_stream(
+        &self,
+        trip: &Trip,
+    ) -> std::result::Result<(Lease<HttpConnector>, Inbound, SendStream<Bytes>), Lost> {
+        let unsent = |error| Lost { error, unsent: true };
+        let endpoint = trip.endpoint().map_err(unsent)?;
+        let lease = self.lease(endpoint).await.map_err(unsent)?;
+        let (Some(caller), HttpConnection::Shared(http2)) =
+            (&endpoint.connector().caller, lease.connection())
+        else {
+            return Err(unsent(Error::new(
+                ErrorKind::Internal,
+                "a stream was to go over a connection of HTTP/1.1",
+            )));
+        };
+        let now = Instant::now();
+        let opened = grpc::open(http2, caller, self.request, &self.deadlines, now, endpoint.label());
+        let (inbound, stream) = opened.map_err(|SendError { error, unsent, .. }| Lost { error, unsent })?;
+        Ok((lease, inbound, stream))
+    }
+
+    async fn lease(&self, endpoint: &Endpoint) -> Result<Lease<HttpConnector>> {
+        match endpoint.pool.try_acquire(&self.place) {
+            Some(lease) => Ok(lease),
+            None => Box::pin(self.wait_for_lease(endpoint)).await,
         }
     }
 
@@ -79,10 +134,7 @@ impl<'a> Errand<'a> {
     ) -> std::result::Result<(Began, Lease<HttpConnector>, bool), Lost> {
         let unsent = |error| Lost { error, unsent: true };
         let endpoint = trip.endpoint().map_err(unsent)?;
-        let lease = match endpoint.pool.try_acquire(&self.place) {
-            Some(lease) => lease,
-            None => Box::pin(self.wait_for_lease(endpoint)).await.map_err(unsent)?,
-        };
+        let lease = self.lease(endpoint).await.map_err(unsent)?;
         let reused = lease.is_reused();
         let sent = Instant::now();
         let began = match lease.connection() {
@@ -214,14 +266,8 @@ impl<'a> Errand<'a> {
             elapsed,
         };
         let code = response.grpc.as_ref().map(|end| end.code);
-        let outcome = match status.as_u16() {
-            _ if is_broken && status.is_server_error() => Outcome::Failure,
-            // The server kept to the caller's own limit.
-            _ if code == Some(Code::DeadlineExceeded) => Outcome::Cancelled,
-            429 | 503 => Outcome::Overloaded(response.retry_after()),
-            502 | 504 => Outcome::Failure,
-            _ => Outcome::Success,
-        };
+        let retry_after = if status.is_success() { None } else { response.retry_after() };
+        let outcome = outcome_of(status.as_u16(), code, is_broken, retry_after);
         if outcome != Outcome::Success {
             trip.is_to_blame(outcome);
         }

@@ -239,11 +239,12 @@ impl HttpConnector {
 impl HttpConnector {
     /// Asks by the standard health service, or by the Open Inference Protocol where the server does not know that.
     async fn ask_over_grpc(&self, caller: &Caller, http2: &Http2) -> Result<()> {
-        let probe = self.probe.load(Ordering::Relaxed);
-        let by_inference = probe == Probe::Inference as u8;
-        let ways: &[_] = match by_inference {
-            true => &[(Service::Inference, Probe::Inference)],
-            false => &[(Service::Health, Probe::Ready), (Service::Inference, Probe::Inference)],
+        const BY_HEALTH: (Service, Probe) = (Service::Health, Probe::Ready);
+        const BY_INFERENCE: (Service, Probe) = (Service::Inference, Probe::Inference);
+        let ways: &[_] = match self.probe.load(Ordering::Relaxed) {
+            probe if probe == Probe::Ready as u8 => &[BY_HEALTH],
+            probe if probe == Probe::Inference as u8 => &[BY_INFERENCE],
+            _ => &[BY_HEALTH, BY_INFERENCE],
         };
         for (service, probe) in ways {
             match grpc::is_ready(*service, http2, caller, CHECK_LIMIT, &self.label).await? {
@@ -252,18 +253,17 @@ impl HttpConnector {
                     self.report(true);
                     return Ok(());
                 }
-                Readiness::NotReady(said) => {
+                // Whoever has known the question before is not well where he does not any more.
+                Readiness::Unknown(_) if !self.is_known_to_answer() => {}
+                Readiness::NotReady(said) | Readiness::Unknown(said) => {
                     self.report(false);
                     let message = format!("{} is not ready: {said}", self.label);
                     return Err(Error::new(ErrorKind::ModelNotReady, message));
                 }
-                Readiness::Unknown => {}
             }
         }
-        if !self.is_known_to_answer() {
-            // A server of another kind, which is in good health as far as can be seen.
-            self.probe.store(Probe::Plain as u8, Ordering::Relaxed);
-        }
+        // A server of another kind, which is in good health as far as can be seen.
+        self.probe.store(Probe::Plain as u8, Ordering::Relaxed);
         Ok(())
     }
 }

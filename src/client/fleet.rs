@@ -12,6 +12,7 @@ use super::retry::Retry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::{Clock, SystemClock};
 use crate::pool::{Balancer, Outcome, Pick, Pool, RetryBudget};
+use crate::wire::grpc::Code;
 
 /// One server, and the connections to it.
 #[derive(Clone)]
@@ -131,6 +132,24 @@ impl Fleet {
     /// What the balancer thinks of each endpoint.
     pub(super) fn standing<T>(&self, look: impl FnOnce(&Balancer, crate::flow::Moment) -> T) -> T {
         look(&self.state.lock().balancer, self.clock.now())
+    }
+}
+
+/// What an answer of that status says about its endpoint. `code` is that of gRPC; an answer `is_broken` that has none of
+/// the server's own.
+pub(super) fn outcome_of(
+    status: u16,
+    code: Option<Code>,
+    is_broken: bool,
+    retry_after: Option<Duration>,
+) -> Outcome {
+    match status {
+        500.. if is_broken => Outcome::Failure,
+        // The server kept to the caller's own limit.
+        _ if code == Some(Code::DeadlineExceeded) => Outcome::Cancelled,
+        429 | 503 => Outcome::Overloaded(retry_after),
+        502 | 504 => Outcome::Failure,
+        _ => Outcome::Success,
     }
 }
 

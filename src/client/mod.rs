@@ -6,7 +6,7 @@
 //! | `request` `response` | what is asked and what is answered |
 //! | `http1` `http2` `grpc` | a request over one connection |
 //! | `connection` | what the pool pools, and how its health is checked |
-//! | `fleet` `retry` `attempt` `answer` | which endpoint, over which connection, how often, and the body |
+//! | `fleet` `retry` `attempt` `attempts` `answer` | which endpoint, over which connection, how often, and the body |
 //! | `decode` | content codings taken off |
 //! | `owner` | the client itself |
 //! | `metrics` | what its pools count, as OpenMetrics |
@@ -14,6 +14,7 @@
 mod address;
 mod answer;
 mod attempt;
+mod attempts;
 mod connect;
 mod connection;
 mod decode;
@@ -37,6 +38,7 @@ mod tunnel;
 pub use address::{Origin, Protocol};
 pub use connect::{ConnectSettings, Connected, Dialer, Http2Choice};
 pub use decode::ACCEPTED;
+pub use grpc::{Duplex, DuplexReceiver, DuplexSender};
 pub use http2::{Http2, Http2Body, Http2Settings, SendError};
 pub use io::{Idle, Stream};
 pub use metrics::metrics_text;

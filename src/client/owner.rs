@@ -3,24 +3,24 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::time::{Instant, sleep};
 
 use super::address::{Origin, Protocol};
 use super::answer::Answer;
 use super::attempt::Errand;
+use super::attempts::{again, open, open_duplex};
 use super::connect::{ConnectSettings, Dialer, Http2Choice};
 use super::connection::HttpConnector;
 use super::decode::too_long;
 use super::fleet::{Endpoint, Fleet};
+use super::grpc::Duplex;
 use super::http1::Lost;
 use super::http2::Http2Settings;
 use super::request::{Request, Target, config};
 use super::response::Response;
-use super::retry::{Failed, Retry};
+use super::retry::Retry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::SystemClock;
 use crate::pool::{
@@ -57,7 +57,7 @@ impl Default for ClientSettings {
     fn default() -> Self {
         Self {
             pool: PoolSettings::default(),
-            grpc_pool: PoolSettings { min_size: 5, max_size: 50, ..PoolSettings::default() },
+            grpc_pool: PoolSettings { min_size: 5, max_size: 50, spread: true, ..PoolSettings::default() },
             balance: BalancePolicy::default(),
             eject: EjectSettings::default(),
             retry: Retry::default(),
@@ -292,6 +292,17 @@ impl Client {
         Ok((answer.response.clone(), Body { answer: Some(answer) }))
     }
 
+    /// Opens a stream of messages over gRPC, each way as many as there are: the form of the request for gRPC says the method
+    /// and, where it is not empty, the first message. Once a connection is had it is open; what the server says to it,
+    /// [`Duplex::next`] tells. It counts in pool and balance until its end.
+    ///
+    /// # Errors
+    /// Those of [`Client::send`] until there is a connection; [`ErrorKind::Config`] without a form for gRPC.
+    pub async fn duplex(route: Route, mut request: Request, place: Place) -> Result<Duplex> {
+        request.http = false;
+        open_duplex(&route.fleet, &Errand::new(&request, place)).await
+    }
+
     /// What the pools count, endpoint by endpoint.
     pub fn stats(&self) -> Vec<EndpointStats> {
         let mut stats = Vec::new();
@@ -348,58 +359,6 @@ impl Client {
 fn target(rest: &str) -> Result<Target> {
     let rest = rest.split('#').next().unwrap_or_default();
     if rest.starts_with('/') { Target::new(rest) } else { Target::new(&format!("/{rest}")) }
-}
-
-/// A request, over as many attempts as it takes and may have, until the head of its answer.
-async fn open(fleet: &Arc<Fleet>, errand: &Errand<'_>) -> Result<Box<Answer>> {
-    let trip = fleet.begin(errand.request, &[], true)?;
-    let number = trip.number();
-    match errand.attempt(trip, 1).await {
-        Ok(answer) if !fleet.retry.repeats(errand.request, 1, answer.response.status) => Ok(answer),
-        // The rare path is boxed: a request that goes well does not carry it.
-        first => Box::pin(again(fleet, errand, first, 1, vec![number])).await,
-    }
-}
-
-/// What follows an attempt that did not do: others, as far as they are allowed, or its end.
-async fn again(
-    fleet: &Arc<Fleet>,
-    errand: &Errand<'_>,
-    mut outcome: std::result::Result<Box<Answer>, Lost>,
-    mut attempts: u32,
-    mut tried: Vec<usize>,
-) -> Result<Box<Answer>> {
-    loop {
-        let (allowed, asked_for) = match &outcome {
-            Ok(answer) => {
-                let repeats = fleet.retry.repeats(errand.request, attempts, answer.response.status);
-                (repeats, answer.response.retry_after().unwrap_or_default())
-            }
-            Err(lost) => {
-                let failed = Failed { kind: lost.error.kind(), unsent: lost.unsent };
-                (fleet.retry.allows(errand.request, attempts, failed), Duration::ZERO)
-            }
-        };
-        if !allowed {
-            return outcome.map_err(|lost| lost.error);
-        }
-        let elsewhere = fleet.count_for(errand.request) > tried.len();
-        let pause = Retry::pause(attempts, elsewhere, fastrand::f64());
-        let pause = if elsewhere { pause } else { pause.max(asked_for) };
-        let over = Instant::now().checked_add(pause);
-        let late = errand.deadlines.end().is_some_and(|end| over.is_none_or(|over| over >= end));
-        if late || !fleet.may_retry() {
-            return outcome.map_err(|lost| lost.error);
-        }
-        if let Ok(answer) = outcome {
-            answer.let_go();
-        }
-        sleep(pause).await;
-        attempts += 1;
-        let trip = fleet.begin(errand.request, &tried, false)?;
-        tried.push(trip.number());
-        outcome = errand.attempt(trip, attempts).await;
-    }
 }
 
 impl Body {

@@ -29,8 +29,8 @@ pub struct AccessRecord {
     pub path: String,
     /// The status of the answer; of a call of gRPC, the one that means the same over HTTP.
     pub status: u16,
-    /// The name of the status code, of a call of gRPC: `OK`, `NOT_FOUND`.
-    pub code: Option<&'static str>,
+    /// The status code, of a call of gRPC.
+    pub code: Option<Code>,
     /// Time from the head of the request to its answer.
     pub took: Duration,
     /// Bytes of the request's body.
@@ -113,7 +113,7 @@ impl Note {
             method: request.method.clone(),
             path: request.uri.path().to_owned(),
             status: answered.status,
-            code: answered.code.map(Code::name),
+            code: answered.code,
             took: began.elapsed(),
             request_bytes: self.bytes,
             response_bytes: answered.bytes,
@@ -152,7 +152,7 @@ impl Display for AccessRecord {
         let digits = if milliseconds < 1.0 { 2 } else { usize::from(milliseconds < 100.0) };
         write!(out, " {} {} ", self.method, self.path)?;
         match self.code {
-            Some(code) => out.write_str(code)?,
+            Some(code) => out.write_str(code.name())?,
             None => write!(out, "{}", self.status)?,
         }
         write!(out, " {milliseconds:.digits$} ms")?;
@@ -202,7 +202,7 @@ mod tests {
             |micros| AccessRecord { took: Duration::from_micros(micros), ..plain.clone() }.to_string();
         assert_eq!(shown(74), "- POST /v2/models/mlp/infer 404 0.07 ms");
         assert!(shown(1_234_567).ends_with(" 1235 ms"));
-        let call = AccessRecord { code: Some("NOT_FOUND"), path: "/a.B/C".to_owned(), ..plain.clone() };
+        let call = AccessRecord { code: Some(Code::NotFound), path: "/a.B/C".to_owned(), ..plain.clone() };
         assert_eq!(call.to_string(), "- POST /a.B/C NOT_FOUND 1.9 ms");
     }
 }

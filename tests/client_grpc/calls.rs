@@ -186,7 +186,7 @@ async fn a_further_connection_is_opened_when_one_is_full() {
     for call in calls {
         assert_eq!(code(&soon(call).await.unwrap().unwrap()), Code::Ok);
     }
-    assert_eq!(server.connections(), 4);
+    assert_eq!((server.connections(), server.most_streams()), (4, 16));
 }
 
 #[tokio::test]

@@ -12,5 +12,7 @@ mod asking;
 mod calls;
 mod ends;
 mod fleet;
+mod health;
 mod limits;
 mod server;
+mod streams;

@@ -21,8 +21,6 @@ use tokio_rustls::TlsAcceptor;
 /// A call as the server saw it.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
-    /// Which connection it came over, from 0.
-    pub(crate) connection: usize,
     pub(crate) path: String,
     pub(crate) authority: String,
     pub(crate) fields: HeaderMap,
@@ -205,11 +203,6 @@ impl Server {
         self.url.strip_prefix("grpc://").unwrap().parse().unwrap()
     }
 
-    /// Says GOAWAY on every connection that is open.
-    pub(crate) fn leave(&self) {
-        self.manner.send_replace(Manner::Leaves);
-    }
-
     /// Closes every connection that is open.
     pub(crate) fn break_off(&self) {
         self.manner.send_replace(Manner::Breaks);
@@ -257,8 +250,8 @@ struct Serving {
 
 impl Serving {
     fn take(&mut self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let number = self.seen.connections.fetch_add(1, Ordering::SeqCst);
-        let line = Line { number, script: Arc::clone(&self.script), seen: Arc::clone(&self.seen) };
+        self.seen.connections.fetch_add(1, Ordering::SeqCst);
+        let line = Line { script: Arc::clone(&self.script), seen: Arc::clone(&self.seen) };
         let (builder, mut manner) = (self.builder.clone(), self.manner.clone());
         // What was said to those before does not concern this one.
         manner.mark_unchanged();
@@ -277,7 +270,6 @@ impl<F: Fn(&Seen) -> &AtomicUsize> Drop for Counting<F> {
 
 #[derive(Clone)]
 struct Line {
-    number: usize,
     script: Arc<Script>,
     seen: Arc<Seen>,
 }
@@ -326,7 +318,7 @@ impl Line {
         let path = parts.uri.path().to_owned();
         let body = if path.ends_with("Stream") { Bytes::new() } else { whole(&mut inbound).await };
         let authority = parts.uri.authority().unwrap().to_string();
-        let asked = Asked { connection: self.number, path, authority, fields: parts.headers, body };
+        let asked = Asked { path, authority, fields: parts.headers, body };
         let steps = (self.script)(&asked);
         self.seen.asked.lock().push(asked);
         let mut sending = None;
@@ -377,7 +369,11 @@ impl Line {
                 }
             }
             Step::Leave => drop(own.send_replace(Manner::Leaves)),
-            Step::Close => drop(own.send_replace(Manner::Breaks)),
+            Step::Close => {
+                own.send_replace(Manner::Breaks);
+                // Until then the stream says nothing of its own.
+                std::future::pending::<()>().await;
+            }
         }
         Some(())
     }

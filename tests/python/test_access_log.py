@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from tests.python.support.scripts import Finished, Script
 
 ATTRIBUTES = {
-    "peer", "protocol", "method", "path", "status", "seconds", "request_bytes", "response_bytes", "request_id", "model",
-    "rows", "batch", "queue_seconds", "batch_seconds", "model_seconds", "encode_seconds",
+    "peer", "protocol", "method", "path", "status", "grpc_code", "seconds", "request_bytes", "response_bytes",
+    "request_id", "model", "rows", "batch", "queue_seconds", "batch_seconds", "model_seconds", "encode_seconds",
 }  # fmt: skip
 
 

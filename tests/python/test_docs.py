@@ -108,7 +108,9 @@ def served(folder: Path) -> Iterator[str]:
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
-            found = re.fullmatch(r"penstock \S+ serves iris on (http://127\.0\.0\.1:\d+)\n", line)
+            found = re.fullmatch(
+                r"penstock \S+ serves iris on (http://127\.0\.0\.1:\d+) and grpc://127\.0\.0\.1:\d+\n", line
+            )
             assert found, f"it said {line!r}"
             yield found[1]
         finally:

@@ -322,7 +322,7 @@ def test_sigterm_answers_what_was_accepted_and_ends_with_0(tmp_path: Any, target
     command = [sys.executable, "-m", "penstock", "serve", target, "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process:
         assert process.stdout is not None
-        url = process.stdout.readline().split()[-1]
+        url = process.stdout.readline().split()[-3]
         answers: list[Any] = []
         body = json.dumps(testing.infer_body(one([1, 2]))).encode()
 

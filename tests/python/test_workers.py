@@ -81,7 +81,7 @@ class Fleet:
         )
         assert self.process.stdout is not None
         self.line = self.process.stdout.readline()
-        self.url = self.line.split()[-1] if self.line else ""
+        self.url, self.grpc_url = self.line.split()[-3::2] if self.line else ("", "")
 
     def pid(self) -> int:
         """Who answers a new connection."""
@@ -122,7 +122,10 @@ def fleet(tmp_path: Path) -> Iterator[Any]:
 
 def test_all_workers_answer_at_one_port_and_are_announced_once(fleet: Any) -> None:
     two = fleet()
-    assert re.fullmatch(r"penstock \S+ serves pid, slow by 2 workers on http://127\.0\.0\.1:\d+\n", two.line)
+    assert re.fullmatch(
+        r"penstock \S+ serves pid, slow by 2 workers on http://127\.0\.0\.1:(\d+) and grpc://127\.0\.0\.1:\1\n",
+        two.line,
+    )
     seen: set[int] = set()
     until(lambda: seen.update(two.answering()) or len(seen) == 2)
     assert seen == two.children()

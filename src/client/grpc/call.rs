@@ -1,8 +1,10 @@
 //! A call with one message each way.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::SendStream;
 use http::HeaderMap;
 use tokio::time::Instant;
 
@@ -13,12 +15,11 @@ use super::super::response::GrpcEnd;
 use super::Caller;
 use super::end::{broken, encoding_of, foreign, of_reset, status_of, unreadable, without_status};
 use super::wait::{Wait, left_of};
-use crate::error::Error;
 use crate::wire::grpc::{Code, Messages};
 use crate::wire::http1::Fields;
 
 /// Messages longer than their prefix can say do not exist.
-const LONGEST: usize = u32::MAX as usize;
+pub(super) const LONGEST: usize = u32::MAX as usize;
 
 /// Messages up to here come in one frame, as a rule.
 const SHORT: usize = 16 * 1024;
@@ -44,14 +45,14 @@ pub(in crate::client) async fn call(
     caller: &Caller,
     request: &Request,
     deadlines: &Deadlines,
-    endpoint: &str,
+    endpoint: &Arc<str>,
 ) -> std::result::Result<Came, Lost> {
     let sent = Instant::now();
     let (inbound, upload) = match begin(http2, caller, request, deadlines, sent, endpoint) {
         Ok(begun) => begun,
         Err(SendError { error, unsent, .. }) => return Err(Lost { error, unsent }),
     };
-    let answer = Answer { inbound, upload, wait: Wait::new(endpoint), endpoint, sent };
+    let answer = Answer { inbound, upload, wait: Wait::new(Arc::clone(endpoint)), endpoint, sent };
     match answer.whole(deadlines, request.max_response.min(LONGEST)).await {
         Ok(came) => Ok(came),
         Err(SendError { reset: Some(reason), unsent: false, .. }) => Ok(Came {
@@ -74,20 +75,38 @@ fn begin(
     now: Instant,
     endpoint: &str,
 ) -> std::result::Result<(Inbound, Upload), SendError> {
-    let unsent = |error| SendError { error, unsent: true, reset: None };
-    let form = request.grpc.as_ref().filter(|form| !form.message.is_empty());
-    let form = form.ok_or_else(|| unsent(config("the call has no message, not even an empty one")))?;
-    let left = left_of(deadlines, now, endpoint).map_err(unsent)?;
-    let head = caller.head(form, &request.fields, left).map_err(unsent)?;
-    let (inbound, stream) = http2.open(head)?;
-    Ok((inbound, Upload::new(stream, form.message.clone())))
+    let message = request.grpc.as_ref().map(|form| form.message.clone()).unwrap_or_default();
+    if message.is_empty() {
+        return Err(SendError::before(config("the call has no message, not even an empty one")));
+    }
+    let (inbound, stream) = open(http2, caller, request, deadlines, now, endpoint)?;
+    Ok((inbound, Upload::new(stream, message)))
+}
+
+/// Sends the head.
+///
+/// # Errors
+/// Those of a call that was not sent.
+pub(in crate::client) fn open(
+    http2: &Http2,
+    caller: &Caller,
+    request: &Request,
+    deadlines: &Deadlines,
+    now: Instant,
+    endpoint: &str,
+) -> std::result::Result<(Inbound, SendStream<Bytes>), SendError> {
+    let form = request.grpc.as_ref();
+    let form = form.ok_or_else(|| SendError::before(config("the request has no form for gRPC")))?;
+    let left = left_of(deadlines, now, endpoint).map_err(SendError::before)?;
+    let head = caller.head(form, &request.fields, left).map_err(SendError::before)?;
+    http2.open(head)
 }
 
 /// An answer that is waited for.
 struct Answer<'a> {
     inbound: Inbound,
     upload: Upload,
-    wait: Wait<'a>,
+    wait: Wait,
     endpoint: &'a str,
     sent: Instant,
 }
@@ -114,7 +133,7 @@ impl Answer<'_> {
         if let Some(end) = foreign(&head) {
             return Ok(came(end, Bytes::new(), None));
         }
-        let refused = |status| plain(unreadable(endpoint, &status));
+        let refused = |status| SendError::after(unreadable(endpoint, &status));
         let encoding = encoding_of(head.headers()).map_err(refused)?;
         let mut messages = Messages::new(encoding, limit, "max_response");
         let mut message = None;
@@ -128,24 +147,28 @@ impl Answer<'_> {
             messages.push(piece);
             while let Some(next) = messages.take().map_err(refused)? {
                 if message.replace(next).is_some() {
-                    return Err(plain(broken(endpoint, "answered a call with more than one message")));
+                    return Err(SendError::after(broken(
+                        endpoint,
+                        "answered a call with more than one message",
+                    )));
                 }
             }
         }
         let trailers = wait.until(idle, |context| inbound.poll_trailers(context)).await?;
         let end = trailers.as_ref().and_then(status_of).or_else(|| status_of(head.headers()));
-        let end = end.ok_or_else(|| plain(without_status(endpoint)))?;
+        let end = end.ok_or_else(|| SendError::after(without_status(endpoint)))?;
         if end.code != Code::Ok {
             return Ok(came(end, Bytes::new(), trailers.as_ref()));
         }
         messages.end().map_err(refused)?;
-        let message = message.ok_or_else(|| plain(broken(endpoint, "answered a call with no message")))?;
-        // A short one would keep the whole buffer alive that it was read into, and keep it from being used again.
-        let message = if message.len() <= SHORT { Bytes::copy_from_slice(&message) } else { message };
-        Ok(came(end, message, trailers.as_ref()))
+        let message =
+            message.ok_or_else(|| SendError::after(broken(endpoint, "answered a call with no message")))?;
+        Ok(came(end, kept(message), trailers.as_ref()))
     }
 }
 
-fn plain(error: Error) -> SendError {
-    SendError { error, unsent: false, reset: None }
+/// A message as it is handed out. A short one would keep the whole buffer alive that it was read into, and keep it from being
+/// used again.
+pub(super) fn kept(message: Bytes) -> Bytes {
+    if message.len() <= SHORT { Bytes::copy_from_slice(&message) } else { message }
 }

@@ -2,6 +2,7 @@
 //! Protocol.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,8 +36,8 @@ pub(in crate::client) enum Readiness {
     Ready,
     /// With what it said.
     NotReady(String),
-    /// It does not know the question.
-    Unknown,
+    /// It does not know the question, or does not answer it for such as us; with what it said.
+    Unknown(String),
 }
 
 /// Asks a server whether it is ready.
@@ -48,7 +49,7 @@ pub(in crate::client) async fn is_ready(
     http2: &Http2,
     caller: &Caller,
     limit: Duration,
-    endpoint: &str,
+    endpoint: &Arc<str>,
 ) -> Result<Readiness> {
     let mut request = Request::call(service.question())?;
     request.timeouts = Timeouts { first: None, idle: None, total: Some(limit), ..Timeouts::default() };
@@ -57,9 +58,11 @@ pub(in crate::client) async fn is_ready(
     let came = call(http2, caller, &request, &deadlines, endpoint).await.map_err(|lost| lost.error)?;
     match came.end.code {
         Code::Ok => service.read(&came.message, endpoint),
-        // A server without a health of its own as a whole may still be one of the other service.
-        Code::Unimplemented | Code::NotFound => Ok(Readiness::Unknown),
-        code => Ok(Readiness::NotReady(format!("{}: {}", code.name(), came.end.message))),
+        code => {
+            let said = format!("{} {}", code.name(), came.end.message);
+            let is_down = code == Code::Unavailable;
+            Ok(if is_down { Readiness::NotReady(said) } else { Readiness::Unknown(said) })
+        }
     }
 }
 

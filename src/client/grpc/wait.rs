@@ -1,6 +1,7 @@
 //! The time that a call may take, and what it means when it is up.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,13 +13,13 @@ use super::super::timer::Timer;
 use crate::error::Result;
 
 /// Waits within limits; a timer is set only where there is something to wait for.
-pub(super) struct Wait<'a> {
+pub(super) struct Wait {
     timer: Timer,
-    endpoint: &'a str,
+    endpoint: Arc<str>,
 }
 
-impl<'a> Wait<'a> {
-    pub(super) fn new(endpoint: &'a str) -> Self {
+impl Wait {
+    pub(super) fn new(endpoint: Arc<str>) -> Self {
         Self { timer: Timer::default(), endpoint }
     }
 
@@ -31,9 +32,10 @@ impl<'a> Wait<'a> {
         let mut set = None;
         poll_fn(|context| match poll(context) {
             Poll::Pending => match *set.get_or_insert_with(&due) {
-                Some(due) => self.timer.poll_until(due.at, context).map(|()| {
-                    Err(SendError { error: due.missed(self.endpoint), unsent: false, reset: None })
-                }),
+                Some(due) => self
+                    .timer
+                    .poll_until(due.at, context)
+                    .map(|()| Err(SendError::after(due.missed(&self.endpoint)))),
                 None => Poll::Pending,
             },
             done @ Poll::Ready(_) => done,

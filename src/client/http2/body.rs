@@ -10,7 +10,7 @@ use super::signals::OpenStream;
 use crate::error::Result;
 
 /// The most of a body that is handed to the connection at a time, so that large ones take turns.
-const PIECE: usize = 64 * 1024;
+pub(in crate::client) const PIECE: usize = 64 * 1024;
 
 /// A request's body on its way.
 pub(in crate::client) struct Upload {

@@ -21,7 +21,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 pub use body::Http2Body;
-pub(super) use body::Upload;
+pub(super) use body::{PIECE, Upload};
 pub(super) use stream::Inbound;
 
 use driver::Driver;
@@ -115,6 +115,18 @@ pub struct SendError {
     pub unsent: bool,
     /// Why the server reset this one stream, where it did.
     pub reset: Option<Reason>,
+}
+
+impl SendError {
+    /// A request that did not leave.
+    pub(super) fn before(error: Error) -> Self {
+        Self { error, unsent: true, reset: None }
+    }
+
+    /// A request that may have arrived.
+    pub(super) fn after(error: Error) -> Self {
+        Self { error, unsent: false, reset: None }
+    }
 }
 
 impl Http2 {

@@ -87,7 +87,7 @@ impl Signals {
 
     /// The failure of a request that did not leave.
     pub(super) fn not_sent(&self, error: h2::Error) -> SendError {
-        SendError { error: self.failure("the request was not sent", error), unsent: true, reset: None }
+        SendError::before(self.failure("the request was not sent", error))
     }
 
     /// The failure of a request or response in the crate's terms; `what` begins the sentence.
