@@ -323,10 +323,8 @@ def _print(report: dict[str, Any], out: TextIO) -> None:
 def _summary(report: dict[str, Any]) -> list[str]:
     asked = report["configuration"]
     loop = f"open loop at {asked['rate']:,g}/s" if asked["rate"] else "closed loop"
-    counts = [
-        f"{report['answered']:,} answers",
-        f"{report['ok']:,} of them {'OK' if asked['protocol'] == 'gRPC' else '2xx'}",
-    ]
+    fine = "OK" if asked["protocol"] == "gRPC" else "2xx"
+    counts = [f"{report['answered']:,} answers", f"{report['ok']:,} of them {fine}"]
     counts += [f"{report[name]:,} {name}" for name in ("failed", "wrong", "unfinished", "reopened") if report[name]]
     lines = [
         f"{asked['url']}, {asked['clients']} clients, {loop}, {asked['protocol']}",
