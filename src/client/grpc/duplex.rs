@@ -138,6 +138,11 @@ impl Duplex {
         self.receiver.end()
     }
 
+    /// As [`DuplexReceiver::endpoint`].
+    pub fn endpoint(&self) -> &Arc<str> {
+        self.receiver.endpoint()
+    }
+
     /// Its two halves, for two tasks: whoever sends much and reads nothing meanwhile may wait for a server that does the
     /// same.
     pub fn split(self) -> (DuplexSender, DuplexReceiver) {
