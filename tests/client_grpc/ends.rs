@@ -123,9 +123,9 @@ async fn resets_mean_what_the_specification_says() {
 
 #[tokio::test]
 async fn a_stream_that_was_refused_is_sent_again() {
-    let server = Server::start(|asked| match asked.fields.contains_key("always") {
-        true => vec![Step::Reset(Reason::REFUSED_STREAM)],
-        false => echo(asked),
+    let server = Server::start(|asked| {
+        let always = asked.fields.contains_key("always");
+        if always { vec![Step::Reset(Reason::REFUSED_STREAM)] } else { echo(asked) }
     })
     .await;
     let client = client(&server);
