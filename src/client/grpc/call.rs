@@ -52,7 +52,8 @@ pub(in crate::client) async fn call(
         Ok(begun) => begun,
         Err(SendError { error, unsent, .. }) => return Err(Lost { error, unsent }),
     };
-    let answer = Answer { inbound, upload, wait: Wait::new(Arc::clone(endpoint)), endpoint, sent };
+    let answer =
+        Answer { inbound, upload, wait: Wait::new(http2.timers(), Arc::clone(endpoint)), endpoint, sent };
     match answer.whole(deadlines, request.max_response.min(LONGEST)).await {
         Ok(came) => Ok(came),
         Err(SendError { reset: Some(reason), unsent: false, .. }) => Ok(Came {
