@@ -57,7 +57,7 @@ impl Default for ClientSettings {
     fn default() -> Self {
         Self {
             pool: PoolSettings::default(),
-            grpc_pool: PoolSettings { min_size: 5, max_size: 50, ..PoolSettings::default() },
+            grpc_pool: PoolSettings { min_size: 5, max_size: 50, spread: true, ..PoolSettings::default() },
             balance: BalancePolicy::default(),
             eject: EjectSettings::default(),
             retry: Retry::default(),

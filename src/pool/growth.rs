@@ -111,10 +111,15 @@ impl<C: Connection, W> PoolState<C, W> {
         }
     }
 
-    /// Requests that the open connections can carry together.
+    /// Requests that the open connections can carry together, or how many connections that is where these count.
     pub(super) fn places(&self) -> usize {
         let serving = self.slots.iter().filter(|(_, slot)| slot.duty != super::slot::Duty::Retiring);
-        serving.map(|(_, slot)| slot.capacity.max(1)).sum()
+        serving.map(|(_, slot)| self.weight(slot)).sum()
+    }
+
+    /// What a connection counts for where `min_size` is asked for.
+    pub(super) fn weight(&self, slot: &Slot<C>) -> usize {
+        if self.settings.spread { 1 } else { slot.capacity.max(1) }
     }
 
     /// A server that closes what nobody used is asked less and less often.

@@ -10,6 +10,10 @@ pub struct PoolSettings {
     /// Requests that the open connections can carry together before the pool stops opening more of its own accord: 10
     /// HTTP/1.1 connections, or one of HTTP/2. It begins after the first use of the endpoint that went well.
     pub min_size: usize,
+    /// Whether connections count by themselves, as channels of gRPC do: `min_size` is a number of connections, whatever each
+    /// can carry, and a request goes to the one that carries least. Otherwise a shared one is filled before the next is
+    /// touched, and those that are not needed fall idle.
+    pub spread: bool,
     /// Connections that are open or being opened at a time.
     pub max_size: usize,
     /// The longest wait for a connection; `None` for no limit.
@@ -33,6 +37,7 @@ impl Default for PoolSettings {
     fn default() -> Self {
         Self {
             min_size: 10,
+            spread: false,
             max_size: 100,
             acquire_timeout: Some(Duration::from_secs(2)),
             idle_timeout: Some(Duration::from_secs(300)),

@@ -218,7 +218,7 @@ impl<C: Connection, W> PoolState<C, W> {
 
     /// The connection to take next. Those that turn out to be useless are retired on the way.
     fn pick(&mut self, now: Moment, out: &mut Actions<C, W>) -> Option<usize> {
-        while let Some(&at) = self.free.last() {
+        while let Some(at) = self.first_choice() {
             match self.slots.get_mut(at).map(|slot| slot.look(now)) {
                 Some(Fit::Free) => return Some(at),
                 Some(Fit::Spent(reason)) => self.retire(at, reason, now, out),
@@ -226,6 +226,15 @@ impl<C: Connection, W> PoolState<C, W> {
             }
         }
         None
+    }
+
+    /// The connection that was used last, or the one of them that carries least where requests are spread.
+    fn first_choice(&self) -> Option<usize> {
+        if !self.settings.spread {
+            return self.free.last().copied();
+        }
+        let carried = |at: &&usize| self.slots.get(**at).map_or(0, |slot| slot.leased);
+        self.free.iter().rev().min_by_key(carried).copied()
     }
 
     /// Lends a place of a connection that has one.

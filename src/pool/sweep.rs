@@ -74,10 +74,10 @@ impl<C: Connection, W> PoolState<C, W> {
         let long_idle = |slot: &Slot<C>| slot.is_idle() && slot.idle_since + limit <= now;
         let found = self.free.iter().filter_map(|at| Some((*at, self.slots.get(*at)?)));
         let found: Vec<_> =
-            found.filter(|(_, slot)| long_idle(slot)).map(|(at, slot)| (at, slot.capacity)).collect();
-        for (at, capacity) in found {
-            if places >= self.settings.min_size.saturating_add(capacity) {
-                places -= capacity;
+            found.filter(|(_, slot)| long_idle(slot)).map(|(at, slot)| (at, self.weight(slot))).collect();
+        for (at, weight) in found {
+            if places >= self.settings.min_size.saturating_add(weight) {
+                places -= weight;
                 self.retire(at, Retired::Idle, now, out);
             }
         }

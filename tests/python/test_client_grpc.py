@@ -334,7 +334,7 @@ async def test_streams_of_a_channel_are_capped_and_a_further_channel_is_opened()
             for _ in range(6):
                 assert await asyncio.to_thread(running.acquire, timeout=30)
             stats = client.stats().total
-            assert (stats.size, stats.in_use, stats.waiting) == (3, 6, 2)
+            assert (stats.size, stats.leases, stats.waiting) == (3, 6, 2)
             gate.set()
             assert all(result["y"].tolist() == [1, 2] for result in await asyncio.gather(*asked))
 

@@ -93,7 +93,7 @@ impl Settings {
         let (connect, ..) = self.timeout;
         let mut settings = ClientSettings {
             pool: self.pool.settings()?,
-            grpc_pool: self.grpc_pool.settings()?,
+            grpc_pool: PoolSettings { spread: true, ..self.grpc_pool.settings()? },
             balance: self.balance()?,
             retry: self.retry()?,
             asks_ready: true,

@@ -260,6 +260,30 @@ fn one_connection_of_http2_is_enough_for_min_size() {
 }
 
 #[test]
+fn channels_count_by_themselves_and_carry_alike() {
+    let channels = PoolSettings { spread: true, ..settings(3, 8) };
+    let mut world = World::new(channels, None);
+    world.steps([Step::Acquire, opened(128), give_back(0)]);
+    for size in 1..3 {
+        assert_eq!(
+            (world.connecting, world.state.stats().size),
+            (1, size),
+            "as many channels as min_size says"
+        );
+        world.step(opened(128));
+    }
+    assert_eq!((world.connecting, world.state.stats().size), (0, 3));
+    for carried in [1, 1, 1, 2, 2, 2] {
+        world.step(Step::Acquire);
+        let most = world.state.slots.iter().map(|(_, slot)| slot.leased).max();
+        assert_eq!(most, Some(carried));
+    }
+    (0..6).for_each(|_| world.step(give_back(0)));
+    world.step(seconds(400.0));
+    assert_eq!(world.state.stats().size, 3, "idle ones are kept");
+}
+
+#[test]
 fn a_server_that_closes_idle_connections_is_left_alone_more_and_more() {
     let mut world = World::new(PoolSettings { health_interval: None, ..settings(2, 8) }, Some(1));
     world.steps([Step::Acquire, opened(1), give_back(0), opened(1)]);

@@ -38,8 +38,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 fn settings() -> impl Strategy<Value = PoolSettings> {
     let limit =
         |seconds: u64| prop_oneof![Just(None), (1..seconds).prop_map(|s| Some(Duration::from_secs(s)))];
-    (0_usize..6, 1_usize..6, limit(400), limit(700), limit(60), limit(100)).prop_map(
-        |(one, other, idle_timeout, max_age, health_interval, held_too_long)| PoolSettings {
+    let sizes = (0_usize..6, 1_usize..6, any::<bool>());
+    (sizes, limit(400), limit(700), limit(60), limit(100)).prop_map(
+        |((one, other, spread), idle_timeout, max_age, health_interval, held_too_long)| PoolSettings {
+            spread,
             min_size: one.min(other),
             max_size: one.max(other),
             idle_timeout,
