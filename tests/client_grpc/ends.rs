@@ -5,8 +5,9 @@ use penstock::client::{ClientSettings, Request, Retry};
 use penstock::error::ErrorKind;
 use penstock::wire::grpc::Code;
 
+use crate::answers::{echo, framed, head, status};
 use crate::asking::*;
-use crate::server::{Server, Step, echo, framed, head, status};
+use crate::server::{Server, Step};
 
 /// Settings that send every request once.
 fn once() -> ClientSettings {
