@@ -88,7 +88,7 @@ def bench(options: argparse.Namespace) -> int:
     try:
         url, sent = _requests(options)
         settings["headers"] = _headers(options, sent)
-        settings["method"] = options.method or ("POST" if settings["grpc"] or any(sent.bodies) else "GET")
+        settings["method"] = options.method or ("POST" if settings["protocol"] == "gRPC" or any(sent.bodies) else "GET")
         place = testing.split_url(url)
         found = _watched(_native.NativeLoad(place.authority, place.path, sent.bodies, settings))
     except Closed as error:
@@ -163,8 +163,8 @@ def _settings(options: argparse.Namespace, *, grpc: bool) -> dict[str, Any]:
         warmup=options.warmup,
         timeout=options.timeout,
         deadline=longest if options.deadline is None else options.deadline,
-        streams=options.streams if options.http2 or grpc else 0,
-        grpc=grpc,
+        protocol="gRPC" if grpc else "HTTP/2" if options.http2 else "HTTP/1.1",
+        streams=options.streams,
         connection_close=options.connection_close,
         check=options.check,
         # What ends by the clock outlives a server that is away for a while.
@@ -290,7 +290,6 @@ def _report(found: dict[str, Any], url: str, settings: dict[str, Any]) -> dict[s
     report["configuration"] = {
         "url": url,
         "mode": "open" if rate else "closed",
-        "protocol": "gRPC" if settings["grpc"] else "HTTP/2" if settings["streams"] else "HTTP/1.1",
         **{name: settings[name] for name in settings if name not in ("keep", "requests_each", "max_reopens")},
     }
     report["versions"] = {"penstock": __version__, "python": platform.python_version()}
@@ -324,7 +323,10 @@ def _print(report: dict[str, Any], out: TextIO) -> None:
 def _summary(report: dict[str, Any]) -> list[str]:
     asked = report["configuration"]
     loop = f"open loop at {asked['rate']:,g}/s" if asked["rate"] else "closed loop"
-    counts = [f"{report['answered']:,} answers", f"{report['ok']:,} of them {'OK' if asked['grpc'] else '2xx'}"]
+    counts = [
+        f"{report['answered']:,} answers",
+        f"{report['ok']:,} of them {'OK' if asked['protocol'] == 'gRPC' else '2xx'}",
+    ]
     counts += [f"{report[name]:,} {name}" for name in ("failed", "wrong", "unfinished", "reopened") if report[name]]
     lines = [
         f"{asked['url']}, {asked['clients']} clients, {loop}, {asked['protocol']}",

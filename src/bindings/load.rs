@@ -49,7 +49,7 @@ impl NativeLoad {
         settings: Settings,
     ) -> PyResult<Self> {
         let target = Target::new(authority, path);
-        let grpc = settings.grpc;
+        let grpc = settings.protocol == "gRPC";
         let bodies =
             bodies.into_iter().map(|body| if grpc { prefixed(&body) } else { body.into() }).collect();
         let started =
@@ -134,9 +134,11 @@ struct Settings {
     warmup: f64,
     timeout: f64,
     deadline: f64,
-    /// Clients to a connection over HTTP/2; 0 for HTTP/1.1.
+    /// `HTTP/1.1`, `HTTP/2` or `gRPC`.
+    protocol: String,
+    /// Clients to a connection, but over HTTP/1.1.
     streams: usize,
-    grpc: bool,
+    /// Over HTTP/1.1 alone.
     connection_close: bool,
     keep: bool,
     check: bool,
@@ -153,11 +155,11 @@ impl Settings {
             let message = format!("{:?} is no method of HTTP", self.method);
             Error::with_source(ErrorKind::Config, message, source)
         })?;
-        plan.protocol = match (self.streams, self.connection_close) {
-            (streams, _) if self.grpc => Protocol::Grpc { streams },
-            (0, false) => Protocol::Http1,
-            (0, true) => Protocol::Http1Close,
-            (streams, _) => Protocol::Http2 { streams },
+        plan.protocol = match self.protocol.as_str() {
+            "gRPC" => Protocol::Grpc { streams: self.streams },
+            "HTTP/2" => Protocol::Http2 { streams: self.streams },
+            _ if self.connection_close => Protocol::Http1Close,
+            _ => Protocol::Http1,
         };
         plan.warmup = seconds("warmup", self.warmup)?;
         plan.timeout = seconds("timeout", self.timeout)?;

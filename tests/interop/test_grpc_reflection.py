@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.interop.support.reflection import V1, V1ALPHA, Stub, ask, files_of, services_of
-from tests.interop.support.served import both_doors, gated, number_of, place, queued
+from tests.interop.support.served import both_doors, gated, in_flight, number_of, place, queued
 from tests.python.support.waiting import PATIENCE, until
 
 with warnings.catch_warnings():
@@ -196,10 +196,10 @@ def test_a_call_that_is_cancelled_or_late_never_reaches_the_model() -> None:
         second = stub.ModelInfer.future(number_of(stub, 2), timeout=PATIENCE)
         until(lambda: queued(server) == 1)
         second.cancel()
-        until(lambda: queued(server) == 0)
+        until(lambda: in_flight(server) == 1)
         late = stub.ModelInfer.future(number_of(stub, 4), timeout=0.2)
         assert late.exception(timeout=PATIENCE).code() == grpc.StatusCode.DEADLINE_EXCEEDED
-        until(lambda: queued(server) == 0)
+        until(lambda: in_flight(server) == 1)
         gate.open()
         assert np.frombuffer(first.result(PATIENCE).raw_output_contents[0], "<f4").tolist() == [10]
         assert stub.ModelInfer(number_of(stub, 3), timeout=PATIENCE).outputs

@@ -119,7 +119,7 @@ async def test_what_the_server_is_told() -> None:
 
 @pytest.mark.parametrize("code", list(CODES))
 async def test_every_status(code: str) -> None:
-    async with grpcio_server() as server, penstock.AsyncClient(server.url, retries=0) as client:
+    async with grpcio_server() as server, penstock.AsyncClient(server.url, retry=None) as client:
         with pytest.raises(CODES[code], match=WORDS) as caught:
             await client.infer(code, {"x": X})
         if isinstance(caught.value, RemoteError):
@@ -181,7 +181,7 @@ async def test_a_server_that_sends_its_channels_away() -> None:
 
 async def test_a_server_that_goes_and_comes_back() -> None:
     port = free_port()
-    async with penstock.AsyncClient(f"grpc://127.0.0.1:{port}", retries=0) as client:
+    async with penstock.AsyncClient(f"grpc://127.0.0.1:{port}", retry=None) as client:
         with pytest.raises((ConnectFailed, DeadlineExceeded)):
             await client.infer("mirror", {"x": X}, timeout=5)
         for _ in range(3):
@@ -232,11 +232,11 @@ async def test_tls(tmp_path: Path) -> None:
             assert same((await client.infer("mirror", {"x": X}))["x"], X)
         other = write_certificates(tmp_path / "other")
         for verify in (True, str(other.authority)):
-            async with penstock.AsyncClient(server.url, verify=verify, retries=0) as client:
+            async with penstock.AsyncClient(server.url, verify=verify, retry=None) as client:
                 with pytest.raises(ConnectFailed, match="certificate"):
                     await client.infer("mirror", {"x": X})
         plain = server.url.replace("grpcs://", "grpc://")
-        async with penstock.AsyncClient(plain, retries=0) as client:
+        async with penstock.AsyncClient(plain, retry=None) as client:
             with pytest.raises(TransportError):
                 await client.infer("mirror", {"x": X})
 
@@ -250,7 +250,7 @@ async def test_client_certificates(tmp_path: Path) -> None:
         verify, shown = str(certificates.authority), (str(certificates.client), str(certificates.client_key))
         async with penstock.AsyncClient(server.url, verify=verify, cert=shown) as client:
             assert same((await client.infer("mirror", {"x": X}))["x"], X)
-        async with penstock.AsyncClient(server.url, verify=verify, retries=0) as client:
+        async with penstock.AsyncClient(server.url, verify=verify, retry=None) as client:
             with pytest.raises(TransportError):
                 await client.infer("mirror", {"x": X})
 

@@ -15,10 +15,12 @@ from tests.interop.support.served import (
     DATATYPES,
     SLOW_SECONDS,
     TENSORS,
+    WIDE,
     assert_mirrored,
     both_doors,
     everything,
     gated,
+    in_flight,
     place,
     queued,
 )
@@ -96,8 +98,11 @@ def test_both_doors_say_the_same_of_themselves(client: Any, server: Server) -> N
             assert one.is_server_ready()
             assert one.is_model_ready("mirror")
             assert one.is_model_ready("mirror", "3")
-            assert not one.is_model_ready("mirror", "4")
-            assert not one.is_model_ready("nobody")
+        for unknown in (("mirror", "4"), ("nobody",)):
+            assert not http.is_model_ready(*unknown)
+            with pytest.raises(InferenceServerException) as caught:
+                client.is_model_ready(*unknown)
+            assert caught.value.status() == "StatusCode.NOT_FOUND"
         assert client.get_server_metadata(as_json=True) == http.get_server_metadata()
         ours, theirs = client.get_model_metadata("mirror", as_json=True), http.get_model_metadata("mirror")
     assert ours["versions"] == theirs["versions"] == ["3"]
@@ -139,10 +144,10 @@ def test_packed_messages(client: Any, packing: str) -> None:
 
 def test_a_large_tensor(either: tuple[Any, Any]) -> None:
     module, client = either
-    x = np.random.default_rng(3).random((250_000, 2), np.float32)  # 2 MB: many windows of HTTP/2
+    x = np.random.default_rng(3).random((2, WIDE), np.float32)  # 4 MB: many windows of HTTP/2
     tensor = module.InferInput("x", list(x.shape), "FP32")
     tensor.set_data_from_numpy(x)
-    assert np.array_equal(client.infer("double", [tensor]).as_numpy("y"), x * 2)
+    assert np.array_equal(client.infer("wide", [tensor]).as_numpy("y"), x * 2)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +270,7 @@ def test_a_stream_that_is_cancelled() -> None:
         client.async_stream_infer("gated", number(2))
         until(lambda: queued(server) == 1)
         client.stop_stream(cancel_requests=True)
-        until(lambda: queued(server) == 0)
+        until(lambda: in_flight(server) == 0)
         gate.open()
         assert client.infer("gated", number(3)).as_numpy("y").tolist() == [30]
     assert gate.seen == [1, 3]
@@ -281,7 +286,7 @@ def test_a_call_that_is_cancelled_while_it_is_queued_never_reaches_the_model() -
         call.cancel()
         _, error = ends.get(timeout=PATIENCE)
         assert error.status() == "StatusCode.CANCELLED"
-        until(lambda: queued(server) == 0)
+        until(lambda: in_flight(server) == 1)
         gate.open()
         result, error = ends.get(timeout=PATIENCE)
         assert (result.as_numpy("y").tolist(), error) == ([10], None)
@@ -300,7 +305,7 @@ async def test_a_task_that_is_cancelled_takes_its_request_along(door: str) -> No
             await soon(lambda: queued(server) == 1)
             second.cancel()
             await asyncio.wait([second])
-            await soon(lambda: queued(server) == 0)
+            await soon(lambda: in_flight(server) == 1)
             gate.open()
             assert (await first).as_numpy("y").tolist() == [10]
             assert (await client.infer("gated", number(3, module))).as_numpy("y").tolist() == [30]
@@ -315,7 +320,7 @@ def test_a_call_that_is_too_late_while_it_is_queued_never_reaches_the_model() ->
         with pytest.raises(InferenceServerException) as caught:
             client.infer("gated", number(2), client_timeout=0.3)
         assert caught.value.status() == "StatusCode.DEADLINE_EXCEEDED"
-        until(lambda: queued(server) == 0)
+        until(lambda: in_flight(server) == 1)
         gate.open()
         assert ends.get(timeout=PATIENCE) is None
         assert client.infer("gated", number(3), client_timeout=PATIENCE).as_numpy("y").tolist() == [30]

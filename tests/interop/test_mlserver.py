@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import penstock
-from penstock.errors import DeadlineExceeded, RemoteError
-from tests.interop.support.mlserver import Doors, mlserver
+from penstock.errors import DeadlineExceeded, ItemError, ModelNotFound, RemoteError
+from tests.interop.support.mlserver import MODELS, Doors, mlserver
 from tests.python.support.arrays import same
 
 if TYPE_CHECKING:
@@ -67,21 +67,56 @@ async def test_texts_and_several_inputs(url: str) -> None:
     assert texts == ["a", "naïve 水"]
 
 
+NOT_THERE = "Model nowhere (with version  )?not found"
+
+
 async def test_a_model_that_is_not_there(url: str) -> None:
     x = np.ones((1, 2), np.float32)
     async with penstock.AsyncClient(url) as client:
-        with pytest.raises(RemoteError, match="Model nowhere not found") as caught:
+        with pytest.raises(ModelNotFound, match=NOT_THERE) as caught:
             await client.infer("nowhere", {"x": x})
-    assert caught.value.status == 404
-    with penstock.Client(url) as blocking, pytest.raises(RemoteError, match="Model nowhere not found"):
+    assert isinstance(caught.value, RemoteError)
+    expected = (None, "NOT_FOUND") if url.startswith("grpc") else (404, None)
+    assert (caught.value.status, caught.value.code) == expected
+    with penstock.Client(url) as blocking, pytest.raises(RemoteError, match=NOT_THERE):
         blocking.infer("nowhere", {"x": x})
 
 
 async def test_a_model_that_refuses(url: str) -> None:
     async with penstock.AsyncClient(url) as client:
-        with pytest.raises(RemoteError, match="numbers below zero are not served") as caught:
+        with pytest.raises(ItemError, match="numbers below zero are not served") as caught:
             await client.infer("halves", {"x": np.full((1, 2), -1.0, np.float32)})
-        assert caught.value.status == 400
+        assert isinstance(caught.value, RemoteError)
+        expected = (None, "INVALID_ARGUMENT") if url.startswith("grpc") else (400, None)
+        assert (caught.value.status, caught.value.code) == expected
+
+
+async def test_what_it_says_of_itself(url: str) -> None:
+    async with penstock.AsyncClient(url) as client:
+        assert await client.is_live()
+        assert await client.is_ready()
+        assert await client.is_ready("halves")
+        server = await client.server_metadata()
+        assert server["name"] == "mlserver"
+        model = await client.model_metadata("halves")
+        assert model["name"] == "halves"
+        with pytest.raises(ModelNotFound):
+            await client.model_metadata("nowhere")
+
+
+async def test_its_repository(url: str) -> None:
+    async with penstock.AsyncClient(url) as client:
+        states = {one["name"]: one["state"] for one in await client.repository_index()}
+        # Over gRPC it says State.READY.
+        assert {name: state.removeprefix("State.") for name, state in states.items()} == dict.fromkeys(MODELS, "READY")
+        await client.unload_model("mirror")
+        try:
+            assert {one["name"] for one in await client.repository_index(ready=True)} == {"halves"}
+        finally:
+            await client.load_model("mirror")
+        assert {one["name"] for one in await client.repository_index(ready=True)} == {"halves", "mirror"}
+        x = np.ones((1, 2), np.float32)
+        assert same((await client.infer("mirror", {"x": x}))["x"], x)
 
 
 async def test_many_at_a_time(url: str) -> None:

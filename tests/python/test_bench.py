@@ -430,3 +430,60 @@ def test_ctrl_c_in_load_ends_the_run() -> None:
             testing.load(url, [b""], clients=1, requests_per_client=1)
         thread.join()
         assert ended.wait(PATIENCE)
+
+
+def doubled(row: list[float]) -> bytes:
+    return testing.infer_message("double", {"x": ("FP32", [1, 3], np.array(row, "<f4").tobytes())})
+
+
+def test_load_over_grpc_counts_answers_by_their_code() -> None:
+    bodies = [doubled([1, 2, 3]), testing.infer_message("nobody", {}), b"\xff\xff"]
+    with Server([double], port=0, grpc_port=0) as server:
+        for url in (server.grpc_url, f"{server.grpc_url}/inference.GRPCInferenceService/ModelInfer"):
+            report = testing.load(url, bodies, clients=3, requests_per_client=10, streams=3, keep_answers=True)
+            assert (report.planned, report.answered, report.ok, report.failed) == (30, 30, 10, 0)
+            assert report.codes["OK"] == report.codes["NOT_FOUND"] == 10
+            assert sum(report.codes.values()) == 30
+            assert report.statuses == {200: 30}
+            answers = [answer for index, _, answer in report.answers if index == 0]
+            assert {np.frombuffer(answer[-12:], "<f4").tolist().__repr__() for answer in answers} == {"[2.0, 4.0, 6.0]"}
+        report = testing.load(f"{server.grpc_url}/no.such/Method", [b""], clients=1, requests_per_client=3)
+        assert (report.ok, report.codes) == (0, {"UNIMPLEMENTED": 3})
+        report = testing.load(server.grpc_url, [doubled([1, 2, 3])], clients=4, rate=200, duration=0.5)
+        assert (report.ok, report.failed) == (report.planned, 0)
+
+
+def test_a_run_over_grpc() -> None:
+    with Server([double], port=0, grpc_port=0) as server:
+        status, report = report_of(
+            server.grpc_url, "--model", "double", "-c", 8, "-n", 400, "--streams", 4, "--rows", 2, "--check"
+        )
+        assert (status, report["ok"], report["wrong"], report["codes"]) == (0, 400, 0, {"OK": 400})
+        assert (report["configuration"]["protocol"], report["configuration"]["streams"]) == ("gRPC", 4)
+        live = f"{server.grpc_url}/inference.GRPCInferenceService/ServerLive"
+        ended = bench(live, "-c", 1, "-n", 5)
+        assert (ended.returncode, "5 of them OK" in ended.stdout) == (0, True)
+        ended = bench(server.grpc_url, "-c", 1, "-n", 5)  # an empty message names no model
+        assert ended.returncode == 1
+        assert re.search("codes  [A-Z_]+: 5", ended.stdout)
+        ended = bench(server.grpc_url, "--model", "nobody", "-n", 5)
+        assert (ended.returncode, "answered with NOT_FOUND" in ended.stderr) == (2, True)
+
+
+def test_a_server_without_grpc_costs_every_call() -> None:
+    with listening(replying(OK)) as url:
+        status, report = report_of(url.replace("http", "grpc"), "-n", 6, "-c", 2)
+    assert (status, report["answered"], report["failed"]) == (1, 0, 6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--connection-close",), "belongs to HTTP/1.1"),
+        (("--method", "GET"), "is not POST"),
+        (("--streams", "0"), "fewer than 1"),
+    ],
+)
+def test_what_grpc_does_not_have_is_refused(arguments: tuple[str, ...], words: str) -> None:
+    ended = bench("grpc://127.0.0.1:9", *arguments)
+    assert (ended.returncode, words in ended.stderr) == (2, True), ended.stderr

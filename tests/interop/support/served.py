@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ DATATYPES = {
 TENSORS = {datatype.lower(): (element, [3]) for datatype, element in DATATYPES.items()}
 PAIR = {"x": ("float32", [2])}
 SLOW_SECONDS = 1.0
+WIDE = 500_000
 
 
 @model("mirror", inputs=TENSORS, outputs=TENSORS, version="3")
@@ -51,6 +53,11 @@ def broken(x: Any) -> Any:
     raise RuntimeError("the pump has failed")
 
 
+@model("wide", inputs={"x": ("float32", [WIDE])}, outputs={"y": ("float32", [WIDE])})
+def wide(x: Any) -> Any:
+    return x * np.float32(2)
+
+
 @model("slow", inputs=PAIR, outputs={"y": ("float32", [2])})
 def slow(x: Any) -> Any:
     time.sleep(SLOW_SECONDS)
@@ -60,7 +67,7 @@ def slow(x: Any) -> Any:
 @contextmanager
 def both_doors() -> Iterator[Server]:
     """All models above, over HTTP and over gRPC with ports of their own."""
-    with Server([mirror, double, picky, broken, slow], port=0, grpc_port=0) as server:
+    with Server([mirror, double, picky, broken, wide, slow], port=0, grpc_port=0) as server:
         yield server
 
 
@@ -91,6 +98,13 @@ def number_of(stub: Any, value: float) -> Any:
 def queued(server: Server, name: str = "gated") -> int:
     """Rows that wait for the model."""
     return server.stats().models[name].queued
+
+
+def in_flight(server: Server) -> int:
+    """Requests that the doors are busy with. Rows of one that is gone stay in the queue until a worker finds them."""
+    found = re.search(r"^penstock_http_requests_in_flight (\d+)", server.metrics(), re.MULTILINE)
+    assert found
+    return int(found[1])
 
 
 def place(url: str) -> str:
