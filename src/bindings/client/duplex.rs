@@ -100,14 +100,14 @@ impl Outflow {
     /// Takes a message to be sent; true where there is room for another.
     fn put(&self, message: Bytes) -> CoreResult<bool> {
         let mut state = self.state.lock();
-        if let Some(failure) = &state.failure {
-            return Err(failure.clone());
-        }
         if state.is_finished {
             return Err(Error::new(
                 ErrorKind::StreamClosed,
                 "the stream was ended: nothing more can be sent",
             ));
+        }
+        if let Some(failure) = &state.failure {
+            return Err(failure.clone());
         }
         state.bytes += message.len();
         state.messages.push_back(message);
