@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from penstock._base_client import BaseClient
+from penstock._infer_stream import AsyncInferStream
 from penstock._inference import Inference, InferResult, refusal, result_of, result_of_http, takes_binary
 from penstock._many import collected
 from penstock._questions import answer_of, is_true, parameters_of, question_of
 from penstock._request import REDIRECTS
 from penstock._response import Response
+from penstock._stream import caller
 from penstock.errors import DeadlineExceeded, TransportError
 
 if TYPE_CHECKING:
@@ -151,6 +153,44 @@ class AsyncInference(BaseClient):
         if native.grpc_code != "OK":
             raise refusal(native)
         return native.content
+
+    def stream_infer(
+        self,
+        *,
+        timeout: float | Timeout | EllipsisType | None = ...,
+        metadata: HeadersGiven | None = None,
+        return_exceptions: bool = False,
+    ) -> AsyncInferStream:
+        """Many inferences over one stream, over gRPC: `ModelStreamInfer`.
+
+        Args:
+            timeout: seconds for all of the stream, or a `penstock.Timeout`; by default it may last, and only opening it
+                has the client's limits.
+            metadata: header fields of the call.
+            return_exceptions: give answers that are errors as values, instead of raising them.
+
+        Example:
+            ```
+            async with client.stream_infer() as stream:
+                for number, batch in enumerate(batches):
+                    await stream.send("digits", {"x": batch}, request_id=str(number))
+                await stream.end()
+                async for result in stream:
+                    ...
+            ```
+        """
+        place = caller()
+        manner = self._builder.lasting(timeout, metadata)
+
+        async def enter() -> _native.NativeInferStream:
+            future = self._calls.stream(manner, place)
+            try:
+                return await future
+            except BaseException:
+                self._native.cancel(future)
+                raise
+
+        return AsyncInferStream(enter, return_exceptions=return_exceptions)
 
     async def _ask(
         self,

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from penstock._base_client import BaseClient
+from penstock._infer_stream import InferStream
 from penstock._inference import Inference, InferResult, refusal, result_of, result_of_http, takes_binary
 from penstock._questions import answer_of, is_true, parameters_of, question_of
 from penstock._request import REDIRECTS
 from penstock._response import Response
+from penstock._stream import caller
 from penstock.errors import DeadlineExceeded, TransportError
 
 if TYPE_CHECKING:
@@ -110,6 +112,18 @@ class BlockingInference(BaseClient):
         if native.grpc_code != "OK":
             raise refusal(native)
         return native.content
+
+    def stream_infer(
+        self,
+        *,
+        timeout: float | Timeout | EllipsisType | None = ...,
+        metadata: HeadersGiven | None = None,
+        return_exceptions: bool = False,
+    ) -> InferStream:
+        """As `AsyncClient.stream_infer`, blocking, to be used as `with`."""
+        place = caller()
+        manner = self._builder.lasting(timeout, metadata)
+        return InferStream(lambda: self._calls.stream_blocking(manner, place), return_exceptions=return_exceptions)
 
     def _ask(
         self,

@@ -221,13 +221,14 @@ def result_of_http(response: Response) -> InferResult:
     raise refusal_of_http(response)
 
 
-def refusal(native: _native.NativeResponse) -> RemoteError:
+def refusal(native: _native.NativeResponse | _native.NativeInferStream) -> RemoteError:
     """What a server refused a call of gRPC with, as the error that the one table has for its code."""
     code = native.grpc_code
     words = native.grpc_message or f"{native.endpoint} answered with {code}"
     error = OF_CLASSES.get(native.grpc_error or "", RemoteError)(words)
     error.code = code
-    _set_retry_after(error, native)
+    if isinstance(error, Overloaded):
+        error.retry_after = getattr(native, "retry_after", None)
     return error
 
 
@@ -240,13 +241,9 @@ def refusal_of_http(response: Response) -> RemoteError:
     else:
         error = OF_STATUSES.get(response.status_code, RemoteError)(words)
         error.status, error.body = response.status_code, response.content
-        _set_retry_after(error, response)
+        if isinstance(error, Overloaded):
+            error.retry_after = response.retry_after
     return error
-
-
-def _set_retry_after(error: RemoteError, answer: _native.NativeResponse | Response) -> None:
-    if isinstance(error, Overloaded):
-        error.retry_after = answer.retry_after
 
 
 def _texts(given: tuple[list[int], list[bytes]]) -> NDArray[Any]:

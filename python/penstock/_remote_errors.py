@@ -30,6 +30,16 @@ class RemoteModelNotReady(ModelNotReady, RemoteError):
     """A server cannot answer now: UNAVAILABLE."""
 
 
+class StreamedError(RemoteError):
+    """The answer to one request of a stream says that something went wrong.
+
+    Attributes:
+        request_id: what the request was called, or `None`.
+    """
+
+    request_id: str | None = None
+
+
 OF_CLASSES: dict[str, type[RemoteError]] = {
     "ItemError": RemoteItemError,
     "Overloaded": RemoteOverloaded,

@@ -141,6 +141,12 @@ class RequestBuilder:
         headers = self._plain if metadata is None else merged(self._secrets, sendable(metadata)) or None
         return (headers, None if timeout is ... else limits_of(timeout, self._timeout), 0)
 
+    def lasting(self, timeout: object, metadata: HeadersGiven | None = None) -> Manner:
+        """How a stream is opened that lasts as long as it must; `...` limits no more than opening it."""
+        headers, limits, bits = self.manner(timeout, metadata)
+        own = self._timeout
+        return (headers, (own.connect, own.acquire, None, None, None) if limits is None else limits, bits)
+
     def _prepare(self, method: str, url: str, options: Mapping[str, Any]) -> Prepared:
         if unknown := sorted(options.keys() - _KNOWN):
             raise TypeError(

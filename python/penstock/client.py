@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from penstock._async_inference import AsyncInference
 from penstock._blocking_inference import BlockingInference
 from penstock._display import progress_bar
+from penstock._infer_stream import AsyncInferStream, InferStream
 from penstock._inference import InferResult
 from penstock._many import POLL_SECONDS, Many, collected, collected_one, watch
 from penstock._request import RequestOptions
@@ -22,7 +23,17 @@ if TYPE_CHECKING:
     from penstock._request import Prepared
     from penstock._stream import Opened
 
-__all__ = ["AsyncClient", "AsyncStream", "Client", "InferResult", "RequestOptions", "Response", "Stream"]
+__all__ = [
+    "AsyncClient",
+    "AsyncInferStream",
+    "AsyncStream",
+    "Client",
+    "InferResult",
+    "InferStream",
+    "RequestOptions",
+    "Response",
+    "Stream",
+]
 
 
 class AsyncClient(AsyncInference):

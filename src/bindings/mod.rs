@@ -27,7 +27,8 @@ mod _native {
     use super::bridge::lifecycle::{lock_acquisitions, reset_after_fork, shutdown};
     #[pymodule_export]
     use super::client::{
-        NativeClient, NativeInference, NativeMany, NativeQuestion, NativeResponse, NativeStream,
+        NativeClient, NativeInferStream, NativeInference, NativeMany, NativeQuestion, NativeResponse,
+        NativeStream,
     };
     #[pymodule_export]
     use super::errors::{bind_errors, error_table};

@@ -17,6 +17,7 @@ use super::http1::{Exchange, Lost};
 use super::http2::{Http2, Inbound, SendError};
 use super::request::{Deadlines, Request};
 use super::response::{GrpcEnd, Response};
+use super::timer::Timers;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pool::{Lease, Outcome, Place};
 use crate::wire::http1::Fields;
@@ -39,6 +40,8 @@ fn blame(kind: ErrorKind) -> Outcome {
         _ => Outcome::Failure,
     }
 }
+
+type Streaming = (Lease<HttpConnector>, Inbound, SendStream<Bytes>, Arc<Timers>);
 
 /// A head, and where its body comes from.
 struct Began {
@@ -79,12 +82,13 @@ impl<'a> Errand<'a> {
     /// Opens a stream of messages once.
     pub(super) async fn attempt_duplex(&self, trip: Trip) -> std::result::Result<Duplex, Lost> {
         match self.open_stream(&trip).await {
-            Ok((lease, inbound, stream)) => {
+            Ok((lease, inbound, stream, timers)) => {
                 let endpoint = trip.endpoint().map(|endpoint| Arc::clone(endpoint.label()));
                 let form = self.request.grpc.as_ref();
                 Ok(Duplex::new(Opened {
                     inbound,
                     stream,
+                    timers,
                     lease,
                     trip,
                     deadlines: self.deadlines,
@@ -100,10 +104,7 @@ impl<'a> Errand<'a> {
         }
     }
 
-    async fn open_stream(
-        &self,
-        trip: &Trip,
-    ) -> std::result::Result<(Lease<HttpConnector>, Inbound, SendStream<Bytes>), Lost> {
+    async fn open_stream(&self, trip: &Trip) -> std::result::Result<Streaming, Lost> {
         let unsent = |error| Lost { error, unsent: true };
         let endpoint = trip.endpoint().map_err(unsent)?;
         let lease = self.lease(endpoint).await.map_err(unsent)?;
@@ -118,7 +119,8 @@ impl<'a> Errand<'a> {
         let now = Instant::now();
         let opened = grpc::open(http2, caller, self.request, &self.deadlines, now, endpoint.label());
         let (inbound, stream) = opened.map_err(|SendError { error, unsent, .. }| Lost { error, unsent })?;
-        Ok((lease, inbound, stream))
+        let timers = http2.timers();
+        Ok((lease, inbound, stream, timers))
     }
 
     async fn lease(&self, endpoint: &Endpoint) -> Result<Lease<HttpConnector>> {

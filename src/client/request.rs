@@ -43,6 +43,7 @@ impl Default for Timeouts {
 /// What is asked of a server, ready to be sent to any endpoint that it may go to: over HTTP, over gRPC, or over whichever of
 /// the two the endpoint speaks.
 #[derive(Debug, Clone)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a question of its own")]
 pub struct Request {
     /// True where it has a form for HTTP: method, target and body.
     pub http: bool,

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Fires at the time-out of some earlier request, not always of the one that is out: to set it anew for each one would
@@ -27,6 +28,23 @@ impl Timer {
             sleep.as_mut().reset(due);
         }
         Poll::Pending
+    }
+}
+
+/// Timers of a connection that nobody waits by just now. Whoever takes one over needs not have it set: it fires early, and
+/// is set then.
+#[derive(Debug, Default)]
+pub(super) struct Timers(Mutex<Vec<Timer>>);
+
+impl Timers {
+    /// One that was used before, if there is any.
+    pub(super) fn take(&self) -> Timer {
+        self.0.lock().pop().unwrap_or_default()
+    }
+
+    /// Keeps one for the next; there are never more than were used at a time.
+    pub(super) fn keep(&self, timer: Timer) {
+        self.0.lock().push(timer);
     }
 }
 

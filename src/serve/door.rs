@@ -120,7 +120,10 @@ impl Door {
         let (parts, body) = request.into_parts();
         let mut note = Note { logged: logged.is_some(), bytes: body.size_hint().lower(), ..Note::default() };
         let mut body = pin!(body);
-        let mut reply = guarded(self.route(&parts, body.as_mut(), origin, &mut note), routes::failure).await;
+        let mut reply = {
+            let route = pin!(self.route(&parts, body.as_mut(), origin, &mut note));
+            guarded(route, routes::failure).await
+        };
         if parts.method == Method::HEAD {
             routes::leave_out_body(&mut reply);
         }
@@ -227,8 +230,10 @@ impl Door {
 }
 
 /// A panic is this request's failure, which `failed` words, and not its connection's.
-pub(super) async fn guarded<T>(answer: impl Future<Output = T>, failed: impl Fn(&Error) -> T) -> T {
-    let mut answer = pin!(answer);
+pub(super) async fn guarded<F: Future>(
+    mut answer: Pin<&mut F>,
+    failed: impl Fn(&Error) -> F::Output,
+) -> F::Output {
     let guarded = poll_fn(|context| {
         let polled = catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(context)));
         polled.unwrap_or_else(|_| {

@@ -15,7 +15,8 @@ use penstock::wire::grpc::Code;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use crate::server::{Server, framed};
+use crate::answers::framed;
+use crate::server::Server;
 
 /// How long a test waits for something that must come.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -7,8 +7,9 @@ use penstock::client::{ConnectSettings, Http2Choice, Http2Settings, Protocol, Ti
 use penstock::error::ErrorKind;
 use penstock::wire::grpc::{Code, parse_timeout};
 
+use crate::answers::{answer, echo, failure, framed, head, status};
 use crate::asking::*;
-use crate::server::{Server, Step, answer, echo, failure, framed, head, status};
+use crate::server::{Server, Step};
 
 const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 

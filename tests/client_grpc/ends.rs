@@ -5,8 +5,9 @@ use penstock::client::{ClientSettings, Request, Retry};
 use penstock::error::ErrorKind;
 use penstock::wire::grpc::Code;
 
+use crate::answers::{echo, framed, head, status};
 use crate::asking::*;
-use crate::server::{Server, Step, echo, framed, head, status};
+use crate::server::{Server, Step};
 
 /// Settings that send every request once.
 fn once() -> ClientSettings {
@@ -123,9 +124,9 @@ async fn resets_mean_what_the_specification_says() {
 
 #[tokio::test]
 async fn a_stream_that_was_refused_is_sent_again() {
-    let server = Server::start(|asked| match asked.fields.contains_key("always") {
-        true => vec![Step::Reset(Reason::REFUSED_STREAM)],
-        false => echo(asked),
+    let server = Server::start(|asked| {
+        let always = asked.fields.contains_key("always");
+        if always { vec![Step::Reset(Reason::REFUSED_STREAM)] } else { echo(asked) }
     })
     .await;
     let client = client(&server);

@@ -12,8 +12,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use crate::answers::{answer, echo, failure, framed};
 use crate::asking::*;
-use crate::server::{Server, Step, answer, echo, failure, framed};
+use crate::server::{Server, Step};
 
 /// A server of HTTP/1.1 that answers every request with `http`.
 async fn http_server() -> (String, JoinHandle<()>) {

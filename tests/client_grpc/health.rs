@@ -7,8 +7,9 @@ use std::time::Duration;
 use penstock::client::{Client, ClientSettings};
 use penstock::pool::{BalancePolicy, EjectSettings, PoolSettings};
 
+use crate::answers::{answer, failure};
 use crate::asking::*;
-use crate::server::{Asked, Server, Step, answer, failure};
+use crate::server::{Asked, Server, Step};
 
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
 const READY: &str = "/inference.GRPCInferenceService/ServerReady";

@@ -8,8 +8,9 @@ use penstock::error::ErrorKind;
 use penstock::pool::PoolSettings;
 use penstock::wire::grpc::Code;
 
+use crate::answers::{echo, failure, framed, head};
 use crate::asking::*;
-use crate::server::{Asked, Server, Step, echo, failure, framed, head};
+use crate::server::{Asked, Server, Step};
 
 fn held(asked: &Asked) -> Vec<Step> {
     match asked.path.as_str() {
@@ -67,7 +68,7 @@ async fn a_deadline_that_the_server_keeps_is_not_held_against_it() {
 #[tokio::test]
 async fn whoever_leaves_resets_his_stream_and_no_other() {
     let server = Server::start(|asked| match asked.path.as_str() {
-        "/slow" => vec![Step::Wait(millis(150)), head(), Step::Data(framed(b"x")), crate::server::status(0)],
+        "/slow" => vec![Step::Wait(millis(150)), head(), Step::Data(framed(b"x")), crate::answers::status(0)],
         _ => held(asked),
     })
     .await;

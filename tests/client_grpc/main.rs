@@ -8,6 +8,7 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+mod answers;
 mod asking;
 mod calls;
 mod ends;

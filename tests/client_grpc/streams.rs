@@ -8,8 +8,9 @@ use penstock::pool::Place;
 use penstock::wire::grpc::Code;
 use tokio::runtime::Handle;
 
+use crate::answers::{failure, framed, head, status};
 use crate::asking::*;
-use crate::server::{Asked, Server, Step, failure, framed, head, status};
+use crate::server::{Asked, Server, Step};
 
 const STREAM: &str = "/s/EchoStream";
 
@@ -25,7 +26,7 @@ fn script(asked: &Asked) -> Vec<Step> {
         "/s/DeafStream" => vec![head(), Step::Hold],
         "/s/SilentStream" => vec![Step::Hold],
         STREAM => vec![head(), Step::Echo, status(0)],
-        _ => crate::server::echo(asked),
+        _ => crate::answers::echo(asked),
     }
 }
 

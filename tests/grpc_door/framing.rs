@@ -78,6 +78,7 @@ fn a_call_of_one_message_has_one() {
         assert!(broken.message.contains("middle of a message"), "{}", broken.message);
     }
     assert!(door.seen().is_empty());
+    assert_eq!(door.refused("body"), 4);
 }
 
 #[test]
@@ -120,6 +121,7 @@ fn a_message_that_takes_too_long_names_its_limit() {
     let ended = slow.end();
     assert_eq!(ended.code, Some(4));
     assert!(ended.message.contains("body_timeout"), "{}", ended.message);
+    assert_eq!(door.refused("body_timeout"), 1);
 }
 
 fn flagged(packed: &[u8]) -> Vec<u8> {

@@ -15,9 +15,10 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinHandle};
 
+use super::duplex::Flows;
 use super::many::Gathered;
 use super::reply::Answered;
-use super::stream::Inflow;
+use super::stream::{Inflow, Source};
 use crate::bindings::bridge::port::{Delivery, Port, Shared, TickEnd};
 use crate::bindings::waiter::Parked;
 use crate::client::{Client, Request, Route};
@@ -50,9 +51,18 @@ pub(crate) type Address = (usize, usize);
 pub(crate) struct Errand {
     pub(crate) route: Route,
     pub(crate) request: Request,
-    /// For a body that is streamed: where the caller is.
-    pub(crate) streamed: Option<Place>,
+    pub(crate) manner: Manner,
     pub(crate) recipient: Recipient,
+}
+
+/// How an answer is read. A stream holds its connection for long: it says where the caller is.
+pub(crate) enum Manner {
+    /// To its end.
+    Whole,
+    /// Its body as it comes.
+    Streamed(Place),
+    /// Message by message, while others are sent.
+    Duplex(Place),
 }
 
 enum Job {
@@ -243,13 +253,18 @@ async fn take_over(courier: Arc<Courier>) {
 }
 
 async fn carry_out(errand: Box<Errand>) {
-    let Errand { route, request, streamed, recipient } = *errand;
-    let answer = match streamed {
-        None => Answered::Whole(Client::send(route, request).await.map(Box::new)),
-        Some(place) => {
+    let Errand { route, request, manner, recipient } = *errand;
+    let answer = match manner {
+        Manner::Whole => Answered::Whole(Client::send(route, request).await.map(Box::new)),
+        Manner::Duplex(place) => {
+            // Boxed, as the rare one: every request would have room for it.
+            let opened = Box::pin(Client::duplex(route, request, place)).await;
+            Answered::Opened(opened.map(|opened| Box::new(Flows::start(opened, &recipient.courier))))
+        }
+        Manner::Streamed(place) => {
             let begun = Client::stream(route, request, place).await;
             Answered::Begun(begun.map(|(response, body)| {
-                Box::new((response, Inflow::start(body, Arc::clone(&recipient.courier))))
+                Box::new((response, Inflow::start(Source::Body(body), Arc::clone(&recipient.courier))))
             }))
         }
     };

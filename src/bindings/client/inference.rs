@@ -10,7 +10,8 @@ use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::types::{PyBytes, PyList};
 use smallvec::SmallVec;
 
-use super::native::{Headers, NativeClient};
+use super::courier::Manner as Sending;
+use super::native::{Headers, NativeClient, in_a_thread, named};
 use super::settings::Times;
 use crate::bindings::convert::arrays;
 use crate::bindings::errors::{raised, to_python};
@@ -24,6 +25,9 @@ use crate::wire::oip::{
 
 /// The path of the call that infers.
 const MODEL_INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
+
+/// The path of the call that infers as long as the stream lasts.
+const MODEL_STREAM_INFER: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
 
 /// A tensor of a request.
 #[derive(FromPyObject)]
@@ -131,6 +135,38 @@ impl NativeInference {
     ) -> PyResult<Bound<'py, PyAny>> {
         self.submit_blocking(py, path.into(), framed(&message), None, manner)
     }
+
+    /// A future for a stream of inferences. `place` says where the caller is.
+    #[pyo3(signature = (manner, place=None))]
+    fn stream<'py>(
+        &self,
+        py: Python<'py>,
+        manner: Manner,
+        place: Option<String>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let client = self.client.get();
+        let courier = client.courier(py)?;
+        let asked = client.call(py, &courier, stream_call(), None, manner)?;
+        client.on_the_loop(py, &courier, asked, Sending::Duplex(named(place)))
+    }
+
+    /// As `stream`, blocking until it is open.
+    #[pyo3(signature = (manner, place=None))]
+    fn stream_blocking<'py>(
+        &self,
+        py: Python<'py>,
+        manner: Manner,
+        place: Option<String>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let client = self.client.get();
+        let courier = client.courier(py)?;
+        let asked = client.call(py, &courier, stream_call(), None, manner)?;
+        in_a_thread(py, &courier, asked, Sending::Duplex(named(place)))
+    }
+}
+
+fn stream_call() -> GrpcCall {
+    GrpcCall { path: MODEL_STREAM_INFER.into(), message: Bytes::new() }
 }
 
 impl NativeInference {
@@ -145,7 +181,7 @@ impl NativeInference {
         let client = self.client.get();
         let courier = client.courier(py)?;
         let asked = client.call(py, &courier, GrpcCall { path, message }, http, manner)?;
-        client.on_the_loop(py, &courier, asked, None)
+        client.on_the_loop(py, &courier, asked, Sending::Whole)
     }
 
     fn submit_blocking<'py>(
@@ -159,7 +195,7 @@ impl NativeInference {
         let client = self.client.get();
         let courier = client.courier(py)?;
         let asked = client.call(py, &courier, GrpcCall { path, message }, http, manner)?;
-        super::native::in_a_thread(py, &courier, asked, None)
+        in_a_thread(py, &courier, asked, Sending::Whole)
     }
 }
 

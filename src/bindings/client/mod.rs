@@ -2,7 +2,9 @@
 //!
 //! Requests of a tick cross to the runtime in one burst, and their answers come back in one: see `courier`.
 
+mod bell;
 mod courier;
+mod duplex;
 mod inference;
 mod many;
 mod native;
@@ -11,6 +13,7 @@ mod report;
 mod settings;
 mod stream;
 
+pub(crate) use duplex::NativeInferStream;
 pub(crate) use inference::{NativeInference, NativeQuestion};
 pub(crate) use many::NativeMany;
 pub(crate) use native::NativeClient;

@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyList;
 
-use super::courier::{Courier, Errand, Waits};
+use super::courier::{Courier, Errand, Manner as Sending, Waits};
 use super::inference::{Manner, OverHttp};
 use super::many::{Gathered, NativeMany};
 use super::settings::{Settings, Times, timeouts};
@@ -96,7 +96,7 @@ impl NativeClient {
     ) -> PyResult<Bound<'py, PyAny>> {
         let courier = self.courier(py)?;
         let asked = self.request(py, &courier, method, url, headers, body, timeout, options)?;
-        self.on_the_loop(py, &courier, asked, None)
+        self.on_the_loop(py, &courier, asked, Sending::Whole)
     }
 
     /// As `submit`, for an answer whose body is read as it comes. `place` says where the caller is.
@@ -115,7 +115,7 @@ impl NativeClient {
     ) -> PyResult<Bound<'py, PyAny>> {
         let courier = self.courier(py)?;
         let asked = self.request(py, &courier, method, url, headers, body, timeout, options)?;
-        self.on_the_loop(py, &courier, asked, Some(named(place)))
+        self.on_the_loop(py, &courier, asked, Sending::Streamed(named(place)))
     }
 
     /// Blocks until the answer is there, with the lock given back; Ctrl-C gives the request up.
@@ -133,7 +133,7 @@ impl NativeClient {
     ) -> PyResult<Bound<'py, PyAny>> {
         let courier = self.courier(py)?;
         let asked = self.request(py, &courier, method, url, headers, body, timeout, options)?;
-        in_a_thread(py, &courier, asked, None)
+        in_a_thread(py, &courier, asked, Sending::Whole)
     }
 
     /// As `submit_blocking`, for an answer whose body is read as it comes.
@@ -152,7 +152,7 @@ impl NativeClient {
     ) -> PyResult<Bound<'py, PyAny>> {
         let courier = self.courier(py)?;
         let asked = self.request(py, &courier, method, url, headers, body, timeout, options)?;
-        in_a_thread(py, &courier, asked, Some(named(place)))
+        in_a_thread(py, &courier, asked, Sending::Streamed(named(place)))
     }
 
     /// Sends many requests in one crossing.
@@ -328,12 +328,12 @@ impl NativeClient {
         py: Python<'py>,
         courier: &Arc<Courier>,
         (route, request): (Route, Request),
-        streamed: Option<Place>,
+        how: Sending,
     ) -> PyResult<Bound<'py, PyAny>> {
         let port = Port::current(py, &self.recent)?;
         let (future, slot) = port.get().new_future(py)?;
         let recipient = courier.recipient(Waits::Future { port: Arc::clone(&port.get().shared), slot });
-        courier.put(Errand { route, request, streamed, recipient });
+        courier.put(Errand { route, request, manner: how, recipient });
         port.get().touch(py, courier)?;
         Ok(future)
     }
@@ -368,12 +368,12 @@ pub(super) fn in_a_thread<'py>(
     py: Python<'py>,
     courier: &Arc<Courier>,
     (route, request): (Route, Request),
-    streamed: Option<Place>,
+    how: Sending,
 ) -> PyResult<Bound<'py, PyAny>> {
     let parked = Arc::new(Parked::default());
     let waits = Waits::Thread(Arc::clone(&parked));
     let address = waits.address();
-    courier.put(Errand { route, request, streamed, recipient: courier.recipient(waits) });
+    courier.put(Errand { route, request, manner: how, recipient: courier.recipient(waits) });
     courier.send();
     let answered = parked.wait_for(py, None).inspect_err(|_| courier.cancel(address))?;
     let nothing = || raised(py, ErrorKind::Internal, "a wait without an end has ended");
@@ -386,6 +386,6 @@ fn fields<T: AsRef<[u8]>>(named: &[(T, T)], defaults: &[(Vec<u8>, Vec<u8>)]) -> 
     RequestFields::new(&named, defaults)
 }
 
-fn named(place: Option<String>) -> Place {
+pub(super) fn named(place: Option<String>) -> Place {
     place.map_or(Place::Unknown, |place| Place::from(Arc::<str>::from(place)))
 }

@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 
+use super::duplex::{Flows, NativeInferStream};
 use super::inference::answer_object;
 use super::stream::{Inflow, NativeStream};
 use crate::bindings::bridge::port::Reply;
@@ -20,6 +21,8 @@ pub(crate) enum Answered {
     Whole(CoreResult<Box<Response>>),
     /// An answer whose body still comes.
     Begun(CoreResult<Box<(Response, Arc<Inflow>)>>),
+    /// A stream that is open.
+    Opened(CoreResult<Box<Flows>>),
     /// A portion of a body; none at its end.
     Portion(CoreResult<Option<Vec<u8>>>),
     /// There is something to take.
@@ -37,6 +40,7 @@ impl Answered {
                 let (response, inflow) = *begun;
                 NativeStream::new(py, response, inflow).map(Bound::into_any)
             }
+            Self::Opened(Ok(flows)) => NativeInferStream::new(py, *flows).map(Bound::into_any),
             Self::Portion(Ok(Some(portion))) => Ok(PyBytes::new(py, &portion).into_any()),
             Self::Portion(Ok(None)) | Self::Ready => Ok(py.None().into_bound(py)),
             Self::Many(answers) => {
@@ -49,9 +53,10 @@ impl Answered {
                 }
                 Ok(list.into_any())
             }
-            Self::Whole(Err(error)) | Self::Begun(Err(error)) | Self::Portion(Err(error)) => {
-                Err(to_python(py, &error))
-            }
+            Self::Whole(Err(error))
+            | Self::Begun(Err(error))
+            | Self::Opened(Err(error))
+            | Self::Portion(Err(error)) => Err(to_python(py, &error)),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! A body that is read as it comes: the runtime reads a little ahead, and stops where nobody takes it.
+//! What is read as it comes, a body or the messages of a stream: the runtime reads a little ahead, and stops where nobody
+//! takes it.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
@@ -9,13 +10,13 @@ use pyo3::types::{PyBool, PyBytes};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
+use super::bell::Bell;
 use super::courier::{Address, Courier};
 use super::reply::{Answered, NativeResponse};
 use crate::bindings::bridge::lock;
-use crate::bindings::bridge::port::{Port, Shared, settle};
-use crate::bindings::errors::raised;
+use crate::bindings::bridge::port::Port;
 use crate::bindings::waiter::SIGNAL_CHECK;
-use crate::client::{Body, Response};
+use crate::client::{Body, DuplexReceiver, GrpcEnd, Response};
 use crate::error::{Error, ErrorKind, Result as CoreResult};
 use crate::flow::Monitor;
 use crate::metrics::LockCounts;
@@ -24,13 +25,24 @@ use crate::metrics::LockCounts;
 const AHEAD: usize = 256 * 1024;
 /// Bytes of one chunk at most.
 const CHUNK: usize = 64 * 1024;
-/// What has come of a body and was not taken.
+
+/// What has come and was not taken.
 pub(crate) struct Inflow {
     state: Monitor<State>,
     /// Told when there is room again.
     room: Notify,
     reader: OnceLock<AbortHandle>,
     courier: Arc<Courier>,
+    /// How a stream of gRPC ended.
+    status: OnceLock<GrpcEnd>,
+}
+
+/// Where it comes from.
+pub(crate) enum Source {
+    /// A body, which is handed on in chunks.
+    Body(Body),
+    /// A stream of gRPC, of which each message is handed on as it is.
+    Messages(Box<DuplexReceiver>),
 }
 
 #[derive(Default)]
@@ -38,7 +50,7 @@ struct State {
     chunks: VecDeque<Vec<u8>>,
     bytes: usize,
     end: Option<CoreResult<()>>,
-    waiting: Option<(Arc<Shared>, usize)>,
+    bell: Bell,
 }
 
 impl State {
@@ -58,24 +70,25 @@ impl State {
 
 impl Inflow {
     /// Begins to read.
-    pub(crate) fn start(body: Body, courier: Arc<Courier>) -> Arc<Self> {
+    pub(crate) fn start(source: Source, courier: Arc<Courier>) -> Arc<Self> {
         let inflow = Arc::new(Self {
             state: Monitor::new(State::default()),
             room: Notify::new(),
             reader: OnceLock::new(),
             courier,
+            status: OnceLock::new(),
         });
-        let task = inflow.courier.spawn(read(body, Reading(Arc::clone(&inflow)))).abort_handle();
+        let task = inflow.courier.spawn(read(source, Reading(Arc::clone(&inflow)))).abort_handle();
         inflow.courier.remember(inflow.address(), task.clone());
         let _ = inflow.reader.set(task);
         inflow
     }
 
-    /// Adds a portion, in chunks.
-    fn arrived(&self, portion: Vec<u8>) {
+    /// Adds a portion: a message, or what is handed on in chunks.
+    fn arrived(&self, portion: Vec<u8>, is_message: bool) {
         let mut state = self.state.lock();
         state.bytes += portion.len();
-        if portion.len() <= CHUNK {
+        if portion.len() <= CHUNK || is_message {
             state.chunks.push_back(portion);
         } else {
             state.chunks.extend(portion.chunks(CHUNK).map(<[u8]>::to_vec));
@@ -97,9 +110,7 @@ impl Inflow {
 
     /// Tells whoever waits that there is something to take.
     fn tell(&self, state: &mut State) {
-        if let Some((port, slot)) = state.waiting.take() {
-            self.courier.reply(port, slot, Answered::Ready);
-        }
+        state.bell.ring(&self.courier);
         self.state.wake_all();
     }
 
@@ -107,7 +118,8 @@ impl Inflow {
         self.state.lock().bytes >= AHEAD
     }
 
-    fn take(&self) -> Option<CoreResult<Option<Vec<u8>>>> {
+    /// What has come, its end, or a failure; none where nothing has come yet.
+    pub(super) fn take(&self) -> Option<CoreResult<Option<Vec<u8>>>> {
         let taken = self.state.lock().take();
         if matches!(taken, Some(Ok(Some(_)))) {
             self.room.notify_one();
@@ -115,7 +127,37 @@ impl Inflow {
         taken
     }
 
-    fn close(&self) {
+    /// How a stream of gRPC ended, once it has.
+    pub(super) fn status(&self) -> Option<&GrpcEnd> {
+        self.status.get()
+    }
+
+    /// A future of the running loop that is done when there is something to take. One reader at a time.
+    pub(super) fn wait<'py>(&self, py: Python<'py>, port: &Bound<'py, Port>) -> PyResult<Bound<'py, PyAny>> {
+        let mut state = self.state.lock();
+        let is_there = !state.is_empty();
+        state.bell.hang(py, port, is_there)
+    }
+
+    /// Waits for something to take, with the lock given back.
+    pub(super) fn next_blocking(&self, py: Python<'_>) -> PyResult<CoreResult<Option<Vec<u8>>>> {
+        loop {
+            if let Some(next) = self.take() {
+                return Ok(next);
+            }
+            lock::without(py, &LockCounts::new(), || {
+                let end = std::time::Instant::now() + SIGNAL_CHECK;
+                let mut state = self.state.lock();
+                while state.is_empty() && std::time::Instant::now() < end {
+                    state = self.state.wait(state, Some(end));
+                }
+            });
+            py.check_signals()?;
+        }
+    }
+
+    /// Gives up the rest.
+    pub(super) fn close(&self) {
         if let Some(reader) = self.reader.get() {
             reader.abort();
         }
@@ -133,16 +175,28 @@ impl Drop for Reading {
     }
 }
 
-/// Reads a body until its end, no further ahead than it may.
-async fn read(mut body: Body, reading: Reading) {
+/// Reads until the end, no further ahead than it may.
+async fn read(mut source: Source, reading: Reading) {
     let inflow = &reading.0;
     loop {
         while inflow.is_full() {
             inflow.room.notified().await;
         }
-        match body.next().await {
-            Ok(Some(portion)) => inflow.arrived(portion),
-            Ok(None) => return inflow.ended(Ok(())),
+        let next = match &mut source {
+            Source::Body(body) => body.next().await,
+            Source::Messages(receiver) => receiver.next().await.map(|message| message.map(Vec::from)),
+        };
+        match next {
+            Ok(Some(portion)) => inflow.arrived(portion, matches!(source, Source::Messages(_))),
+            Ok(None) => {
+                if let Source::Messages(receiver) = &source
+                    && let Some(end) = receiver.end()
+                {
+                    // Nobody else sets it.
+                    let _ = inflow.status.set(end.clone());
+                }
+                return inflow.ended(Ok(()));
+            }
             Err(error) => return inflow.ended(Err(error)),
         }
     }
@@ -176,46 +230,13 @@ impl NativeStream {
 
     /// A future of the running loop that is done when there is something to take. One reader at a time.
     fn wait<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let port = Port::current(py, &self.recent)?;
-        let (future, slot) = port.get().new_future(py)?;
-        let shared = &port.get().shared;
-        let mut state = self.inflow.state.lock();
-        if let Some((other, slot_of_other)) = state.waiting.take() {
-            if !other.is_done(py, slot_of_other) {
-                state.waiting = Some((other, slot_of_other));
-                drop(state);
-                shared.forget(slot);
-                return Err(raised(py, ErrorKind::StreamClosed, "two readers wait for the same stream"));
-            }
-            other.forget(slot_of_other);
-        }
-        if state.is_empty() {
-            state.waiting = Some((Arc::clone(shared), slot));
-        } else {
-            drop(state);
-            shared.forget(slot);
-            settle(&future, Ok(py.None().into_bound(py)))?;
-        }
-        Ok(future)
+        self.inflow.wait(py, &Port::current(py, &self.recent)?)
     }
 
     /// The next chunk, or `None` at the end. Blocks with the lock given back.
     fn next_blocking<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        loop {
-            if let Some(next) = self.inflow.take() {
-                let next = Answered::Portion(next).object(py)?;
-                return Ok(next.cast_into::<PyBytes>().ok());
-            }
-            let inflow = &self.inflow;
-            lock::without(py, &LockCounts::new(), || {
-                let end = std::time::Instant::now() + SIGNAL_CHECK;
-                let mut state = inflow.state.lock();
-                while state.is_empty() && std::time::Instant::now() < end {
-                    state = inflow.state.wait(state, Some(end));
-                }
-            });
-            py.check_signals()?;
-        }
+        let next = Answered::Portion(self.inflow.next_blocking(py)?).object(py)?;
+        Ok(next.cast_into::<PyBytes>().ok())
     }
 
     /// Gives up the rest: the connection is closed, or its stream reset.

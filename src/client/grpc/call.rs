@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::SendStream;
-use http::HeaderMap;
+use http::{HeaderMap, Response};
 use tokio::time::Instant;
 
 use super::super::http1::Lost;
@@ -52,7 +52,8 @@ pub(in crate::client) async fn call(
         Ok(begun) => begun,
         Err(SendError { error, unsent, .. }) => return Err(Lost { error, unsent }),
     };
-    let answer = Answer { inbound, upload, wait: Wait::new(Arc::clone(endpoint)), endpoint, sent };
+    let answer =
+        Answer { inbound, upload, wait: Wait::new(http2.timers(), Arc::clone(endpoint)), endpoint, sent };
     match answer.whole(deadlines, request.max_response.min(LONGEST)).await {
         Ok(came) => Ok(came),
         Err(SendError { reset: Some(reason), unsent: false, .. }) => Ok(Came {
@@ -113,57 +114,70 @@ struct Answer<'a> {
 
 impl Answer<'_> {
     async fn whole(mut self, deadlines: &Deadlines, limit: usize) -> std::result::Result<Came, SendError> {
-        let Self { inbound, upload, wait, endpoint, sent } = &mut self;
-        let (sent, endpoint) = (*sent, *endpoint);
+        let head = self.head(deadlines).await?;
+        let first_byte = self.sent.elapsed();
+        let came = |end, message, trailers: Option<&HeaderMap>| {
+            let fields = Fields::of_maps(head.headers(), trailers);
+            Came { end, message, fields, first_byte, is_broken: false }
+        };
+        if let Some(end) = foreign(&head) {
+            return Ok(came(end, Bytes::new(), None));
+        }
+        let refused = |status| SendError::after(unreadable(self.endpoint, &status));
+        let encoding = encoding_of(head.headers()).map_err(refused)?;
+        let mut messages = Messages::new(encoding, limit, "max_response");
+        let message = self.message(&mut messages, deadlines).await?;
+        let inbound = &mut self.inbound;
+        let idle = || deadlines.idle(Instant::now());
+        let trailers = self.wait.until(idle, |context| inbound.poll_trailers(context)).await?;
+        let end = trailers.as_ref().and_then(status_of).or_else(|| status_of(head.headers()));
+        let end = end.ok_or_else(|| SendError::after(without_status(self.endpoint)))?;
+        if end.code != Code::Ok {
+            return Ok(came(end, Bytes::new(), trailers.as_ref()));
+        }
+        messages.end().map_err(|status| SendError::after(unreadable(self.endpoint, &status)))?;
+        let none = || SendError::after(broken(self.endpoint, "answered a call with no message"));
+        Ok(came(end, kept(message.ok_or_else(none)?), trailers.as_ref()))
+    }
+
+    async fn head(&mut self, deadlines: &Deadlines) -> std::result::Result<Response<()>, SendError> {
+        let Self { inbound, upload, wait, sent, .. } = self;
         let head = wait.until(
-            || deadlines.first(sent),
+            || deadlines.first(*sent),
             |context| {
                 upload.advance(context);
                 inbound.poll_head(context)
             },
         );
-        let head = head.await?;
-        let came = |end, message, trailers: Option<&HeaderMap>| Came {
-            end,
-            message,
-            fields: Fields::of_maps(head.headers(), trailers),
-            first_byte: sent.elapsed(),
-            is_broken: false,
-        };
-        if let Some(end) = foreign(&head) {
-            return Ok(came(end, Bytes::new(), None));
-        }
-        let refused = |status| SendError::after(unreadable(endpoint, &status));
-        let encoding = encoding_of(head.headers()).map_err(refused)?;
-        let mut messages = Messages::new(encoding, limit, "max_response");
+        head.await
+    }
+
+    /// The one message, once all pieces have come; none where there was none.
+    async fn message(
+        &mut self,
+        messages: &mut Messages,
+        deadlines: &Deadlines,
+    ) -> std::result::Result<Option<Bytes>, SendError> {
+        let Self { inbound, upload, wait, endpoint, .. } = self;
         let mut message = None;
-        let idle = || deadlines.idle(Instant::now());
         loop {
-            let piece = wait.until(idle, |context| {
-                upload.advance(context);
-                inbound.poll_piece(context)
-            });
-            let Some(piece) = piece.await? else { break };
+            let piece = wait.until(
+                || deadlines.idle(Instant::now()),
+                |context| {
+                    upload.advance(context);
+                    inbound.poll_piece(context)
+                },
+            );
+            let Some(piece) = piece.await? else { return Ok(message) };
             messages.push(piece);
+            let refused = |status| SendError::after(unreadable(endpoint, &status));
             while let Some(next) = messages.take().map_err(refused)? {
                 if message.replace(next).is_some() {
-                    return Err(SendError::after(broken(
-                        endpoint,
-                        "answered a call with more than one message",
-                    )));
+                    let what = "answered a call with more than one message";
+                    return Err(SendError::after(broken(endpoint, what)));
                 }
             }
         }
-        let trailers = wait.until(idle, |context| inbound.poll_trailers(context)).await?;
-        let end = trailers.as_ref().and_then(status_of).or_else(|| status_of(head.headers()));
-        let end = end.ok_or_else(|| SendError::after(without_status(endpoint)))?;
-        if end.code != Code::Ok {
-            return Ok(came(end, Bytes::new(), trailers.as_ref()));
-        }
-        messages.end().map_err(refused)?;
-        let message =
-            message.ok_or_else(|| SendError::after(broken(endpoint, "answered a call with no message")))?;
-        Ok(came(end, kept(message), trailers.as_ref()))
     }
 }
 

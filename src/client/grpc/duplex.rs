@@ -16,7 +16,7 @@ use super::super::fleet::{Trip, outcome_of};
 use super::super::http2::{Inbound, PIECE, SendError};
 use super::super::request::{Deadlines, Due};
 use super::super::response::GrpcEnd;
-use super::super::timer::Timer;
+use super::super::timer::{Timer, Timers};
 use super::call::{LONGEST, kept};
 use super::end::{encoding_of, foreign, of_reset, status_of, unreadable, without_status};
 use super::wait::Wait;
@@ -69,6 +69,7 @@ struct Outlet {
 pub(in crate::client) struct Opened {
     pub(in crate::client) inbound: Inbound,
     pub(in crate::client) stream: SendStream<Bytes>,
+    pub(in crate::client) timers: Arc<Timers>,
     pub(in crate::client) lease: Lease<HttpConnector>,
     pub(in crate::client) trip: Trip,
     pub(in crate::client) deadlines: Deadlines,
@@ -79,12 +80,12 @@ pub(in crate::client) struct Opened {
 
 impl Duplex {
     pub(in crate::client) fn new(opened: Opened) -> Self {
-        let Opened { inbound, mut stream, lease, trip, deadlines, endpoint, first, limit } = opened;
+        let Opened { inbound, mut stream, timers, lease, trip, deadlines, endpoint, first, limit } = opened;
         if !first.is_empty() {
             // A stream that is over already shows it when it is read.
             let _ = stream.send_data(first, false);
         }
-        let wait = Wait::new(Arc::clone(&endpoint));
+        let wait = Wait::new(timers, Arc::clone(&endpoint));
         let outlet = Outlet { stream: Mutex::new(stream), endpoint, given_up: AtomicBool::new(false) };
         let outlet = Arc::new(outlet);
         let sender = DuplexSender {
@@ -136,6 +137,11 @@ impl Duplex {
     /// As [`DuplexReceiver::end`].
     pub fn end(&self) -> Option<&GrpcEnd> {
         self.receiver.end()
+    }
+
+    /// As [`DuplexReceiver::endpoint`].
+    pub fn endpoint(&self) -> &Arc<str> {
+        self.receiver.endpoint()
     }
 
     /// Its two halves, for two tasks: whoever sends much and reads nothing meanwhile may wait for a server that does the

@@ -9,18 +9,20 @@ use tokio::time::Instant;
 
 use super::super::http2::SendError;
 use super::super::request::{Deadlines, Due};
-use super::super::timer::Timer;
+use super::super::timer::{Timer, Timers};
 use crate::error::Result;
 
 /// Waits within limits; a timer is set only where there is something to wait for.
 pub(super) struct Wait {
-    timer: Timer,
+    timer: Option<Timer>,
+    timers: Arc<Timers>,
     endpoint: Arc<str>,
 }
 
 impl Wait {
-    pub(super) fn new(endpoint: Arc<str>) -> Self {
-        Self { timer: Timer::default(), endpoint }
+    /// By the timers of a connection.
+    pub(super) fn new(timers: Arc<Timers>, endpoint: Arc<str>) -> Self {
+        Self { timer: None, timers, endpoint }
     }
 
     /// What `poll` gives, unless the moment comes first that `due` names.
@@ -33,7 +35,7 @@ impl Wait {
         poll_fn(|context| match poll(context) {
             Poll::Pending => match *set.get_or_insert_with(&due) {
                 Some(due) => self
-                    .timer
+                    .timer()
                     .poll_until(due.at, context)
                     .map(|()| Err(SendError::after(due.missed(&self.endpoint)))),
                 None => Poll::Pending,
@@ -41,6 +43,20 @@ impl Wait {
             done @ Poll::Ready(_) => done,
         })
         .await
+    }
+}
+
+impl Wait {
+    fn timer(&mut self) -> &mut Timer {
+        self.timer.get_or_insert_with(|| self.timers.take())
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        if let Some(timer) = self.timer.take() {
+            self.timers.keep(timer);
+        }
     }
 }
 

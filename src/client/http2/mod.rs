@@ -28,6 +28,7 @@ use driver::Driver;
 use signals::{Counted, Signals};
 
 use super::io::Stream;
+use super::timer::Timers;
 use super::tls::failure_words;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pool::Condition;
@@ -102,6 +103,7 @@ pub struct Http2 {
 
 struct Shared {
     sender: SendRequest<Bytes>,
+    timers: Arc<Timers>,
     signals: Arc<Signals>,
     streams: usize,
 }
@@ -153,7 +155,9 @@ impl Http2 {
             Error::with_source(ErrorKind::ConnectFailed, message, error)
         })?;
         signals.allow(connection.max_concurrent_send_streams());
-        let shared = Arc::new(Shared { sender, signals: Arc::clone(&signals), streams: settings.streams });
+        let timers = Arc::default();
+        let shared = Shared { sender, timers, signals: Arc::clone(&signals), streams: settings.streams };
+        let shared = Arc::new(shared);
         drop(runtime.spawn(Driver::new(connection, Arc::downgrade(&shared), signals, &settings)));
         Ok(Self { shared })
     }
@@ -167,6 +171,11 @@ impl Http2 {
     /// Whether it takes requests. No system call.
     pub fn condition(&self) -> Condition {
         self.shared.signals.condition()
+    }
+
+    /// Timers for whoever waits for something of this connection.
+    pub(super) fn timers(&self) -> Arc<Timers> {
+        Arc::clone(&self.shared.timers)
     }
 
     /// How many requests it carries now; one counts until its response's body is dropped.

@@ -119,11 +119,15 @@ impl OpenStream {
 pub(super) struct Counted {
     stream: Stream,
     signals: Arc<Signals>,
+    /// h2 asks once, when it begins, whether pieces are gathered in a write. Where they are not, it copies bodies of up to
+    /// 1 KiB behind their heads, and many short requests leave in one write instead of one each. From then on it asks at
+    /// each write, and long bodies need not be copied.
+    gathers: bool,
 }
 
 impl Counted {
     pub(super) fn new(stream: Stream, signals: Arc<Signals>) -> Self {
-        Self { stream, signals }
+        Self { stream, signals, gathers: false }
     }
 
     fn count(&self, polled: &Poll<io::Result<usize>>) {
@@ -169,10 +173,12 @@ impl AsyncWrite for Counted {
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.gathers && self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The first frames are out: it has begun.
+        self.gathers = true;
         Pin::new(&mut self.stream).poll_flush(context)
     }
 

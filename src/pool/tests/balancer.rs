@@ -140,3 +140,32 @@ fn one_that_was_let_in_again_has_its_share_at_once() {
     }
     assert!(picks[0] > 20, "{picks:?}");
 }
+
+#[test]
+fn a_request_goes_to_those_that_can_serve_it_even_where_all_of_them_are_out() {
+    for policy in [
+        BalancePolicy::RoundRobin,
+        BalancePolicy::LeastOutstanding,
+        BalancePolicy::P2c,
+        BalancePolicy::P2cFirstByte,
+    ] {
+        let mut case = Case::new(policy, 5);
+        let can = |at: usize| at >= 3;
+        let pick = |case: &mut Case, tried: &[usize]| {
+            case.balancer.pick_among(case.now, &can, tried, &mut case.random).map(|pick| pick.endpoint)
+        };
+        for _ in 0..20 {
+            assert!(pick(&mut case, &[]).is_some_and(can));
+        }
+        case.eject(3);
+        assert!((0..20).all(|_| pick(&mut case, &[]) == Some(4)), "half of them is not too many");
+        assert_eq!(pick(&mut case, &[4]), None);
+        case.eject(4);
+        assert!(pick(&mut case, &[]).is_some_and(can));
+        // One that cannot serve it is not tried by it either.
+        case.eject(0);
+        case.wait(11);
+        assert_eq!(pick(&mut case, &[3, 4]), None);
+        assert!((0..2).all(|_| pick(&mut case, &[]).is_some_and(can)));
+    }
+}

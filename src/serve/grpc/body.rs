@@ -108,6 +108,8 @@ impl Stream {
                 }
                 // What it had to say is said.
                 Poll::Ready(None) if self.call.is_none() => break,
+                // Also with pieces left: a task that has had its turn must let others have theirs.
+                Poll::Pending if self.call.is_none() => return Poll::Pending,
                 Poll::Ready(None) | Poll::Pending => {}
             }
             let before = self.pieces.len();

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -50,8 +50,8 @@ impl Door {
                 return self.stream(method, head, body, account);
             }
             Ok((method, head)) => {
-                let answer = within(head.deadline, self.answer_call(method, head, body, &mut note));
-                guarded(answer, |error| Err(Status::from(error))).await
+                let call = pin!(self.answer_call(method, head, body, &mut note));
+                guarded(pin!(within(head.deadline, call)), |error| Err(Status::from(error))).await
             }
             Err(status) => Err(status),
         };
@@ -118,27 +118,29 @@ impl Door {
             };
             ended.inspect_err(|status| self.refused(status))
         };
-        let call = Box::pin(async move { within(head.deadline, call).await });
+        let call = Box::pin(async move { within(head.deadline, pin!(call)).await });
         reply::of(AnswerBody::Stream(Box::new(Stream::new(call, pieces, account))))
     }
 
-    /// Counts a message that was too large.
+    /// Counts a message that a limit refused, or that was none.
     fn refused(&self, status: &Status) {
-        if status.code == Code::ResourceExhausted {
-            self.metrics.refused("max_body");
-        }
+        self.metrics.refused(match status.code {
+            Code::ResourceExhausted => "max_body",
+            Code::DeadlineExceeded => "body_timeout",
+            Code::Internal => "body",
+            _ => return,
+        });
     }
 }
 
 /// The outcome of a call, unless its time passes before.
 async fn within<T>(
     deadline: Option<Instant>,
-    call: impl Future<Output = Result<T, Status>>,
+    call: Pin<&mut impl Future<Output = Result<T, Status>>>,
 ) -> Result<T, Status> {
     let Some(deadline) = deadline else { return call.await };
     if deadline <= Instant::now() {
         return Err(too_late());
     }
-    let call = pin!(call);
     tokio::time::timeout_at(deadline, call).await.unwrap_or_else(|_| Err(too_late()))
 }
