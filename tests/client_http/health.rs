@@ -76,7 +76,8 @@ async fn idle_connections_are_asked_whether_their_server_is_ready() {
     ask_times(&client, 1).await;
     eventually(|| checked.checks() >= 3).await;
     ask_times(&client, 1).await;
-    assert_eq!(checked.server.connections(), 1);
+    // A request that comes while its connection is checked may have another one opened.
+    assert!(checked.server.connections() <= 2);
     assert!(stats(&client, &checked.server).pool.checks_passed >= 2);
     assert!(!checked.is_out(&client));
 }
