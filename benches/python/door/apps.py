@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 from examples.mlp import mlp
 
 SLEEP = 0.2
+BRIEF = 0.002
 ONE_FLOAT = {"inputs": {"x": ("float32", [1])}, "outputs": {"y": ("float32", [1])}}
 
 
@@ -34,6 +35,13 @@ async def async_sleeper(x):
     """The same on Penstock's own event loop."""
     await asyncio.sleep(SLEEP)
     return x
+
+
+@penstock.model("device", max_batch_size=100, inputs={"x": ("float32", [64])}, outputs={"y": ("float32", [8])})
+def device(x):
+    """The network after 2 ms in which the interpreter is free: a model on another device."""
+    time.sleep(BRIEF)
+    return mlp(x)
 
 
 _gate = threading.Event()
@@ -94,6 +102,7 @@ class MiniLMModel:
 _served = {
     "mlp": mlp,
     "sleeper": sleeper,
+    "device": device,
     "async_sleeper": async_sleeper,
     "gate": gate,
     "key": key,

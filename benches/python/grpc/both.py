@@ -1,19 +1,25 @@
-"""HTTP and gRPC at once for one model: whether their rows meet in batches, or each door fills batches of its own."""
+"""HTTP and gRPC at once for one model: whether their rows meet in batches, or each door fills batches of its own.
+
+The first model takes 2 ms a batch, whatever its size, so that batches are what waited meanwhile. Those of the second,
+a network of a few microseconds, are what one read of a socket brought: the doors alone differ there, for 64 calls over
+four connections come in other bursts than 64 requests over as many.
+"""
 
 from __future__ import annotations
 
+import itertools
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from benches.python.door.machine import busy_cpu_seconds, serving
 from benches.python.door.rounds import Figures, counters, disturbance, growth, progress, spread
 from benches.python.door.servers import penstock
 from benches.python.door.story import Story
-from benches.python.door.workload import check as check_http
 from benches.python.door.workload import send
 from benches.python.grpc.clients import INFER
-from benches.python.grpc.workload import HTTP, PACKED, network
+from benches.python.grpc.workload import HTTP, PACKED, messages, network
 from benches.python.measure import table
 
 if TYPE_CHECKING:
@@ -26,27 +32,29 @@ if TYPE_CHECKING:
 
 CLIENTS = 64
 SECONDS = 1.2
-PROBE = 100
 ENDLESS = 1_000_000
+MODELS = {"device": "2 ms a batch", "mlp": "MLP"}
+LOOPS = ("closed", "open")
 LOADS = ("HTTP", "gRPC", "both")
+RATE = 8000.0
 Results = dict[tuple[str, int], list[Figures]]
 
 
 def run(bench: Bench, _only: Sequence[str] | None) -> Story:
     effort = bench.effort(SECONDS)
     results: Results = {}
-    with serving(penstock(), logs=bench.logs) as (server,):
-        doors = {"HTTP": (server.url, HTTP), "gRPC": (f"grpc://127.0.0.1:{server.port}{INFER}", network(PACKED))}
-        check_http(server, HTTP)
-        probes = [send(*door, clients=CLIENTS, requests_per_client=PROBE) for door in doors.values()]
-        calm = min(probe.requests_per_second for probe in probes) / 2
-        for loop in ("closed", "open"):
-            for number in range(effort.rounds):
-                progress(f"{loop} loop, round {number + 1} of {effort.rounds}")
-                for name in LOADS:
-                    asked = [doors[name]] if name in doors else list(doors.values())
-                    figures = _visit(server, asked, effort.seconds, calm if loop == "open" else None)
-                    results.setdefault((f"{loop} loop, {name}", CLIENTS), []).append(figures)
+    with serving(penstock(",".join(MODELS)), logs=bench.logs) as (server,):
+        for model, about in MODELS.items():
+            by_http = f"{server.base}/v2/models/{model}/infer"
+            by_grpc = replace(network(PACKED), bodies=messages(model))
+            doors = {"HTTP": (by_http, HTTP), "gRPC": (f"grpc://127.0.0.1:{server.port}{INFER}", by_grpc)}
+            for loop in LOOPS:
+                for number in range(effort.rounds):
+                    progress(f"{model}, {loop} loop, round {number + 1} of {effort.rounds}")
+                    for name in LOADS:
+                        asked = [doors[name]] if name in doors else list(doors.values())
+                        figures = _visit(server, asked, effort.seconds, RATE if loop == "open" else None)
+                        results.setdefault((f"{about}, {loop} loop, {name}", CLIENTS), []).append(figures)
     rows = [[name, *_cells(rounds)] for (name, _), rounds in results.items()]
     head = ["load", "requests/s", "rows/batch", "errors"]
     parts = [table(head, rows), _compared(results), disturbance(results)]
@@ -55,7 +63,7 @@ def run(bench: Bench, _only: Sequence[str] | None) -> Story:
 
 
 def _visit(server: Served, doors: Sequence[tuple[str, Dialect]], seconds: float, rate: float | None) -> Figures:
-    """The doors share the load: each has its part of the clients, or of half the rate that they can take."""
+    """The doors share the load: each has its part of the clients, or of the rate."""
     part = len(doors)
 
     def one(door: tuple[str, Dialect]) -> LoadReport:
@@ -92,15 +100,16 @@ def _cells(rounds: Sequence[Figures]) -> list[str]:
 def _compared(results: Results) -> str:
     """The mean batch of both over that of each door alone, in the same round."""
     rows = []
-    for loop in ("closed", "open"):
-        both = results[f"{loop} loop, both", CLIENTS]
-        for name in ("HTTP", "gRPC"):
-            alone = results[f"{loop} loop, {name}", CLIENTS]
-            values = [one["rows_per_batch"] / other["rows_per_batch"] for one, other in zip(both, alone, strict=True)]
-            rows.append([f"{loop} loop", f"both ÷ {name} alone", spread(values, 3)])
-        # In the closed loop the doors alone differ, for their load comes in other bursts.
-        alone = zip(results[f"{loop} loop, HTTP", CLIENTS], results[f"{loop} loop, gRPC", CLIENTS], strict=True)
-        middles = [(http["rows_per_batch"] + grpc["rows_per_batch"]) / 2 for http, grpc in alone]
-        values = [one["rows_per_batch"] / middle for one, middle in zip(both, middles, strict=True)]
-        rows.append([f"{loop} loop", "both ÷ the mean of the two alone", spread(values, 3)])
-    return "Rows a batch, round by round:\n\n" + table(["load", "", "ratio"], rows)
+    for about, loop in itertools.product(MODELS.values(), LOOPS):
+        both, http, grpc = (_sizes(results, f"{about}, {loop} loop, {name}") for name in ("both", "HTTP", "gRPC"))
+        means = [(one + other) / 2 for one, other in zip(http, grpc, strict=True)]
+        compared = {"HTTP alone": http, "gRPC alone": grpc, "the mean of the two alone": means}
+        for name, alone in compared.items():
+            values = [one / other for one, other in zip(both, alone, strict=True)]
+            rows.append([about, f"{loop} loop", f"both ÷ {name}", spread(values, 3)])
+    return "Rows a batch, round by round:\n\n" + table(["model", "load", "", "ratio"], rows)
+
+
+def _sizes(results: Results, name: str) -> list[float]:
+    """The mean batch of every round."""
+    return [figures["rows_per_batch"] for figures in results[name, CLIENTS]]

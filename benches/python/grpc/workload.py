@@ -23,7 +23,14 @@ PACKED = 16
 """Calls that share a connection where 64 are out: four connections."""
 
 _rows = features.astype("<f4")
-MESSAGES = [testing.infer_message("mlp", {"x": ("FP32", [1, WIDTH], row.tobytes())}) for row in _rows]
+
+
+def messages(model: str) -> list[bytes]:
+    """Every row as a request of a model."""
+    return [testing.infer_message(model, {"x": ("FP32", [1, WIDTH], row.tobytes())}) for row in _rows]
+
+
+MESSAGES = messages("mlp")
 
 
 def _tail(values: int) -> Callable[[bytes], Any]:
