@@ -60,12 +60,15 @@ def visit(lane: Lane, clients: int, seconds: float, rate: float | None = None) -
         rate = rate.requests_per_second
     each = _each(rate * seconds, clients)
     counted, before, began = counters(lane.server), lane.server.cpu_seconds(), time.monotonic()
-    others = busy_cpu_seconds() - time.process_time()
+    own = time.process_time()
+    others = busy_cpu_seconds() - own
     report = send(lane.server.url, lane.dialect, clients=clients, requests_per_client=each, deadline=10 * seconds + 10)
     after, took = lane.server.cpu_seconds(), time.monotonic() - began
+    own = time.process_time() - own
     others = busy_cpu_seconds() - time.process_time() - others - (after - before)
     return {
         "others_cpus": max(0.0, others) / took,
+        "load_cpus": own / took,
         "requests_per_second": report.requests_per_second,
         "cpu_us": (after - before) / max(1, report.answered) * 1e6,
         "p50_us": report.p50 * 1e6,

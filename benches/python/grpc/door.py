@@ -55,7 +55,8 @@ def run(bench: Bench, _only: Sequence[str] | None) -> Story:
             found = interleaved(lanes, [CLIENTS], bench.effort(SECONDS))
             results.update({(f"{name}, {shape}", clients): rounds for (name, clients), rounds in found.items()})
     rows = [[name, *cells(rounds)] for (name, _), rounds in results.items()]
-    parts = [table(["server", *HEAD], rows), _compared(results), disturbance(results), *dict.fromkeys(notes)]
+    parts = [table(["server", *HEAD], rows), _compared(results), _ceiling(results), disturbance(results)]
+    parts += dict.fromkeys(notes)
     return Story(f"The door: MLP, {CLIENTS} at once", "\n\n".join(parts), packed(results))
 
 
@@ -81,6 +82,12 @@ def _peers(bench: Bench, launches: dict[str, Launch]) -> list[str]:
     except Absent as reason:
         notes.append(f"{MLSERVER_LANE} is left out: {reason}.")
     return notes
+
+
+def _ceiling(results: Results) -> str:
+    """Where the load generator has no time left, the rate is its own, and servers that keep up look alike in it."""
+    busy = {name: spread([100 * one["load_cpus"] for one in rounds], 0) for (name, _), rounds in results.items()}
+    return "The load generator's CPU, %:\n\n" + table(["server", "busy"], busy.items())
 
 
 def _compared(results: Results) -> str:
