@@ -14,8 +14,8 @@ use crate::wire::grpc::framed;
 use crate::wire::grpc::proto::inference::model_metadata_response::TensorMetadata;
 use crate::wire::grpc::proto::inference::model_repository_parameter::ParameterChoice;
 use crate::wire::grpc::proto::inference::{
-    ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
-    ModelRepositoryParameter, RepositoryIndexRequest, RepositoryIndexResponse, RepositoryModelLoadRequest,
+    ModelMetadataRequest, ModelReadyRequest, ModelReadyResponse, ModelRepositoryParameter,
+    RepositoryIndexRequest, RepositoryIndexResponse, RepositoryModelLoadRequest,
     RepositoryModelUnloadRequest, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest,
     ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
 };
@@ -149,7 +149,7 @@ impl Question {
                 json!({ "name": name, "version": version, "extensions": extensions })
             }
             Self::Model(_) => {
-                let model: ModelMetadataResponse = decoded(message)?;
+                let model: Described = decoded(message)?;
                 json!({
                     "name": model.name,
                     "versions": model.versions,
@@ -173,6 +173,21 @@ impl Question {
             Self::Load(..) | Self::Unload(..) => Value::Null,
         })
     }
+}
+
+/// `ModelMetadataResponse` without its field 6: servers do not agree on what it holds.
+#[derive(Clone, PartialEq, Message)]
+struct Described {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, repeated, tag = "2")]
+    versions: Vec<String>,
+    #[prost(string, tag = "3")]
+    platform: String,
+    #[prost(message, repeated, tag = "4")]
+    inputs: Vec<TensorMetadata>,
+    #[prost(message, repeated, tag = "5")]
+    outputs: Vec<TensorMetadata>,
 }
 
 impl ModelName {
@@ -284,6 +299,20 @@ mod tests {
             json!({"name": "m", "ready": false})
         );
         assert_eq!(Question::Live.answer(&[0xff]).unwrap_err().kind(), ErrorKind::ProtocolError);
+    }
+
+    #[test]
+    fn what_others_say_beside_of_a_model_is_passed_over() {
+        let tensor = TensorMetadata { name: "x".into(), datatype: "FP32".into(), shape: vec![-1, 2] };
+        let described = Described { name: "m".into(), inputs: vec![tensor], ..Described::default() };
+        let mut message = described.encode_to_vec();
+        message.extend_from_slice(b"\x32\x07\x0a\x01k\x12\x02\xff\xff");
+        assert_eq!(
+            Question::Model(model("m", None)).answer(&message).unwrap(),
+            json!({"name": "m", "versions": [], "platform": "", "inputs": [
+                {"name": "x", "datatype": "FP32", "shape": [-1, 2]}
+            ], "outputs": []})
+        );
     }
 
     #[test]
