@@ -29,7 +29,12 @@ pub(super) enum Route<'a> {
     Model { name: &'a str, version: Option<&'a str> },
     ModelReady { name: &'a str, version: Option<&'a str> },
     Infer { name: &'a str, version: Option<&'a str> },
+    Repository,
 }
+
+/// What is said of the model repository, over either protocol.
+pub(super) const NO_REPOSITORY: &str =
+    "models are neither listed, loaded nor unloaded by calls: this server has no repository";
 
 impl<'a> Route<'a> {
     /// The route of a path, or `None`.
@@ -40,6 +45,11 @@ impl<'a> Route<'a> {
             ("v2", None, None) => Self::Server,
             ("v2", Some("health"), Some("live")) => Self::Live,
             ("v2", Some("health"), Some("ready")) => Self::Ready,
+            ("v2", Some("repository"), Some("index")) => Self::Repository,
+            ("v2", Some("repository"), Some("models")) => {
+                return matches!(*parts.collect::<Vec<_>>(), [_, "load" | "unload"])
+                    .then_some(Self::Repository);
+            }
             ("v2", Some("models"), Some(name)) if !name.is_empty() => {
                 return Self::of_model(name, &parts.collect::<Vec<_>>());
             }
@@ -63,7 +73,7 @@ impl<'a> Route<'a> {
 
     /// The method that the route answers to.
     pub(super) fn method(&self) -> Method {
-        if matches!(self, Self::Infer { .. }) { Method::POST } else { Method::GET }
+        if matches!(self, Self::Infer { .. } | Self::Repository) { Method::POST } else { Method::GET }
     }
 }
 
@@ -87,6 +97,7 @@ pub(super) fn answer(service: &Service, route: &Route<'_>) -> Result<Reply> {
             let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
             reply(status, JSON, oip::model_ready(name, ready))
         }
+        Route::Repository => refusal(StatusCode::NOT_IMPLEMENTED, NO_REPOSITORY),
         Route::Metrics | Route::Infer { .. } => {
             return Err(Error::new(ErrorKind::Internal, "this path is answered by the door itself"));
         }
@@ -181,6 +192,12 @@ mod tests {
             ("/v2/models/m/versions/2/infer", Some(Route::Infer { name: "m", version: Some("2") })),
             ("/v2/models/", None),
             ("/v2/models/m/unload", None),
+            ("/v2/repository/index", Some(Route::Repository)),
+            ("/v2/repository/models/m/load", Some(Route::Repository)),
+            ("/v2/repository/models/m/unload/", Some(Route::Repository)),
+            ("/v2/repository/models/m", None),
+            ("/v2/repository/models/m/load/now", None),
+            ("/v2/repository", None),
             ("/v2/health", None),
             ("/v2/health/live/now", None),
             ("/", None),

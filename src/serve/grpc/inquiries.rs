@@ -7,6 +7,7 @@ use super::health;
 use super::method::Method;
 use crate::error::Error;
 use crate::serve::Service;
+use crate::serve::routes::NO_REPOSITORY;
 use crate::wire::grpc::proto::inference::{
     ModelMetadataRequest, ModelReadyRequest, ModelReadyResponse, ServerLiveResponse, ServerMetadataResponse,
     ServerReadyResponse,
@@ -40,11 +41,7 @@ pub(super) fn answer(service: &Service, method: Method, message: Bytes) -> Resul
         }
         Method::HealthCheck => framed(&health::check(service, &decoded(message)?)?),
         Method::HealthList => framed(&health::list(service)),
-        _ => {
-            let message =
-                "models are neither listed, loaded nor unloaded by calls: this server has no repository";
-            return Err(Status::new(Code::Unimplemented, message));
-        }
+        _ => return Err(Status::new(Code::Unimplemented, NO_REPOSITORY)),
     })
 }
 
