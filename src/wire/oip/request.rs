@@ -53,8 +53,8 @@ impl InferRequest {
     /// `None` means that the body is JSON as a whole. `null` for an optional key is as good as none.
     ///
     /// # Errors
-    /// [`ErrorKind::Item`], naming the input and what is wrong with it. Nothing is cast: a data type other than the
-    /// declared one is refused.
+    /// [`ErrorKind::Item`](crate::error::ErrorKind::Item), naming the input and what is wrong with it. Nothing is cast: a
+    /// data type other than the declared one is refused.
     pub fn parse(
         body: &[u8],
         header_length: Option<usize>,
