@@ -15,6 +15,7 @@ use hyper::body::Body;
 
 use super::access::{AccessLog, Answered, Note};
 use super::body::{self, Refusal};
+use super::deadline::Deadline;
 use super::routes::{self, Reply, Route};
 use super::watch::{Phase, Watch};
 use super::{Connections, HttpSettings, Service, Siblings, grpc, infer};
@@ -189,6 +190,7 @@ impl Door {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let _in_flight = self.admit()?;
+        let deadline = Deadline::of_head(&parts.headers).inspect_err(|_| model.count_invalid())?;
         let arrived = || {
             note.body_read = true;
             if let Some(watch) = watch
@@ -202,7 +204,7 @@ impl Door {
             Err(refusal) => return Ok(self.refuse(model, &refusal, parts.version)),
         };
         note.bytes = body.len() as u64;
-        infer::answer(model, &parts.headers, body, self.settings.server_timing, note).await
+        infer::answer(model, &parts.headers, body, deadline, self.settings.server_timing, note).await
     }
 
     /// Admits an inference request; it counts as long as what comes back lives.

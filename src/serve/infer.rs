@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::access::Note;
 use super::body::{Only, only};
+use super::deadline::{Deadline, within};
 use super::offload;
 use super::routes::{self, Reply};
 use super::timing::Parts;
@@ -25,12 +26,13 @@ pub(super) async fn answer(
     model: &Arc<Endpoint>,
     headers: &HeaderMap,
     body: Bytes,
+    deadline: Option<Deadline>,
     say_timing: bool,
     note: &mut Note,
 ) -> Result<Reply> {
     let (asked, admitted, answer) = {
         let request = read(model, headers, body).await.inspect_err(|_| model.count_invalid())?;
-        queue(model, request, note)
+        queue(model, request, deadline, note)?
     };
     let answered = answer.await?;
     let batch = Arc::clone(&answered.batch);
@@ -53,11 +55,19 @@ fn encoded(response: &InferResponse<'_>) -> Result<Encoded> {
 }
 
 /// Puts a request into its model's queue: what its answer must look like, since when it waits, and the answer to come.
+///
+/// # Errors
+/// [`ErrorKind::DeadlineExceeded`] where its time has passed already: a model must not work for who waits no longer.
 pub(super) fn queue<'a>(
     model: &'a Endpoint,
     request: InferRequest,
+    deadline: Option<Deadline>,
     note: &mut Note,
-) -> (Asked, Instant, impl Future<Output = Answer> + Send + use<'a>) {
+) -> Result<(Asked, Instant, impl Future<Output = Answer> + Send + use<'a>)> {
+    let deadline = Deadline::earlier(deadline, Deadline::of_parameter(request.timeout));
+    if let Some(deadline) = deadline {
+        deadline.check()?;
+    }
     let admitted = Instant::now();
     note.rows = Some(request.count);
     if note.logged {
@@ -65,7 +75,8 @@ pub(super) fn queue<'a>(
     }
     let asked = Asked { id: request.id, wanted: request.outputs, binary: request.binary };
     // The rows are in the queue from here on: a request that waits must not hold them, too.
-    (asked, admitted, model.infer(request.specs, request.rows, request.count))
+    let answer = model.infer(request.specs, request.rows, request.count);
+    Ok((asked, admitted, within(deadline, answer)))
 }
 
 /// What the answer must look like.

@@ -3,6 +3,7 @@
 mod access;
 mod body;
 mod connection;
+mod deadline;
 mod door;
 mod grpc;
 mod http;

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use crate::harness::{Client, Door, INFER, LIVE, STREAM, one, until};
+use penstock::wire::grpc::framed;
+use penstock::wire::grpc::proto::inference::InferParameter;
+use penstock::wire::grpc::proto::inference::infer_parameter::ParameterChoice;
+
+use crate::harness::{Client, Door, INFER, LIVE, STREAM, one, raw, until};
 
 const DEADLINE_EXCEEDED: u8 = 4;
 
@@ -34,6 +38,24 @@ fn a_request_whose_time_passes_in_the_queue_leaves_it() {
     assert_eq!(patient.end().numbers(), [6.0]);
     assert_eq!(door.seen(), [1.0, 3.0]);
     assert_eq!(door.endpoint.stats().abandoned, 1);
+}
+
+#[test]
+fn the_parameter_of_the_protocol_is_a_deadline_too() {
+    let door = Door::open();
+    let client = Client::open(door.address());
+    door.gate.close();
+    let running = client.call(INFER, one(1.0));
+    door.wait_taken(1);
+    let mut request = raw(&[2.0]);
+    let micros = InferParameter { parameter_choice: Some(ParameterChoice::Int64Param(60_000)) };
+    request.parameters.insert("timeout".into(), micros);
+    let ended = client.call_with(INFER, &[("grpc-timeout", "1H")], framed(&request)).end();
+    assert_eq!(ended.code, Some(DEADLINE_EXCEEDED));
+    assert_eq!(ended.message, "the 60ms of the parameter timeout have passed");
+    door.gate.open();
+    assert_eq!(running.end().numbers(), [2.0]);
+    assert_eq!(door.seen(), [1.0]);
 }
 
 #[test]

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -159,6 +160,23 @@ async def test_the_server_speaks_in_errors(server: Server) -> None:
         assert b"error" in caught.value.body
         with pytest.raises(RemoteError, match="shape"):
             await client.infer("double", {"x": np.ones((2, 3), np.float32)})
+
+
+def test_a_request_whose_time_has_passed_leaves_the_queue(server: Server) -> None:
+    with Client(server.url) as client, ThreadPoolExecutor(1) as threads:
+        before = server.stats().models["slow"]
+        running = threads.submit(client.infer, "slow", X)
+        while server.stats().models["slow"].batches == before.batches:
+            time.sleep(0.001)
+        with pytest.raises(DeadlineExceeded):
+            client.infer("slow", X, timeout=0.1)
+        assert same(running.result(30)["y"], X["x"])
+        answer = client.post("/v2/models/slow/infer", json={}, headers={"x-request-timeout": "soon"})
+        assert (answer.status_code, "x-request-timeout" in answer.text) == (400, True)
+        client.infer("slow", X)
+        # Its two rows were found to be gone, and no batch held them.
+        after = server.stats().models["slow"]
+        assert (after.requests - before.requests, after.abandoned - before.abandoned) == (4, 2)
 
 
 def test_a_time_that_is_named_is_told(server: Server) -> None:

@@ -73,7 +73,7 @@ impl Fit {
         if note.logged {
             note.model = Some(Arc::clone(&model));
         }
-        let (asked, admitted, answer) = infer::queue(&model, request, note);
+        let (asked, admitted, answer) = infer::queue(&model, request, None, note).map_err(status)?;
         let answered = answer.await.map_err(status)?;
         let batch = Arc::clone(&answered.batch);
         let message = infer::write(&model, asked, answered, message).await.map_err(status)?;

@@ -50,6 +50,9 @@ pub(super) struct NamedOutput<'a> {
 pub(super) struct RequestParameters {
     #[serde(default)]
     pub(super) binary_data_output: Option<bool>,
+    /// Microseconds.
+    #[serde(default)]
+    pub(super) timeout: Option<u64>,
 }
 
 #[derive(Deserialize)]

@@ -1,6 +1,7 @@
 //! An inference request, from its body to columns that fit what the model declared.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
@@ -25,6 +26,13 @@ pub struct InferRequest {
     pub outputs: Option<Vec<WantedOutput>>,
     /// True where outputs that are not named in [`outputs`](Self::outputs) are to be sent as binary data.
     pub binary: bool,
+    /// The time that it may take, where its parameter `timeout` says so.
+    pub timeout: Option<Duration>,
+}
+
+/// The time that so many microseconds are; none stand for no limit.
+pub(super) fn timeout_of(microseconds: u64) -> Option<Duration> {
+    (microseconds > 0).then(|| Duration::from_micros(microseconds))
 }
 
 /// An output that the sender wants.
@@ -86,10 +94,11 @@ impl InferRequest {
             read.map_err(|why| refused(format!("input '{}': {why}", input.name)))?;
         }
         let parameters = envelope.parameters.map(|Object(parameters)| parameters);
+        let timeout = parameters.as_ref().and_then(|given| timeout_of(given.timeout?));
         let binary = parameters.and_then(|given| given.binary_data_output).unwrap_or(false);
         let wanted = envelope.outputs.filter(|named| !named.is_empty());
         let wanted = wanted.map(|named| wanted_outputs(&named, outputs, binary)).transpose()?;
-        Ok(Self { id: envelope.id, count, rows, specs, outputs: wanted, binary })
+        Ok(Self { id: envelope.id, count, rows, specs, outputs: wanted, binary, timeout })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -9,6 +10,7 @@ use smallvec::SmallVec;
 use super::contents;
 use crate::error::Result;
 use crate::tensor::{Rows, Shape, Spares, Specs, TensorSpec};
+use crate::wire::grpc::proto::inference::infer_parameter::ParameterChoice;
 use crate::wire::grpc::proto::inference::model_infer_request::{
     InferInputTensor, InferRequestedOutputTensor,
 };
@@ -16,6 +18,7 @@ use crate::wire::grpc::proto::inference::{InferParameter, ModelInferRequest};
 use crate::wire::oip::fit::{
     check, common_count, known_input, one_input, refused, unsupported, wanted_output,
 };
+use crate::wire::oip::request::timeout_of;
 use crate::wire::oip::{InferRequest, WantedOutput, binary};
 
 /// An input, its shape as lengths, and its data where it came raw: its place among such, and its bytes.
@@ -61,7 +64,9 @@ impl InferRequest {
         }
         let outputs = wanted_outputs(&message.outputs, outputs)?;
         let id = (!message.id.is_empty()).then(|| message.id.clone());
-        Ok(Self { id, count, rows, specs, outputs, binary: !message.raw_input_contents.is_empty() })
+        let timeout = timeout(&message.parameters)?;
+        let binary = !message.raw_input_contents.is_empty();
+        Ok(Self { id, count, rows, specs, outputs, binary, timeout })
     }
 }
 
@@ -122,6 +127,19 @@ fn wanted_outputs(
         wanted.push(WantedOutput { index, binary: true });
     }
     Ok(Some(wanted))
+}
+
+/// The parameter `timeout` of a request, in microseconds.
+fn timeout(parameters: &HashMap<String, InferParameter>) -> Result<Option<Duration>> {
+    let given = parameters.get("timeout").and_then(|given| given.parameter_choice.as_ref());
+    let microseconds = match given {
+        None => return Ok(None),
+        Some(ParameterChoice::Int64Param(given)) => u64::try_from(*given).ok(),
+        Some(ParameterChoice::Uint64Param(given)) => Some(*given),
+        Some(_) => None,
+    };
+    let wrong = || refused("the parameter timeout is no number of microseconds".to_owned());
+    Ok(timeout_of(microseconds.ok_or_else(wrong)?))
 }
 
 const SHARED_MEMORY: &str = "shared_memory_region";

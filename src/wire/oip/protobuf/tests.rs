@@ -9,6 +9,7 @@ use prost::Message;
 use super::*;
 use crate::error::ErrorKind;
 use crate::tensor::{AnswerRow, Column, DType, Elements, Rows, Spares, TensorSpec};
+use crate::wire::grpc::proto::inference::infer_parameter::ParameterChoice;
 use crate::wire::grpc::proto::inference::model_infer_request::{
     InferInputTensor, InferRequestedOutputTensor,
 };
@@ -212,6 +213,33 @@ fn a_request_is_written_as_the_description_says() {
         ..ModelInferRequest::default()
     };
     assert_eq!(ModelInferRequest::decode(message).unwrap(), expected);
+}
+
+#[test]
+fn a_time_out_is_a_number_of_microseconds() {
+    let x = [spec("x", "int8", &[])];
+    let mut request = raw(vec![input("x", "INT8", &[1])], vec![vec![7]]);
+    let choices = [
+        (ParameterChoice::Int64Param(1_500), Some(Some(1_500))),
+        (ParameterChoice::Uint64Param(2), Some(Some(2))),
+        (ParameterChoice::Int64Param(0), Some(None)),
+        (ParameterChoice::Int64Param(-1), None),
+        (ParameterChoice::StringParam("1".into()), None),
+    ];
+    for (choice, expected) in choices {
+        let shown = format!("{choice:?}");
+        request.parameters.insert("timeout".into(), InferParameter { parameter_choice: Some(choice) });
+        match expected {
+            Some(micros) => {
+                let timeout = read(&request, &x).unwrap().timeout;
+                assert_eq!(timeout, micros.map(std::time::Duration::from_micros), "{shown}");
+            }
+            None => assert!(
+                refusal(&request, &x).contains("the parameter timeout is no number of micro"),
+                "{shown}"
+            ),
+        }
+    }
 }
 
 #[test]
