@@ -65,13 +65,14 @@ def _inputs_by_http(base: str, model: str) -> list[dict[str, Any]]:
 
 def _inputs_by_grpc(base: str, model: str) -> list[dict[str, Any]]:
     url = f"{base.rstrip('/')}/{testing.SERVICE}/ModelMetadata"
-    asked = _native.metadata_message(model)
-    report = testing.load(url, [asked], clients=1, requests_per_client=1, timeout=10, keep_answers=True)
+    question = _native.NativeQuestion("model", model)
+    report = testing.load(url, [question.message()], clients=1, requests_per_client=1, timeout=10, keep_answers=True)
     try:
-        inputs = _native.metadata_inputs(_answer(report, url, model))
+        described = json.loads(question.answer(_answer(report, url, model)))
     except ProtocolError as error:
         raise ConfigError(f"{url} gives no metadata of the Open Inference Protocol") from error
-    return [{"name": name, "datatype": datatype, "shape": shape} for name, datatype, shape in inputs]
+    inputs: list[dict[str, Any]] = described["inputs"]
+    return inputs
 
 
 def _answer(report: testing.LoadReport, url: str, model: str) -> bytes:

@@ -5,10 +5,8 @@ use prost::Message;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::errors::to_python;
-use crate::error::{Error, ErrorKind};
+use crate::wire::grpc::proto::inference::ModelInferRequest;
 use crate::wire::grpc::proto::inference::model_infer_request::InferInputTensor;
-use crate::wire::grpc::proto::inference::{ModelInferRequest, ModelMetadataRequest, ModelMetadataResponse};
 
 /// An input: name, datatype, shape, and its data as the protocol has them raw.
 type Input = (String, String, Vec<i64>, Vec<u8>);
@@ -27,23 +25,4 @@ pub(crate) fn infer_message(
         request.raw_input_contents.push(Bytes::from(data));
     }
     PyBytes::new(py, &request.encode_to_vec()).unbind()
-}
-
-/// A `ModelMetadataRequest`.
-#[pyfunction]
-pub(crate) fn metadata_message(py: Python<'_>, model: String) -> Py<PyBytes> {
-    let request = ModelMetadataRequest { name: model, version: String::new() };
-    PyBytes::new(py, &request.encode_to_vec()).unbind()
-}
-
-/// The inputs that a `ModelMetadataResponse` names: name, datatype, shape.
-#[pyfunction]
-pub(crate) fn metadata_inputs(py: Python<'_>, answer: &[u8]) -> PyResult<Vec<(String, String, Vec<i64>)>> {
-    match ModelMetadataResponse::decode(answer) {
-        Ok(found) => Ok(found.inputs.into_iter().map(|one| (one.name, one.datatype, one.shape)).collect()),
-        Err(source) => {
-            let message = "the answer is no metadata of a model";
-            Err(to_python(py, &Error::with_source(ErrorKind::ProtocolError, message, source)))
-        }
-    }
 }

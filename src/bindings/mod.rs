@@ -38,7 +38,7 @@ mod _native {
     #[pymodule_export]
     use super::load::NativeLoad;
     #[pymodule_export]
-    use super::messages::{infer_message, metadata_inputs, metadata_message};
+    use super::messages::infer_message;
     #[pymodule_export]
     use super::served::ServedWorker;
     #[pymodule_export]

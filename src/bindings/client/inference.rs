@@ -1,7 +1,5 @@
 //! Inference and what belongs to it, over whichever protocol an endpoint speaks: arguments in, futures and answers out.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 use numpy::{PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::IntoPyObjectExt;
@@ -18,7 +16,7 @@ use crate::bindings::errors::{raised, to_python};
 use crate::client::GrpcCall;
 use crate::error::ErrorKind;
 use crate::tensor::{DType, Elements};
-use crate::wire::grpc::prefix_of;
+use crate::wire::grpc::{PREFIX, prefix_of};
 use crate::wire::oip::{
     AnswerTensor, AskedTensor, InferAnswer, ModelName, Parameter, Question, RequestMessage,
 };
@@ -74,7 +72,8 @@ impl NativeInference {
         manner: Manner,
     ) -> PyResult<Bound<'py, PyAny>> {
         let message = request_message(py, &asked)?;
-        self.submit(py, MODEL_INFER.into(), message, http, manner)
+        let call = GrpcCall { path: MODEL_INFER.into(), message };
+        self.submit(py, call, http, manner, Sending::Whole)
     }
 
     /// As `infer`, blocking, with the lock given back; Ctrl-C gives the request up.
@@ -87,7 +86,8 @@ impl NativeInference {
         manner: Manner,
     ) -> PyResult<Bound<'py, PyAny>> {
         let message = request_message(py, &asked)?;
-        self.submit_blocking(py, MODEL_INFER.into(), message, http, manner)
+        let call = GrpcCall { path: MODEL_INFER.into(), message };
+        self.submit_blocking(py, call, http, manner, Sending::Whole)
     }
 
     /// A future for the answer to a question; with `http`, endpoints of HTTP can give it, too.
@@ -98,7 +98,7 @@ impl NativeInference {
         http: Option<OverHttp>,
         manner: Manner,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.submit(py, question.0.grpc_path().into(), question.0.message(), http, manner)
+        self.submit(py, question.call(), http, manner, Sending::Whole)
     }
 
     /// As `ask`, blocking.
@@ -109,7 +109,7 @@ impl NativeInference {
         http: Option<OverHttp>,
         manner: Manner,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.submit_blocking(py, question.0.grpc_path().into(), question.0.message(), http, manner)
+        self.submit_blocking(py, question.call(), http, manner, Sending::Whole)
     }
 
     /// A future for the answer to any call of gRPC that takes one message and gives one.
@@ -121,7 +121,8 @@ impl NativeInference {
         message: PyBackedBytes,
         manner: Manner,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.submit(py, path.into(), framed(&message), None, manner)
+        let call = GrpcCall { path: path.into(), message: framed(&message) };
+        self.submit(py, call, None, manner, Sending::Whole)
     }
 
     /// As `unary`, blocking.
@@ -133,7 +134,8 @@ impl NativeInference {
         message: PyBackedBytes,
         manner: Manner,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.submit_blocking(py, path.into(), framed(&message), None, manner)
+        let call = GrpcCall { path: path.into(), message: framed(&message) };
+        self.submit_blocking(py, call, None, manner, Sending::Whole)
     }
 
     /// A future for a stream of inferences. `place` says where the caller is.
@@ -144,10 +146,7 @@ impl NativeInference {
         manner: Manner,
         place: Option<String>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let client = self.client.get();
-        let courier = client.courier(py)?;
-        let asked = client.call(py, &courier, stream_call(), None, manner)?;
-        client.on_the_loop(py, &courier, asked, Sending::Duplex(named(place)))
+        self.submit(py, stream_call(), None, manner, Sending::Duplex(named(place)))
     }
 
     /// As `stream`, blocking until it is open.
@@ -158,10 +157,7 @@ impl NativeInference {
         manner: Manner,
         place: Option<String>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let client = self.client.get();
-        let courier = client.courier(py)?;
-        let asked = client.call(py, &courier, stream_call(), None, manner)?;
-        in_a_thread(py, &courier, asked, Sending::Duplex(named(place)))
+        self.submit_blocking(py, stream_call(), None, manner, Sending::Duplex(named(place)))
     }
 }
 
@@ -173,29 +169,29 @@ impl NativeInference {
     fn submit<'py>(
         &self,
         py: Python<'py>,
-        path: Cow<'static, str>,
-        message: Bytes,
+        call: GrpcCall,
         http: Option<OverHttp>,
         manner: Manner,
+        how: Sending,
     ) -> PyResult<Bound<'py, PyAny>> {
         let client = self.client.get();
         let courier = client.courier(py)?;
-        let asked = client.call(py, &courier, GrpcCall { path, message }, http, manner)?;
-        client.on_the_loop(py, &courier, asked, Sending::Whole)
+        let asked = client.call(py, &courier, call, http, manner)?;
+        client.on_the_loop(py, &courier, asked, how)
     }
 
     fn submit_blocking<'py>(
         &self,
         py: Python<'py>,
-        path: Cow<'static, str>,
-        message: Bytes,
+        call: GrpcCall,
         http: Option<OverHttp>,
         manner: Manner,
+        how: Sending,
     ) -> PyResult<Bound<'py, PyAny>> {
         let client = self.client.get();
         let courier = client.courier(py)?;
-        let asked = client.call(py, &courier, GrpcCall { path, message }, http, manner)?;
-        in_a_thread(py, &courier, asked, Sending::Whole)
+        let asked = client.call(py, &courier, call, http, manner)?;
+        in_a_thread(py, &courier, asked, how)
     }
 }
 
@@ -248,10 +244,21 @@ impl NativeQuestion {
         (method.to_string(), path, PyBytes::new(py, &body))
     }
 
+    /// The message of the call over gRPC.
+    fn message<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.0.message().slice(PREFIX..))
+    }
+
     /// The answer of gRPC, as the JSON that HTTP has.
     fn answer(&self, py: Python<'_>, message: &[u8]) -> PyResult<String> {
         let answer = self.0.answer(message).map_err(|error| to_python(py, &error))?;
         Ok(answer.to_string())
+    }
+}
+
+impl NativeQuestion {
+    fn call(&self) -> GrpcCall {
+        GrpcCall { path: self.0.grpc_path().into(), message: self.0.message() }
     }
 }
 

@@ -15,8 +15,9 @@ use super::{Caller, call};
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::grpc::proto::health::health_check_response::ServingStatus;
 use crate::wire::grpc::proto::health::{HealthCheckRequest, HealthCheckResponse};
-use crate::wire::grpc::proto::inference::{ServerReadyRequest, ServerReadyResponse};
+use crate::wire::grpc::proto::inference::ServerReadyResponse;
 use crate::wire::grpc::{Code, framed};
+use crate::wire::oip::Question;
 
 /// Bytes of the answer that are read.
 const MAX_ANSWER: usize = 64 * 1024;
@@ -70,9 +71,7 @@ impl Service {
     fn question(self) -> GrpcCall {
         let (path, message) = match self {
             Self::Health => ("/grpc.health.v1.Health/Check", framed(&HealthCheckRequest::default())),
-            Self::Inference => {
-                ("/inference.GRPCInferenceService/ServerReady", framed(&ServerReadyRequest::default()))
-            }
+            Self::Inference => (Question::Ready.grpc_path(), Question::Ready.message()),
         };
         GrpcCall { path: Cow::Borrowed(path), message }
     }

@@ -27,7 +27,7 @@ pub(super) fn answer(service: &Service, method: Method, message: Bytes) -> Resul
         Method::ServerMetadata => framed(&ServerMetadataResponse {
             name: "penstock".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            extensions: vec!["binary_tensor_data".to_owned()],
+            extensions: oip::EXTENSIONS.map(str::to_owned).to_vec(),
         }),
         Method::ModelReady => {
             let asked: ModelReadyRequest = decoded(message)?;

@@ -7,9 +7,12 @@ use crate::tensor::TensorSpec;
 /// What runs the models.
 pub(super) const PLATFORM: &str = "penstock_python";
 
+/// Extensions of the protocol that the server speaks.
+pub const EXTENSIONS: [&str; 1] = ["binary_tensor_data"];
+
 /// The body of server metadata.
 pub fn server_metadata(name: &str, version: &str) -> Vec<u8> {
-    json!({ "name": name, "version": version, "extensions": ["binary_tensor_data"] }).to_string().into_bytes()
+    json!({ "name": name, "version": version, "extensions": EXTENSIONS }).to_string().into_bytes()
 }
 
 /// The body of model metadata; the batch axis stands first in every shape, as -1.

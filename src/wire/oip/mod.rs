@@ -15,10 +15,9 @@ mod response;
 mod tests;
 
 pub use crate::tensor::AnswerRow;
-pub use metadata::{error_body, model_metadata, model_ready, server_metadata};
+pub use metadata::{EXTENSIONS, error_body, model_metadata, model_ready, server_metadata};
 pub use protobuf::{
     AnswerTensor, AskedTensor, InferAnswer, RequestMessage, StreamAnswer, model_metadata_message,
-    request_message,
 };
 pub use questions::{ModelName, Parameter, Parameters, Question};
 pub use request::{InferRequest, WantedOutput};

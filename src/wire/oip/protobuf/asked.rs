@@ -1,7 +1,6 @@
 //! A client's side of a request: a message, written once, straight from the caller's memory.
 
 use bytes::Bytes;
-use smallvec::SmallVec;
 
 use super::response::{field_size, put_bytes, put_message, put_shape};
 use crate::wire::grpc::{PREFIX, prefix_of};
@@ -88,20 +87,4 @@ impl RequestMessage {
         }
         Bytes::from(self.0)
     }
-}
-
-/// A whole [`RequestMessage`]: each input with its data.
-pub fn request_message(
-    model: &str,
-    version: Option<&str>,
-    id: Option<&str>,
-    inputs: &[(AskedTensor<'_>, &[u8])],
-    outputs: &[String],
-) -> Bytes {
-    let heads: SmallVec<[_; 4]> = inputs.iter().map(|(tensor, _)| *tensor).collect();
-    let mut message = RequestMessage::new(model, version, id, &heads, outputs);
-    for (_, data) in inputs {
-        message.put_data(data);
-    }
-    message.finish()
 }

@@ -11,5 +11,5 @@ mod response;
 mod tests;
 
 pub use answer::{AnswerTensor, InferAnswer, StreamAnswer};
-pub use asked::{AskedTensor, RequestMessage, request_message};
+pub use asked::{AskedTensor, RequestMessage};
 pub use metadata::model_metadata_message;

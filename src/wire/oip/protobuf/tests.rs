@@ -63,6 +63,22 @@ fn unframed(message: &Bytes) -> Bytes {
     message.slice(PREFIX..)
 }
 
+/// A whole [`RequestMessage`]: each input with its data.
+fn request_message(
+    model: &str,
+    version: Option<&str>,
+    id: Option<&str>,
+    inputs: &[(AskedTensor<'_>, &[u8])],
+    outputs: &[String],
+) -> Bytes {
+    let heads: Vec<_> = inputs.iter().map(|(tensor, _)| *tensor).collect();
+    let mut message = RequestMessage::new(model, version, id, &heads, outputs);
+    for (_, data) in inputs {
+        message.put_data(data);
+    }
+    message.finish()
+}
+
 fn numbers(column: &Column) -> &[u8] {
     match column {
         Column::Numbers { memory, .. } => memory.as_slice(),
