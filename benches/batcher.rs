@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use penstock::batch::{
-    Attendance, BatchPolicy, Batcher, GroupKey, Pressure, Priority, Removed, Turn, verdict,
+    Attendance, BatchPolicy, Batcher, GroupKey, Pressure, Ran, Removed, Terms, Turn, verdict,
 };
 use penstock::flow::{BurstQueue, Moment};
 use penstock::tensor::{Column, ColumnSpec, DType, Rows, Specs};
@@ -52,7 +52,7 @@ fn write(rows: &mut Rows) {
 fn submit_tick(batcher: &Batcher<u32, usize>, key: &Key, rows: usize) -> usize {
     let accepted = (0..rows)
         .filter(|&waiter| {
-            let normal = Priority::Normal;
+            let normal = Terms::default();
             let submitted = batcher.submit(key, normal, waiter, write, &mut Patient);
             submitted.is_ok()
         })
@@ -66,8 +66,9 @@ fn take_all(batcher: &Batcher<u32, usize>) -> usize {
     let mut taken = 0;
     while let Some(batch) = batcher.take(&mut Patient) {
         taken += batch.entries.len();
+        let number = batch.cut.number;
         drop(black_box(batch));
-        batcher.finish();
+        batcher.finish(number, Ran::Unknown);
     }
     taken
 }

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from penstock import _native, errors
-from penstock._policy import BatchPolicy, BatchStats
+from penstock._policy import Adaptive, BatchPolicy, BatchStats, Pad
 from penstock.batching import Batcher, batched
 from penstock.errors import ItemError, PenstockError
 
@@ -41,6 +41,7 @@ else:
 __version__: str = _native.VERSION
 
 __all__ = [
+    "Adaptive",
     "AsyncClient",
     "BatchPolicy",
     "BatchStats",
@@ -49,6 +50,7 @@ __all__ = [
     "Eject",
     "ItemError",
     "LoadContext",
+    "Pad",
     "PenstockError",
     "Pool",
     "Response",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, cast
 
@@ -17,11 +18,85 @@ Workers = int | Literal["inline"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Adaptive:
+    """A cap on the batch size that is learned while batches run.
+
+    Attributes:
+        smallest: requests that a batch may always have, but where memory runs out.
+        largest: requests that it never exceeds.
+        target: seconds from a call to its result that batches must leave room for. Without it the cap falls only where
+            memory runs out.
+    """
+
+    smallest: int = 25
+    largest: int = 200
+    target: float | None = None
+
+    def __post_init__(self) -> None:
+        check_count("smallest", self.smallest)
+        check_count("largest", self.largest)
+        if not 1 <= self.smallest <= self.largest:
+            raise ConfigError(f"smallest={self.smallest} must be between 1 and largest={self.largest}")
+        if self.target is not None:
+            check_seconds("target", self.target)
+            if not self.target:
+                raise ConfigError("target must be above 0 seconds, not 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pad:
+    """Lets items of different lengths share a batch: arrays are filled up along their first axis to the longest.
+
+    A function that has a parameter `mask` is given a bool array `[n, longest]` that is true where an item's own rows
+    are; one that has a parameter `lengths` an int64 array `[n]`.
+
+    Attributes:
+        value: what arrays are filled up with; each data type has the nearest that it can hold.
+        multiple: lengths are rounded up to a multiple of this.
+    """
+
+    value: float = 0.0
+    multiple: int = 1
+
+    def __post_init__(self) -> None:
+        if isinstance(self.value, bool) or not isinstance(self.value, int | float):
+            raise ConfigError(f"value must be a number, not {self.value!r}")
+        check_count("multiple", self.multiple)
+        if self.multiple < 1:
+            raise ConfigError(f"multiple must be at least 1, not {self.multiple}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NativePolicy:
+    """A policy as the extension reads it, by the names of its fields."""
+
+    min_size: int
+    max_size: int
+    adaptive_low: int | None
+    adaptive_target: float | None
+    preferred: list[int]
+    max_wait: float
+    dispatch: str
+    max_queue: int
+    costed: bool
+    max_batch_cost: int | None
+    max_queue_cost: int | None
+    pad_multiple: int | None
+    pad_value: float
+    aging: float
+    weights: list[tuple[str, float]]
+    isolate: bool
+    single_flight: bool
+    cost: Callable[..., int] | None
+    key: Callable[..., Hashable] | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class BatchPolicy:
     """How requests become batches. A policy that contradicts itself is refused with `ConfigError`.
 
     Attributes:
-        max_batch_size: requests in one call of the function at most.
+        max_batch_size: requests in one call of the function at most; an `Adaptive` lets it be learned.
         min_batch_size: requests worth a call before `max_wait` has passed; 1 holds nothing back.
         max_wait: seconds that a request is held back for company at most: under `dispatch="window"`, or where
             `min_batch_size` asks for company. Under `"tick"` a free worker never waits.
@@ -29,34 +104,84 @@ class BatchPolicy:
             never waits, a burst becomes one batch. `"window"` cuts it when it is full or its first request has waited
             `max_wait`, whichever comes first.
         max_queue: requests waiting at most; one more gets `Overloaded`.
+        key: called with an item's arguments: only requests with equal answers share a batch.
+        cost: what an item costs: a function of its arguments, or `"length"`: the length of its longest array's first
+            axis, of its text or bytes, or of its list.
+        max_batch_cost: cost of one batch at most. A padded batch costs its rows times its longest row.
+        max_queue_cost: cost of all that wait at most; one more gets `Overloaded`.
+        pad: a `Pad`, or `True` for its defaults: arrays of different lengths share batches. It implies `cost="length"`.
+        preferred_batch_sizes: sizes that the function likes best: a batch is cut to the largest of them that waits.
+        aging: seconds after which a waiting request counts as one of the next higher priority.
+        weights: shares by tenant where they compete; a tenant that is not named has a share of 1.
+        single_flight: identical inputs in flight are computed once, and everyone gets the result.
         on_error: `"isolate"` calls a function that raised again with halves of the batch, until only the requests that
             fail alone have failed; `"fail"` fails the whole batch at once, for functions that must not run twice.
     """
 
-    max_batch_size: int = 100
+    max_batch_size: int | Adaptive = 100
     min_batch_size: int = 1
     max_wait: float = 0.05
     dispatch: Dispatch = "tick"
     max_queue: int = 10_000
+    key: Callable[..., Hashable] | None = None
+    cost: Callable[..., int] | Literal["length"] | None = None
+    max_batch_cost: int | None = None
+    max_queue_cost: int | None = None
+    pad: Pad | bool = False
+    preferred_batch_sizes: tuple[int, ...] = ()
+    aging: float = 1.0
+    weights: Mapping[str, float] | None = None
+    single_flight: bool = False
     on_error: Literal["isolate", "fail"] = "isolate"
 
     def __post_init__(self) -> None:
-        for name in ("max_batch_size", "min_batch_size", "max_queue"):
+        if not isinstance(self.max_batch_size, Adaptive):
+            check_count("max_batch_size", self.max_batch_size)
+        for name in ("min_batch_size", "max_queue"):
             check_count(name, getattr(self, name))
+        for name in ("max_batch_cost", "max_queue_cost"):
+            _check_limit(name, getattr(self, name))
         check_seconds("max_wait", self.max_wait)
+        check_seconds("aging", self.aging)
         check_choice("dispatch", self.dispatch, ("tick", "window"))
         check_choice("on_error", self.on_error, ("isolate", "fail"))
-        _native.check_policy(**self.native_settings())
+        _check_callables(self.key, self.cost)
+        _check_sizes(self.preferred_batch_sizes)
+        _check_weights(self.weights)
+        if not isinstance(self.pad, Pad | bool):
+            raise ConfigError(f"pad must be a Pad, or True for its defaults, not {self.pad!r}")
+        if self.cost is None and not self.pad and (self.max_batch_cost or self.max_queue_cost):
+            raise ConfigError("max_batch_cost and max_queue_cost need cost=, or pad=, to say what a request costs")
+        if self.pad and self.cost not in (None, "length"):
+            raise ConfigError("a padded batch costs what its lengths make: pad and cost=<function> exclude each other")
+        _native.check_policy(self.native())
 
-    def native_settings(self) -> dict[str, Any]:
-        """What the extension calls them."""
-        return {
-            "min_size": self.min_batch_size,
-            "max_size": self.max_batch_size,
-            "max_wait": float(self.max_wait),
-            "window": self.dispatch == "window",
-            "max_queue": self.max_queue,
-        }
+    def native(self) -> NativePolicy:
+        """The policy as the extension reads it."""
+        size = self.max_batch_size
+        adaptive = size if isinstance(size, Adaptive) else None
+        pad = Pad() if self.pad is True else self.pad or None
+        return NativePolicy(
+            min_size=self.min_batch_size,
+            max_size=size.largest if isinstance(size, Adaptive) else size,
+            adaptive_low=adaptive.smallest if adaptive else None,
+            adaptive_target=None if adaptive is None or adaptive.target is None else float(adaptive.target),
+            preferred=sorted(self.preferred_batch_sizes),
+            max_wait=float(self.max_wait),
+            dispatch=self.dispatch,
+            max_queue=self.max_queue,
+            costed=self.cost is not None or pad is not None,
+            max_batch_cost=self.max_batch_cost,
+            max_queue_cost=self.max_queue_cost,
+            pad_multiple=pad.multiple if pad else None,
+            pad_value=float(pad.value) if pad else 0.0,
+            aging=float(self.aging),
+            weights=[(tenant, float(weight)) for tenant, weight in (self.weights or {}).items()],
+            isolate=self.on_error == "isolate",
+            single_flight=bool(self.single_flight),
+            cost=self.cost if callable(self.cost) else None,
+            key=self.key,
+        )
 
 
 @dataclass(frozen=True)
@@ -132,6 +257,39 @@ def check_count(name: str, value: object) -> None:
         raise ConfigError(f"{name} must be a whole number, not {value!r}")
     if not 0 <= value <= sys.maxsize:
         raise ConfigError(f"{name} must be between 1 and {sys.maxsize}, not {value}")
+
+
+def _check_limit(name: str, value: object) -> None:
+    if value is not None:
+        check_count(name, value)
+        if value == 0:
+            raise ConfigError(f"{name} must be at least 1, not 0")
+
+
+def _check_callables(key: object, cost: object) -> None:
+    if key is not None and not callable(key):
+        raise ConfigError(f"key must be a function of an item, not {key!r}")
+    if cost is not None and cost != "length" and not callable(cost):
+        raise ConfigError(f"cost must be a function of an item or 'length', not {cost!r}")
+
+
+def _check_sizes(sizes: object) -> None:
+    if not isinstance(sizes, tuple | list):
+        raise ConfigError(f"preferred_batch_sizes must be a tuple of whole numbers, not {sizes!r}")
+    for size in sizes:
+        check_count("preferred_batch_sizes", size)
+
+
+def _check_weights(weights: object) -> None:
+    if weights is None:
+        return
+    if not isinstance(weights, Mapping):
+        raise ConfigError(f"weights must be a mapping from tenants to their shares, not {weights!r}")
+    for tenant, weight in weights.items():
+        if not isinstance(tenant, str):
+            raise ConfigError(f"weights: a tenant is a string, not {tenant!r}")
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
+            raise ConfigError(f"weights: the share of {tenant!r} must be a number above 0, not {weight!r}")
 
 
 def check_seconds(name: str, value: object) -> None:

@@ -93,8 +93,8 @@ class Batcher(_native.NativeBatcher, Generic[R]):
             cls,
             _in_context(called, context) if inline else called,
             None if inline else partial(_start_threads, threads, cast("int", workers), name, context),
-            isolate=policy.on_error == "isolate",
-            **policy.native_settings(),
+            policy=policy.native(),
+            workers=1 if inline else cast("int", workers),
         )
         self.fn = fn
         self.policy = policy
@@ -192,7 +192,12 @@ class Batcher(_native.NativeBatcher, Generic[R]):
         )
 
     def _blocking(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], priority: Priority, timeout: float | None
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        priority: Priority,
+        timeout: float | None,
+        tenant: str | None = None,
     ) -> Any:
         if self._waits_for_itself():
             raise ConfigError(
@@ -201,7 +206,7 @@ class Batcher(_native.NativeBatcher, Generic[R]):
         # An inline function may run right here, and must not see the context of whoever calls.
         run = Context().run if self.workers == "inline" else _plainly
         seconds = -1.0 if timeout is None else timeout
-        return run(self.submit_blocking, args, kwargs, _PRIORITIES[priority], seconds)
+        return run(self.submit_blocking, args, kwargs, (_PRIORITIES[priority], tenant, seconds))
 
     def _begin_close(self, *, drain: bool) -> None:
         (Context().run if self.workers == "inline" else _plainly)(self.begin_close, drain)
@@ -244,7 +249,8 @@ class Options(Generic[R]):
     def __call__(self, *args: Any, **kwargs: Any) -> asyncio.Future[R]:
         """Adds one item to the next batch; the future is the item's own result."""
         self._count()
-        future = self._batcher.submit(args, kwargs, _PRIORITIES[self._priority])
+        seconds = -1.0 if self._timeout is None else self._timeout
+        future = self._batcher.submit(args, kwargs, (_PRIORITIES[self._priority], self._tenant, seconds))
         if self._timeout is not None:
             timer = future.get_loop().call_later(self._timeout, _expire, future, self._timeout)
             future.add_done_callback(lambda _: timer.cancel())
@@ -253,7 +259,7 @@ class Options(Generic[R]):
     def call(self, *args: Any, **kwargs: Any) -> R:
         """As `Batcher.call`."""
         self._count()
-        return cast("R", self._batcher._blocking(args, kwargs, self._priority, self._timeout))  # noqa: SLF001
+        return cast("R", self._batcher._blocking(args, kwargs, self._priority, self._timeout, self._tenant))  # noqa: SLF001
 
     async def map(self, *items: Iterable[Any], progress: bool = False) -> list[R]:
         """As `Batcher.map`."""

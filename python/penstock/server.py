@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self, TypeAlias
 
+    from penstock._policy import NativePolicy
+
     _Place: TypeAlias = int | tuple[str, int]
     """The descriptor of a socket that listens, or a host and a port."""
 
@@ -348,12 +350,8 @@ def _declaration(spec: ModelSpec) -> _Declaration:
         version=spec.version,
         inputs=[(name, elements, list(axes)) for name, (elements, axes) in spec.inputs.items()],
         outputs=[(name, elements, list(axes)) for name, (elements, axes) in spec.outputs.items()],
-        max_batch_size=spec.policy.max_batch_size,
-        min_batch_size=spec.policy.min_batch_size,
-        max_wait=float(spec.policy.max_wait),
-        window=spec.policy.dispatch == "window",
-        max_queue=spec.policy.max_queue,
-        isolate=spec.policy.on_error == "isolate",
+        policy=spec.policy.native(),
+        workers=spec.workers,
     )
 
 
@@ -365,12 +363,8 @@ class _Declaration:
     version: str
     inputs: list[tuple[str, str, list[int]]]
     outputs: list[tuple[str, str, list[int]]]
-    max_batch_size: int
-    min_batch_size: int
-    max_wait: float
-    window: bool
-    max_queue: int
-    isolate: bool
+    policy: NativePolicy
+    workers: int
 
 
 _cells: dict[tuple[str, ...], weakref.ref[Server]] = {}

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::queue::Outlook;
-use super::{Batch, BatchPolicy, BatchQueue, BatchStats, Dispatch, Entry, GroupKey, Priority, Removed};
+use super::{
+    Batch, BatchPolicy, BatchQueue, BatchStats, Dispatch, Entry, GroupKey, Ran, Removed, Tenant, Terms,
+};
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::{Clock, Moment, Monitor, SystemClock};
+use crate::flow::{Clock, Moment, Monitor, TimeSource};
 use crate::tensor::{Rows, Spares};
 
 /// Bytes of unused batch memory that a batcher keeps.
@@ -49,24 +51,34 @@ struct State<K, W> {
 /// A queue of requests and the threads that wait on it.
 pub struct Batcher<K, W> {
     state: Monitor<State<K, W>>,
-    clock: SystemClock,
+    clock: TimeSource,
     spares: Arc<Spares>,
 }
 
 impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
-    /// An open batcher.
+    /// An open batcher with one worker, by the system's clock.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] where the policy contradicts itself.
     pub fn new(policy: BatchPolicy) -> Result<Self> {
+        Self::with(policy, 1, TimeSource::system())
+    }
+
+    /// An open batcher whose batches so many workers take.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where the policy contradicts itself.
+    pub fn with(policy: BatchPolicy, _workers: usize, clock: TimeSource) -> Result<Self> {
         policy.check()?;
         let spares = Spares::new(SPARE_BYTES);
         let queue = BatchQueue::new(policy, Arc::clone(&spares));
-        Ok(Self {
-            state: Monitor::new(State { queue, asleep: 0, running: 0, last_search: None, tick: None }),
-            clock: SystemClock::new(),
-            spares,
-        })
+        let state = Monitor::new(State { queue, asleep: 0, running: 0, last_search: None, tick: None });
+        Ok(Self { state, clock, spares })
+    }
+
+    /// The number that stands for a tenant; everyone is the same where the policy names no shares.
+    pub fn tenant(&self, _name: &str) -> Tenant {
+        Tenant::default()
     }
 
     /// Where batches of this batcher take their memory from.
@@ -87,7 +99,7 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
     pub fn submit(
         &self,
         key: &GroupKey<K>,
-        priority: Priority,
+        terms: Terms,
         waiter: W,
         write: impl FnOnce(&mut Rows),
         attendance: &mut impl Attendance<W>,
@@ -99,7 +111,7 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
         let left =
             if state.queue.is_full() { Some(state.make_room(self.clock.now(), attendance)?) } else { None };
         let arrived = state.arrival(&self.clock);
-        let look = state.queue.push(key, priority, Entry { waiter, arrived }, write);
+        let look = state.queue.push(key, terms, Entry { waiter, arrived, deadline: terms.deadline }, write);
         let wake = look && state.asleep > 0;
         drop(state);
         if wake {
@@ -118,7 +130,7 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
     pub fn submit_all(
         &self,
         key: &GroupKey<K>,
-        priority: Priority,
+        terms: Terms,
         waiters: Vec<W>,
         mut write: impl FnMut(&mut Rows, usize),
         attendance: &mut impl Attendance<W>,
@@ -145,8 +157,8 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
         let arrived = state.arrival(&self.clock);
         let mut look = false;
         for (row, waiter) in waiters.into_iter().enumerate() {
-            let entry = Entry { waiter, arrived };
-            look |= state.queue.push(key, priority, entry, |rows| write(rows, row));
+            let entry = Entry { waiter, arrived, deadline: terms.deadline };
+            look |= state.queue.push(key, terms, entry, |rows| write(rows, row));
         }
         let wake = look && state.asleep > 0;
         drop(state);
@@ -179,7 +191,7 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
                 Outlook::Ready => return Turn::Work,
                 Outlook::Idle if state.queue.is_closing() => return Turn::Done,
                 Outlook::Idle => None,
-                Outlook::Later(moment) => Some(self.clock.instant(moment)),
+                Outlook::Later(moment) => self.clock.instant(moment),
             };
             state.asleep += 1;
             state = self.state.wait(state, until);
@@ -220,7 +232,7 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
         if batch.entries.is_empty() {
             drop(state);
             attendance.forget(left);
-            self.finish();
+            self.finish(batch.cut.number, Ran::Unknown);
             return None;
         }
         state.queue.count_batch(batch.entries.len(), batch.reason);
@@ -231,8 +243,19 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
         Some(batch)
     }
 
-    /// Says that a batch is done with.
-    pub fn finish(&self) {
+    /// More requests of that group for a batch that is being run, at most `limit` of them, whether it is time for them or
+    /// not. They count to the batch that they join: it is finished once.
+    pub fn join(
+        &self,
+        _group: &GroupKey<K>,
+        _limit: usize,
+        _attendance: &mut impl Attendance<W>,
+    ) -> Option<Batch<K, W>> {
+        None
+    }
+
+    /// Says that a batch is done with, and what came of it.
+    pub fn finish(&self, _number: u64, _ran: Ran) {
         let mut state = self.state.lock();
         state.running = state.running.saturating_sub(1);
         let idle = state.running == 0 && state.queue.is_closing();
@@ -289,7 +312,7 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
 
 impl<K: Eq + Hash + Clone, W> State<K, W> {
     /// The moment of an arrival: under tick dispatch one reading of the clock serves a tick.
-    fn arrival(&mut self, clock: &SystemClock) -> Moment {
+    fn arrival(&mut self, clock: &TimeSource) -> Moment {
         match (self.tick, self.queue.policy().dispatch) {
             (Some(moment), Dispatch::Tick) => moment,
             _ => *self.tick.insert(clock.now()),

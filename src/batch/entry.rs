@@ -1,6 +1,7 @@
 //! A request in a batch, a batch, and what its requests have in common.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Reason;
 use crate::flow::Moment;
@@ -42,6 +43,35 @@ impl Priority {
     }
 }
 
+/// On whose behalf a request is made: a number that the batcher gave for a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Tenant(pub(super) u32);
+
+/// The terms on which a request waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// Who goes first.
+    pub priority: Priority,
+    /// Whose share it is taken from.
+    pub tenant: Tenant,
+    /// When its answer is worth nothing any more.
+    pub deadline: Option<Moment>,
+    /// What it costs: rows, tokens, bytes, as the policy's budget counts them.
+    pub cost: u32,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { priority: Priority::Normal, tenant: Tenant::default(), deadline: None, cost: 1 }
+    }
+}
+
+impl From<Priority> for Terms {
+    fn from(priority: Priority) -> Self {
+        Self { priority, ..Self::default() }
+    }
+}
+
 /// One request in a batch.
 #[derive(Debug)]
 pub struct Entry<W> {
@@ -49,6 +79,44 @@ pub struct Entry<W> {
     pub waiter: W,
     /// When it came.
     pub arrived: Moment,
+    /// When its answer is worth nothing any more.
+    pub deadline: Option<Moment>,
+}
+
+/// How a batch was cut, for whoever asks why.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cut {
+    /// Batches of this batcher are numbered from 1.
+    pub number: u64,
+    /// When its first request came.
+    pub oldest: Moment,
+    /// When it could have been taken first, had a worker been free.
+    pub ready: Moment,
+    /// When a worker took it.
+    pub taken: Moment,
+    /// The earliest deadline among its requests.
+    pub deadline: Option<Moment>,
+    /// What its requests cost.
+    pub cost: u64,
+    /// What the batch costs: more than that where rows are padded.
+    pub padded_cost: u64,
+    /// Rows that it could have had at most.
+    pub cap: usize,
+    /// How long the function was expected to take, where enough is known.
+    pub predicted: Option<Duration>,
+    /// How long each row was before it was padded, where rows are.
+    pub lengths: Vec<u32>,
+}
+
+/// What came of a batch, for whoever learns from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ran {
+    /// The function took the whole batch in that time.
+    Whole(Duration),
+    /// Memory ran out, at the latest with so many rows.
+    OutOfMemory(usize),
+    /// Nothing to learn from: it failed, or was run in parts.
+    Unknown,
 }
 
 /// Requests for one call of the model, with their rows side by side.
@@ -62,6 +130,8 @@ pub struct Batch<K, W> {
     pub entries: Vec<Entry<W>>,
     /// Why it was cut here.
     pub reason: Reason,
+    /// How it was cut.
+    pub cut: Cut,
 }
 
 /// Requests that left before the model saw them.

@@ -5,6 +5,8 @@
 
 mod batcher;
 mod entry;
+mod forecast;
+mod learn;
 mod policy;
 mod queue;
 mod stats;
@@ -12,7 +14,9 @@ mod stats;
 mod tests;
 
 pub use batcher::{Attendance, Batcher, Turn};
-pub use entry::{Batch, Entry, GroupKey, Priority, Removed};
-pub use policy::{BatchPolicy, Dispatch, Pressure, Reason, Verdict, verdict};
+pub use entry::{Batch, Cut, Entry, GroupKey, Priority, Ran, Removed, Tenant, Terms};
+pub use forecast::{Backlog, finish_in};
+pub use learn::Learned;
+pub use policy::{Adaptive, BatchPolicy, Budget, Dispatch, Pressure, Reason, Verdict, verdict};
 pub use queue::{BatchQueue, Outlook};
 pub use stats::BatchStats;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::Moment;
+use crate::tensor::Padding;
 
 /// When a free worker may take what is waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,19 +15,50 @@ pub enum Dispatch {
     Window,
 }
 
+/// A cap on the size of a batch that is learned while batches run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Adaptive {
+    /// The cap never falls below this, but where memory runs out; [`BatchPolicy::max_size`] is what it never exceeds.
+    pub low: usize,
+    /// Time from submission to answer that batches must leave room for; without it the cap falls only where memory runs out.
+    pub target: Option<Duration>,
+}
+
+/// What requests cost, where they do not all cost the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Budget {
+    /// Cost of one batch at most. A padded batch costs its rows times its longest row.
+    pub max_batch: Option<u64>,
+    /// Cost of all that wait at most; one more is refused.
+    pub max_queue: Option<u64>,
+    /// Rows of different lengths share batches, filled up to the longest.
+    pub padding: Option<Padding>,
+}
+
 /// How requests become batches.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct BatchPolicy {
     /// Requests worth a call before `max_wait` has passed; 1 holds nothing back.
     pub min_size: usize,
     /// Requests in one call at most.
     pub max_size: usize,
+    /// How the cap moves below `max_size`; `None` where it stands.
+    pub adaptive: Option<Adaptive>,
+    /// Sizes that the function likes best, ascending: a batch is cut to the largest of them that waits.
+    pub preferred: Vec<usize>,
     /// Longest time that a request is held back for company.
     pub max_wait: Duration,
     /// When a free worker may take what is waiting.
     pub dispatch: Dispatch,
     /// Requests waiting at most; one more is refused.
     pub max_queue: usize,
+    /// What requests cost; `None` where each costs the same.
+    pub budget: Option<Budget>,
+    /// Time after which a waiting request counts as one of the next higher priority, and goes before younger ones that
+    /// have a deadline.
+    pub aging: Duration,
+    /// Shares of tenants by name, where any are given; everyone else has a share of 1.
+    pub weights: Vec<(String, f64)>,
 }
 
 impl BatchPolicy {
@@ -65,6 +97,11 @@ impl Default for BatchPolicy {
             max_wait: Duration::from_millis(50),
             dispatch: Dispatch::Tick,
             max_queue: 10_000,
+            adaptive: None,
+            preferred: Vec::new(),
+            budget: None,
+            aging: Duration::from_secs(1),
+            weights: Vec::new(),
         }
     }
 }
@@ -78,13 +115,20 @@ pub enum Reason {
     Tick,
     /// Its first request had waited `max_wait`.
     Window,
+    /// A larger or later one would have missed the deadline of its first request.
+    Deadline,
+    /// Others waited that may not share a call with it.
+    Key,
+    /// One more request would have exceeded its budget, or wasted more of it than another call costs.
+    Budget,
     /// The batcher was closing.
     Drain,
 }
 
 impl Reason {
     /// Every reason, in the order in which statistics list them.
-    pub const ALL: [Reason; 4] = [Self::Full, Self::Tick, Self::Window, Self::Drain];
+    pub const ALL: [Reason; 7] =
+        [Self::Full, Self::Tick, Self::Window, Self::Deadline, Self::Key, Self::Budget, Self::Drain];
 
     /// The word for it in statistics and metrics.
     pub const fn name(self) -> &'static str {
@@ -92,6 +136,9 @@ impl Reason {
             Self::Full => "full",
             Self::Tick => "tick",
             Self::Window => "window",
+            Self::Deadline => "deadline",
+            Self::Key => "key",
+            Self::Budget => "budget",
             Self::Drain => "drain",
         }
     }

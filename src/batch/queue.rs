@@ -8,8 +8,8 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use super::{
-    Batch, BatchPolicy, BatchStats, Dispatch, Entry, GroupKey, Pressure, Priority, Reason, Removed, Verdict,
-    verdict,
+    Batch, BatchPolicy, BatchStats, Cut, Dispatch, Entry, GroupKey, Pressure, Priority, Reason, Removed,
+    Terms, Verdict, verdict,
 };
 use crate::flow::Moment;
 use crate::tensor::{Rows, Spares};
@@ -129,7 +129,7 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
     pub fn push(
         &mut self,
         key: &GroupKey<K>,
-        priority: Priority,
+        terms: Terms,
         entry: Entry<W>,
         write: impl FnOnce(&mut Rows),
     ) -> bool {
@@ -138,7 +138,7 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
         let Some(group) = self.groups.get_mut(at) else {
             return false;
         };
-        let Some(lane) = group.lanes.get_mut(priority as usize) else {
+        let Some(lane) = group.lanes.get_mut(terms.priority as usize) else {
             return false;
         };
         if lane.back().is_none_or(|open| open.entries.len() >= max_size) {
@@ -204,7 +204,13 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
         let open = gather(group, self.policy.max_size, &self.spares)?;
         group.waiting -= open.entries.len();
         self.waiting -= open.entries.len();
-        Some(Batch { group: Arc::clone(&group.key), rows: open.rows, entries: open.entries, reason })
+        Some(Batch {
+            group: Arc::clone(&group.key),
+            rows: open.rows,
+            entries: open.entries,
+            reason,
+            cut: Cut::default(),
+        })
     }
 
     /// Counts a batch that goes to the model with `requests` requests in it.
@@ -223,6 +229,7 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
                         rows: open.rows,
                         entries: open.entries,
                         reason: Reason::Drain,
+                        cut: Cut::default(),
                     };
                     // It asks about each of them, in order.
                     let (mut asked, mut released) = (0, open.released);

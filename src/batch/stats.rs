@@ -61,6 +61,6 @@ mod tests {
         stats.count(20, Reason::Tick);
         assert!((stats.mean_size() - 60.0).abs() < 1e-12);
         assert!((stats.efficiency() - 118.0 / 120.0).abs() < 1e-12);
-        assert_eq!((stats.largest, stats.reasons), (100, [1, 1, 0, 0]));
+        assert_eq!((stats.largest, stats.reasons), (100, [1, 1, 0, 0, 0, 0, 0]));
     }
 }

@@ -14,12 +14,14 @@ use super::bridge::lock;
 use super::bridge::port::{self, Port};
 use super::bridge::stock;
 use super::convert::assemble::NextCall;
-use super::core::{Core, Taken};
+use super::core::{Asked, Core, Taken};
 use super::errors::{raised, to_python};
+use super::policy::Policy;
 use super::run::hand_out;
 use super::waiter::{Failure, Outcome, Parked, Results, SIGNAL_CHECK, Waiter};
-use crate::batch::{BatchPolicy, Batcher, Dispatch, Priority, Removed, Turn};
+use crate::batch::{Batcher, Removed, Turn};
 use crate::error::ErrorKind;
+use crate::flow::TimeSource;
 use crate::metrics::LockCounts;
 
 /// The native half of `penstock.Batcher`, which documents it.
@@ -36,21 +38,18 @@ pub(crate) struct NativeBatcher {
 #[pymethods]
 impl NativeBatcher {
     #[new]
-    #[pyo3(signature = (function, start, *, min_size, max_size, max_wait, window, max_queue, isolate))]
-    #[allow(clippy::too_many_arguments, reason = "keywords, called from one place")]
+    #[pyo3(signature = (function, start, *, policy, workers))]
     fn new(
         py: Python<'_>,
         function: Py<PyAny>,
         start: Option<Py<PyAny>>,
-        min_size: usize,
-        max_size: usize,
-        max_wait: f64,
-        window: bool,
-        max_queue: usize,
-        isolate: bool,
+        policy: Policy,
+        workers: usize,
     ) -> PyResult<Self> {
-        let policy = policy_of(py, min_size, max_size, max_wait, window, max_queue)?;
-        let batcher = Batcher::new(policy).map_err(|error| to_python(py, &error))?;
+        let isolate = policy.isolate;
+        let batcher =
+            policy.into_core().and_then(|policy| Batcher::with(policy, workers, TimeSource::system()));
+        let batcher = batcher.map_err(|error| to_python(py, &error))?;
         let inline = start.is_none();
         let core = Arc::new(Core::new(batcher, function, isolate, inline));
         Ok(Self { core, recent: Mutex::new(None), start, started: AtomicU64::new(0) })
@@ -62,22 +61,23 @@ impl NativeBatcher {
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        Self::submit(slf, args, kwargs, 1)
+        Self::submit(slf, args, kwargs, Asked::plain())
     }
 
-    /// A future for one call; `priority` is 0, 1 or 2 for high, normal or low.
+    /// A future for one call. What is asked is the priority, 0, 1 or 2 for high, normal or low, the tenant, and the seconds
+    /// until the answer must be there; negative for none.
     fn submit<'py>(
         slf: &Bound<'py, Self>,
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
-        priority: u8,
+        asked: Asked,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let this = slf.get();
         this.ensure_started(py)?;
         let port = Port::current(py, &this.recent)?;
         let mut made = None;
-        let admitted = this.core.submit(py, args, kwargs, priority_of(priority), || {
+        let admitted = this.core.submit(py, args, kwargs, asked, || {
             let (future, slot) = port.get().new_future(py)?;
             made = Some((future, slot));
             Ok(Waiter::Future { port: Arc::clone(&port.get().shared), slot })
@@ -96,21 +96,20 @@ impl NativeBatcher {
         }
     }
 
-    /// Blocks until one call is answered. `timeout` in seconds; negative for none.
+    /// As `submit`; blocks until the call is answered.
     fn submit_blocking<'py>(
         slf: &Bound<'py, Self>,
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
-        priority: u8,
-        timeout: f64,
+        asked: Asked,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let this = slf.get();
         this.ensure_started(py)?;
-        let deadline = Duration::try_from_secs_f64(timeout).ok().map(|timeout| Instant::now() + timeout);
+        let deadline = asked.timeout().map(|timeout| Instant::now() + timeout);
         let parked = Arc::new(Parked::default());
         let waiter = || Ok(Waiter::Thread(Arc::clone(&parked)));
-        this.core.submit(py, args, kwargs, priority_of(priority), waiter)?;
+        this.core.submit(py, args, kwargs, asked, waiter)?;
         // A thread has no tick: what it sends may leave at once.
         this.core.batcher.release();
         let answer = this.wait_for(py, &parked, deadline);
@@ -322,43 +321,5 @@ impl Worker {
             taken.job.raised(py, PyErr::from_value(error), &self.core.counters);
             *self.taken.lock() = Some(taken);
         }
-    }
-}
-
-/// Refuses a policy that contradicts itself, with `ConfigError`.
-#[pyfunction]
-#[pyo3(signature = (*, min_size, max_size, max_wait, window, max_queue))]
-pub(crate) fn check_policy(
-    py: Python<'_>,
-    min_size: usize,
-    max_size: usize,
-    max_wait: f64,
-    window: bool,
-    max_queue: usize,
-) -> PyResult<()> {
-    let policy = policy_of(py, min_size, max_size, max_wait, window, max_queue)?;
-    policy.check().map_err(|error| to_python(py, &error))
-}
-
-fn policy_of(
-    py: Python<'_>,
-    min_size: usize,
-    max_size: usize,
-    max_wait: f64,
-    window: bool,
-    max_queue: usize,
-) -> PyResult<BatchPolicy> {
-    let dispatch = if window { Dispatch::Window } else { Dispatch::Tick };
-    let max_wait = Duration::try_from_secs_f64(max_wait).map_err(|_| {
-        raised(py, ErrorKind::Config, &format!("max_wait={max_wait} is no duration in seconds"))
-    })?;
-    Ok(BatchPolicy { min_size, max_size, max_wait, dispatch, max_queue })
-}
-
-fn priority_of(number: u8) -> Priority {
-    match number {
-        0 => Priority::High,
-        2 => Priority::Low,
-        _ => Priority::Normal,
     }
 }

@@ -19,9 +19,33 @@ use super::convert::structure::{Key, Structures};
 use super::errors;
 use super::run::{self, Job};
 use super::waiter::{Outcome, Results, Waiter};
-use crate::batch::{Attendance, BatchStats, Batcher, Entry, Priority, Reason, Removed};
+use crate::batch::{Attendance, BatchStats, Batcher, Cut, Entry, Priority, Reason, Removed, Terms};
 use crate::error::ErrorKind;
 use crate::metrics::LockCounts;
+
+/// The terms of one call, as Python says them: its priority, its tenant, its time-out.
+#[derive(FromPyObject)]
+pub(crate) struct Asked(u8, Option<String>, f64);
+
+impl Asked {
+    /// A call on the usual terms.
+    pub(crate) fn plain() -> Self {
+        Self(1, None, -1.0)
+    }
+
+    /// Time until the answer must be there.
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        Duration::try_from_secs_f64(self.2).ok()
+    }
+
+    fn priority(&self) -> Priority {
+        match self.0 {
+            0 => Priority::High,
+            2 => Priority::Low,
+            _ => Priority::Normal,
+        }
+    }
+}
 
 /// A function, its batcher, and the Python objects that wait in it.
 pub(crate) struct Core {
@@ -92,6 +116,7 @@ impl Counters {
 pub(crate) struct Taken {
     pub(crate) job: Job<run::Rows>,
     entries: Vec<Entry<Waiter>>,
+    cut: Cut,
 }
 
 impl Core {
@@ -124,15 +149,23 @@ impl Core {
         py: Python<'py>,
         arguments: &Bound<'py, PyTuple>,
         keywords: Option<&Bound<'py, PyDict>>,
-        priority: Priority,
+        asked: Asked,
         waiter: impl FnOnce() -> PyResult<Waiter>,
     ) -> PyResult<()> {
         let item = Item::new(&self.structures, arguments, keywords)?;
         let objects = self.keep_objects(&item.leaves);
+        let batcher = &self.batcher;
+        let deadline = asked.timeout().map(|timeout| batcher.now() + timeout);
+        let terms = Terms {
+            priority: asked.priority(),
+            deadline,
+            tenant: asked.1.map(|name| batcher.tenant(&name)).unwrap_or_default(),
+            ..Terms::default()
+        };
         let admitted = waiter().and_then(|waiter| {
             let write = |rows: &mut _| items::write_row(rows, &item.leaves, &objects);
             self.batcher
-                .submit(&item.key, priority, waiter, write, &mut Roll { py, core: self })
+                .submit(&item.key, terms, waiter, write, &mut Roll { py, core: self })
                 .map_err(|error| errors::to_python(py, &error))
         });
         if admitted.is_err() {
@@ -176,11 +209,12 @@ impl Core {
         };
         let input = Input::new(py, batch.rows, count, self.batcher.spares(), self.isolate, objects, no_texts);
         let job = Job::new(run::Rows, batch.group.key.clone(), input, self.isolate, count);
-        Some(Taken { job, entries: batch.entries })
+        Some(Taken { job, entries: batch.entries, cut: batch.cut })
     }
 
     /// Hands the answers of a job out; waiters of the loop `on`, whose thread this is, are answered at once.
     pub(crate) fn finish(&self, py: Python<'_>, taken: Taken, on: Option<&Bound<'_, Port>>) {
+        let ran = taken.job.ran();
         let results = taken.job.into_answers(py);
         if let Results::Each(outcomes) = &results {
             let failed = outcomes.iter().filter(|outcome| !matches!(outcome, Outcome::Value(_))).count();
@@ -189,7 +223,7 @@ impl Core {
         run::hand_out(py, taken.entries, &Arc::new(results), on);
         let here = std::thread::current().id();
         self.running_in.lock().retain(|thread| *thread != here);
-        self.batcher.finish();
+        self.batcher.finish(taken.cut.number, ran);
     }
 
     /// Runs one batch in this thread, if one may be taken; answers whether there was one.

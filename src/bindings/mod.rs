@@ -11,6 +11,7 @@ mod inherited;
 mod journal;
 mod load;
 mod messages;
+mod policy;
 mod run;
 mod served;
 mod server;
@@ -22,7 +23,7 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = true)]
 mod _native {
     #[pymodule_export]
-    use super::batcher::{NativeBatcher, Worker, check_policy};
+    use super::batcher::{NativeBatcher, Worker};
     #[pymodule_export]
     use super::bridge::lifecycle::{lock_acquisitions, reset_after_fork, shutdown};
     #[pymodule_export]
@@ -39,6 +40,8 @@ mod _native {
     use super::load::NativeLoad;
     #[pymodule_export]
     use super::messages::infer_message;
+    #[pymodule_export]
+    use super::policy::check_policy;
     #[pymodule_export]
     use super::served::ServedWorker;
     #[pymodule_export]

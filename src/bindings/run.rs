@@ -19,7 +19,7 @@ use super::convert::structure::Key;
 use super::core::Counters;
 use super::errors;
 use super::waiter::{Failure, Outcome, Results, Waiter};
-use crate::batch::Entry;
+use crate::batch::{Entry, Ran};
 use crate::error::ErrorKind;
 
 /// What becomes of a function's return value: answers for callers in Python, or columns for a door.
@@ -56,6 +56,7 @@ pub(crate) struct Job<F: Form> {
     busy: Duration,
     answers: Option<F::Answers>,
     count: usize,
+    ran: Ran,
 }
 
 impl<F: Form> Job<F> {
@@ -73,6 +74,7 @@ impl<F: Form> Job<F> {
             busy: Duration::ZERO,
             answers: None,
             count,
+            ran: Ran::Unknown,
         }
     }
 
@@ -130,6 +132,9 @@ impl<F: Form> Job<F> {
     /// Takes what the function returned. The caller holds the only reference that it knows of.
     pub(crate) fn returned(&mut self, returned: &Bound<'_, PyAny>, counters: &Counters) {
         self.count_busy(counters);
+        if self.now == (0, self.count) {
+            self.ran = Ran::Whole(self.busy);
+        }
         let py = returned.py();
         self.guarded(py, (), |job| match job.form.split(returned, job.now.1 - job.now.0) {
             Ok(answers) => job.add(py, answers),
@@ -141,6 +146,11 @@ impl<F: Form> Job<F> {
     pub(crate) fn raised(&mut self, py: Python<'_>, error: PyErr, counters: &Counters) {
         self.count_busy(counters);
         self.guarded(py, (), |job| job.split_or_fail(py, error));
+    }
+
+    /// What there is to learn from the batch.
+    pub(crate) fn ran(&self) -> Ran {
+        self.ran
     }
 
     /// Time that the function has had so far.

@@ -85,8 +85,9 @@ impl ServedWorker {
             *self.taken.lock() = Some(taken);
         } else {
             taken.account.close(taken.job.busy());
+            let ran = taken.job.ran();
             let rows = taken.job.into_answers(py);
-            self.endpoint.finish(Finished { entries: taken.entries, rows, account: taken.account });
+            self.endpoint.finish(Finished { entries: taken.entries, rows, account: taken.account, ran });
         }
         next.map(|(arguments, keywords)| (self.function.clone_ref(py), arguments, keywords))
     }

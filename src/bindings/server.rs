@@ -16,9 +16,10 @@ use super::bridge::{lock, stock};
 use super::core::Counters;
 use super::errors::{raised, to_python};
 use super::journal::NativeJournal;
+use super::policy::Policy;
 use super::served::ServedWorker;
 use super::{in_process, inherited};
-use crate::batch::{BatchPolicy, Dispatch};
+use crate::batch::BatchPolicy;
 use crate::error::{Error, ErrorKind, Result as CoreResult};
 use crate::metrics::{LockCounts, Registry};
 use crate::pipeline::{Endpoint, ModelSpec};
@@ -36,12 +37,8 @@ pub(crate) struct Model {
     version: String,
     inputs: Vec<Tensor>,
     outputs: Vec<Tensor>,
-    max_batch_size: usize,
-    min_batch_size: usize,
-    max_wait: f64,
-    window: bool,
-    max_queue: usize,
-    isolate: bool,
+    policy: Policy,
+    workers: usize,
 }
 
 /// What a server's door is to allow; times in seconds.
@@ -242,10 +239,10 @@ impl NativeServer {
         let registry = Arc::new(Registry::new());
         let mut endpoints = Vec::with_capacity(models.len());
         for model in models {
-            let isolate = model.isolate;
+            let (isolate, workers) = (model.policy.isolate, model.workers);
             let (spec, policy) = model.into_spec()?;
             let metrics = registry.model(&spec.name);
-            let endpoint = Endpoint::open(spec, policy, metrics, &runtime)?;
+            let endpoint = Endpoint::open(spec, policy, workers, metrics, &runtime)?;
             endpoints.push(Served { endpoint, counters: Arc::default(), isolate });
         }
         let served = endpoints.iter().map(|served| Arc::clone(&served.endpoint)).collect();
@@ -357,15 +354,7 @@ impl Model {
             let each = tensors.iter().map(|(name, elements, axes)| TensorSpec::new(name, elements, axes));
             each.collect::<CoreResult<Vec<_>>>()
         };
-        let max_wait = Duration::try_from_secs_f64(self.max_wait)
-            .map_err(|_| Error::new(ErrorKind::Config, "max_wait is no duration in seconds"))?;
-        let policy = BatchPolicy {
-            min_size: self.min_batch_size,
-            max_size: self.max_batch_size,
-            max_wait,
-            dispatch: if self.window { Dispatch::Window } else { Dispatch::Tick },
-            max_queue: self.max_queue,
-        };
+        let policy = self.policy.into_core()?;
         let spec = ModelSpec {
             name: self.name,
             version: self.version,

@@ -1,6 +1,7 @@
 //! Time as a number that policies can reason about, and clocks that supply it.
 
 use std::ops::Add;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -83,6 +84,39 @@ impl VirtualClock {
 impl Clock for VirtualClock {
     fn now(&self) -> Moment {
         Moment(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// The clock that something lives by.
+#[derive(Debug, Clone)]
+pub enum TimeSource {
+    /// The operating system's.
+    System(Arc<SystemClock>),
+    /// One that a test moves.
+    Virtual(Arc<VirtualClock>),
+}
+
+impl TimeSource {
+    /// The operating system's clock, beginning now.
+    pub fn system() -> Self {
+        Self::System(Arc::new(SystemClock::new()))
+    }
+
+    /// The instant to wait for on the operating system; `None` where a test moves the time, and says so.
+    pub fn instant(&self, moment: Moment) -> Option<Instant> {
+        match self {
+            Self::System(clock) => Some(clock.instant(moment)),
+            Self::Virtual(_) => None,
+        }
+    }
+}
+
+impl Clock for TimeSource {
+    fn now(&self) -> Moment {
+        match self {
+            Self::System(clock) => clock.now(),
+            Self::Virtual(clock) => clock.now(),
+        }
     }
 }
 

@@ -11,8 +11,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::{Answer, BatchAccount, Finished, Reply, Ticker};
-use crate::batch::{Attendance, Batch, BatchPolicy, Batcher, GroupKey, Priority, Removed, Turn};
+use crate::batch::{Attendance, Batch, BatchPolicy, Batcher, GroupKey, Removed, Terms, Turn};
 use crate::error::{Error, ErrorKind, Result};
+use crate::flow::TimeSource;
 use crate::metrics::{LockCounts, ModelMetrics, Outcome};
 use crate::tensor::{Rows, Specs, TensorSpec};
 
@@ -50,18 +51,19 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Opens a queue for a model; its tasks run on `runtime`.
+    /// Opens a queue for a model that so many workers run; its tasks run on `runtime`.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] where the policy contradicts itself.
     pub fn open(
         spec: ModelSpec,
         policy: BatchPolicy,
+        workers: usize,
         metrics: ModelMetrics,
         runtime: &Handle,
     ) -> Result<Arc<Self>> {
         let max_queue = policy.max_queue;
-        let batcher = Batcher::new(policy)?;
+        let batcher = Batcher::with(policy, workers, TimeSource::system())?;
         let ticker = Ticker::new();
         let (finished, mut done) = mpsc::unbounded_channel::<Finished>();
         let answers = runtime.spawn(async move {
@@ -140,7 +142,7 @@ impl Endpoint {
         let key = GroupKey { key: (), specs };
         self.batcher.submit_all(
             &key,
-            Priority::Normal,
+            Terms::default(),
             replies,
             |batch, row| batch.push_from(rows, row),
             &mut Doorway,
@@ -156,19 +158,21 @@ impl Endpoint {
 
     /// Takes a batch, if one may be taken, without the requests whose senders hung up.
     pub fn take(&self) -> Option<(Batch<(), Reply>, BatchAccount)> {
-        let batch = self.batcher.take(&mut Doorway)?;
-        let account = BatchAccount::open(batch.entries.len(), batch.reason.name());
+        let mut batch = self.batcher.take(&mut Doorway)?;
+        let cut = std::mem::take(&mut batch.cut);
+        let account = BatchAccount::open(batch.entries.len(), batch.reason.name(), cut);
         self.metrics.batch(account.rows, account.reason);
         Some((batch, account))
     }
 
     /// Sends a batch's answers on their way: one message for all.
     pub fn finish(&self, finished: Finished) {
+        let (number, ran) = (finished.account.cut.number, finished.ran);
         // The receiving task lives as long as this endpoint does.
         if let Err(unsent) = self.finished.send(finished) {
             unsent.0.hand_out();
         }
-        self.batcher.finish();
+        self.batcher.finish(number, ran);
     }
 
     /// Where request memory comes from and goes back to.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::batch::Entry;
+use crate::batch::{Cut, Entry, Ran};
 use crate::error::{Error, ErrorKind, Result};
 use crate::tensor::AnswerRow;
 
@@ -23,13 +23,15 @@ pub struct BatchAccount {
     pub rows: usize,
     /// Why it was cut.
     pub reason: &'static str,
+    /// How it was cut.
+    pub cut: Cut,
 }
 
 impl BatchAccount {
     /// The account of a batch that a worker takes now.
-    pub fn open(rows: usize, reason: &'static str) -> Self {
+    pub fn open(rows: usize, reason: &'static str, cut: Cut) -> Self {
         let now = Instant::now();
-        Self { taken: now, done: now, model: Duration::ZERO, rows, reason }
+        Self { taken: now, done: now, model: Duration::ZERO, rows, reason, cut }
     }
 
     /// Closes the account: the model had the batch for that long, and the answers are there.
@@ -86,6 +88,8 @@ pub struct Finished {
     pub rows: Vec<Result<AnswerRow>>,
     /// Where its time went.
     pub account: BatchAccount,
+    /// What there is to learn from it.
+    pub ran: Ran,
 }
 
 impl Finished {
@@ -168,7 +172,7 @@ mod tests {
     use super::*;
 
     fn batch() -> Arc<BatchAccount> {
-        Arc::new(BatchAccount::open(1, "tick"))
+        Arc::new(BatchAccount::open(1, "tick", Cut::default()))
     }
 
     fn row(row: usize) -> AnswerRow {

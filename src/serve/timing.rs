@@ -65,7 +65,9 @@ mod tests {
         let admitted = Instant::now();
         let taken = admitted + Duration::from_micros(1_250);
         let done = taken + Duration::from_micros(2_007);
-        let batch = BatchAccount { taken, done, model: Duration::from_millis(2), rows: 30, reason: "tick" };
+        let cut = crate::batch::Cut::default();
+        let batch =
+            BatchAccount { taken, done, model: Duration::from_millis(2), rows: 30, reason: "tick", cut };
         let parts = Parts::of(admitted, &batch, done + Duration::from_micros(40));
         assert_eq!(
             parts.header(&batch).unwrap(),

@@ -3,11 +3,13 @@
 mod column;
 mod dtype;
 mod memory;
+mod padding;
 mod rows;
 mod spec;
 
 pub use column::{Column, ColumnSpec, Shape, Texts};
 pub use dtype::DType;
 pub use memory::{Memory, Spares};
+pub use padding::Padding;
 pub use rows::{AnswerRow, Rows, Specs};
 pub use spec::{Elements, TensorSpec};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::{Attendance, BatchPolicy, Batcher, Priority, Removed, Turn};
+use super::super::{Attendance, BatchPolicy, Batcher, Priority, Ran, Removed, Turn};
 use super::{Crowd, assert_rows, joined, key, tick, window, write};
 use crate::error::{ErrorKind, Result};
 
@@ -18,12 +18,12 @@ fn bounded(max_queue: usize) -> Line {
 
 fn submit(line: &Line, number: u64, crowd: &mut Crowd) -> Result<()> {
     let row = |rows: &mut _| write(rows, number);
-    line.submit(&key(2), Priority::Normal, number, row, crowd)
+    line.submit(&key(2), Priority::Normal.into(), number, row, crowd)
 }
 
 fn submit_all(line: &Line, numbers: &[u64], crowd: &mut Crowd) -> Result<()> {
     let row = |rows: &mut _, row: usize| write(rows, numbers[row]);
-    line.submit_all(&key(2), Priority::Normal, numbers.to_vec(), row, crowd)
+    line.submit_all(&key(2), Priority::Normal.into(), numbers.to_vec(), row, crowd)
 }
 
 /// Everything that waits, in the order that it leaves.
@@ -34,7 +34,7 @@ fn drain(line: &Line, crowd: &mut Crowd) -> Vec<u64> {
         if let Some(batch) = line.take(crowd) {
             assert_rows(&batch);
             numbers.extend(batch.entries.iter().map(|entry| entry.waiter));
-            line.finish();
+            line.finish(batch.cut.number, Ran::Unknown);
         }
     }
     numbers
@@ -214,7 +214,7 @@ fn those_who_left_are_forgotten_without_the_lock() {
     submit_all(&line, &[0, 1], &mut Crowd::default()).unwrap();
     let mut curious = Curious(&line, Vec::new());
     let row = |rows: &mut _| write(rows, 2);
-    line.submit(&key(2), Priority::Normal, 2, row, &mut curious).unwrap();
+    line.submit(&key(2), Priority::Normal.into(), 2, row, &mut curious).unwrap();
     line.release();
     assert!(line.take(&mut curious).is_none());
     assert_eq!(curious.1, [1, 0]);

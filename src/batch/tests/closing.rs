@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::{Batcher, Priority, Turn};
+use super::super::{Batcher, Priority, Ran, Turn};
 use super::{Crowd, PATIENCE, joined, key, tick, until, window, write};
 use crate::error::{ErrorKind, Result};
 
@@ -11,7 +11,7 @@ type Line = Batcher<usize, u64>;
 
 fn submit(line: &Line, number: u64) -> Result<()> {
     let row = |rows: &mut _| write(rows, number);
-    line.submit(&key(0), Priority::Normal, number, row, &mut Crowd::default())
+    line.submit(&key(0), Priority::Normal.into(), number, row, &mut Crowd::default())
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn draining_hands_out_what_waited_before_it_says_done() {
     while line.wait() == Turn::Work {
         let batch = line.take(&mut Crowd::default()).unwrap();
         sizes.push(batch.entries.len());
-        line.finish();
+        line.finish(batch.cut.number, Ran::Unknown);
     }
     assert_eq!(sizes, [2, 2, 1]);
     assert!(line.wait_idle(Duration::ZERO));
@@ -81,7 +81,7 @@ fn nothing_is_accepted_after_closing() {
     assert!(line.is_closed());
     assert_eq!(submit(&line, 0).unwrap_err().kind(), ErrorKind::Closed);
     let row = |rows: &mut _, _| write(rows, 0);
-    let several = line.submit_all(&key(0), Priority::Normal, vec![0, 1], row, &mut Crowd::default());
+    let several = line.submit_all(&key(0), Priority::Normal.into(), vec![0, 1], row, &mut Crowd::default());
     assert_eq!(several.unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(line.stats().rejected, 0, "that is no overload");
 }
@@ -92,14 +92,14 @@ fn idleness_waits_for_the_batch_that_runs() {
     submit(&line, 0).unwrap();
     assert!(!line.is_idle());
     line.close(true);
-    assert!(line.take(&mut Crowd::default()).is_some());
+    let batch = line.take(&mut Crowd::default()).unwrap();
     assert_eq!((line.running(), line.is_idle()), (1, false));
     assert!(!line.wait_idle(Duration::from_millis(5)));
     let waiter = {
         let line = Arc::clone(&line);
         std::thread::spawn(move || line.wait_idle(PATIENCE))
     };
-    line.finish();
+    line.finish(batch.cut.number, Ran::Unknown);
     assert!(joined(waiter));
     assert_eq!((line.running(), line.is_idle()), (0, true));
 }
@@ -142,7 +142,7 @@ fn work(line: &Line) -> Vec<u64> {
     while line.wait() == Turn::Work {
         if let Some(batch) = line.take(&mut Crowd::default()) {
             seen.extend(batch.entries.iter().map(|entry| entry.waiter));
-            line.finish();
+            line.finish(batch.cut.number, Ran::Unknown);
         }
     }
     seen

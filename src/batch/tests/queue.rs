@@ -23,8 +23,8 @@ impl Line {
 
     /// Adds a request; answers whether a worker should look.
     fn push(&mut self, group: usize, priority: Priority, number: u64) -> bool {
-        let entry = Entry { waiter: number, arrived: self.clock.now() };
-        self.queue.push(&key(group), priority, entry, |rows| {
+        let entry = Entry { waiter: number, arrived: self.clock.now(), deadline: None };
+        self.queue.push(&key(group), priority.into(), entry, |rows| {
             write(rows, number);
         })
     }
@@ -228,8 +228,8 @@ fn a_batch_that_leaves_whole_is_handed_over_uncopied() {
     let mut queue = BatchQueue::new(tick(2), Arc::clone(&spares));
     let mut address = std::ptr::null();
     for number in 0..2 {
-        let entry = Entry { waiter: number, arrived: Moment::default() };
-        queue.push(&key(0), Priority::Normal, entry, |rows| {
+        let entry = Entry { waiter: number, arrived: Moment::default(), deadline: None };
+        queue.push(&key(0), Priority::Normal.into(), entry, |rows| {
             write(rows, number);
             address = bytes(rows).as_ptr();
         });

@@ -51,6 +51,7 @@ fn policies() -> impl Strategy<Value = BatchPolicy> {
         max_wait: Duration::from_nanos(wait),
         dispatch,
         max_queue: 50,
+        ..BatchPolicy::default()
     })
 }
 
@@ -119,8 +120,8 @@ impl Pair {
             return;
         }
         let (number, arrived) = (self.pushed, self.clock.now());
-        let entry = Entry { waiter: number, arrived };
-        self.queue.push(&key(group), priority, entry, |rows| write(rows, number));
+        let entry = Entry { waiter: number, arrived, deadline: None };
+        self.queue.push(&key(group), priority.into(), entry, |rows| write(rows, number));
         self.pushed += 1;
         self.waiting.push(Waiting { number, group, priority, arrived, released: false });
     }
@@ -271,8 +272,8 @@ proptest! {
         let spares = Spares::new(1 << 12);
         let mut queue = BatchQueue::new(super::tick(20), Arc::clone(&spares));
         for number in 0..size {
-            let entry = Entry { waiter: number, arrived: Moment::default() };
-            queue.push(&key(group), Priority::Normal, entry, |rows| write(rows, number));
+            let entry = Entry { waiter: number, arrived: Moment::default(), deadline: None };
+            queue.push(&key(group), Priority::Normal.into(), entry, |rows| write(rows, number));
         }
         queue.close();
         let mut batch = queue.take(Moment::default()).unwrap();

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::super::{BatchPolicy, BatchStats, Batcher, Priority, Turn};
+use super::super::{BatchPolicy, BatchStats, Batcher, Priority, Ran, Turn};
 use super::{Crowd, PATIENCE, assert_rows, joined, key, tick, until, window, write};
 use crate::error::ErrorKind;
 
@@ -26,7 +26,7 @@ fn worker(line: &Line, answered: &Arc<Vec<AtomicU64>>) -> JoinHandle<()> {
             for entry in &batch.entries {
                 answered[usize::try_from(entry.waiter).unwrap()].fetch_add(1, Ordering::Relaxed);
             }
-            line.finish();
+            line.finish(batch.cut.number, Ran::Unknown);
         }
     })
 }
@@ -40,7 +40,7 @@ fn producer(line: &Line, numbers: std::ops::Range<u64>, batch_of: u64) -> JoinHa
             let lot = usize::try_from(number / batch_of % 3).unwrap();
             let submit = || {
                 let row = |rows: &mut _| write(rows, number);
-                line.submit(&key(lot), PRIORITIES[lot], number, row, &mut Crowd::default())
+                line.submit(&key(lot), PRIORITIES[lot].into(), number, row, &mut Crowd::default())
             };
             while let Err(error) = submit() {
                 assert_eq!(error.kind(), ErrorKind::Overloaded);
@@ -134,7 +134,8 @@ fn keeps_three_busy(max_size: usize, submit: impl FnOnce(&Line)) {
 fn submit_all(line: &Line, group: usize, numbers: std::ops::Range<u64>) {
     let begin = numbers.start;
     let row = |rows: &mut _, row: usize| write(rows, begin + row as u64);
-    line.submit_all(&key(group), Priority::Normal, numbers.collect(), row, &mut Crowd::default()).unwrap();
+    line.submit_all(&key(group), Priority::Normal.into(), numbers.collect(), row, &mut Crowd::default())
+        .unwrap();
 }
 
 #[test]

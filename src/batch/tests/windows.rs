@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::super::{BatchPolicy, Batcher, Priority, Reason, Turn};
+use super::super::{BatchPolicy, Batcher, Priority, Ran, Reason, Turn};
 use super::{Crowd, PATIENCE, joined, key, tick, window, write};
 
 type Line = Arc<Batcher<usize, u64>>;
@@ -19,7 +19,7 @@ fn open(policy: BatchPolicy) -> Line {
 
 fn submit(line: &Line, group: usize, number: u64) {
     let row = |rows: &mut _| write(rows, number);
-    line.submit(&key(group), Priority::Normal, number, row, &mut Crowd::default()).unwrap();
+    line.submit(&key(group), Priority::Normal.into(), number, row, &mut Crowd::default()).unwrap();
 }
 
 /// A worker that reports each batch, and stays with one of group 1 until `release` speaks or is gone.
@@ -35,7 +35,7 @@ fn worker(line: &Line, cuts: &Sender<Cut>, release: Receiver<()>) -> JoinHandle<
             if batch.group.key == 1 {
                 let _ = release.recv_timeout(PATIENCE);
             }
-            line.finish();
+            line.finish(batch.cut.number, Ran::Unknown);
         }
     })
 }

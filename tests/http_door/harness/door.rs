@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use penstock::batch::{Batch, BatchPolicy, Turn};
+use penstock::batch::{Batch, BatchPolicy, Ran, Turn};
 use penstock::error::Result;
 use penstock::metrics::Registry;
 use penstock::pipeline::{AnswerRow, Endpoint, Finished, ModelSpec, Reply};
@@ -87,7 +87,7 @@ impl Door {
             outputs: vec![TensorSpec::new("y", "float32", &[-1]).unwrap()],
         };
         let metrics = registry.model("double");
-        let endpoint = Endpoint::open(spec, setup.policy, metrics, &runtime).unwrap();
+        let endpoint = Endpoint::open(spec, setup.policy, 1, metrics, &runtime).unwrap();
         endpoint.set_ready(setup.ready);
         let service = Service::new(vec![Arc::clone(&endpoint)], Arc::clone(&registry)).unwrap();
         let inside = Inside::new(Arc::clone(&service), setup.http, None, &registry).unwrap();
@@ -135,7 +135,7 @@ impl Door {
                 let began = Instant::now();
                 let rows = model(&inputs, endpoint.spares());
                 account.close(began.elapsed());
-                endpoint.finish(Finished { entries: batch.entries, rows, account });
+                endpoint.finish(Finished { entries: batch.entries, rows, account, ran: Ran::Unknown });
             }
         })
     }
