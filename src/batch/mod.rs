@@ -5,6 +5,7 @@
 
 mod batcher;
 mod entry;
+mod fit;
 mod forecast;
 mod learn;
 mod policy;
