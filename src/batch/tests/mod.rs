@@ -5,6 +5,7 @@ mod closing;
 mod queue;
 mod script;
 mod threads;
+mod virtual_time;
 mod windows;
 
 use std::sync::Arc;
