@@ -10,6 +10,7 @@ mod forecast;
 mod learn;
 mod policy;
 mod queue;
+pub mod simulate;
 mod stats;
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@ mod admission;
 mod closing;
 mod queue;
 mod script;
+mod simulated;
 mod threads;
 mod virtual_time;
 mod windows;
