@@ -2,6 +2,7 @@
 
 mod admission;
 mod closing;
+mod proofs;
 mod queue;
 mod script;
 mod simulated;
