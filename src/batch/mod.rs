@@ -5,6 +5,7 @@
 
 mod batcher;
 mod entry;
+mod fit;
 mod forecast;
 mod group;
 mod learn;
@@ -12,6 +13,7 @@ mod pile;
 mod policy;
 mod queue;
 pub mod select;
+pub mod simulate;
 mod stats;
 #[cfg(test)]
 mod tests;

@@ -256,6 +256,12 @@ fn a_hopeless_request_is_refused_with_the_time_after_which_it_would_be_accepted(
     for _ in 0..4 {
         line.push(1, Terms::default());
     }
+    line.queue
+        .check_deadline(&key(1), &soon, line.clock.now())
+        .expect("it goes before those without a deadline");
+    for _ in 0..4 {
+        line.push(1, Terms { deadline: line.in_time(20), ..Terms::default() });
+    }
     let error = line.queue.check_deadline(&key(1), &soon, line.clock.now()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Overloaded);
     let wait = error.wait_before_retry().unwrap();
