@@ -194,7 +194,7 @@ impl World<'_> {
         let deadline = timeout.map(|timeout| now + timeout);
         self.requests.push(Request { arrived: now, deadline, cost, client });
         self.report.asked += 1;
-        let terms = Terms { cost, deadline, ..Terms::default() };
+        let terms = Terms { deadline, cost, ..Terms::default() };
         let mut left = Left::default();
         let asked = self.batcher.submit(&self.key, terms, number, |_| {}, &mut left);
         self.leave(&left);
