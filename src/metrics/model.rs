@@ -69,6 +69,8 @@ pub enum Outcome {
     Invalid,
     /// Refused: the queue was full, or the server was closing.
     Overloaded,
+    /// Its time passed before its answer was there.
+    Expired,
     /// The model failed.
     Failed,
     /// Whoever sent it hung up before its answer was there.
@@ -81,6 +83,7 @@ impl EncodeLabelValue for Outcome {
             Self::Ok => "ok",
             Self::Invalid => "invalid",
             Self::Overloaded => "overloaded",
+            Self::Expired => "expired",
             Self::Failed => "failed",
             Self::Gone => "gone",
         };

@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::{Answer, BatchAccount, Finished, Reply, Ticker};
+use super::{Answer, BatchAccount, Finished, Reply, RequestTerms, Ticker};
 use crate::batch::{Attendance, Batch, BatchPolicy, Batcher, GroupKey, Removed, Terms, Turn};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::TimeSource;
@@ -94,7 +94,7 @@ impl Endpoint {
         }))
     }
 
-    /// Asks the model about `count` rows. They are queued at once, whether the future is polled or not.
+    /// Asks the model about `count` rows on those terms. They are queued at once, whether the future is polled or not.
     ///
     /// # Errors
     /// [`ErrorKind::ModelNotReady`] before it is; [`ErrorKind::Overloaded`] where the queue is full;
@@ -102,9 +102,20 @@ impl Endpoint {
     ///
     /// # Cancellation
     /// Dropping the future takes its rows out of the queue; rows already with the model are answered to nobody.
-    pub fn infer(&self, specs: Specs, rows: Rows, count: usize) -> impl Future<Output = Answer> + Send + '_ {
-        let counted = Counted { metrics: &self.metrics, start: Instant::now(), outcome: Outcome::Gone };
-        let asked = self.ask(specs, &rows, count);
+    pub fn infer(
+        &self,
+        terms: RequestTerms,
+        specs: Specs,
+        rows: Rows,
+        count: usize,
+    ) -> impl Future<Output = Answer> + Send + use<'_> {
+        let counted = Counted {
+            metrics: &self.metrics,
+            start: Instant::now(),
+            deadline: terms.deadline,
+            outcome: Outcome::Gone,
+        };
+        let asked = self.ask(terms, specs, &rows, count);
         // Copied into the queue, they can serve the next request while this one waits.
         drop(rows);
         self.answered(asked, counted)
@@ -129,7 +140,18 @@ impl Endpoint {
         self.metrics.refused(Outcome::Invalid);
     }
 
-    fn ask(&self, specs: Specs, rows: &Rows, count: usize) -> Result<oneshot::Receiver<Answer>> {
+    /// Counts a request whose time had passed before it came that far.
+    pub fn count_expired(&self) {
+        self.metrics.refused(Outcome::Expired);
+    }
+
+    fn ask(
+        &self,
+        asked: RequestTerms,
+        specs: Specs,
+        rows: &Rows,
+        count: usize,
+    ) -> Result<oneshot::Receiver<Answer>> {
         if !self.is_ready() {
             let message = format!("model '{}' is not ready", self.spec.name);
             return Err(Error::new(ErrorKind::ModelNotReady, message));
@@ -138,17 +160,30 @@ impl Endpoint {
             let message = format!("{count} rows in one request exceed max_queue={}", self.max_queue);
             return Err(Error::new(ErrorKind::Item, message));
         }
+        let terms = self.terms_of(&asked);
         let (replies, answer) = Reply::for_rows(count);
         let key = GroupKey { key: (), specs };
         self.batcher.submit_all(
             &key,
-            Terms::default(),
+            terms,
             replies,
             |batch, row| batch.push_from(rows, row),
             &mut Doorway,
         )?;
         self.ticker.touch();
         Ok(answer)
+    }
+
+    /// The same terms as the queue knows them, where the rows are one by one.
+    fn terms_of(&self, asked: &RequestTerms) -> Terms {
+        let in_queue =
+            |deadline: Instant| self.batcher.now() + deadline.saturating_duration_since(Instant::now());
+        Terms {
+            priority: asked.priority,
+            tenant: asked.tenant.as_deref().map(|name| self.batcher.tenant(name)).unwrap_or_default(),
+            deadline: asked.deadline.map(in_queue),
+            ..Terms::default()
+        }
     }
 
     /// Blocks a worker until a batch may be taken.
@@ -234,11 +269,16 @@ impl Drop for Endpoint {
 struct Counted<'a> {
     metrics: &'a ModelMetrics,
     start: Instant,
+    deadline: Option<Instant>,
     outcome: Outcome,
 }
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
+        // Who gives up when his time has passed does not hang up.
+        if self.outcome == Outcome::Gone && self.deadline.is_some_and(|end| end <= Instant::now()) {
+            self.outcome = Outcome::Expired;
+        }
         self.metrics.request(self.outcome, self.start.elapsed());
     }
 }
@@ -247,6 +287,7 @@ fn outcome(kind: ErrorKind) -> Outcome {
     match kind {
         ErrorKind::Item => Outcome::Invalid,
         ErrorKind::Overloaded | ErrorKind::Closed | ErrorKind::ModelNotReady => Outcome::Overloaded,
+        ErrorKind::DeadlineExceeded => Outcome::Expired,
         _ => Outcome::Failed,
     }
 }

@@ -12,6 +12,7 @@ use super::body::{Only, only};
 use super::deadline::{Deadline, within};
 use super::offload;
 use super::routes::{self, Reply};
+use super::terms::HeadTerms;
 use super::timing::Parts;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::{Answer, Answered, Endpoint};
@@ -26,13 +27,13 @@ pub(super) async fn answer(
     model: &Arc<Endpoint>,
     headers: &HeaderMap,
     body: Bytes,
-    deadline: Option<Deadline>,
+    terms: HeadTerms,
     say_timing: bool,
     note: &mut Note,
 ) -> Result<Reply> {
     let (asked, admitted, answer) = {
         let request = read(model, headers, body).await.inspect_err(|_| model.count_invalid())?;
-        queue(model, request, deadline, note)?
+        queue(model, request, terms, note)?
     };
     let answered = answer.await?;
     let batch = Arc::clone(&answered.batch);
@@ -61,13 +62,13 @@ fn encoded(response: &InferResponse<'_>) -> Result<Encoded> {
 pub(super) fn queue<'a>(
     model: &'a Endpoint,
     request: InferRequest,
-    deadline: Option<Deadline>,
+    head: HeadTerms,
     note: &mut Note,
 ) -> Result<(Asked, Instant, impl Future<Output = Answer> + Send + use<'a>)> {
-    let deadline = Deadline::earlier(deadline, Deadline::of_parameter(request.timeout));
-    if let Some(deadline) = deadline {
-        deadline.check()?;
+    if let Some(deadline) = head.deadline() {
+        deadline.check().inspect_err(|_| model.count_expired())?;
     }
+    let (terms, watched) = head.with(Deadline::of_parameter(request.timeout), request.priority);
     let admitted = Instant::now();
     note.rows = Some(request.count);
     if note.logged {
@@ -75,8 +76,8 @@ pub(super) fn queue<'a>(
     }
     let asked = Asked { id: request.id, wanted: request.outputs, binary: request.binary };
     // The rows are in the queue from here on: a request that waits must not hold them, too.
-    let answer = model.infer(request.specs, request.rows, request.count);
-    Ok((asked, admitted, within(deadline, answer)))
+    let answer = model.infer(terms, request.specs, request.rows, request.count);
+    Ok((asked, admitted, within(watched, answer)))
 }
 
 /// What the answer must look like.

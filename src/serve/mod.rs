@@ -15,6 +15,7 @@ mod settings;
 mod siblings;
 mod socket;
 mod sockets;
+mod terms;
 mod timing;
 mod watch;
 

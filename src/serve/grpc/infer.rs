@@ -9,6 +9,7 @@ use super::inquiries::{decoded, status, version};
 use crate::error::Error;
 use crate::pipeline::Endpoint;
 use crate::serve::access::Note;
+use crate::serve::terms::HeadTerms;
 use crate::serve::timing::Parts;
 use crate::serve::{Service, infer, offload};
 use crate::wire::grpc::Status;
@@ -66,6 +67,7 @@ impl Fit {
     /// Dropping the future takes the request out of its model's queue.
     pub(super) async fn answer(
         self,
+        terms: HeadTerms,
         say_timing: bool,
         note: &mut Note,
     ) -> Result<(Bytes, Option<HeaderValue>), Status> {
@@ -73,7 +75,7 @@ impl Fit {
         if note.logged {
             note.model = Some(Arc::clone(&model));
         }
-        let (asked, admitted, answer) = infer::queue(&model, request, None, note).map_err(status)?;
+        let (asked, admitted, answer) = infer::queue(&model, request, terms, note).map_err(status)?;
         let answered = answer.await.map_err(status)?;
         let batch = Arc::clone(&answered.batch);
         let message = infer::write(&model, asked, answered, message).await.map_err(status)?;
