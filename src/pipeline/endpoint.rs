@@ -10,8 +10,10 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::{Answer, BatchAccount, Finished, Reply, RequestTerms, Ticker};
-use crate::batch::{Attendance, Batch, BatchPolicy, Batcher, GroupKey, Removed, Terms, Turn};
+use super::{Answer, Finished, Reply, RequestTerms, Ticker};
+use crate::batch::{
+    Attendance, Batch, BatchAccount, BatchPolicy, Batcher, GroupKey, History, Removed, Terms, Turn,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::TimeSource;
 use crate::metrics::{LockCounts, ModelMetrics, Outcome};
@@ -45,6 +47,7 @@ pub struct Endpoint {
     ticker: Arc<Ticker>,
     finished: mpsc::UnboundedSender<Finished>,
     metrics: ModelMetrics,
+    history: Arc<History>,
     ready: AtomicBool,
     on_readiness: Mutex<Vec<OnReadiness>>,
     tasks: Vec<JoinHandle<()>>,
@@ -66,9 +69,15 @@ impl Endpoint {
         let batcher = Batcher::with(policy, workers, TimeSource::system())?;
         let ticker = Ticker::new();
         let (finished, mut done) = mpsc::unbounded_channel::<Finished>();
+        let history = Arc::new(History::default());
+        let (kept, counted) = (Arc::clone(&history), metrics.clone());
         let answers = runtime.spawn(async move {
             while let Some(batch) = done.recv().await {
-                batch.hand_out();
+                // First, so that whoever has his answer finds his batch.
+                batch.hand_out(|batch| {
+                    counted.finished(&batch.count());
+                    kept.keep(batch);
+                });
             }
         });
         Ok(Arc::new_cyclic(|this: &std::sync::Weak<Self>| {
@@ -87,6 +96,7 @@ impl Endpoint {
                 ticker,
                 finished,
                 metrics,
+                history,
                 ready: AtomicBool::new(false),
                 on_readiness: Mutex::default(),
                 tasks: vec![answers, ticks],
@@ -161,7 +171,7 @@ impl Endpoint {
             return Err(Error::new(ErrorKind::Item, message));
         }
         let terms = self.terms_of(&asked);
-        let (replies, answer) = Reply::for_rows(count);
+        let (replies, answer) = Reply::for_rows(count, asked.id);
         let key = GroupKey { key: (), specs };
         self.batcher.submit_all(
             &key,
@@ -195,7 +205,14 @@ impl Endpoint {
     pub fn take(&self) -> Option<(Batch<(), Reply>, BatchAccount)> {
         let mut batch = self.batcher.take(&mut Doorway)?;
         let cut = std::mem::take(&mut batch.cut);
-        let account = BatchAccount::open(batch.entries.len(), batch.reason.name(), cut);
+        let mut account = BatchAccount::open(batch.entries.len(), batch.reason.name(), cut);
+        account.add_requests(&batch.entries);
+        for id in batch.entries.iter().filter_map(|entry| entry.waiter.id()) {
+            // The rows of a request stand side by side.
+            if account.ids.last() != Some(id) {
+                account.ids.push(Arc::clone(id));
+            }
+        }
         self.metrics.batch(account.rows, account.reason);
         Some((batch, account))
     }
@@ -205,7 +222,7 @@ impl Endpoint {
         let (number, ran) = (finished.account.cut.number, finished.ran);
         // The receiving task lives as long as this endpoint does.
         if let Err(unsent) = self.finished.send(finished) {
-            unsent.0.hand_out();
+            unsent.0.hand_out(|_| ());
         }
         self.batcher.finish(number, ran);
     }
@@ -251,9 +268,14 @@ impl Endpoint {
         self.batcher.stats()
     }
 
+    /// What there is to say of its batches.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
     /// Brings the metrics up to date, before their text is made.
     pub fn observe(&self) {
-        self.metrics.observe(self.batcher.stats().queued, &self.locks);
+        self.metrics.observe(self.batcher.stats().queued, self.history.totals().cap, &self.locks);
     }
 }
 

@@ -27,4 +27,4 @@ pub use service::Service;
 pub use settings::HttpSettings;
 pub use siblings::Siblings;
 pub use sockets::Connections;
-pub use timing::Parts;
+pub use timing::Timing;

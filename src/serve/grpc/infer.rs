@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::pipeline::Endpoint;
 use crate::serve::access::Note;
 use crate::serve::terms::HeadTerms;
-use crate::serve::timing::Parts;
+use crate::serve::timing::Timing;
 use crate::serve::{Service, infer, offload};
 use crate::wire::grpc::Status;
 use crate::wire::grpc::proto::inference::ModelInferRequest;
@@ -79,9 +79,9 @@ impl Fit {
         let answered = answer.await.map_err(status)?;
         let batch = Arc::clone(&answered.batch);
         let message = infer::write(&model, asked, answered, message).await.map_err(status)?;
-        let parts = Parts::of(admitted, &batch, std::time::Instant::now());
-        note.batch = Some((batch.rows, parts));
-        Ok((message, if say_timing { parts.header(&batch) } else { None }))
+        let timing = Timing::of(admitted, &batch, std::time::Instant::now());
+        note.batch = Some((Arc::clone(&batch), timing));
+        Ok((message, if say_timing { timing.header(&batch) } else { None }))
     }
 }
 
