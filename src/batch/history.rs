@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::{BatchAccount, Ran};
+use super::BatchAccount;
 
 /// Batches that are kept.
 const KEPT: usize = 256;
@@ -28,18 +28,10 @@ pub struct Totals {
     pub requests: u64,
     /// What a request spent in each part, added up over the requests.
     pub spent: [Duration; 5],
-    /// What the requests cost.
-    pub cost: u64,
-    /// What their batches cost: more than that where rows are padded.
-    pub padded_cost: u64,
     /// Batches whose time was predicted, and that ran whole.
     pub predicted: u64,
     /// By how much their time was not as predicted, added up.
     pub misjudged: Duration,
-    /// Batches that memory was too short for.
-    pub out_of_memory: u64,
-    /// Rows that the last batch could have had at most; 0 before the first.
-    pub cap: usize,
 }
 
 impl History {
@@ -80,14 +72,10 @@ impl Totals {
             *sum = sum.saturating_add(part);
         }
         self.requests += batch.rows as u64;
-        self.cost += batch.cut.cost;
-        self.padded_cost += batch.cut.padded_cost;
         if let Some(error) = batch.misjudged() {
             self.predicted += 1;
             self.misjudged += error;
         }
-        self.out_of_memory += u64::from(matches!(batch.ran, Ran::OutOfMemory(_)));
-        self.cap = batch.cut.cap;
     }
 
     /// Seconds that a request spent in each part on average; 0 before the first.
@@ -95,13 +83,6 @@ impl Totals {
     pub fn mean_spent(&self) -> [f64; 5] {
         let requests = self.requests.max(1) as f64;
         self.spent.map(|part| part.as_secs_f64() / requests)
-    }
-
-    /// The share of what batches cost that is padding; 0 before the first.
-    #[allow(clippy::cast_precision_loss, reason = "counters stay far below 2^52")]
-    pub fn padding(&self) -> f64 {
-        let padding = self.padded_cost.saturating_sub(self.cost);
-        padding as f64 / self.padded_cost.max(1) as f64
     }
 
     /// Seconds by which a batch's time was not as predicted, on average; `None` before the first that was.
@@ -114,14 +95,14 @@ impl Totals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::{Cut, Waited};
+    use crate::batch::{Cut, Ran, Waited};
 
     fn millis(milliseconds: u64) -> Duration {
         Duration::from_millis(milliseconds)
     }
 
     fn batch(number: u64, rows: usize) -> BatchAccount {
-        let cut = Cut { number, cap: 50, cost: 30, padded_cost: 40, ..Cut::default() };
+        let cut = Cut { number, ..Cut::default() };
         BatchAccount::open(rows, "tick", cut)
     }
 
@@ -143,22 +124,19 @@ mod tests {
     #[test]
     fn sums_weigh_a_batch_by_its_requests() {
         let history = History::default();
-        assert_eq!((history.totals().mean_spent(), history.totals().padding()), ([0.0; 5], 0.0));
+        assert!(history.totals().mean_spent().iter().all(|mean| mean.abs() < f64::EPSILON));
         let mut large = batch(1, 3);
         large.waited = Waited { queue: millis(9), slot: millis(3) };
         (large.model, large.done) = (millis(4), large.taken + millis(4));
         history.keep(&Arc::new(large));
         let mut small = batch(2, 1);
         small.waited = Waited { queue: millis(3), slot: millis(1) };
-        small.ran = Ran::OutOfMemory(1);
         history.keep(&Arc::new(small));
         let totals = history.totals();
         let expected = [0.003, 0.001, 0.0, 0.003, 0.0];
         for (mean, expected) in totals.mean_spent().into_iter().zip(expected) {
             assert!((mean - expected).abs() < 1e-9, "{:?}", totals.mean_spent());
         }
-        assert!((totals.padding() - 0.25).abs() < 1e-9);
-        assert_eq!((totals.out_of_memory, totals.cap), (1, 50));
     }
 
     #[test]

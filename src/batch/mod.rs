@@ -7,10 +7,13 @@ mod account;
 mod batcher;
 mod entry;
 mod forecast;
+mod group;
 mod history;
 mod learn;
+mod pile;
 mod policy;
 mod queue;
+pub mod select;
 mod stats;
 #[cfg(test)]
 mod tests;

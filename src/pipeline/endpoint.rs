@@ -268,6 +268,11 @@ impl Endpoint {
         self.batcher.stats()
     }
 
+    /// The clock that deadlines of its batches are by.
+    pub fn clock(&self) -> &TimeSource {
+        self.batcher.clock()
+    }
+
     /// What there is to say of its batches.
     pub fn history(&self) -> &History {
         &self.history
@@ -275,7 +280,8 @@ impl Endpoint {
 
     /// Brings the metrics up to date, before their text is made.
     pub fn observe(&self) {
-        self.metrics.observe(self.batcher.stats().queued, self.history.totals().cap, &self.locks);
+        let stats = self.batcher.stats();
+        self.metrics.observe(stats.queued, stats.cap, &self.locks);
     }
 }
 
@@ -324,5 +330,12 @@ impl Attendance<Reply> for Doorway {
 
     fn forget(&mut self, removed: Removed<Reply>) {
         drop(removed);
+    }
+
+    fn expire(&mut self, removed: Removed<Reply>) {
+        for entry in removed.entries {
+            let message = "the request could not be answered before its deadline";
+            entry.waiter.refuse(Error::new(ErrorKind::DeadlineExceeded, message));
+        }
     }
 }
