@@ -260,7 +260,9 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
         } else {
             let mut rows = Rows::new(&key.specs, &self.singles);
             write(&mut rows);
-            group.pile_up(Waiting { entry, terms: Terms { cost, ..terms }, rows, released: false });
+            let weighed = !self.policy.weights.is_empty();
+            let turn = if weighed { self.shares.turn(terms.tenant.0, cost) } else { 0.0 };
+            group.pile_up(Waiting { entry, terms: Terms { cost, ..terms }, turn, rows, released: false });
         }
         self.waiting += 1;
         self.cost += u64::from(cost);
@@ -341,7 +343,7 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
         } else {
             let ranked = std::iter::once(first)
                 .chain(cuttable)
-                .filter_map(|cut| Some((cut.1.urgency(policy.aging, &self.shares, now)?, cut)));
+                .filter_map(|cut| Some((cut.1.urgency(policy.aging, now)?, cut)));
             ranked.min_by(|one, other| one.0.order(&other.0))?.1
         };
         self.cut(at, usize::MAX, reason, now)

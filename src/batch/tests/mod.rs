@@ -4,6 +4,7 @@ mod admission;
 mod closing;
 mod queue;
 mod script;
+mod terms;
 mod threads;
 mod windows;
 
