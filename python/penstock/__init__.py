@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from penstock import _native, errors
+from penstock._batch_records import BatchRecord
+from penstock._deadline import remaining
 from penstock._policy import Adaptive, BatchPolicy, BatchStats, Pad
 from penstock.batching import Batcher, batched
 from penstock.errors import ItemError, PenstockError
@@ -44,6 +46,7 @@ __all__ = [
     "Adaptive",
     "AsyncClient",
     "BatchPolicy",
+    "BatchRecord",
     "BatchStats",
     "Batcher",
     "Client",
@@ -61,5 +64,6 @@ __all__ = [
     "batched",
     "errors",
     "model",
+    "remaining",
     "transport",
 ]

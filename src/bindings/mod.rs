@@ -5,6 +5,7 @@ mod bridge;
 mod client;
 mod convert;
 mod core;
+mod deadline;
 mod errors;
 mod in_process;
 mod inherited;
@@ -12,6 +13,7 @@ mod journal;
 mod load;
 mod messages;
 mod policy;
+mod records;
 mod run;
 mod served;
 mod server;
@@ -31,6 +33,8 @@ mod _native {
         NativeClient, NativeInferStream, NativeInference, NativeMany, NativeQuestion, NativeResponse,
         NativeStream,
     };
+    #[pymodule_export]
+    use super::deadline::BatchDeadline;
     #[pymodule_export]
     use super::errors::{bind_errors, error_table};
 
