@@ -16,6 +16,7 @@ use super::bridge::stock;
 use super::convert::assemble::NextCall;
 use super::core::{Asked, Core, Taken};
 use super::errors::{raised, to_python};
+use super::flight::Flights;
 use super::policy::Policy;
 use super::run::hand_out;
 use super::waiter::{Failure, Outcome, Parked, Results, SIGNAL_CHECK, Waiter};
@@ -47,11 +48,12 @@ impl NativeBatcher {
         workers: usize,
     ) -> PyResult<Self> {
         let isolate = policy.isolate;
+        let flights = policy.single_flight.then(|| Flights::new(policy.max_queue));
         let batcher =
             policy.into_core().and_then(|policy| Batcher::with(policy, workers, TimeSource::system()));
         let batcher = batcher.map_err(|error| to_python(py, &error))?;
         let inline = start.is_none();
-        let core = Arc::new(Core::new(batcher, function, isolate, inline));
+        let core = Arc::new(Core::new(batcher, function, isolate, inline, flights));
         Ok(Self { core, recent: Mutex::new(None), start, started: AtomicU64::new(0) })
     }
 
@@ -180,6 +182,7 @@ impl NativeBatcher {
         let counters = self.core.counters.shown(py, &stats, &self.core.locks)?;
         counters.set_item("running", self.core.batcher.running())?;
         counters.set_item("failed", self.core.counters.failed.load(Ordering::Relaxed))?;
+        counters.set_item("shared", self.core.counters.shared.load(Ordering::Relaxed))?;
         Ok(counters)
     }
 }
@@ -242,7 +245,7 @@ impl NativeBatcher {
         for number in left.objects {
             drop(self.core.take_object(number));
         }
-        hand_out(py, left.entries, &Arc::new(Results::Each(outcomes)), None);
+        hand_out(py, left.entries, Results::Each(outcomes), None);
     }
 }
 

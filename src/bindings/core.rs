@@ -17,6 +17,7 @@ use super::convert::assemble::Input;
 use super::convert::items::{self, Item, Leaf};
 use super::convert::structure::{Key, Structures};
 use super::errors;
+use super::flight::Flights;
 use super::run::{self, Job};
 use super::waiter::{Outcome, Results, Waiter};
 use crate::batch::{Attendance, BatchStats, Batcher, Cut, Entry, Priority, Reason, Removed, Terms};
@@ -58,6 +59,8 @@ pub(crate) struct Core {
     pub(crate) isolate: bool,
     /// Run on the event loop instead of on worker threads.
     pub(crate) inline: bool,
+    /// Identical inputs that are being computed, where they are computed once.
+    flights: Option<Arc<Flights>>,
     objects: Mutex<Slab<Py<PyAny>>>,
     timer_set: AtomicBool,
     /// Threads that are in the function now: one that asks to wait for the function would wait for itself.
@@ -71,6 +74,8 @@ pub(crate) struct Counters {
     pub(crate) failed: AtomicU64,
     /// Calls of the function beyond the first for a batch that raised.
     pub(crate) reruns: AtomicU64,
+    /// Requests that were answered with what was being computed for another.
+    pub(crate) shared: AtomicU64,
     /// Nanoseconds spent in the function.
     pub(crate) busy_nanos: AtomicU64,
 }
@@ -125,6 +130,7 @@ impl Core {
         function: Py<PyAny>,
         isolate: bool,
         inline: bool,
+        flights: Option<Arc<Flights>>,
     ) -> Self {
         Self {
             batcher,
@@ -134,6 +140,7 @@ impl Core {
             counters: Counters::default(),
             isolate,
             inline,
+            flights,
             objects: Mutex::default(),
             timer_set: AtomicBool::new(false),
             running_in: Mutex::default(),
@@ -153,6 +160,24 @@ impl Core {
         waiter: impl FnOnce() -> PyResult<Waiter>,
     ) -> PyResult<()> {
         let item = Item::new(&self.structures, arguments, keywords)?;
+        let waiter = waiter()?;
+        let Some(flights) = &self.flights else { return self.queue(py, &item, asked, waiter) };
+        let Some(input) = flights.input(&item) else { return self.queue(py, &item, asked, waiter) };
+        match flights.board(py, &input, waiter) {
+            Ok(()) => {
+                self.counters.shared.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(waiter) => {
+                let flight = flights.prepare(input, waiter);
+                self.queue(py, &item, asked, Waiter::Shared(Arc::clone(&flight)))?;
+                flights.depart(flight);
+                Ok(())
+            }
+        }
+    }
+
+    fn queue(&self, py: Python<'_>, item: &Item<'_>, asked: Asked, waiter: Waiter) -> PyResult<()> {
         let objects = self.keep_objects(&item.leaves);
         let batcher = &self.batcher;
         let deadline = asked.timeout().map(|timeout| batcher.now() + timeout);
@@ -162,16 +187,12 @@ impl Core {
             tenant: asked.1.map(|name| batcher.tenant(&name)).unwrap_or_default(),
             ..Terms::default()
         };
-        let admitted = waiter().and_then(|waiter| {
-            let write = |rows: &mut _| items::write_row(rows, &item.leaves, &objects);
-            self.batcher
-                .submit(&item.key, terms, waiter, write, &mut Roll { py, core: self })
-                .map_err(|error| errors::to_python(py, &error))
-        });
+        let write = |rows: &mut _| items::write_row(rows, &item.leaves, &objects);
+        let admitted = batcher.submit(&item.key, terms, waiter, write, &mut Roll { py, core: self });
         if admitted.is_err() {
             self.drop_objects(&objects);
         }
-        admitted
+        admitted.map_err(|error| errors::to_python(py, &error))
     }
 
     /// True where this very thread is in the function.
@@ -220,7 +241,7 @@ impl Core {
             let failed = outcomes.iter().filter(|outcome| !matches!(outcome, Outcome::Value(_))).count();
             self.counters.failed.fetch_add(failed as u64, Ordering::Relaxed);
         }
-        run::hand_out(py, taken.entries, &Arc::new(results), on);
+        run::hand_out(py, taken.entries, results, on);
         let here = std::thread::current().id();
         self.running_in.lock().retain(|thread| *thread != here);
         self.batcher.finish(taken.cut.number, ran);
@@ -302,15 +323,22 @@ impl Attendance<Waiter> for Roll<'_, '_> {
         match waiter {
             Waiter::Future { port, slot } => port.is_done(self.py, *slot),
             Waiter::Thread(parked) => parked.has_left(),
+            Waiter::Shared(flight) => flight.is_deserted(|waiter| self.is_gone(waiter)),
         }
     }
 
     fn forget(&mut self, removed: Removed<Waiter>) {
         self.core.drop_objects(&removed.objects);
         for entry in removed.entries {
-            if let Waiter::Future { port, slot } = entry.waiter {
-                port.forget(slot);
-            }
+            forget(entry.waiter);
         }
+    }
+}
+
+fn forget(waiter: Waiter) {
+    match waiter {
+        Waiter::Future { port, slot } => port.forget(slot),
+        Waiter::Thread(_) => {}
+        Waiter::Shared(flight) => flight.arrive().into_iter().for_each(forget),
     }
 }

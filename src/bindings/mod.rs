@@ -6,6 +6,7 @@ mod client;
 mod convert;
 mod core;
 mod errors;
+mod flight;
 mod in_process;
 mod inherited;
 mod journal;

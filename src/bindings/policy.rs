@@ -21,7 +21,7 @@ pub(crate) struct Policy {
     preferred: Vec<usize>,
     max_wait: f64,
     dispatch: String,
-    max_queue: usize,
+    pub(crate) max_queue: usize,
     /// Requests cost what they say.
     costed: bool,
     max_batch_cost: Option<u64>,
@@ -32,6 +32,8 @@ pub(crate) struct Policy {
     weights: Vec<(String, f64)>,
     /// Split a batch that raises, so that only the guilty fail.
     pub(crate) isolate: bool,
+    /// Compute identical inputs in flight once.
+    pub(crate) single_flight: bool,
 }
 
 impl Policy {

@@ -18,6 +18,7 @@ use super::convert::results;
 use super::convert::structure::Key;
 use super::core::Counters;
 use super::errors;
+use super::flight;
 use super::waiter::{Failure, Outcome, Results, Waiter};
 use crate::batch::{Entry, Ran};
 use crate::error::ErrorKind;
@@ -235,7 +236,8 @@ impl Form for Rows {
     }
 }
 
-fn outcomes(py: Python<'_>, results: Results) -> Vec<Outcome> {
+/// What each request gets.
+pub(crate) fn outcomes(py: Python<'_>, results: Results) -> Vec<Outcome> {
     match results {
         Results::Rows(rows) => rows.bind(py).iter().map(|row| Outcome::Value(row.unbind())).collect(),
         Results::Each(outcomes) => outcomes,
@@ -249,14 +251,18 @@ type Answered = Vec<(usize, usize)>;
 pub(crate) fn hand_out(
     py: Python<'_>,
     entries: Vec<Entry<Waiter>>,
-    results: &Arc<Results>,
+    results: Results,
     on: Option<&Bound<'_, Port>>,
 ) {
+    let (entries, results) = flight::disembark(py, entries, results);
+    let results = Arc::new(results);
     let mut deliveries: Vec<(Arc<Shared>, Answered)> = Vec::with_capacity(1);
     let capacity = entries.len();
     for (row, entry) in entries.into_iter().enumerate() {
         match entry.waiter {
-            Waiter::Thread(parked) => parked.answer((Arc::clone(results), row)),
+            Waiter::Thread(parked) => parked.answer((Arc::clone(&results), row)),
+            // Whoever shares an answer has been put into the place of the flight.
+            Waiter::Shared(flight) => drop(flight),
             // Mostly all waiters are of one loop, and the first comparison is the last.
             Waiter::Future { port, slot } => {
                 let known = deliveries.iter().position(|(known, _)| Arc::ptr_eq(known, &port));
@@ -272,11 +278,11 @@ pub(crate) fn hand_out(
     }
     for (port, rows) in deliveries {
         if on.is_some_and(|on| Arc::ptr_eq(&on.get().shared, &port)) {
-            if let Err(error) = port.answer(py, results, &rows) {
+            if let Err(error) = port.answer(py, &results, &rows) {
                 error.write_unraisable(py, None);
             }
         } else {
-            port.deliver(Delivery::Rows { results: Arc::clone(results), rows });
+            port.deliver(Delivery::Rows { results: Arc::clone(&results), rows });
         }
     }
 }

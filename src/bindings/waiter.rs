@@ -10,6 +10,7 @@ use pyo3::types::PyList;
 use super::bridge::lock;
 use super::bridge::port::Shared;
 use super::errors;
+use super::flight::Flight;
 use crate::error::ErrorKind;
 use crate::flow::Monitor;
 use crate::metrics::LockCounts;
@@ -17,10 +18,11 @@ use crate::metrics::LockCounts;
 /// How often a thread that blocks lets Python look for Ctrl-C.
 pub(crate) const SIGNAL_CHECK: Duration = Duration::from_millis(50);
 
-/// A future of an event loop, or a thread that blocks.
+/// A future of an event loop, a thread that blocks, or several of them that share an answer.
 pub(crate) enum Waiter {
     Future { port: Arc<Shared>, slot: usize },
     Thread(Arc<Parked>),
+    Shared(Arc<Flight>),
 }
 
 /// A failure that every waiter of a batch gets an exception of its own for.
