@@ -204,6 +204,7 @@ impl NativeServer {
         for served in &self.endpoints {
             let stats = served.endpoint.stats();
             let counters = served.counters.shown(py, &stats, &served.endpoint.locks)?;
+            counters.set_item("shared", served.endpoint.shared())?;
             all.set_item(&served.endpoint.spec.name, counters)?;
         }
         Ok(all)
@@ -240,9 +241,13 @@ impl NativeServer {
         let mut endpoints = Vec::with_capacity(models.len());
         for model in models {
             let (isolate, workers) = (model.policy.isolate, model.workers);
+            let single_flight = model.policy.single_flight;
             let (spec, policy) = model.into_spec()?;
             let metrics = registry.model(&spec.name);
             let endpoint = Endpoint::open(spec, policy, workers, metrics, &runtime)?;
+            if single_flight {
+                endpoint.share_identical();
+            }
             endpoints.push(Served { endpoint, counters: Arc::default(), isolate });
         }
         let served = endpoints.iter().map(|served| Arc::clone(&served.endpoint)).collect();

@@ -1,8 +1,8 @@
 //! A served model's side of the data plane: its queue, its tick, its way back, its numbers.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use super::flight::{Flights, Place};
 use super::{Answer, BatchAccount, Finished, Reply, Ticker};
 use crate::batch::{Attendance, Batch, BatchPolicy, Batcher, GroupKey, Removed, Terms, Turn};
 use crate::error::{Error, ErrorKind, Result};
@@ -42,6 +43,8 @@ pub struct Endpoint {
     pub locks: LockCounts,
     batcher: Batcher<(), Reply>,
     max_queue: usize,
+    /// Requests that others may share the answer of, where they may.
+    flights: OnceLock<Arc<Flights>>,
     ticker: Arc<Ticker>,
     finished: mpsc::UnboundedSender<Finished>,
     metrics: ModelMetrics,
@@ -84,6 +87,7 @@ impl Endpoint {
                 locks: LockCounts::new(),
                 batcher,
                 max_queue,
+                flights: OnceLock::new(),
                 ticker,
                 finished,
                 metrics,
@@ -104,9 +108,7 @@ impl Endpoint {
     /// Dropping the future takes its rows out of the queue; rows already with the model are answered to nobody.
     pub fn infer(&self, specs: Specs, rows: Rows, count: usize) -> impl Future<Output = Answer> + Send + '_ {
         let counted = Counted { metrics: &self.metrics, start: Instant::now(), outcome: Outcome::Gone };
-        let asked = self.ask(specs, &rows, count);
-        // Copied into the queue, they can serve the next request while this one waits.
-        drop(rows);
+        let asked = self.ask(specs, rows, count);
         self.answered(asked, counted)
     }
 
@@ -129,7 +131,7 @@ impl Endpoint {
         self.metrics.refused(Outcome::Invalid);
     }
 
-    fn ask(&self, specs: Specs, rows: &Rows, count: usize) -> Result<oneshot::Receiver<Answer>> {
+    fn ask(&self, specs: Specs, rows: Rows, count: usize) -> Result<oneshot::Receiver<Answer>> {
         if !self.is_ready() {
             let message = format!("model '{}' is not ready", self.spec.name);
             return Err(Error::new(ErrorKind::ModelNotReady, message));
@@ -138,17 +140,38 @@ impl Endpoint {
             let message = format!("{count} rows in one request exceed max_queue={}", self.max_queue);
             return Err(Error::new(ErrorKind::Item, message));
         }
-        let (replies, answer) = Reply::for_rows(count);
         let key = GroupKey { key: (), specs };
-        self.batcher.submit_all(
-            &key,
-            Terms::default(),
-            replies,
-            |batch, row| batch.push_from(rows, row),
-            &mut Doorway,
-        )?;
+        let Some(flights) = self.flights.get() else {
+            let (replies, answer) = Reply::for_rows(count);
+            self.queue(&key, &rows, replies)?;
+            // Copied into the queue, the rows can serve the next request while this one waits.
+            return Ok(answer);
+        };
+        match flights.place(key.specs.clone(), rows, count) {
+            Place::Shared(answer) => Ok(answer),
+            Place::Own(flight, replies, answer) => {
+                self.queue(&key, &flight.rows, replies)?;
+                flights.depart(flight);
+                Ok(answer)
+            }
+        }
+    }
+
+    fn queue(&self, key: &GroupKey<()>, rows: &Rows, replies: Vec<Reply>) -> Result<()> {
+        let write = |batch: &mut Rows, row| batch.push_from(rows, row);
+        self.batcher.submit_all(key, Terms::default(), replies, write, &mut Doorway)?;
         self.ticker.touch();
-        Ok(answer)
+        Ok(())
+    }
+
+    /// Has identical requests that are in flight at the same time answered once, from here on.
+    pub fn share_identical(&self) {
+        self.flights.get_or_init(|| Flights::new(self.max_queue));
+    }
+
+    /// Requests that were answered with what was being computed for another.
+    pub fn shared(&self) -> u64 {
+        self.flights.get().map_or(0, |flights| flights.shared())
     }
 
     /// Blocks a worker until a batch may be taken.

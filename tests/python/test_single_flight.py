@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from penstock import batched
+from penstock import AsyncClient, Server, batched, model
 from penstock.errors import DeadlineExceeded, ItemError, ModelError
-from tests.python.support.waiting import PATIENCE, until
+from tests.python.support.waiting import PATIENCE, soon, until
 
 if TYPE_CHECKING:
     from tests.python.support.waiting import Gate
@@ -176,8 +176,28 @@ async def test_closing_without_draining_answers_everybody(gate: Gate) -> None:
     first = f(0)
     await gate.is_entered()
     waiting = [f(1) for _ in range(3)]
-    f.begin_close(False)  # noqa: FBT003  the native half
+    f.begin_close(False)
     errors = await asyncio.gather(*waiting, return_exceptions=True)
     assert [type(error).__name__ for error in errors] == ["Closed"] * 3
     gate.open()
     assert await first == 0
+
+
+async def test_doors_answer_identical_requests_once(gate: Gate) -> None:
+    @model("slow", inputs={"x": ("float32", [2])}, outputs={"y": ("float32", [2])}, single_flight=True)
+    def slow(x: np.ndarray) -> np.ndarray:
+        return gate.run(x)
+
+    one, other = np.full((2, 2), 1, np.float32), np.full((2, 2), 2, np.float32)
+    with Server([slow], port=0) as server:
+        async with AsyncClient(server.url) as client:
+            first = asyncio.ensure_future(client.infer("slow", {"x": other}))
+            await gate.is_entered()
+            asked = [asyncio.ensure_future(client.infer("slow", {"x": x})) for x in (one, one, one, other)]
+            await soon(lambda: server.stats().models["slow"].shared == 3)
+            # The one that is being computed for goes; the others stay.
+            asked[0].cancel()
+            gate.open()
+            answers = await asyncio.wait_for(asyncio.gather(first, *asked[1:]), PATIENCE)
+    assert [answer["y"][0, 0] for answer in answers] == [20, 10, 10, 20]
+    assert len(gate.seen) == 4
