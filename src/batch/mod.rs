@@ -6,9 +6,12 @@
 mod batcher;
 mod entry;
 mod forecast;
+mod group;
 mod learn;
+mod pile;
 mod policy;
 mod queue;
+pub mod select;
 mod stats;
 #[cfg(test)]
 mod tests;
