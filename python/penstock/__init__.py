@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from penstock import _native, errors
 from penstock._policy import Adaptive, BatchPolicy, BatchStats, Pad
+from penstock._steps import Batch, Stream
 from penstock.batching import Batcher, batched
 from penstock.errors import ItemError, PenstockError
 
@@ -43,6 +44,7 @@ __version__: str = _native.VERSION
 __all__ = [
     "Adaptive",
     "AsyncClient",
+    "Batch",
     "BatchPolicy",
     "BatchStats",
     "Batcher",
@@ -56,6 +58,7 @@ __all__ = [
     "Response",
     "Retry",
     "Server",
+    "Stream",
     "Timeout",
     "__version__",
     "batched",

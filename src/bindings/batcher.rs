@@ -39,21 +39,23 @@ pub(crate) struct NativeBatcher {
 #[pymethods]
 impl NativeBatcher {
     #[new]
-    #[pyo3(signature = (function, start, *, policy, workers))]
+    #[pyo3(signature = (function, start, *, policy, workers, steps))]
     fn new(
         py: Python<'_>,
         function: Py<PyAny>,
         start: Option<Py<PyAny>>,
         policy: Policy,
         workers: usize,
+        steps: bool,
     ) -> PyResult<Self> {
+        let largest_live = steps.then_some(policy.max_size);
         let isolate = policy.isolate;
         let flights = policy.single_flight.then(|| Flights::new(policy.max_queue));
         let batcher =
             policy.into_core().and_then(|policy| Batcher::with(policy, workers, TimeSource::system()));
         let batcher = batcher.map_err(|error| to_python(py, &error))?;
         let inline = start.is_none();
-        let core = Arc::new(Core::new(batcher, function, isolate, inline, flights));
+        let core = Arc::new(Core::new(batcher, function, isolate, inline, flights, largest_live));
         Ok(Self { core, recent: Mutex::new(None), start, started: AtomicU64::new(0) })
     }
 
@@ -63,16 +65,18 @@ impl NativeBatcher {
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        Self::submit(slf, args, kwargs, Asked::plain())
+        Self::submit(slf, args, kwargs, Asked::plain(), None)
     }
 
     /// A future for one call. What is asked is the priority, 0, 1 or 2 for high, normal or low, the tenant, and the seconds
-    /// until the answer must be there; negative for none.
+    /// until the answer must be there; negative for none. A `feed` takes the values of every step.
+    #[pyo3(signature = (args, kwargs, asked, feed = None))]
     fn submit<'py>(
         slf: &Bound<'py, Self>,
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
         asked: Asked,
+        feed: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let this = slf.get();
@@ -82,7 +86,7 @@ impl NativeBatcher {
         let admitted = this.core.submit(py, args, kwargs, asked, || {
             let (future, slot) = port.get().new_future(py)?;
             made = Some((future, slot));
-            Ok(Waiter::Future { port: Arc::clone(&port.get().shared), slot })
+            Ok(Waiter::Future { port: Arc::clone(&port.get().shared), slot, feed })
         });
         match (admitted, made) {
             (Ok(()), Some((future, _))) => {

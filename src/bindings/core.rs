@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use slab::Slab;
@@ -18,11 +19,14 @@ use super::convert::items::{self, Item, Leaf};
 use super::convert::structure::{Key, Structures};
 use super::errors;
 use super::flight::Flights;
+use super::riders::Riders;
 use super::run::{self, Job};
+use super::steps::{Answering, Run};
 use super::waiter::{Failure, Outcome, Results, Waiter};
-use crate::batch::{Attendance, BatchStats, Batcher, Cut, Entry, Priority, Reason, Removed, Terms};
+use crate::batch::{Attendance, BatchStats, Batcher, Cut, Entry, Priority, Ran, Reason, Removed, Terms};
 use crate::error::ErrorKind;
 use crate::metrics::LockCounts;
+use crate::tensor::Rows;
 
 /// The terms of one call, as Python says them: its priority, its tenant, its time-out.
 #[derive(FromPyObject)]
@@ -37,6 +41,11 @@ impl Asked {
     /// Time until the answer must be there.
     pub(crate) fn timeout(&self) -> Option<Duration> {
         Duration::try_from_secs_f64(self.2).ok()
+    }
+
+    /// The same without a time-out.
+    fn undated(self) -> Self {
+        Self(self.0, self.1, -1.0)
     }
 
     fn priority(&self) -> Priority {
@@ -59,6 +68,8 @@ pub(crate) struct Core {
     pub(crate) isolate: bool,
     /// Run on the event loop instead of on worker threads.
     pub(crate) inline: bool,
+    /// Requests that a batch may have at a time, where the function is a generator and they come and go.
+    largest_live: Option<usize>,
     /// Identical inputs that are being computed, where they are computed once.
     flights: Option<Arc<Flights>>,
     objects: Mutex<Slab<Py<PyAny>>>,
@@ -119,7 +130,8 @@ impl Counters {
 
 /// A batch that was taken, and those who wait for it.
 pub(crate) struct Taken {
-    pub(crate) job: Job<run::Rows>,
+    pub(crate) job: Job<Answering<run::Rows>>,
+    /// Empty where they are answered step by step.
     entries: Vec<Entry<Waiter>>,
     cut: Cut,
 }
@@ -131,6 +143,7 @@ impl Core {
         isolate: bool,
         inline: bool,
         flights: Option<Arc<Flights>>,
+        largest_live: Option<usize>,
     ) -> Self {
         Self {
             batcher,
@@ -140,6 +153,7 @@ impl Core {
             counters: Counters::default(),
             isolate,
             inline,
+            largest_live,
             flights,
             objects: Mutex::default(),
             timer_set: AtomicBool::new(false),
@@ -161,7 +175,11 @@ impl Core {
     ) -> PyResult<()> {
         let item = Item::new(&self.structures, arguments, keywords)?;
         let waiter = waiter()?;
-        let Some(flights) = &self.flights else { return self.queue(py, &item, asked, waiter) };
+        // A stream has its own values at its own pace.
+        let streamed = matches!(waiter, Waiter::Future { feed: Some(_), .. });
+        let Some(flights) = self.flights.as_ref().filter(|_| !streamed) else {
+            return self.queue(py, &item, asked, waiter);
+        };
         let Some(input) = flights.input(&item) else { return self.queue(py, &item, asked, waiter) };
         match flights.board(py, &input, waiter) {
             Ok(()) => {
@@ -170,7 +188,8 @@ impl Core {
             }
             Err(waiter) => {
                 let flight = flights.prepare(input, waiter);
-                self.queue(py, &item, asked, Waiter::Shared(Arc::clone(&flight)))?;
+                // Each waiter has a deadline of its own and leaves by itself; the flight ends with the last of them.
+                self.queue(py, &item, asked.undated(), Waiter::Shared(Arc::clone(&flight)))?;
                 flights.depart(flight);
                 Ok(())
             }
@@ -220,38 +239,65 @@ impl Core {
     }
 
     /// Takes one batch, if one may be taken.
-    pub(crate) fn take(&self, py: Python<'_>) -> Option<Taken> {
+    pub(crate) fn take(self: &Arc<Self>, py: Python<'_>) -> Option<Taken> {
         let batch = self.batcher.take(&mut Roll { py, core: self })?;
         self.running_in.lock().push(std::thread::current().id());
         let count = batch.entries.len();
+        let input = self.input(py, batch.rows, count, self.isolate);
+        let key = batch.group.key.clone();
+        let (form, entries) = match self.largest_live {
+            None => (Answering::Whole(run::Rows), batch.entries),
+            Some(largest) => {
+                let riders = Riders::new(Arc::clone(self), batch.group, batch.entries);
+                (Answering::Steps(Run::new(Box::new(riders), largest)), Vec::new())
+            }
+        };
+        Some(Taken { job: Job::new(form, key, input, self.isolate, count), entries, cut: batch.cut })
+    }
+
+    /// The columns of a batch; `repeatable` keeps what it takes to run parts of it again.
+    pub(crate) fn input(
+        &self,
+        py: Python<'_>,
+        rows: Rows,
+        count: usize,
+        repeatable: bool,
+    ) -> PyResult<Input> {
         let objects = |number| self.take_object(number);
         let no_texts = |_, _: &_, _: &[usize]| {
             Err(errors::raised(py, ErrorKind::Internal, "texts come through the doors alone"))
         };
-        let input = Input::new(py, batch.rows, count, self.batcher.spares(), self.isolate, objects, no_texts);
-        let job = Job::new(run::Rows, batch.group.key.clone(), input, self.isolate, count);
-        Some(Taken { job, entries: batch.entries, cut: batch.cut })
+        Input::new(py, rows, count, self.batcher.spares(), repeatable, objects, no_texts)
     }
 
     /// Hands the answers of a job out; waiters of the loop `on`, whose thread this is, are answered at once.
     pub(crate) fn finish(&self, py: Python<'_>, taken: Taken, on: Option<&Bound<'_, Port>>) {
-        let ran = taken.job.ran();
-        let results = taken.job.into_answers(py);
-        if let Results::Each(outcomes) = &results {
-            let failed = outcomes.iter().filter(|outcome| !matches!(outcome, Outcome::Value(_))).count();
-            self.counters.failed.fetch_add(failed as u64, Ordering::Relaxed);
+        let mut ran = taken.job.ran();
+        match taken.job.into_answers(py) {
+            Some(results) => {
+                self.count_failed(&results);
+                run::hand_out(py, taken.entries, results, on);
+            }
+            // As long as its requests wanted it to take: that says nothing of the next batch.
+            None => ran = Ran::Unknown,
         }
-        run::hand_out(py, taken.entries, results, on);
         let here = std::thread::current().id();
         self.running_in.lock().retain(|thread| *thread != here);
         self.batcher.finish(taken.cut.number, ran);
+    }
+
+    fn count_failed(&self, results: &Results) {
+        if let Results::Each(outcomes) = results {
+            let failed = outcomes.iter().filter(|outcome| !matches!(outcome, Outcome::Value(_))).count();
+            self.counters.failed.fetch_add(failed as u64, Ordering::Relaxed);
+        }
     }
 
     /// Runs one batch in this thread, if one may be taken; answers whether there was one.
     ///
     /// # Errors
     /// `KeyboardInterrupt` and `SystemExit`, where the function raised them: they are for this thread too.
-    pub(crate) fn run_here(&self, py: Python<'_>, on: Option<&Bound<'_, Port>>) -> PyResult<bool> {
+    pub(crate) fn run_here(self: &Arc<Self>, py: Python<'_>, on: Option<&Bound<'_, Port>>) -> PyResult<bool> {
         let Some(mut taken) = self.take(py) else { return Ok(false) };
         let mut stop = None;
         while let Some((arguments, keywords)) = taken.job.next(py, &self.counters) {
@@ -321,7 +367,9 @@ pub(crate) struct Roll<'a, 'py> {
 impl Attendance<Waiter> for Roll<'_, '_> {
     fn is_gone(&mut self, waiter: &Waiter) -> bool {
         match waiter {
-            Waiter::Future { port, slot } => port.is_done(self.py, *slot),
+            Waiter::Future { port, slot, feed } => {
+                port.is_done(self.py, *slot) || feed.as_ref().is_some_and(|feed| has_left(self.py, feed))
+            }
             Waiter::Thread(parked) => parked.has_left(),
             Waiter::Shared(flight) => flight.is_deserted(|waiter| self.is_gone(waiter)),
         }
@@ -332,21 +380,18 @@ impl Attendance<Waiter> for Roll<'_, '_> {
         let message = "the request could not be answered before its deadline".to_owned();
         let failure = Arc::new(Failure { kind: ErrorKind::DeadlineExceeded, message, cause: None });
         let outcomes = removed.entries.iter().map(|_| Outcome::Failed(Arc::clone(&failure))).collect();
-        run::hand_out(self.py, removed.entries, &Arc::new(Results::Each(outcomes)), None);
+        run::hand_out(self.py, removed.entries, Results::Each(outcomes), None);
     }
 
     fn forget(&mut self, removed: Removed<Waiter>) {
         self.core.drop_objects(&removed.objects);
         for entry in removed.entries {
-            forget(entry.waiter);
+            entry.waiter.forget();
         }
     }
 }
 
-fn forget(waiter: Waiter) {
-    match waiter {
-        Waiter::Future { port, slot } => port.forget(slot),
-        Waiter::Thread(_) => {}
-        Waiter::Shared(flight) => flight.arrive().into_iter().for_each(forget),
-    }
+/// True where the reader of a stream has left it.
+fn has_left(py: Python<'_>, feed: &Py<PyAny>) -> bool {
+    feed.bind(py).getattr(intern!(py, "left")).and_then(|left| left.is_truthy()).unwrap_or(true)
 }

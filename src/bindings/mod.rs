@@ -13,9 +13,11 @@ mod journal;
 mod load;
 mod messages;
 mod policy;
+mod riders;
 mod run;
 mod served;
 mod server;
+mod steps;
 mod waiter;
 
 use pyo3::prelude::*;
@@ -47,6 +49,8 @@ mod _native {
     use super::served::ServedWorker;
     #[pymodule_export]
     use super::server::NativeServer;
+    #[pymodule_export]
+    use super::steps::Steps;
 
     #[pymodule_export]
     const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -14,7 +14,7 @@ use super::errors::to_python;
 #[derive(FromPyObject)]
 pub(crate) struct Policy {
     min_size: usize,
-    max_size: usize,
+    pub(crate) max_size: usize,
     /// Where the cap adapts: what it never falls below.
     adaptive_low: Option<usize>,
     adaptive_target: Option<f64>,

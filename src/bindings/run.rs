@@ -28,11 +28,32 @@ pub(crate) trait Form {
     /// The answers to a batch, or to a part of one.
     type Answers;
 
+    /// What the function is called with for a part of the batch, given its columns.
+    ///
+    /// # Errors
+    /// Those of Python.
+    fn arguments<'py>(
+        &self,
+        _py: Python<'py>,
+        arguments: Arguments<'py>,
+        _part: (usize, usize),
+    ) -> PyResult<Arguments<'py>> {
+        Ok(arguments)
+    }
+
+    /// False once requests were answered that a second run would answer again.
+    fn may_run_again(&self) -> bool {
+        true
+    }
+
     /// Takes what the function returned for `count` requests apart.
     fn split(&self, returned: &Bound<'_, PyAny>, count: usize) -> PyResult<Self::Answers>;
 
     /// The same failure for `count` requests.
     fn fail(&self, py: Python<'_>, error: PyErr, count: usize) -> Self::Answers;
+
+    /// Sees to it, at the end of the batch, that everybody is answered.
+    fn end(&self, _py: Python<'_>) {}
 
     /// Puts the answers of two parts together.
     fn join(&self, py: Python<'_>, first: Self::Answers, second: Self::Answers) -> Self::Answers;
@@ -127,7 +148,8 @@ impl<F: Form> Job<F> {
             let Some(leaves) = input.part(py, from, to)? else { return Ok(None) };
             leaves
         };
-        assemble::arguments(py, &self.key, &leaves).map(Some)
+        let arguments = assemble::arguments(py, &self.key, &leaves)?;
+        self.form.arguments(py, arguments, self.now).map(Some)
     }
 
     /// Takes what the function returned. The caller holds the only reference that it knows of.
@@ -167,6 +189,7 @@ impl<F: Form> Job<F> {
 
     /// The answers, once [`next`](Self::next) has said that the job is done.
     pub(crate) fn into_answers(self, py: Python<'_>) -> F::Answers {
+        self.form.end(py);
         let missing = || {
             let error = errors::raised(py, ErrorKind::Internal, "a batch has no answers");
             self.form.fail(py, error, self.count)
@@ -176,7 +199,7 @@ impl<F: Form> Job<F> {
 
     fn split_or_fail(&mut self, py: Python<'_>, error: PyErr) {
         let (from, to) = self.now;
-        if to - from == 1 || !self.isolate || !is_worth_splitting(py, &error) {
+        if to - from == 1 || !self.isolate || !self.form.may_run_again() || !is_worth_splitting(py, &error) {
             return self.fail(py, error);
         }
         let middle = usize::midpoint(from, to);
@@ -264,7 +287,7 @@ pub(crate) fn hand_out(
             // Whoever shares an answer has been put into the place of the flight.
             Waiter::Shared(flight) => drop(flight),
             // Mostly all waiters are of one loop, and the first comparison is the last.
-            Waiter::Future { port, slot } => {
+            Waiter::Future { port, slot, .. } => {
                 let known = deliveries.iter().position(|(known, _)| Arc::ptr_eq(known, &port));
                 let at = known.unwrap_or(deliveries.len());
                 if known.is_none() {
