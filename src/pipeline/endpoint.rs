@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use super::{Answer, BatchAccount, Finished, Reply, Ticker};
 use crate::batch::{Attendance, Batch, BatchPolicy, Batcher, GroupKey, Removed, Terms, Turn};
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::TimeSource;
+use crate::flow::{Moment, TimeSource};
 use crate::metrics::{LockCounts, ModelMetrics, Outcome};
 use crate::tensor::{Rows, Specs, TensorSpec};
 
@@ -204,6 +204,16 @@ impl Endpoint {
             let message = format!("model '{}' was closed before this request was run", self.spec.name);
             entry.waiter.refuse(Error::new(ErrorKind::Closed, message));
         }
+    }
+
+    /// True where nothing waits and nothing more will come.
+    pub fn is_done(&self) -> bool {
+        self.batcher.is_closed() && self.batcher.stats().queued == 0
+    }
+
+    /// The moment that deadlines of this endpoint are counted in.
+    pub fn now(&self) -> Moment {
+        self.batcher.now()
     }
 
     /// Blocks until nothing waits and nothing runs, for at most `limit`.
