@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from penstock import _native, errors
 from penstock._policy import Adaptive, BatchPolicy, BatchStats, Pad
+from penstock._processes import Processes
 from penstock.batching import Batcher, batched
 from penstock.errors import ItemError, PenstockError
 
@@ -53,6 +54,7 @@ __all__ = [
     "Pad",
     "PenstockError",
     "Pool",
+    "Processes",
     "Response",
     "Retry",
     "Server",

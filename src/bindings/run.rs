@@ -148,6 +148,12 @@ impl<F: Form> Job<F> {
         self.guarded(py, (), |job| job.split_or_fail(py, error));
     }
 
+    /// Takes a failure that no smaller part of the batch would escape.
+    pub(crate) fn failed(&mut self, py: Python<'_>, error: PyErr, counters: &Counters) {
+        self.count_busy(counters);
+        self.guarded(py, (), |job| job.fail(py, error));
+    }
+
     /// What there is to learn from the batch.
     pub(crate) fn ran(&self) -> Ran {
         self.ran

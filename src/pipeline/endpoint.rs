@@ -37,7 +37,7 @@ type OnReadiness = Box<dyn Fn() + Send + Sync>;
 /// and [`finish`](Endpoint::finish).
 pub struct Endpoint {
     /// What the model says of itself.
-    pub spec: ModelSpec,
+    pub spec: Arc<ModelSpec>,
     /// Acquisitions of the lock that its workers need, if they need one.
     pub locks: LockCounts,
     batcher: Batcher<(), Reply>,
@@ -80,7 +80,7 @@ impl Endpoint {
             };
             let ticks = runtime.spawn(Arc::clone(&ticker).run(at_end));
             Self {
-                spec,
+                spec: Arc::new(spec),
                 locks: LockCounts::new(),
                 batcher,
                 max_queue,

@@ -50,6 +50,8 @@ pub struct Keeper {
     child: Option<Child>,
     /// When children have died lately, the last one last.
     deaths: Vec<Instant>,
+    /// Why the last one could not be started.
+    failure: Option<Error>,
     restarted: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -63,7 +65,15 @@ impl Keeper {
             Error::with_source(ErrorKind::Internal, "no shared memory could be made", error)
         })?;
         let restarted = Box::new(restarted);
-        Ok(Self { launch, memory, reins: Arc::default(), child: None, deaths: Vec::new(), restarted })
+        Ok(Self {
+            launch,
+            memory,
+            reins: Arc::default(),
+            child: None,
+            deaths: Vec::new(),
+            failure: None,
+            restarted,
+        })
     }
 
     /// The means to end the child from another thread.
@@ -92,10 +102,11 @@ impl Keeper {
             return Err(self.closed());
         }
         match Child::start(&self.launch, &self.reins, &self.memory) {
-            Ok(child) => self.child = Some(child),
+            Ok(child) => (self.child, self.failure) = (Some(child), None),
             Err(_) if self.reins.is_let_go() => return Err(self.closed()),
             Err(error) => {
                 self.count_death();
+                self.failure = Some(error.clone());
                 return Err(error);
             }
         }
@@ -140,6 +151,12 @@ impl Keeper {
         attempt: usize,
         ask: impl FnOnce(&mut Child, &SharedMemory) -> std::result::Result<A, Broken>,
     ) -> Result<Attempt<A>> {
+        if let Some(failure) = &self.failure
+            && !self.pause().is_zero()
+        {
+            // It is too early to try again, and nobody should wait to be told the same.
+            return Err(failure.clone());
+        }
         self.start()?;
         let Some(child) = self.child.as_mut() else { return Err(self.closed()) };
         match ask(child, &self.memory) {
