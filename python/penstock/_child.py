@@ -38,7 +38,7 @@ def main() -> None:
     except BaseException as error:  # noqa: BLE001  whatever it is, the parent must be told
         child.refuse(*_explained(error))
         return
-    del current._inheriting
+    del current._inheriting  # noqa: SLF001  as above
     child.ready()
     run()
 

@@ -1,9 +1,9 @@
 """Worker processes: how they are asked for and started, and the parent's side of a batched function.
 
-Each is a fresh interpreter (never a fork, which is not safe beside threads) that imports what it is to run. The Rust core
-carries the messages, starts a process again that died, and ends it; of a served model it carries the batches, too, without
-this process's interpreter lock. A batched function's batches are pickled by protocol 5: arrays lie in the shared memory
-as they are, and the rest of the pickle before them.
+Each is a fresh interpreter (never a fork, which is not safe beside threads) that imports what it is to run. The Rust
+core carries the messages, starts a process again that died, and ends it; of a served model it carries the batches, too,
+without this process's interpreter lock. A batched function's batches are pickled by protocol 5: arrays lie in the
+shared memory as they are, and the rest of the pickle before them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import pickle
 import sys
 from array import array
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,8 @@ class Processes:
 
     For functions that hold the interpreter lock, such as those of pure Python: each process has a lock of its own.
     Batches go through shared memory, with one message each way per batch. A process that dies is started again, with a
-    pause that grows while it goes on dying; its batch is run once more, and fails with `ModelError` if that one dies, too.
+    pause that grows while it goes on dying; its batch is run once more, and fails with `ModelError` if that one dies,
+    too.
 
     Each process is a fresh interpreter that imports the function's module. So the function must be importable by its
     name: at the top level of a module, or of a script whose own work stands under `if __name__ == "__main__":`.
@@ -102,19 +104,19 @@ def _reference(target: Callable[..., Any], name: str) -> tuple[tuple[Any, ...], 
             return ("name", module, qualname, None), True
     elif not qualname:
         # An object, a partial function: pickled, where what it is made of can be imported.
-        try:
+        pickled = b""
+        with suppress(Exception):  # whatever it is: there is another way to try
             pickled = pickle.dumps(target)
-        except Exception:  # noqa: BLE001, S110  whatever it is: there is another way to try
-            pass
-        else:
+        if pickled:
             needs_main = b"__main__" in pickled
             if not needs_main or getattr(main, "__file__", None):
                 return ("pickle", pickled), needs_main
     try:
-        import cloudpickle  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415  an optional package
+        import cloudpickle  # type: ignore[import-not-found, import-untyped, unused-ignore]  # noqa: PLC0415  an optional package
     except ImportError as error:
         raise ConfigError(
-            f"{name} cannot be imported by a worker process: move it to the top level of a module, or install cloudpickle"
+            f"{name} cannot be imported by a worker process: "
+            "move it to the top level of a module, or install cloudpickle"
         ) from error
     try:
         return ("cloudpickle", cloudpickle.dumps(target)), False
@@ -170,8 +172,9 @@ def unpack(descriptor: int, message: bytes) -> Any:
 
     lengths = array("Q")
     lengths.frombytes(message)
-    parts = [np.empty(length, np.uint8) for length in lengths]
-    _all_bytes(os.preadv, descriptor, [memoryview(part) for part in parts])
+    # Unlike a bytearray, an array is not filled with zeros first.
+    parts: list[Any] = [np.empty(length, np.uint8) for length in lengths]
+    _all_bytes(os.preadv, descriptor, parts)
     return pickle.loads(parts[0], buffers=parts[1:])  # noqa: S301  our own child, or our own parent
 
 
@@ -222,17 +225,20 @@ class RemoteFunction:
 
 def run(worker: _native.Worker, remote: RemoteFunction) -> None:
     """Runs batches in a process until none will come any more, and ends it."""
+    alive = False
     try:
-        try:
-            remote.keeper.start()
-        except PenstockError:
-            # Whoever calls is told, and each call tries again.
-            pass
-        while worker.wait():
+        while True:
+            if not alive:
+                # Where it cannot be started, each call tries again and says so.
+                with suppress(PenstockError):
+                    remote.keeper.start()
+            if not worker.wait():
+                return
+            alive = True
             while (call := worker.next()) is not None:
                 _, args, kwargs = call
                 del call
-                _run_one(worker, remote, args, kwargs)
+                alive = _run_one(worker, remote, args, kwargs) and alive
                 del args, kwargs
     finally:
         remote.keeper.end(END_SECONDS)
@@ -240,7 +246,9 @@ def run(worker: _native.Worker, remote: RemoteFunction) -> None:
 
 def _run_one(
     worker: _native.Worker, remote: RemoteFunction, args: tuple[Any, ...], kwargs: dict[str, Any] | None
-) -> None:
+) -> bool:
+    """Answers whether the process is as well as it was."""
+    alive = True
     try:
         returned, value = remote.call(args, kwargs)
     except ItemError as error:
@@ -249,6 +257,7 @@ def _run_one(
         own = ModelError(str(error))
         own.__cause__ = error.__cause__
         worker.failed(own)
+        alive = False
     except BaseException as error:  # noqa: BLE001  whatever it is, somebody waits for it
         worker.raised(error)
     else:
@@ -258,3 +267,4 @@ def _run_one(
             worker.raised(value)
     for _ in range(remote.keeper.take_restarts()):
         worker.count_restart()
+    return alive

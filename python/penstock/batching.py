@@ -97,7 +97,7 @@ class Batcher(_native.NativeBatcher, Generic[R]):
         count = workers.count if isinstance(workers, Processes) else 1 if inline else cast("int", workers)
         start: Callable[[_native.Worker], None] | None = partial(_start_threads, threads, count, name, context)
         if isinstance(workers, Processes):
-            start = partial(_start_processes, threads, remotes, count, name, fn)
+            start = partial(_start_processes, (threads, remotes), count, name, fn)
         self = super().__new__(
             cls,
             _in_context(called, context) if inline else called,
@@ -388,13 +388,13 @@ def _start_threads(
 
 
 def _start_processes(
-    threads: list[threading.Thread],
-    remotes: list[RemoteFunction],
+    started: tuple[list[threading.Thread], list[RemoteFunction]],
     count: int,
     name: str,
     fn: Callable[..., Any],
     first: _native.Worker,
 ) -> None:
+    threads, remotes = started
     launch = launch_of("function", fn, f"the function {name!r}")
     remotes.extend(RemoteFunction(launch) for _ in range(count))
     for number, remote in enumerate(remotes):

@@ -89,8 +89,8 @@ def model(
         outputs: likewise.
         version: its version, as text.
         workers: threads that run it; of an `async def` model, batches that may overlap. `penstock.Processes(n)` runs it
-            in processes, each with an instance of its own: for models that hold the interpreter lock, and for those that
-            must go on answering while other Python computes in the server.
+            in processes, each with an instance of its own: for models that hold the interpreter lock, and for those
+            that must go on answering while other Python computes in the server.
         policy: a `BatchPolicy`, or its fields as keywords, never both.
         **settings: the fields of `BatchPolicy`.
 

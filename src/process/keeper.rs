@@ -6,9 +6,6 @@ use std::time::{Duration, Instant};
 use super::{Child, Launch, Reins, SharedMemory};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Deaths longer ago than this are forgotten.
-const REMEMBERED: Duration = Duration::from_secs(60);
-
 /// Time before a child that died is started again; four times as long after each further death.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
@@ -48,8 +45,10 @@ pub struct Keeper {
     memory: SharedMemory,
     reins: Arc<Reins>,
     child: Option<Child>,
-    /// When children have died lately, the last one last.
-    deaths: Vec<Instant>,
+    /// Children that have died since a batch was last answered.
+    deaths: usize,
+    /// When the last one died.
+    died: Instant,
     /// Why the last one could not be started.
     failure: Option<Error>,
     restarted: Box<dyn Fn() + Send + Sync>,
@@ -70,7 +69,8 @@ impl Keeper {
             memory,
             reins: Arc::default(),
             child: None,
-            deaths: Vec::new(),
+            deaths: 0,
+            died: Instant::now(),
             failure: None,
             restarted,
         })
@@ -110,7 +110,7 @@ impl Keeper {
                 return Err(error);
             }
         }
-        if !self.deaths.is_empty() {
+        if self.deaths > 0 {
             (self.restarted)();
         }
         Ok(())
@@ -160,7 +160,10 @@ impl Keeper {
         self.start()?;
         let Some(child) = self.child.as_mut() else { return Err(self.closed()) };
         match ask(child, &self.memory) {
-            Ok(answer) => return Ok(Attempt::Answered(answer)),
+            Ok(answer) => {
+                self.deaths = 0;
+                return Ok(Attempt::Answered(answer));
+            }
             Err(Broken::Here(error)) => return Err(error),
             Err(Broken::Child) => {}
         }
@@ -185,14 +188,15 @@ impl Keeper {
     }
 
     fn count_death(&mut self) {
-        let now = Instant::now();
-        self.deaths.retain(|death| now.duration_since(*death) < REMEMBERED);
-        self.deaths.push(now);
+        self.deaths += 1;
+        self.died = Instant::now();
     }
 
     fn pause(&self) -> Duration {
-        let Some(last) = self.deaths.last() else { return Duration::ZERO };
-        pause_after(self.deaths.len()).saturating_sub(last.elapsed())
+        match self.deaths {
+            0 => Duration::ZERO,
+            deaths => pause_after(deaths).saturating_sub(self.died.elapsed()),
+        }
     }
 
     fn closed(&self) -> Error {
@@ -201,7 +205,7 @@ impl Keeper {
     }
 }
 
-/// How long to wait before a child is started again that died so often lately.
+/// How long to wait before a child is started again after so many deaths in a row.
 pub(super) fn pause_after(deaths: usize) -> Duration {
     let times = u32::try_from(deaths.saturating_sub(1)).unwrap_or(u32::MAX);
     FIRST_PAUSE.saturating_mul(4_u32.saturating_pow(times)).min(LONGEST_PAUSE)
