@@ -22,6 +22,7 @@ from penstock.errors import ConfigError, ItemError, ModelError, PenstockError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from types import ModuleType
 
     Launch = tuple[str, list[str], bytes, str]
     """The program, its arguments, the first message, and whose process it is."""
@@ -100,7 +101,7 @@ def _reference(target: Callable[..., Any], name: str) -> tuple[tuple[Any, ...], 
     if isinstance(module, str) and isinstance(qualname, str) and _is_found(target, module, qualname):
         if module != "__main__":
             return ("name", module, qualname, getattr(sys.modules[module], "__file__", None)), False
-        if getattr(main, "__file__", None) or getattr(main, "__spec__", None):
+        if _is_importable(main):
             return ("name", module, qualname, None), True
     elif not qualname:
         # An object, a partial function: pickled, where what it is made of can be imported.
@@ -109,7 +110,7 @@ def _reference(target: Callable[..., Any], name: str) -> tuple[tuple[Any, ...], 
             pickled = pickle.dumps(target)
         if pickled:
             needs_main = b"__main__" in pickled
-            if not needs_main or getattr(main, "__file__", None):
+            if not needs_main or _is_importable(main):
                 return ("pickle", pickled), needs_main
     try:
         import cloudpickle  # type: ignore[import-not-found, import-untyped, unused-ignore]  # noqa: PLC0415  an optional package
@@ -122,6 +123,12 @@ def _reference(target: Callable[..., Any], name: str) -> tuple[tuple[Any, ...], 
         return ("cloudpickle", cloudpickle.dumps(target)), False
     except Exception as error:
         raise ConfigError(f"{name} cannot be sent to a worker process: {error}") from error
+
+
+def _is_importable(main: ModuleType) -> bool:
+    """False where it came from standard input, `-c`, or a notebook's cells."""
+    file = getattr(main, "__file__", None)
+    return getattr(main, "__spec__", None) is not None or (isinstance(file, str) and os.path.isfile(file))  # noqa: PTH113  no import for one look
 
 
 def _is_found(target: object, module: str, qualname: str) -> bool:

@@ -63,12 +63,11 @@ else:
 
 def test_a_script_that_starts_processes_as_it_is_imported_is_told_so(script: Script) -> None:
     done = script.run(f"""{FUNCTIONS}
-try:
-    print(who.call(1))
-except penstock.PenstockError as error:
-    print(type(error).__name__, error)
+print(who.call(1))
 """)
-    assert 'if __name__ == "__main__"' in ended(done)[-1]
+    assert done.code == 1
+    assert done.out == []
+    assert "what the script does under `if __name__ ==" in done.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("fn", ["sleeps", "spins"])
@@ -146,10 +145,18 @@ if __name__ == "__main__":
     assert ended(done) == ["7 True"]
 
 
-def test_a_function_of_standard_input_needs_cloudpickle(tmp_path: Path) -> None:
+STDIN = """
+import penstock
+def f(x):
+    return x * 2
+print(penstock.Batcher(f, workers=penstock.Processes(1)).call(21))
+"""
+
+
+def test_a_function_of_standard_input_needs_cloudpickle() -> None:
     pytest.importorskip("cloudpickle")
-    text = "import penstock\ndef f(x):\n    return x * 2\nprint(penstock.Batcher(f, workers=penstock.Processes(1)).call(21))"
-    done = subprocess.run([sys.executable, "-"], input=text, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    command = [sys.executable, "-W", "error", "-"]
+    done = subprocess.run(command, input=STDIN, capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.stderr, done.returncode) == ("42\n", "", 0)
 
 
