@@ -213,7 +213,9 @@ impl NativeBatcher {
                     return Ok(());
                 };
                 let worker = Worker::new(Arc::clone(&self.core));
-                start.bind(py).call1((worker,)).map(drop)
+                let started = start.bind(py).call1((worker,)).map(drop);
+                // The next call says the same again.
+                started.inspect_err(|_| self.started.store(0, Ordering::Relaxed))
             }
             _ => Err(raised(
                 py,
@@ -337,6 +339,21 @@ impl Worker {
             taken.job.returned(value, &self.core.counters);
             *self.taken.lock() = Some(taken);
         }
+    }
+
+    /// Takes a failure that no smaller part of the batch would escape.
+    fn failed(&self, error: Bound<'_, PyAny>) {
+        let taken = self.taken.lock().take();
+        if let Some(mut taken) = taken {
+            let py = error.py();
+            taken.job.failed(py, PyErr::from_value(error), &self.core.counters);
+            *self.taken.lock() = Some(taken);
+        }
+    }
+
+    /// Counts a worker process that took the place of a dead one.
+    fn count_restart(&self) {
+        self.core.counters.restarts.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Takes what the function raised.

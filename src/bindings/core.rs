@@ -106,6 +106,8 @@ pub(crate) struct Counters {
     pub(crate) shared: AtomicU64,
     /// Nanoseconds spent in the function.
     pub(crate) busy_nanos: AtomicU64,
+    /// Worker processes that took the place of dead ones.
+    pub(crate) restarts: AtomicU64,
 }
 
 impl Counters {
@@ -134,6 +136,7 @@ impl Counters {
         counters.set_item("reruns", self.reruns.load(Ordering::Relaxed))?;
         let busy = Duration::from_nanos(self.busy_nanos.load(Ordering::Relaxed));
         counters.set_item("function_seconds", busy.as_secs_f64())?;
+        counters.set_item("restarts", self.restarts.load(Ordering::Relaxed))?;
         counters.set_item("lock_acquisitions", locks.acquisitions())?;
         counters.set_item("lock_wait_seconds", locks.waited().as_secs_f64())?;
         records::count(&counters, stats, totals)?;

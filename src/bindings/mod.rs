@@ -14,6 +14,7 @@ mod journal;
 mod load;
 mod messages;
 mod policy;
+mod processes;
 mod records;
 mod riders;
 mod run;
@@ -49,6 +50,8 @@ mod _native {
     use super::messages::infer_message;
     #[pymodule_export]
     use super::policy::check_policy;
+    #[pymodule_export]
+    use super::processes::{NativeChild, NativeKeeper};
     #[pymodule_export]
     use super::served::ServedWorker;
     #[pymodule_export]
