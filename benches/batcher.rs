@@ -29,6 +29,8 @@ impl Attendance<usize> for Patient {
     }
 
     fn forget(&mut self, _removed: Removed<usize>) {}
+
+    fn expire(&mut self, _removed: Removed<usize>) {}
 }
 
 fn key() -> Key {
@@ -137,8 +139,16 @@ fn produce(batcher: &Batcher<u32, usize>, taken: &AtomicUsize, rows: usize, tick
 
 fn decision(criterion: &mut Criterion) {
     let policy = BatchPolicy::default();
-    let pressure =
-        Pressure { waiting: 50, oldest: Moment::from_nanos(1_000), released: true, closing: false };
+    let pressure = Pressure {
+        waiting: 50,
+        cap: 100,
+        cost: 50,
+        oldest: Moment::from_nanos(1_000),
+        released: true,
+        closing: false,
+        latest_start: None,
+        deferrable: false,
+    };
     criterion.bench_function("verdict", |bencher| {
         bencher
             .iter(|| verdict(black_box(&policy), black_box(&pressure), black_box(Moment::from_nanos(2_000))));

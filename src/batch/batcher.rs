@@ -35,14 +35,18 @@ pub trait Attendance<W> {
 
     /// Lets go of requests that left before the model saw them. It is called without the batcher's lock.
     fn forget(&mut self, removed: Removed<W>);
+
+    /// Tells whoever waits that their deadline has passed, or cannot be met any more. It is called without the batcher's
+    /// lock.
+    fn expire(&mut self, removed: Removed<W>);
 }
 
 struct State<K, W> {
     queue: BatchQueue<K, W>,
     /// Workers asleep: a wake-up costs a system call only where somebody sleeps.
     asleep: usize,
-    /// Batches taken and not yet finished.
-    running: usize,
+    /// Batches taken whose requests are still being looked through.
+    taking: usize,
     last_search: Option<Moment>,
     /// The moment that everything in this tick counts as its arrival; `None` where the clock must be read.
     tick: Option<Moment>,
@@ -68,12 +72,12 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
     ///
     /// # Errors
     /// [`ErrorKind::Config`] where the policy contradicts itself.
-    pub fn with(policy: BatchPolicy, _workers: usize, clock: TimeSource) -> Result<Self> {
+    pub fn with(policy: BatchPolicy, workers: usize, clock: TimeSource) -> Result<Self> {
         policy.check()?;
         let spares = Spares::new(SPARE_BYTES);
-        let queue = BatchQueue::new(policy, Arc::clone(&spares));
+        let queue = BatchQueue::with_workers(policy, workers, Arc::clone(&spares));
         let state =
-            Arc::new(Monitor::new(State { queue, asleep: 0, running: 0, last_search: None, tick: None }));
+            Arc::new(Monitor::new(State { queue, asleep: 0, taking: 0, last_search: None, tick: None }));
         if let TimeSource::Virtual(clock) = &clock {
             let state = Arc::downgrade(&state);
             clock.on_move(state);
@@ -82,8 +86,8 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
     }
 
     /// The number that stands for a tenant; everyone is the same where the policy names no shares.
-    pub fn tenant(&self, _name: &str) -> Tenant {
-        Tenant::default()
+    pub fn tenant(&self, name: &str) -> Tenant {
+        self.state.lock().queue.tenant(name)
     }
 
     /// Where batches of this batcher take their memory from.
@@ -110,21 +114,21 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
         attendance: &mut impl Attendance<W>,
     ) -> Result<()> {
         let mut state = self.state.lock();
-        if state.queue.is_closing() {
-            return Err(Error::new(ErrorKind::Closed, "the batcher is closed"));
+        let (left, admitted) = state.admit(key, &terms, 1, &self.clock, attendance);
+        if let Err(error) = admitted {
+            drop(state);
+            forget(left, attendance);
+            return Err(error);
         }
-        let left =
-            if state.queue.is_full() { Some(state.make_room(self.clock.now(), attendance)?) } else { None };
         let arrived = state.arrival(&self.clock);
-        let look = state.queue.push(key, terms, Entry { waiter, arrived, deadline: terms.deadline }, write);
+        let entry = Entry { waiter, arrived, deadline: terms.deadline };
+        let look = state.queue.push(key, terms, entry, write);
         let wake = look && state.asleep > 0;
         drop(state);
         if wake {
             self.state.wake_one();
         }
-        if let Some(left) = left {
-            attendance.forget(left);
-        }
+        forget(left, attendance);
         Ok(())
     }
 
@@ -141,22 +145,10 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
         attendance: &mut impl Attendance<W>,
     ) -> Result<()> {
         let mut state = self.state.lock();
-        if state.queue.is_closing() {
-            return Err(Error::new(ErrorKind::Closed, "the batcher is closed"));
-        }
-        let limit = state.queue.policy().max_queue;
-        if waiters.len() > limit {
-            let message = format!("{} rows in one request exceed max_queue={limit}", waiters.len());
-            return Err(Error::new(ErrorKind::Item, message));
-        }
-        let crowded = state.queue.waiting() + waiters.len() > limit;
-        let left = if crowded { Some(state.make_room(self.clock.now(), attendance)?) } else { None };
-        if state.queue.waiting() + waiters.len() > limit {
-            let error = state.refuse();
+        let (left, admitted) = state.admit(key, &terms, waiters.len(), &self.clock, attendance);
+        if let Err(error) = admitted {
             drop(state);
-            if let Some(left) = left {
-                attendance.forget(left);
-            }
+            forget(left, attendance);
             return Err(error);
         }
         let arrived = state.arrival(&self.clock);
@@ -170,9 +162,7 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
         if wake {
             self.state.wake_one();
         }
-        if let Some(left) = left {
-            attendance.forget(left);
-        }
+        forget(left, attendance);
         Ok(())
     }
 
@@ -181,7 +171,7 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
         let wake = {
             let mut state = self.state.lock();
             state.tick = None;
-            state.queue.release() && state.asleep > 0
+            state.queue.waiting() > 0 && state.queue.release(self.clock.now()) && state.asleep > 0
         };
         if wake {
             self.state.wake_one();
@@ -218,29 +208,35 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
     ///
     /// Whoever takes a batch says [`finish`](Self::finish) when its answers are out.
     pub fn take(&self, attendance: &mut impl Attendance<W>) -> Option<Batch<K, W>> {
-        let (mut batch, more) = {
+        let (expired, taken, more) = {
             let mut state = self.state.lock();
             let now = self.clock.now();
-            let batch = state.queue.take(now)?;
-            state.running += 1;
+            let expired = state.queue.expire(now);
+            let taken = state.queue.take(now);
+            state.taking += usize::from(taken.is_some());
             // A window that still runs needs a sleeper of its own: this worker is busy from here on.
-            let more = state.asleep > 0 && state.queue.outlook(now) != Outlook::Idle;
-            (batch, more)
+            let more = taken.is_some() && state.asleep > 0 && state.queue.outlook(now) != Outlook::Idle;
+            (expired, taken, more)
         };
         if more {
             self.state.wake_one();
         }
+        if !expired.entries.is_empty() {
+            attendance.expire(expired);
+        }
+        let mut batch = taken?;
         // The search for the gone may call into Python: not under the lock.
         let left = batch.remove_gone(&self.spares, |waiter| attendance.is_gone(waiter));
         let mut state = self.state.lock();
+        state.taking -= 1;
         state.queue.count_abandoned(left.entries.len());
         if batch.entries.is_empty() {
             drop(state);
             attendance.forget(left);
-            self.finish(batch.cut.number, Ran::Unknown);
+            self.finish(0, Ran::Unknown);
             return None;
         }
-        state.queue.count_batch(batch.entries.len(), batch.reason);
+        state.queue.begin(&mut batch);
         drop(state);
         if !left.entries.is_empty() {
             attendance.forget(left);
@@ -252,18 +248,35 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
     /// not. They count to the batch that they join: it is finished once.
     pub fn join(
         &self,
-        _group: &GroupKey<K>,
-        _limit: usize,
-        _attendance: &mut impl Attendance<W>,
+        group: &GroupKey<K>,
+        limit: usize,
+        attendance: &mut impl Attendance<W>,
     ) -> Option<Batch<K, W>> {
-        None
+        let (expired, joined) = {
+            let mut state = self.state.lock();
+            let now = self.clock.now();
+            (state.queue.expire(now), state.queue.join(group, limit, now))
+        };
+        if !expired.entries.is_empty() {
+            attendance.expire(expired);
+        }
+        let mut batch = joined?;
+        let left = batch.remove_gone(&self.spares, |waiter| attendance.is_gone(waiter));
+        let mut state = self.state.lock();
+        state.queue.count_abandoned(left.entries.len());
+        state.queue.count_joined(&batch);
+        drop(state);
+        if !left.entries.is_empty() {
+            attendance.forget(left);
+        }
+        (!batch.entries.is_empty()).then_some(batch)
     }
 
     /// Says that a batch is done with, and what came of it.
-    pub fn finish(&self, _number: u64, _ran: Ran) {
+    pub fn finish(&self, number: u64, ran: Ran) {
         let mut state = self.state.lock();
-        state.running = state.running.saturating_sub(1);
-        let idle = state.running == 0 && state.queue.is_closing();
+        state.queue.finish(number, ran);
+        let idle = state.running() == 0 && state.queue.is_closing();
         drop(state);
         if idle {
             self.state.wake_ended();
@@ -285,7 +298,7 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
     pub fn wait_idle(&self, limit: Duration) -> bool {
         let end = std::time::Instant::now() + limit;
         let mut state = self.state.lock();
-        while state.queue.waiting() > 0 || state.running > 0 {
+        while state.queue.waiting() > 0 || state.running() > 0 {
             if std::time::Instant::now() >= end {
                 return false;
             }
@@ -296,7 +309,7 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
 
     /// True where nothing waits and nothing runs; false also where that could not be seen without waiting.
     pub fn is_idle(&self) -> bool {
-        self.state.try_lock().is_some_and(|state| state.queue.waiting() == 0 && state.running == 0)
+        self.state.try_lock().is_some_and(|state| state.queue.waiting() == 0 && state.running() == 0)
     }
 
     /// True once closing has begun.
@@ -306,12 +319,18 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
 
     /// Batches taken and not yet finished.
     pub fn running(&self) -> usize {
-        self.state.lock().running
+        self.state.lock().running()
     }
 
     /// The counters.
     pub fn stats(&self) -> BatchStats {
         self.state.lock().queue.stats()
+    }
+}
+
+fn forget<W>(left: Option<Removed<W>>, attendance: &mut impl Attendance<W>) {
+    if let Some(left) = left {
+        attendance.forget(left);
     }
 }
 
@@ -324,21 +343,48 @@ impl<K: Eq + Hash + Clone, W> State<K, W> {
         }
     }
 
-    /// Room for a request in a full queue: requests that have left make it.
-    fn make_room(&mut self, now: Moment, attendance: &mut impl Attendance<W>) -> Result<Removed<W>> {
-        if self.last_search.is_none_or(|last| now.since(last) >= SEARCH_EVERY) {
-            self.last_search = Some(now);
-            let left = self.queue.remove_gone(|waiter| attendance.is_gone(waiter));
-            if !self.queue.is_full() {
-                return Ok(left);
-            }
-        }
-        Err(self.refuse())
+    fn running(&self) -> usize {
+        self.taking + self.queue.running()
     }
 
-    fn refuse(&mut self) -> Error {
-        self.queue.count_rejected();
-        let limit = self.queue.policy().max_queue;
-        Error::new(ErrorKind::Overloaded, format!("the queue is full: max_queue={limit} requests wait"))
+    /// Whether so many requests may wait. Requests that have left make room in a full queue; they must be forgotten,
+    /// without the lock, whatever came of it.
+    fn admit(
+        &mut self,
+        key: &GroupKey<K>,
+        terms: &Terms,
+        requests: usize,
+        clock: &TimeSource,
+        attendance: &mut impl Attendance<W>,
+    ) -> (Option<Removed<W>>, Result<()>) {
+        if self.queue.is_closing() {
+            return (None, Err(Error::new(ErrorKind::Closed, "the batcher is closed")));
+        }
+        let mut left = None;
+        let mut room = self.queue.check_room(requests, key, terms);
+        if room.as_ref().is_err_and(|error| error.kind() == ErrorKind::Overloaded) {
+            left = self.search(clock.now(), attendance);
+            room = self.queue.check_room(requests, key, terms);
+        }
+        if room.as_ref().is_err_and(|error| error.kind() == ErrorKind::Overloaded) {
+            self.queue.count_rejected();
+        }
+        let admitted = room.and_then(|()| {
+            if terms.deadline.is_none() {
+                return Ok(());
+            }
+            let in_time = self.queue.check_deadline(key, terms, clock.now());
+            in_time.inspect_err(|_| self.queue.count_hopeless())
+        });
+        (left, admitted)
+    }
+
+    /// Looks for requests that have left, unless that was done a moment ago.
+    fn search(&mut self, now: Moment, attendance: &mut impl Attendance<W>) -> Option<Removed<W>> {
+        if self.last_search.is_some_and(|last| now.since(last) < SEARCH_EVERY) {
+            return None;
+        }
+        self.last_search = Some(now);
+        Some(self.queue.remove_gone(|waiter| attendance.is_gone(waiter)))
     }
 }

@@ -32,6 +32,9 @@ impl Priority {
     /// Number of priorities.
     pub const COUNT: usize = 3;
 
+    /// Every priority, the highest first.
+    pub const ALL: [Priority; Self::COUNT] = [Self::High, Self::Normal, Self::Low];
+
     /// The priority of that name: `high`, `normal` or `low`.
     pub fn from_name(name: &str) -> Option<Self> {
         match name {
@@ -148,28 +151,70 @@ impl<W> Removed<W> {
     pub fn none() -> Self {
         Self { entries: Vec::new(), objects: Vec::new() }
     }
+
+    /// Adds those who left elsewhere.
+    pub fn add(&mut self, other: Self) {
+        self.entries.extend(other.entries);
+        self.objects.extend(other.objects);
+    }
 }
 
 impl<K, W> Batch<K, W> {
     /// Takes out every request whose waiter is gone and answers with them; the rest keep their order.
     pub fn remove_gone(&mut self, spares: &Arc<Spares>, mut gone: impl FnMut(&W) -> bool) -> Removed<W> {
-        let mut left = Removed::none();
-        let Some(first) = self.entries.iter().position(|entry| gone(&entry.waiter)) else {
-            return left;
-        };
-        let mut rows = Rows::new(&self.group.specs, spares);
-        let mut entries = Vec::with_capacity(self.entries.len());
-        for (row, entry) in self.entries.drain(..).enumerate() {
-            if row == first || (row > first && gone(&entry.waiter)) {
-                left.objects.extend(self.rows.objects(row));
-                left.entries.push(entry);
-            } else {
-                rows.push_from(&self.rows, row);
-                entries.push(entry);
+        let mut kept = Vec::new();
+        let left = remove_gone(&mut self.rows, &mut self.entries, spares, |row, waiter| {
+            let left = gone(waiter);
+            if !left {
+                kept.push(row);
             }
+            left
+        });
+        if !left.entries.is_empty() {
+            self.cut.keep(&kept, left.entries.len());
         }
-        self.rows = rows;
-        self.entries = entries;
         left
     }
+}
+
+impl Cut {
+    /// Forgets the rows that are not among these; `left` of them were not.
+    fn keep(&mut self, rows: &[usize], left: usize) {
+        let before = (rows.len() + left).max(1) as u64;
+        let now = rows.len() as u64;
+        self.padded_cost = self.padded_cost * now / before;
+        if self.lengths.is_empty() {
+            self.cost = self.cost * now / before;
+        } else {
+            self.lengths = rows.iter().filter_map(|row| self.lengths.get(*row).copied()).collect();
+            self.cost = self.lengths.iter().copied().map(u64::from).sum();
+        }
+    }
+}
+
+/// Takes out every request of which `gone` is true, asked in order with the number of its row.
+pub(super) fn remove_gone<W>(
+    rows: &mut Rows,
+    entries: &mut Vec<Entry<W>>,
+    spares: &Arc<Spares>,
+    mut gone: impl FnMut(usize, &W) -> bool,
+) -> Removed<W> {
+    let mut left = Removed::none();
+    let Some(first) = entries.iter().enumerate().position(|(row, entry)| gone(row, &entry.waiter)) else {
+        return left;
+    };
+    let mut rest = rows.empty_like(spares);
+    let mut kept = Vec::with_capacity(entries.len());
+    for (row, entry) in entries.drain(..).enumerate() {
+        if row == first || (row > first && gone(row, &entry.waiter)) {
+            left.objects.extend(rows.objects(row));
+            left.entries.push(entry);
+        } else {
+            rest.push_from(rows, row);
+            kept.push(entry);
+        }
+    }
+    *rows = rest;
+    *entries = kept;
+    left
 }

@@ -7,9 +7,12 @@ mod batcher;
 mod entry;
 mod fit;
 mod forecast;
+mod group;
 mod learn;
+mod pile;
 mod policy;
 mod queue;
+pub mod select;
 pub mod simulate;
 mod stats;
 #[cfg(test)]

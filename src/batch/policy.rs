@@ -81,11 +81,25 @@ impl BatchPolicy {
             "max_wait=0 leaves dispatch='window' no window; use dispatch='tick'".to_owned()
         } else if self.min_size > 1 && self.max_wait.is_zero() {
             format!("min_batch_size={} can hold nothing back with max_wait=0", self.min_size)
+        } else if self.aging.is_zero() {
+            "aging must be above 0 seconds, not 0".to_owned()
+        } else if let Some(size) = self.preferred.iter().find(|size| !(1..=self.max_size).contains(*size)) {
+            format!("preferred_batch_sizes: {size} is not between 1 and max_batch_size={}", self.max_size)
+        } else if let Some((tenant, weight)) = self.weights.iter().find(|(_, weight)| !is_share(*weight)) {
+            format!("weights: the share of '{tenant}' must be a number above 0, not {weight}")
+        } else if let Some(adaptive) =
+            self.adaptive.filter(|adaptive| !(1..=self.max_size).contains(&adaptive.low))
+        {
+            format!("smallest={} is not between 1 and largest={}", adaptive.low, self.max_size)
         } else {
             return Ok(());
         };
         Err(Error::new(ErrorKind::Config, complaint))
     }
+}
+
+fn is_share(weight: f64) -> bool {
+    weight.is_finite() && weight > 0.0
 }
 
 impl Default for BatchPolicy {
@@ -149,12 +163,21 @@ impl Reason {
 pub struct Pressure {
     /// Requests waiting.
     pub waiting: usize,
+    /// Requests that a batch may have now.
+    pub cap: usize,
+    /// What they cost.
+    pub cost: u64,
     /// When the first of them came.
     pub oldest: Moment,
     /// True once a tick has ended since the first of them came.
     pub released: bool,
     /// True while the batcher closes and hands out what it still holds.
     pub closing: bool,
+    /// When a batch must start to be answered by the earliest deadline among them, where there is one and enough is known.
+    pub latest_start: Option<Moment>,
+    /// True where they may wait for company although a worker is free: it is the last of several, and all of them say by
+    /// when they must be answered.
+    pub deferrable: bool,
 }
 
 /// What to do with requests that may share a call.
@@ -169,19 +192,34 @@ pub enum Verdict {
 }
 
 /// Decides whether a free worker may take what is waiting; `pressure.waiting` is at least 1.
+///
+/// Deferral to the latest safe start under load is Symphony's (<https://arxiv.org/abs/2308.07470>), bounded by `max_wait`.
 pub fn verdict(policy: &BatchPolicy, pressure: &Pressure, now: Moment) -> Verdict {
+    let budget = policy.budget.and_then(|budget| budget.max_batch);
     let window_end = pressure.oldest + policy.max_wait;
-    if pressure.waiting >= policy.max_size {
-        Verdict::Cut(Reason::Full)
-    } else if pressure.closing {
-        Verdict::Cut(Reason::Drain)
-    } else {
-        match policy.dispatch {
-            Dispatch::Tick if !pressure.released => Verdict::HoldForTick,
-            Dispatch::Tick if pressure.waiting >= policy.min_size => Verdict::Cut(Reason::Tick),
-            _ if now >= window_end => Verdict::Cut(Reason::Window),
-            _ => Verdict::HoldUntil(window_end),
-        }
+    let hold_end = pressure.latest_start.map_or(window_end, |start| start.min(window_end));
+    let hurried = pressure.latest_start.is_some_and(|start| start <= now);
+    if pressure.waiting >= pressure.cap {
+        return Verdict::Cut(Reason::Full);
+    }
+    if budget.is_some_and(|budget| pressure.cost >= budget) {
+        return Verdict::Cut(Reason::Budget);
+    }
+    if pressure.closing {
+        return Verdict::Cut(Reason::Drain);
+    }
+    match policy.dispatch {
+        Dispatch::Tick if !pressure.released => Verdict::HoldForTick,
+        Dispatch::Tick if pressure.waiting >= policy.min_size => match hold_end {
+            end if pressure.deferrable && pressure.latest_start.is_some() && end > now => {
+                Verdict::HoldUntil(end)
+            }
+            _ if pressure.deferrable && hurried => Verdict::Cut(Reason::Deadline),
+            _ => Verdict::Cut(Reason::Tick),
+        },
+        _ if hurried => Verdict::Cut(Reason::Deadline),
+        _ if now >= window_end => Verdict::Cut(Reason::Window),
+        _ => Verdict::HoldUntil(hold_end),
     }
 }
 
@@ -194,7 +232,16 @@ mod tests {
     }
 
     fn pressure(waiting: usize, released: bool) -> Pressure {
-        Pressure { waiting, oldest: at(100), released, closing: false }
+        Pressure {
+            waiting,
+            cap: 100,
+            cost: waiting as u64,
+            oldest: at(100),
+            released,
+            closing: false,
+            latest_start: None,
+            deferrable: false,
+        }
     }
 
     #[test]
@@ -235,6 +282,41 @@ mod tests {
         assert_eq!(verdict(&policy, &waiting, at(100)), Verdict::Cut(Reason::Drain));
     }
 
+    #[test]
+    fn a_deadline_ends_a_window_early() {
+        let policy = BatchPolicy { dispatch: Dispatch::Window, ..BatchPolicy::default() };
+        let urgent = Pressure { latest_start: Some(at(120)), ..pressure(3, true) };
+        assert_eq!(verdict(&policy, &urgent, at(110)), Verdict::HoldUntil(at(120)));
+        assert_eq!(verdict(&policy, &urgent, at(120)), Verdict::Cut(Reason::Deadline));
+        let patient = Pressure { latest_start: Some(at(500)), ..urgent };
+        assert_eq!(verdict(&policy, &patient, at(110)), Verdict::HoldUntil(at(150)));
+    }
+
+    #[test]
+    fn under_load_requests_with_deadlines_wait_for_company_until_the_latest_safe_start() {
+        let policy = BatchPolicy::default();
+        let idle = Pressure { latest_start: Some(at(120)), ..pressure(3, true) };
+        assert_eq!(verdict(&policy, &idle, at(101)), Verdict::Cut(Reason::Tick));
+        let loaded = Pressure { deferrable: true, ..idle };
+        assert_eq!(verdict(&policy, &loaded, at(101)), Verdict::HoldUntil(at(120)));
+        assert_eq!(verdict(&policy, &loaded, at(120)), Verdict::Cut(Reason::Deadline));
+        let generous = Pressure { latest_start: Some(at(30_000)), ..loaded };
+        assert_eq!(verdict(&policy, &generous, at(101)), Verdict::HoldUntil(at(150)), "max_wait bounds it");
+        assert_eq!(verdict(&policy, &generous, at(150)), Verdict::Cut(Reason::Tick));
+        let unknown = Pressure { latest_start: None, ..loaded };
+        assert_eq!(verdict(&policy, &unknown, at(101)), Verdict::Cut(Reason::Tick));
+    }
+
+    #[test]
+    fn a_spent_budget_waits_for_nothing() {
+        let budget = Budget { max_batch: Some(512), ..Budget::default() };
+        let policy = BatchPolicy { budget: Some(budget), ..BatchPolicy::default() };
+        let spent = Pressure { cost: 512, ..pressure(3, false) };
+        assert_eq!(verdict(&policy, &spent, at(100)), Verdict::Cut(Reason::Budget));
+        let left = Pressure { cost: 511, ..spent };
+        assert_eq!(verdict(&policy, &left, at(100)), Verdict::HoldForTick);
+    }
+
     fn refusal(change: impl FnOnce(&mut BatchPolicy)) -> String {
         let mut policy = BatchPolicy::default();
         change(&mut policy);
@@ -256,6 +338,11 @@ mod tests {
             (policy.dispatch, policy.max_wait) = (Dispatch::Window, Duration::ZERO);
         };
         assert!(refusal(no_window).contains("dispatch='tick'"));
+        assert!(refusal(|policy| policy.aging = Duration::ZERO).contains("aging"));
+        assert!(refusal(|policy| policy.preferred = vec![8, 101]).contains("101"));
+        assert!(refusal(|policy| policy.weights = vec![("a".to_owned(), 0.0)]).contains("'a'"));
+        let low = |policy: &mut BatchPolicy| policy.adaptive = Some(Adaptive { low: 101, target: None });
+        assert!(refusal(low).contains("smallest=101"));
         let no_time = |policy: &mut BatchPolicy| (policy.min_size, policy.max_wait) = (2, Duration::ZERO);
         assert!(refusal(no_time).contains("max_wait=0"));
     }

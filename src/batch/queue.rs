@@ -1,97 +1,96 @@
 //! Requests that wait for company: plain state, moved only by the calls below and by the time they are given.
 //!
-//! Requests that may share a call form a group; a group has a lane for each priority; a lane is a line of open batches.
-//! Rows are written straight into the last open batch of their lane, so a batch that leaves whole is never copied.
+//! Requests that may share a call form a [`Group`]; the queue finds the group of each, and says which may leave.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::time::Duration;
 
+use smallvec::SmallVec;
+
+use super::group::{Gathered, Group};
+use super::pile::Waiting;
+use super::select::Shares;
 use super::{
-    Batch, BatchPolicy, BatchStats, Cut, Dispatch, Entry, GroupKey, Pressure, Priority, Reason, Removed,
-    Terms, Verdict, verdict,
+    Backlog, Batch, BatchPolicy, BatchStats, Cut, Dispatch, Entry, GroupKey, Learned, Ran, Reason, Removed,
+    Tenant, Terms, Verdict, finish_in, verdict,
 };
+use crate::error::{Error, ErrorKind, Result};
 use crate::flow::Moment;
 use crate::tensor::{Rows, Spares};
 
 /// Groups that may stand empty before they are forgotten.
 const EMPTY_GROUPS_KEPT: usize = 64;
 
-/// A batch that still grows.
-struct OpenBatch<W> {
-    rows: Rows,
-    entries: Vec<Entry<W>>,
-    /// How many of them, from the first, came before the end of a tick.
-    released: usize,
-}
+/// Names of groups that are remembered: rows of different lengths in one group have one each.
+const NAMES_KEPT: usize = 4096;
 
-impl<W> OpenBatch<W> {
-    fn new<K>(group: &GroupKey<K>, spares: &Arc<Spares>, capacity: usize) -> Self {
-        Self { rows: Rows::new(&group.specs, spares), entries: Vec::with_capacity(capacity), released: 0 }
-    }
-}
+/// Names of tenants that are remembered; all others are one.
+const TENANTS_KEPT: usize = 1000;
 
-struct Group<K, W> {
-    key: Arc<GroupKey<K>>,
-    lanes: [VecDeque<OpenBatch<W>>; Priority::COUNT],
-    waiting: usize,
-}
-
-impl<K, W> Group<K, W> {
-    fn oldest(&self) -> Option<Moment> {
-        self.lanes.iter().filter_map(|lane| Some(lane.front()?.entries.first()?.arrived)).min()
-    }
-
-    /// The best priority that waits here; lower is better.
-    fn urgency(&self) -> usize {
-        self.lanes.iter().position(|lane| !lane.is_empty()).unwrap_or(Priority::COUNT)
-    }
-
-    /// True once a tick has ended since the first waiting request came.
-    fn released(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.front().is_some_and(|open| open.released > 0))
-    }
-
-    /// Ends a tick for all who wait. Batches before one that was released whole were released before it.
-    fn release(&mut self) {
-        for lane in &mut self.lanes {
-            for open in lane.iter_mut().rev().take_while(|open| open.released < open.entries.len()) {
-                open.released = open.entries.len();
-            }
-        }
-    }
-
-    fn pressure(&self, closing: bool) -> Option<Pressure> {
-        let oldest = self.oldest()?;
-        Some(Pressure { waiting: self.waiting, oldest, released: self.released(), closing })
-    }
+/// A batch that a worker has.
+struct Running<K> {
+    number: u64,
+    group: Arc<GroupKey<K>>,
+    rows: usize,
+    padded_cost: u64,
+    /// When it is expected to be done.
+    done: Option<Moment>,
 }
 
 /// Every request that waits, and the policy that says when it leaves.
 pub struct BatchQueue<K, W> {
     policy: BatchPolicy,
     spares: Arc<Spares>,
+    /// For rows that wait alone: batch memory would be too large for them.
+    singles: Arc<Spares>,
     groups: Vec<Group<K, W>>,
     index: HashMap<Arc<GroupKey<K>>, usize, ahash::RandomState>,
     /// The group of the last request: the next one is mostly of the same.
     recent: usize,
     waiting: usize,
+    cost: u64,
+    workers: usize,
+    running: Vec<Running<K>>,
+    tenants: HashMap<String, Tenant, ahash::RandomState>,
+    shares: Shares,
     closing: bool,
+    batches: u64,
+    /// What new groups begin with.
+    learned: Learned,
     stats: BatchStats,
 }
 
 impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
-    /// An empty queue.
+    /// An empty queue whose batches one worker takes.
     pub fn new(policy: BatchPolicy, spares: Arc<Spares>) -> Self {
+        Self::with_workers(policy, 1, spares)
+    }
+
+    /// An empty queue whose batches so many workers take.
+    pub fn with_workers(policy: BatchPolicy, workers: usize, spares: Arc<Spares>) -> Self {
+        let names = policy.weights.iter().map(|(name, _)| name.clone());
+        let tenants = names.zip(1..).map(|(name, number)| (name, Tenant(number))).collect();
+        let by_weight = Shares::new(policy.weights.iter().map(|(_, weight)| *weight));
+        let learned = Learned::new(&policy);
         Self {
             policy,
             spares,
+            singles: Spares::new(0),
             groups: Vec::new(),
             index: HashMap::default(),
             recent: 0,
             waiting: 0,
+            cost: 0,
+            workers,
+            running: Vec::new(),
+            tenants,
+            shares: by_weight,
             closing: false,
-            stats: BatchStats::default(),
+            batches: 0,
+            stats: BatchStats { cap: learned.cap(), ..BatchStats::default() },
+            learned,
         }
     }
 
@@ -100,9 +99,114 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
         &self.policy
     }
 
+    /// The number that stands for a tenant. Where the policy names no shares everyone is the same; otherwise whoever is not
+    /// named has a share of 1 of its own, or shares it where there are too many names.
+    pub fn tenant(&mut self, name: &str) -> Tenant {
+        if self.policy.weights.is_empty() {
+            return Tenant::default();
+        }
+        if let Some(known) = self.tenants.get(name) {
+            return *known;
+        }
+        let number = u32::try_from(self.tenants.len() + 1).unwrap_or_default();
+        if self.tenants.len() >= TENANTS_KEPT {
+            return Tenant(0);
+        }
+        self.tenants.insert(name.to_owned(), Tenant(number));
+        Tenant(number)
+    }
+
     /// True where one more request would be refused.
     pub fn is_full(&self) -> bool {
         self.waiting >= self.policy.max_queue
+    }
+
+    /// What a request counts with: its length, where rows are filled up, and never nothing.
+    fn cost_of(&self, key: &GroupKey<K>, terms: &Terms) -> u32 {
+        let Some(budget) = self.policy.budget else { return 1 };
+        let length = budget.padding.map(|padding| padding.length(&key.specs));
+        length.map_or(terms.cost, |length| u32::try_from(length).unwrap_or(u32::MAX)).max(1)
+    }
+
+    /// Whether so many more requests on these terms could wait.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Item`] where they never could; [`ErrorKind::Overloaded`] where they cannot now.
+    pub fn check_room(&self, requests: usize, key: &GroupKey<K>, terms: &Terms) -> Result<()> {
+        let (limit, budget) = (self.policy.max_queue, self.policy.budget.unwrap_or_default());
+        let cost = self.cost_of(key, terms);
+        if requests > limit {
+            let message = format!("{requests} rows in one request exceed max_queue={limit}");
+            return Err(Error::new(ErrorKind::Item, message));
+        }
+        if let Some(most) = budget.max_batch.filter(|most| u64::from(cost) > *most) {
+            let message = format!("a request that costs {cost} exceeds max_batch_cost={most}");
+            return Err(Error::new(ErrorKind::Item, message));
+        }
+        let more = requests as u64 * u64::from(cost);
+        if let Some(most) = budget.max_queue.filter(|most| more > *most) {
+            let message = format!("rows that cost {more} in one request exceed max_queue_cost={most}");
+            return Err(Error::new(ErrorKind::Item, message));
+        }
+        let full = if self.waiting + requests > limit {
+            format!("the queue is full: max_queue={limit} requests wait")
+        } else if let Some(most) = budget.max_queue.filter(|most| self.cost + more > *most) {
+            format!("the queue is full: requests of max_queue_cost={most} wait")
+        } else {
+            return Ok(());
+        };
+        let error = Error::new(ErrorKind::Overloaded, full);
+        Err(match self.time_of_a_batch() {
+            Some(time) => error.retry_after(time),
+            None => error,
+        })
+    }
+
+    /// Time in which the workers make room for a batch.
+    fn time_of_a_batch(&self) -> Option<Duration> {
+        let cap = self.learned.cap();
+        let typical = (self.cost * cap as u64).div_ceil(self.waiting.max(1) as u64);
+        Some(self.learned.predict(cap, typical)? / u32::try_from(self.workers).unwrap_or(1).max(1))
+    }
+
+    /// Refuses a request that would be answered after its deadline, as far as is known.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Overloaded`], with the time after which it would have been accepted.
+    pub fn check_deadline(&self, key: &GroupKey<K>, terms: &Terms, now: Moment) -> Result<()> {
+        let Some(deadline) = terms.deadline else { return Ok(()) };
+        let cost = self.cost_of(key, terms);
+        let learned = self
+            .index
+            .get(key)
+            .and_then(|at| self.groups.get(*at))
+            .map_or(&self.learned, |group| &group.learned);
+        let running: SmallVec<[Duration; 4]> = self
+            .running
+            .iter()
+            .map(|batch| batch.done.map_or(Duration::ZERO, |done| done.since(now)))
+            .collect();
+        let mut backlog = Backlog { rows: self.waiting, cost: self.cost, workers: self.workers, running };
+        let left = deadline.since(now);
+        let in_time = |backlog: &Backlog| {
+            finish_in(learned, backlog, u64::from(cost)).is_none_or(|finish| finish <= left)
+        };
+        if in_time(&backlog) {
+            return Ok(());
+        }
+        // Whoever must be answered later, or matters less, goes after it.
+        let after = self.groups.iter().flat_map(|group| group.after(terms, self.policy.aging));
+        for cost in after {
+            backlog.rows -= 1;
+            backlog.cost -= u64::from(cost);
+        }
+        if in_time(&backlog) {
+            return Ok(());
+        }
+        let finish = finish_in(learned, &backlog, u64::from(cost)).unwrap_or_default();
+        let message = format!("an answer would come in {finish:.3?}, after the deadline in {left:.3?}");
+        let wait = finish.saturating_sub(left).max(Duration::from_millis(1));
+        Err(Error::new(ErrorKind::Overloaded, message).retry_after(wait))
     }
 
     /// Requests waiting.
@@ -110,14 +214,25 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
         self.waiting
     }
 
+    /// Batches that workers have.
+    pub fn running(&self) -> usize {
+        self.running.len()
+    }
+
     /// The counters.
     pub fn stats(&self) -> BatchStats {
         BatchStats { queued: self.waiting, ..self.stats.clone() }
     }
 
-    /// Counts a request that was refused because the queue is full.
+    /// Counts a request that was refused for want of room.
     pub fn count_rejected(&mut self) {
         self.stats.rejected += 1;
+    }
+
+    /// Counts a request that was refused because it could not have been answered in time.
+    pub fn count_hopeless(&mut self) {
+        self.stats.rejected += 1;
+        self.stats.hopeless += 1;
     }
 
     /// Counts requests that left before the model saw them.
@@ -133,120 +248,210 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
         entry: Entry<W>,
         write: impl FnOnce(&mut Rows),
     ) -> bool {
-        let max_size = self.policy.max_size;
-        let at = self.find_or_add(key);
+        let (at, cost) = (self.find_or_add(key), self.cost_of(key, &terms));
+        let plain =
+            terms.deadline.is_none() && self.policy.budget.is_none() && self.policy.weights.is_empty();
         let Some(group) = self.groups.get_mut(at) else {
             return false;
         };
-        let Some(lane) = group.lanes.get_mut(terms.priority as usize) else {
-            return false;
-        };
-        if lane.back().is_none_or(|open| open.entries.len() >= max_size) {
-            // Room for a few only: a batch that stays small should not pay for a large one.
-            lane.push_back(OpenBatch::new(&group.key, &self.spares, max_size.min(16)));
+        let (arrived, before) = (entry.arrived, group.cost());
+        if plain {
+            group.push(terms.priority, entry, &self.spares, write);
+        } else {
+            let mut rows = Rows::new(&key.specs, &self.singles);
+            write(&mut rows);
+            group.pile_up(Waiting { entry, terms: Terms { cost, ..terms }, rows, released: false });
         }
-        if let Some(open) = lane.back_mut() {
-            write(&mut open.rows);
-            open.entries.push(entry);
-        }
-        group.waiting += 1;
         self.waiting += 1;
+        self.cost += u64::from(cost);
+        let (cap, budget) = (group.learned.cap(), self.policy.budget.and_then(|budget| budget.max_batch));
+        let full = group.waiting.is_multiple_of(cap)
+            || budget.is_some_and(|budget| before / budget != group.cost() / budget);
+        if full {
+            group.ready.get_or_insert(arrived);
+        }
         let first = group.waiting == 1;
         // Only tick dispatch without a minimum has no timer that a worker must set when the first request comes.
         let timed = self.policy.dispatch == Dispatch::Window || self.policy.min_size > 1;
-        group.waiting.is_multiple_of(max_size) || (first && timed) || self.closing
+        full || (timed && (first || terms.deadline.is_some())) || self.closing
     }
 
     /// Ends a tick: what came during it may leave. Answers whether anything is waiting.
-    pub fn release(&mut self) -> bool {
+    pub fn release(&mut self, now: Moment) -> bool {
         if self.waiting > 0 {
             for group in self.groups.iter_mut().filter(|group| group.waiting > 0) {
-                group.release();
+                group.release(now);
             }
         }
         self.waiting > 0
+    }
+
+    /// True where the last of several workers would take the next batch.
+    fn is_busy(&self) -> bool {
+        self.workers > 1 && self.running.len() + 1 >= self.workers
     }
 
     /// What a free worker should do now: take a batch, or wait until some moment.
     pub fn outlook(&self, now: Moment) -> Outlook {
         let mut next: Option<Moment> = None;
         for group in &self.groups {
-            let Some(pressure) = group.pressure(self.closing) else {
+            let Some(pressure) = group.pressure(self.closing, self.is_busy()) else {
                 continue;
             };
-            match verdict(&self.policy, &pressure, now) {
+            let end = match verdict(&self.policy, &pressure, now) {
                 Verdict::Cut(_) => return Outlook::Ready,
-                Verdict::HoldUntil(end) => next = Some(next.map_or(end, |other| other.min(end))),
-                Verdict::HoldForTick => {}
+                Verdict::HoldUntil(end) => Some(end),
+                Verdict::HoldForTick => None,
+            };
+            let deadline = group.pile.earliest();
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                return Outlook::Ready;
             }
+            next = next.into_iter().chain(end).chain(deadline).min();
         }
         next.map_or(Outlook::Idle, Outlook::Later)
     }
 
-    /// Cuts the batch that is most urgent, if any may be cut: best priority first, then the oldest request.
+    /// Takes out every request whose deadline has passed, or cannot be met any more while others wait.
+    pub fn expire(&mut self, now: Moment) -> Removed<W> {
+        let mut left = Removed::none();
+        for group in self.groups.iter_mut().filter(|group| !group.pile.is_empty()) {
+            let before = group.cost();
+            left.add(group.expire(now));
+            self.cost -= before - group.cost();
+        }
+        self.waiting -= left.entries.len();
+        self.stats.expired += left.entries.len() as u64;
+        left
+    }
+
+    /// Cuts the batch that is most urgent, if any may be cut: best priority first, then whoever is due first.
     pub fn take(&mut self, now: Moment) -> Option<Batch<K, W>> {
-        let policy = &self.policy;
-        let closing = self.closing;
-        let (at, reason) = self
-            .groups
-            .iter()
-            .enumerate()
-            .filter_map(|(at, group)| {
-                let pressure = group.pressure(closing)?;
-                match verdict(policy, &pressure, now) {
-                    Verdict::Cut(reason) => Some(((group.urgency(), pressure.oldest), at, reason)),
-                    _ => None,
-                }
-            })
-            .min_by_key(|(order, ..)| *order)
-            .map(|(_, at, reason)| (at, reason))?;
+        let (policy, closing, busy) = (&self.policy, self.closing, self.is_busy());
+        let cuttable = self.groups.iter().enumerate().filter_map(|(at, group)| {
+            match verdict(policy, &group.pressure(closing, busy)?, now) {
+                Verdict::Cut(reason) => Some((at, group, reason)),
+                _ => None,
+            }
+        });
+        let mut cuttable = cuttable.peekable();
+        let first = cuttable.next()?;
+        let (at, _, reason) = if cuttable.peek().is_none() {
+            first
+        } else {
+            let ranked = std::iter::once(first)
+                .chain(cuttable)
+                .filter_map(|cut| Some((cut.1.urgency(policy.aging, &self.shares, now)?, cut)));
+            ranked.min_by(|one, other| one.0.order(&other.0))?.1
+        };
+        self.cut(at, usize::MAX, reason, now)
+    }
+
+    /// Takes more requests of a group, at most `limit`, for a batch of theirs that is being run; whether it is time for them
+    /// does not matter.
+    pub fn join(&mut self, key: &GroupKey<K>, limit: usize, now: Moment) -> Option<Batch<K, W>> {
+        let at = *self.index.get(key)?;
+        if limit == 0 || self.groups.get(at)?.waiting == 0 {
+            return None;
+        }
+        self.cut(at, limit, Reason::Tick, now)
+    }
+
+    fn cut(&mut self, at: usize, limit: usize, reason: Reason, now: Moment) -> Option<Batch<K, W>> {
         let group = self.groups.get_mut(at)?;
-        let open = gather(group, self.policy.max_size, &self.spares)?;
-        group.waiting -= open.entries.len();
-        self.waiting -= open.entries.len();
+        let (cap, before) = (group.learned.cap(), group.cost());
+        let pressure = group.pressure(self.closing, false)?;
+        let ready = group.ready.take();
+        let gathered = group.gather(&self.policy, &mut self.shares, cap.min(limit), &self.spares, now)?;
+        let (left, rows) = (group.waiting, gathered.entries.len());
+        if left > 0 && pressure.released {
+            group.ready = Some(now);
+        }
+        self.waiting -= rows;
+        self.cost -= before - group.cost();
+        let window_end = pressure.oldest + self.policy.max_wait;
+        let reason = why(reason, &gathered, left, self.waiting, rows >= cap);
+        let ready = if reason == Reason::Window {
+            ready.unwrap_or(now).max(window_end)
+        } else {
+            ready.unwrap_or(now)
+        };
+        let deadline = gathered.entries.iter().filter_map(|entry| entry.deadline).min();
+        let cut = Cut {
+            number: 0,
+            oldest: pressure.oldest,
+            ready: ready.min(now),
+            taken: now,
+            deadline,
+            cost: gathered.cost,
+            padded_cost: gathered.padded_cost,
+            cap,
+            predicted: group.learned.predict(rows, gathered.padded_cost),
+            lengths: gathered.lengths,
+        };
         Some(Batch {
             group: Arc::clone(&group.key),
-            rows: open.rows,
-            entries: open.entries,
+            rows: gathered.rows,
+            entries: gathered.entries,
             reason,
-            cut: Cut::default(),
+            cut,
         })
     }
 
-    /// Counts a batch that goes to the model with `requests` requests in it.
-    pub fn count_batch(&mut self, requests: usize, reason: Reason) {
-        self.stats.count(requests, reason);
+    /// Counts a batch that goes to the model, gives it its number, and expects it to be finished.
+    pub fn begin(&mut self, batch: &mut Batch<K, W>) {
+        self.batches += 1;
+        let cut = &mut batch.cut;
+        cut.number = self.batches;
+        self.stats.count(batch.entries.len(), batch.reason);
+        self.stats.cost += cut.cost;
+        self.stats.padded_cost += cut.padded_cost;
+        self.running.push(Running {
+            number: cut.number,
+            group: Arc::clone(&batch.group),
+            rows: batch.entries.len(),
+            padded_cost: cut.padded_cost,
+            done: cut.predicted.map(|predicted| cut.taken + predicted),
+        });
+    }
+
+    /// Counts requests that joined a batch that is being run.
+    pub fn count_joined(&mut self, batch: &Batch<K, W>) {
+        let requests = batch.entries.len() as u64;
+        self.stats.requests += requests;
+        self.stats.joined += requests;
+        self.stats.cost += batch.cut.cost;
+        self.stats.padded_cost += batch.cut.padded_cost;
+    }
+
+    /// Learns from a batch that is done with.
+    pub fn finish(&mut self, number: u64, ran: Ran) {
+        let Some(at) = self.running.iter().position(|batch| batch.number == number) else { return };
+        let batch = self.running.swap_remove(at);
+        let group = self.index.get(&batch.group).and_then(|at| self.groups.get_mut(*at));
+        let mut known = group.map(|group| &mut group.learned).into_iter().chain(Some(&mut self.learned));
+        match ran {
+            Ran::Whole(took) => {
+                known.for_each(|learned| learned.observe(&self.policy, batch.rows, batch.padded_cost, took));
+            }
+            Ran::OutOfMemory(rows) => {
+                self.stats.out_of_memory += 1;
+                // The other groups' rows may be smaller.
+                known.next().into_iter().for_each(|learned| learned.out_of_memory(rows));
+            }
+            Ran::Unknown => {}
+        }
+        let group = self.index.get(&batch.group).and_then(|at| self.groups.get(*at));
+        self.stats.cap = group.map_or(self.stats.cap, |group| group.learned.cap());
     }
 
     /// Takes out every waiting request whose waiter is gone and answers with them.
     pub fn remove_gone(&mut self, mut gone: impl FnMut(&W) -> bool) -> Removed<W> {
         let mut left = Removed::none();
         for group in &mut self.groups {
-            for lane in &mut group.lanes {
-                for open in std::mem::take(lane) {
-                    let mut batch = Batch {
-                        group: Arc::clone(&group.key),
-                        rows: open.rows,
-                        entries: open.entries,
-                        reason: Reason::Drain,
-                        cut: Cut::default(),
-                    };
-                    // It asks about each of them, in order.
-                    let (mut asked, mut released) = (0, open.released);
-                    let removed = batch.remove_gone(&self.spares, |waiter| {
-                        let left = gone(waiter);
-                        released -= usize::from(left && asked < open.released);
-                        asked += 1;
-                        left
-                    });
-                    left.entries.extend(removed.entries);
-                    left.objects.extend(removed.objects);
-                    if !batch.entries.is_empty() {
-                        lane.push_back(OpenBatch { rows: batch.rows, entries: batch.entries, released });
-                    }
-                }
-            }
-            group.waiting = group.lanes.iter().flatten().map(|open| open.entries.len()).sum();
+            let before = group.cost();
+            left.add(group.remove_gone(&self.spares, &mut gone));
+            self.cost -= before - group.cost();
         }
         self.waiting -= left.entries.len();
         self.stats.abandoned += left.entries.len() as u64;
@@ -269,21 +474,55 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
         }
         self.recent = match self.index.get(key) {
             Some(at) => *at,
-            None => self.add_group(key),
+            None => self.add_name(key),
         };
         self.recent
+    }
+
+    /// Finds the group of rows that differ from its others only in what they are filled up by, or adds it.
+    fn add_name(&mut self, key: &GroupKey<K>) -> usize {
+        let Some(padding) = self.policy.budget.and_then(|budget| budget.padding) else {
+            return self.add_group(key);
+        };
+        let family = GroupKey { key: key.key.clone(), specs: padding.family(&key.specs) };
+        let known = self.index.get(&family).copied();
+        let at = known.unwrap_or_else(|| self.add_group(&family));
+        if self.index.len() >= NAMES_KEPT {
+            self.name_groups();
+        }
+        self.index.insert(Arc::new(key.clone()), at);
+        at
     }
 
     fn add_group(&mut self, key: &GroupKey<K>) -> usize {
         if self.groups.len() >= EMPTY_GROUPS_KEPT {
             self.groups.retain(|group| group.waiting > 0);
-            self.index =
-                self.groups.iter().enumerate().map(|(at, group)| (Arc::clone(&group.key), at)).collect();
+            self.name_groups();
         }
         let key = Arc::new(key.clone());
         self.index.insert(Arc::clone(&key), self.groups.len());
-        self.groups.push(Group { key, lanes: Default::default(), waiting: 0 });
+        self.groups.push(Group::new(key, self.learned.clone()));
         self.groups.len() - 1
+    }
+
+    fn name_groups(&mut self) {
+        self.index = self.groups.iter().enumerate().map(|(at, group)| (Arc::clone(&group.key), at)).collect();
+    }
+}
+
+/// Why a batch has the size that it has, where the verdict alone does not say it. `left` of its group and `others` in all
+/// still wait.
+fn why<W>(verdict: Reason, gathered: &Gathered<W>, left: usize, others: usize, full: bool) -> Reason {
+    if full {
+        Reason::Full
+    } else if gathered.hurried {
+        Reason::Deadline
+    } else if gathered.over_budget {
+        Reason::Budget
+    } else if verdict == Reason::Tick && left == 0 && others > 0 {
+        Reason::Key
+    } else {
+        verdict
     }
 }
 
@@ -296,40 +535,4 @@ pub enum Outlook {
     Later(Moment),
     /// Wait until told.
     Idle,
-}
-
-/// The next rows of a group, best priority first. A batch that leaves whole and alone is handed over uncopied.
-fn gather<K, W>(group: &mut Group<K, W>, max_size: usize, spares: &Arc<Spares>) -> Option<OpenBatch<W>> {
-    let take = group.waiting.min(max_size);
-    let lane = group.lanes.iter_mut().find(|lane| !lane.is_empty())?;
-    if lane.front().is_some_and(|open| open.entries.len() == take) {
-        return lane.pop_front();
-    }
-    let mut whole = OpenBatch::new(&group.key, spares, take);
-    for lane in &mut group.lanes {
-        while whole.entries.len() < take {
-            let Some(open) = lane.front_mut() else { break };
-            let part = open.entries.len().min(take - whole.entries.len());
-            for row in 0..part {
-                whole.rows.push_from(&open.rows, row);
-            }
-            whole.entries.extend(open.entries.drain(..part));
-            if open.entries.is_empty() {
-                lane.pop_front();
-            } else {
-                keep_from(open, part, &group.key, spares);
-            }
-        }
-    }
-    Some(whole)
-}
-
-/// Drops the first `from` rows, whose entries have left already.
-fn keep_from<K, W>(open: &mut OpenBatch<W>, from: usize, key: &GroupKey<K>, spares: &Arc<Spares>) {
-    let mut rest = Rows::new(&key.specs, spares);
-    for row in from..from + open.entries.len() {
-        rest.push_from(&open.rows, row);
-    }
-    open.rows = rest;
-    open.released = open.released.saturating_sub(from);
 }

@@ -17,8 +17,22 @@ pub struct BatchStats {
     pub rejected: u64,
     /// Requests that left before the model saw them.
     pub abandoned: u64,
+    /// Requests refused because they could not have been answered in time; they are among the rejected.
+    pub hopeless: u64,
+    /// Requests whose deadline passed while they waited, or could not be met any more.
+    pub expired: u64,
+    /// Requests that joined a batch while it ran; they are among the requests.
+    pub joined: u64,
+    /// Times that memory ran out.
+    pub out_of_memory: u64,
+    /// What requests in batches cost.
+    pub cost: u64,
+    /// What their batches cost, with what rows were filled up by.
+    pub padded_cost: u64,
     /// Requests waiting now.
     pub queued: usize,
+    /// Requests that a batch of the last group that ran may have.
+    pub cap: usize,
 }
 
 impl BatchStats {

@@ -18,7 +18,7 @@ use super::convert::items::{self, Item, Leaf};
 use super::convert::structure::{Key, Structures};
 use super::errors;
 use super::run::{self, Job};
-use super::waiter::{Outcome, Results, Waiter};
+use super::waiter::{Failure, Outcome, Results, Waiter};
 use crate::batch::{Attendance, BatchStats, Batcher, Cut, Entry, Priority, Reason, Removed, Terms};
 use crate::error::ErrorKind;
 use crate::metrics::LockCounts;
@@ -303,6 +303,14 @@ impl Attendance<Waiter> for Roll<'_, '_> {
             Waiter::Future { port, slot } => port.is_done(self.py, *slot),
             Waiter::Thread(parked) => parked.has_left(),
         }
+    }
+
+    fn expire(&mut self, removed: Removed<Waiter>) {
+        self.core.drop_objects(&removed.objects);
+        let message = "the request could not be answered before its deadline".to_owned();
+        let failure = Arc::new(Failure { kind: ErrorKind::DeadlineExceeded, message, cause: None });
+        let outcomes = removed.entries.iter().map(|_| Outcome::Failed(Arc::clone(&failure))).collect();
+        run::hand_out(self.py, removed.entries, &Arc::new(Results::Each(outcomes)), None);
     }
 
     fn forget(&mut self, removed: Removed<Waiter>) {

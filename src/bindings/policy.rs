@@ -41,8 +41,11 @@ impl Policy {
     /// [`ErrorKind::Config`] for a time that is none.
     pub(crate) fn into_core(self) -> CoreResult<BatchPolicy> {
         let target = self.adaptive_target.map(|target| seconds("target", target)).transpose()?;
-        let padding =
-            self.pad_multiple.map(|multiple| Padding { multiple, value_bits: self.pad_value.to_bits() });
+        let padding = self.pad_multiple.map(|multiple| Padding {
+            multiple,
+            value_bits: self.pad_value.to_bits(),
+            columns: u64::MAX,
+        });
         let budget = Budget { max_batch: self.max_batch_cost, max_queue: self.max_queue_cost, padding };
         Ok(BatchPolicy {
             min_size: self.min_size,

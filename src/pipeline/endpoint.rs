@@ -262,4 +262,11 @@ impl Attendance<Reply> for Doorway {
     fn forget(&mut self, removed: Removed<Reply>) {
         drop(removed);
     }
+
+    fn expire(&mut self, removed: Removed<Reply>) {
+        for entry in removed.entries {
+            let message = "the request could not be answered before its deadline";
+            entry.waiter.refuse(Error::new(ErrorKind::DeadlineExceeded, message));
+        }
+    }
 }

@@ -39,6 +39,33 @@ impl ColumnSpec {
     }
 }
 
+impl ColumnSpec {
+    /// The axes of one row; objects have none.
+    pub fn shape(&self) -> Option<&Shape> {
+        match self {
+            Self::Numbers { shape, .. } | Self::Texts { shape } => Some(shape),
+            Self::Objects => None,
+        }
+    }
+
+    /// The length of a row along its first axis, where it has one.
+    pub fn length(&self) -> Option<usize> {
+        self.shape()?.first().copied()
+    }
+
+    /// The same with rows of that length.
+    #[must_use]
+    pub fn with_length(&self, length: usize) -> Self {
+        let mut spec = self.clone();
+        if let Self::Numbers { shape, .. } | Self::Texts { shape } = &mut spec
+            && let Some(first) = shape.first_mut()
+        {
+            *first = length;
+        }
+        spec
+    }
+}
+
 /// Byte strings one after another.
 #[derive(Debug, Clone, Default)]
 pub struct Texts {
@@ -115,6 +142,15 @@ impl Column {
             },
             ColumnSpec::Texts { shape } => Self::Texts { shape: shape.clone(), texts: Texts::default() },
             ColumnSpec::Objects => Self::Objects(Vec::new()),
+        }
+    }
+
+    /// What it holds.
+    pub fn spec(&self) -> ColumnSpec {
+        match self {
+            Self::Numbers { dtype, shape, .. } => ColumnSpec::Numbers { dtype: *dtype, shape: shape.clone() },
+            Self::Texts { shape, .. } => ColumnSpec::Texts { shape: shape.clone() },
+            Self::Objects(_) => ColumnSpec::Objects,
         }
     }
 

@@ -1,5 +1,8 @@
 //! The element types that a batch can hold, by the names that NumPy and the Open Inference Protocol give them.
 
+use half::{bf16, f16};
+use smallvec::SmallVec;
+
 /// The type of one element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -77,6 +80,36 @@ impl DType {
     /// The type that NumPy calls `name`.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|dtype| dtype.name() == name)
+    }
+
+    /// The bytes of the nearest number that this type can hold, in the machine's byte order.
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "casts that saturate are what it is for"
+    )]
+    pub fn bytes_of(self, value: f64) -> SmallVec<[u8; 16]> {
+        let whole = value.round();
+        match self {
+            Self::Bool => SmallVec::from_slice(&[u8::from(value != 0.0)]),
+            Self::Int8 => SmallVec::from_slice(&(whole as i8).to_ne_bytes()),
+            Self::Int16 => SmallVec::from_slice(&(whole as i16).to_ne_bytes()),
+            Self::Int32 => SmallVec::from_slice(&(whole as i32).to_ne_bytes()),
+            Self::Int64 => SmallVec::from_slice(&(whole as i64).to_ne_bytes()),
+            Self::UInt8 => SmallVec::from_slice(&[whole as u8]),
+            Self::UInt16 => SmallVec::from_slice(&(whole as u16).to_ne_bytes()),
+            Self::UInt32 => SmallVec::from_slice(&(whole as u32).to_ne_bytes()),
+            Self::UInt64 => SmallVec::from_slice(&(whole as u64).to_ne_bytes()),
+            Self::Float16 => SmallVec::from_slice(&f16::from_f64(value).to_ne_bytes()),
+            Self::BFloat16 => SmallVec::from_slice(&bf16::from_f64(value).to_ne_bytes()),
+            Self::Float32 => SmallVec::from_slice(&(value as f32).to_ne_bytes()),
+            Self::Float64 => SmallVec::from_slice(&value.to_ne_bytes()),
+            Self::Complex64 => {
+                let (real, imaginary) = ((value as f32).to_ne_bytes(), 0_f32.to_ne_bytes());
+                real.into_iter().chain(imaginary).collect()
+            }
+            Self::Complex128 => value.to_ne_bytes().into_iter().chain(0_f64.to_ne_bytes()).collect(),
+        }
     }
 
     /// The name in the Open Inference Protocol, version 2 (table "Tensor Data Types"); it has none for complex numbers.

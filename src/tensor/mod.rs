@@ -10,6 +10,6 @@ mod spec;
 pub use column::{Column, ColumnSpec, Shape, Texts};
 pub use dtype::DType;
 pub use memory::{Memory, Spares};
-pub use padding::Padding;
+pub use padding::{OPEN_AXIS, Padding, mask, padded};
 pub use rows::{AnswerRow, Rows, Specs};
 pub use spec::{Elements, TensorSpec};

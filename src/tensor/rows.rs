@@ -30,6 +30,12 @@ impl Rows {
         Self { columns: specs.iter().map(|spec| Column::new(spec, spares)).collect() }
     }
 
+    /// No rows, of the same columns.
+    #[must_use]
+    pub fn empty_like(&self, spares: &Arc<Spares>) -> Self {
+        Self { columns: self.columns.iter().map(|column| Column::new(&column.spec(), spares)).collect() }
+    }
+
     /// The columns, in the order of their specs.
     pub fn columns(&self) -> &[Column] {
         &self.columns

@@ -206,6 +206,8 @@ impl Attendance<u64> for Curious<'_> {
     fn forget(&mut self, _: Removed<u64>) {
         self.1.push(self.0.stats().queued);
     }
+
+    fn expire(&mut self, _: Removed<u64>) {}
 }
 
 #[test]

@@ -85,6 +85,7 @@ fn assert_rows<K>(batch: &Batch<K, u64>) {
 struct Crowd {
     gone: Arc<Mutex<Vec<u64>>>,
     forgotten: Arc<Mutex<Vec<u64>>>,
+    expired: Arc<Mutex<Vec<u64>>>,
 }
 
 impl Crowd {
@@ -105,6 +106,10 @@ impl Attendance<u64> for Crowd {
     fn forget(&mut self, removed: Removed<u64>) {
         let numbers = removed.entries.into_iter().map(|entry| entry.waiter);
         self.forgotten.lock().extend(numbers);
+    }
+
+    fn expire(&mut self, removed: Removed<u64>) {
+        self.expired.lock().extend(removed.entries.into_iter().map(|entry| entry.waiter));
     }
 }
 

@@ -35,6 +35,10 @@ impl Line {
         }
     }
 
+    fn release(&mut self) -> bool {
+        self.queue.release(self.clock.now())
+    }
+
     fn outlook(&self) -> Outlook {
         self.queue.outlook(self.clock.now())
     }
@@ -54,23 +58,23 @@ fn under_tick_dispatch_nothing_leaves_before_the_tick_ends() {
     line.push_all(0..3);
     line.clock.advance(Duration::from_secs(3600));
     assert_eq!((line.outlook(), line.take()), (Outlook::Idle, None));
-    assert!(line.queue.release());
+    assert!(line.release());
     assert_eq!(line.outlook(), Outlook::Ready);
     line.push_all([3]);
     let taken = line.take();
     assert_eq!(taken, Some((vec![0, 1, 2, 3], Reason::Tick)));
-    assert!(!line.queue.release(), "nothing waits");
+    assert!(!line.release(), "nothing waits");
 }
 
 #[test]
 fn the_end_of_a_tick_counts_for_those_who_had_come_by_then() {
     let mut line = Line::new(tick(10));
     line.push_all([0]);
-    line.queue.release();
+    line.release();
     assert!(line.take().is_some());
     line.push_all([1]);
     assert_eq!((line.outlook(), line.take()), (Outlook::Idle, None));
-    line.queue.release();
+    line.release();
     assert_eq!(line.take(), Some((vec![1], Reason::Tick)));
 }
 
@@ -78,11 +82,11 @@ fn the_end_of_a_tick_counts_for_those_who_had_come_by_then() {
 fn what_a_full_batch_leaves_behind_waits_for_the_end_of_its_own_tick() {
     let mut line = Line::new(tick(4));
     line.push_all(0..2);
-    line.queue.release();
+    line.release();
     line.push_all(2..7);
     assert_eq!(line.take(), Some((vec![0, 1, 2, 3], Reason::Full)));
     assert_eq!((line.outlook(), line.take()), (Outlook::Idle, None));
-    line.queue.release();
+    line.release();
     assert_eq!(line.take(), Some((vec![4, 5, 6], Reason::Tick)));
 }
 
@@ -90,12 +94,12 @@ fn what_a_full_batch_leaves_behind_waits_for_the_end_of_its_own_tick() {
 fn a_removal_leaves_those_who_came_in_this_tick_to_its_end() {
     let mut line = Line::new(tick(4));
     line.push_all([0]);
-    line.queue.release();
+    line.release();
     line.push_all([1]);
     let removed = line.queue.remove_gone(|number| *number == 0);
     assert_eq!(removed.entries.len(), 1);
     assert_eq!((line.outlook(), line.take()), (Outlook::Idle, None));
-    line.queue.release();
+    line.release();
     assert_eq!(line.take(), Some((vec![1], Reason::Tick)));
 }
 
@@ -140,7 +144,7 @@ fn a_window_starts_anew_with_the_first_request_that_is_left() {
 fn the_end_of_a_tick_means_nothing_under_window_dispatch() {
     let mut line = Line::new(window(10, Duration::from_millis(1)));
     line.push_all([0]);
-    line.queue.release();
+    line.release();
     assert_eq!(line.take(), None);
     line.clock.advance(Duration::from_millis(1));
     assert_eq!(line.take(), Some((vec![0], Reason::Window)));
@@ -153,12 +157,12 @@ fn too_few_requests_wait_for_more_but_no_longer_than_the_window() {
     let mut line = Line::new(policy);
     line.push_all([0]);
     assert_eq!(line.outlook(), Outlook::Idle, "the tick has not ended");
-    line.queue.release();
+    line.release();
     assert_eq!(line.outlook(), Outlook::Later(Moment::default() + wait));
     line.push_all([1, 2]);
     assert_eq!(line.take(), Some((vec![0, 1, 2], Reason::Tick)));
     line.push_all([3]);
-    line.queue.release();
+    line.release();
     line.clock.advance(wait);
     assert_eq!(line.take(), Some((vec![3], Reason::Window)));
 }
@@ -176,7 +180,7 @@ fn higher_priorities_are_put_into_a_batch_first_and_each_keeps_its_order() {
     ] {
         line.push(2, priority, number);
     }
-    line.queue.release();
+    line.release();
     assert_eq!(line.take(), Some((vec![2, 4, 1, 3], Reason::Full)));
     line.push(2, Priority::High, 6);
     assert_eq!(line.take(), Some((vec![6, 0, 5], Reason::Tick)));
@@ -190,9 +194,9 @@ fn the_group_with_the_best_priority_goes_first_then_the_one_that_waited_longest(
     line.push(1, Priority::Normal, 1);
     line.clock.advance(NANO);
     line.push(2, Priority::High, 2);
-    line.queue.release();
-    assert_eq!(line.take(), Some((vec![2], Reason::Tick)));
-    assert_eq!(line.take(), Some((vec![0], Reason::Tick)));
+    line.release();
+    assert_eq!(line.take(), Some((vec![2], Reason::Key)));
+    assert_eq!(line.take(), Some((vec![0], Reason::Key)));
     assert_eq!(line.take(), Some((vec![1], Reason::Tick)));
     assert_eq!(line.take(), None);
 }
@@ -253,12 +257,12 @@ fn groups_come_and_go_without_end() {
     for number in 0..1_000_u64 {
         let group = usize::try_from(number).unwrap();
         line.push(group, Priority::Normal, number);
-        line.queue.release();
+        line.release();
         line.take().unwrap();
     }
     assert_eq!(line.queue.waiting(), 1);
     line.push(1_000_000, Priority::Normal, 2);
-    line.queue.release();
+    line.release();
     while line.queue.waiting() > 0 {
         line.take().unwrap();
     }

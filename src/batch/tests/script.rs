@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::super::queue::Outlook;
 use super::super::{
-    Batch, BatchPolicy, BatchQueue, BatchStats, Dispatch, Entry, Pressure, Priority, Reason, Removed,
+    Batch, BatchPolicy, BatchQueue, BatchStats, Dispatch, Entry, Pressure, Priority, Ran, Reason, Removed,
     Verdict, verdict,
 };
 use super::{assert_rows, key, write};
@@ -98,7 +98,7 @@ impl Pair {
         match *step {
             Step::Push { group, priority } => self.push(group, priority),
             Step::Release => {
-                assert_eq!(self.queue.release(), !self.waiting.is_empty());
+                assert_eq!(self.queue.release(self.clock.now()), !self.waiting.is_empty());
                 for waiting in &mut self.waiting {
                     waiting.released = true;
                 }
@@ -132,23 +132,28 @@ impl Pair {
 
     fn verdict(&self, group: usize) -> Option<Verdict> {
         let first = self.of_group(group).next()?;
+        let waiting = self.of_group(group).count();
         let pressure = Pressure {
-            waiting: self.of_group(group).count(),
+            waiting,
+            cap: self.queue.policy().max_size,
+            cost: waiting as u64,
             oldest: first.arrived,
             released: first.released,
             closing: self.queue.is_closing(),
+            latest_start: None,
+            deferrable: false,
         };
         Some(verdict(self.queue.policy(), &pressure, self.clock.now()))
     }
 
-    /// The groups that may be cut, the most urgent first: best priority, then the oldest request.
+    /// The groups that may be cut, the most urgent first: best priority, then the oldest request of it.
     fn cuttable(&self) -> Vec<(Priority, Moment, usize, Reason)> {
         let order = |group| {
             let Some(Verdict::Cut(reason)) = self.verdict(group) else {
                 return None;
             };
-            let best = self.of_group(group).map(|waiting| waiting.priority).min()?;
-            Some((best, self.of_group(group).next()?.arrived, group, reason))
+            let first = self.of_group(group).min_by_key(|waiting| (waiting.priority, waiting.arrived))?;
+            Some((first.priority, first.arrived, group, reason))
         };
         let mut groups: Vec<_> = (0..GROUPS).filter_map(order).collect();
         groups.sort_unstable();
@@ -173,7 +178,7 @@ impl Pair {
         let outlook = self.queue.outlook(self.clock.now());
         let taken = self.queue.take(self.clock.now());
         assert_eq!(taken.is_some(), outlook == Outlook::Ready);
-        let Some(batch) = taken else {
+        let Some(mut batch) = taken else {
             assert_eq!(cuttable, [], "a group may be cut and nothing was taken");
             return;
         };
@@ -183,10 +188,18 @@ impl Pair {
         let found = cuttable.iter().position(|cut| cut.2 == group);
         let found = found.expect("the group was not to be cut yet");
         assert_eq!(urgency(found), urgency(0), "another group was more urgent");
-        assert_eq!(batch.reason, cuttable[found].3);
         self.leaves(&batch, group);
-        self.queue.count_batch(batch.entries.len(), batch.reason);
+        let others_only = self.of_group(group).next().is_none() && !self.waiting.is_empty();
+        let expected = match cuttable[found].3 {
+            Reason::Tick if others_only => Reason::Key,
+            reason => reason,
+        };
+        assert_eq!(batch.reason, expected);
+        self.queue.begin(&mut batch);
         self.stats.count(batch.entries.len(), batch.reason);
+        self.stats.cost += batch.entries.len() as u64;
+        self.stats.padded_cost = self.stats.cost;
+        self.queue.finish(batch.cut.number, Ran::Unknown);
     }
 
     /// The batch must hold the first requests of the group, best priority first, each with its own row.
@@ -224,6 +237,7 @@ impl Pair {
         assert_eq!(self.queue.waiting(), self.waiting.len());
         assert_eq!(self.queue.outlook(self.clock.now()), self.outlook());
         self.stats.queued = self.waiting.len();
+        self.stats.cap = self.queue.policy().max_size;
         assert_eq!(self.queue.stats(), self.stats);
     }
 

@@ -1,0 +1,250 @@
+//! Which requests go into the next batch: pure functions over who waits, in the order in which they are due.
+
+use std::cmp::Ordering;
+use std::time::Duration;
+
+use super::Priority;
+use crate::flow::Moment;
+
+/// Requests that are looked at beyond those that are due, for company that fits.
+pub const LOOK_AHEAD: usize = 1024;
+
+/// What a call costs besides its rows, as a share of the budget, where nothing was learned yet.
+const OVERHEAD_OF_BUDGET: f64 = 0.125;
+
+/// Who goes first: smaller is earlier.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rank {
+    /// The priority; a request that has waited counts as one of a higher one. 0 is the highest.
+    pub level: u8,
+    /// The tenant's own time when this request will have been served; 0 where tenants have no shares.
+    pub share: f64,
+    /// When it must be answered; without a deadline, when it will have aged.
+    pub due: Moment,
+    /// When it came.
+    pub arrived: Moment,
+}
+
+impl Rank {
+    /// The rank of a request that came then, on these terms.
+    pub fn of(
+        priority: Priority,
+        deadline: Option<Moment>,
+        arrived: Moment,
+        aging: Duration,
+        now: Moment,
+    ) -> Self {
+        let waited = now.since(arrived).as_nanos().checked_div(aging.as_nanos()).unwrap_or(0);
+        let level = (priority as u8).saturating_sub(u8::try_from(waited).unwrap_or(u8::MAX));
+        Self { level, share: 0.0, due: deadline.unwrap_or(arrived + aging), arrived }
+    }
+
+    /// The order of two.
+    pub fn order(&self, other: &Self) -> Ordering {
+        self.level
+            .cmp(&other.level)
+            .then(self.share.total_cmp(&other.share))
+            .then(self.due.cmp(&other.due))
+            .then(self.arrived.cmp(&other.arrived))
+    }
+}
+
+/// A request that could go into a batch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Candidate {
+    /// Where it waits.
+    pub at: usize,
+    /// Who goes first.
+    pub rank: Rank,
+    /// Whose share it is taken from.
+    pub tenant: u32,
+    /// What it costs.
+    pub cost: u32,
+}
+
+/// What a batch has room for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Room {
+    /// Rows at most.
+    pub rows: usize,
+    /// Cost at most.
+    pub cost: Option<u64>,
+    /// Rows are filled up to the longest, whose length is rounded up to a multiple of this.
+    pub padded: Option<u64>,
+    /// What a call costs besides its rows, in units of their cost.
+    pub overhead: Option<f64>,
+}
+
+/// The candidates of a batch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// Their positions, in the order of their ranks.
+    pub picked: Vec<usize>,
+    /// True where somebody was left behind who fitted in number but not in cost.
+    pub over_budget: bool,
+}
+
+/// Chooses a batch from candidates in the order of their ranks. The first is always taken, so nobody waits for ever; the
+/// others are taken as they fit around it.
+pub fn choose(candidates: &[Candidate], room: &Room) -> Choice {
+    let rows = room.rows.max(1);
+    match (room.cost, room.padded) {
+        (None, None) => Choice { picked: (0..candidates.len().min(rows)).collect(), over_budget: false },
+        (Some(budget), None) => fill(candidates, rows, budget),
+        (budget, Some(multiple)) => homogeneous(candidates, rows, budget, multiple, room.overhead),
+    }
+}
+
+/// Takes whoever still fits, in order: the short fill up what the long leave.
+fn fill(candidates: &[Candidate], rows: usize, budget: u64) -> Choice {
+    let mut choice = Choice::default();
+    let mut left = budget;
+    for (at, candidate) in candidates.iter().enumerate() {
+        if choice.picked.len() == rows {
+            break;
+        }
+        match left.checked_sub(u64::from(candidate.cost)) {
+            Some(rest) => {
+                left = rest;
+                choice.picked.push(at);
+            }
+            None if choice.picked.is_empty() => {
+                left = 0;
+                choice.picked.push(at);
+            }
+            None => choice.over_budget = true,
+        }
+    }
+    choice
+}
+
+/// Takes those whose lengths are near the first one's: of all batches that hold it, the one that does the most useful work
+/// for what it costs. The longest row decides what each row costs.
+#[allow(clippy::cast_precision_loss, reason = "costs stay far below 2^52")]
+fn homogeneous(
+    candidates: &[Candidate],
+    rows: usize,
+    budget: Option<u64>,
+    multiple: u64,
+    overhead: Option<f64>,
+) -> Choice {
+    let Some(first) = candidates.first() else { return Choice::default() };
+    let mut by_length: Vec<usize> = (0..candidates.len()).collect();
+    let cost = |at: usize| candidates.get(at).map_or(0, |candidate| u64::from(candidate.cost));
+    by_length.sort_by_key(|at| (cost(*at), *at));
+    let mut sums = Vec::with_capacity(by_length.len() + 1);
+    sums.push(0);
+    for at in &by_length {
+        sums.push(sums.last().copied().unwrap_or(0) + cost(*at));
+    }
+    let sum = |from: usize, to: usize| sums.get(to).unwrap_or(&0) - sums.get(from).unwrap_or(&0);
+    let anchor = by_length.iter().position(|at| *at == 0).unwrap_or(0);
+    let longest_of_all = by_length.last().map_or(1, |at| cost(*at)).max(1);
+    let usual = budget.unwrap_or(longest_of_all * rows as u64) as f64 * OVERHEAD_OF_BUDGET;
+    let overhead = overhead.unwrap_or(usual).max(1.0);
+    let mut best = (f64::MIN, anchor, anchor + 1);
+    for end in anchor + 1..=by_length.len() {
+        let longest = by_length.get(end - 1).map_or(1, |at| cost(*at)).max(1).next_multiple_of(multiple);
+        let fit = budget.map_or(usize::MAX, |budget| usize::try_from(budget / longest).unwrap_or(usize::MAX));
+        let count = fit.min(rows).max(1).min(end);
+        let alone = end - 1 == anchor;
+        if count == 1 && !alone {
+            break;
+        }
+        let from = end - count;
+        let useful = if from <= anchor {
+            sum(from, end)
+        } else {
+            // The first one takes the place of the shortest.
+            sum(from + 1, end) + u64::from(first.cost)
+        };
+        let score = useful as f64 / ((count as u64 * longest) as f64 + overhead);
+        if score > best.0 {
+            best = (score, from, end);
+        }
+    }
+    let (_, from, end) = best;
+    let mut picked: Vec<usize> = by_length.get(from..end).unwrap_or_default().to_vec();
+    if from > anchor
+        && let Some(shortest) = picked.first_mut()
+    {
+        *shortest = 0;
+    }
+    picked.sort_unstable();
+    let over_budget = picked.len() < rows && picked.len() < candidates.len();
+    Choice { picked, over_budget }
+}
+
+/// The largest of the preferred sizes that is not above `size`; `size` where all are.
+pub fn preferred(sizes: &[usize], size: usize) -> usize {
+    sizes.iter().copied().filter(|preferred| (1..=size).contains(preferred)).max().unwrap_or(size)
+}
+
+/// What a batch of these costs.
+pub fn padded_cost(costs: impl Iterator<Item = u32> + Clone, multiple: Option<u64>) -> u64 {
+    match multiple {
+        None => costs.map(u64::from).sum(),
+        Some(multiple) => {
+            let longest = u64::from(costs.clone().max().unwrap_or(0)).next_multiple_of(multiple.max(1));
+            costs.count() as u64 * longest
+        }
+    }
+}
+
+/// Shares of tenants: each has a time of its own, which passes more slowly the larger its share is, and whoever is behind
+/// goes first (stride scheduling, Waldspurger and Weihl 1995).
+#[derive(Debug, Clone, Default)]
+pub struct Shares {
+    /// What a unit of cost adds to a tenant's time, by its number; beyond the end it is 1.
+    strides: Vec<f64>,
+    times: Vec<f64>,
+    now: f64,
+}
+
+impl Shares {
+    /// Tenants with these weights, numbered from 1; number 0 is everyone who has no name.
+    pub fn new(weights: impl Iterator<Item = f64>) -> Self {
+        let strides = std::iter::once(1.0).chain(weights.map(|weight| 1.0 / weight)).collect();
+        Self { strides, times: Vec::new(), now: 0.0 }
+    }
+
+    /// What a request of that cost adds to the tenant's time.
+    pub fn step(&self, tenant: u32, cost: u32) -> f64 {
+        f64::from(cost.max(1)) * self.strides.get(tenant as usize).unwrap_or(&1.0)
+    }
+
+    /// The tenant's time; one who was away does not save up.
+    pub fn time(&self, tenant: u32) -> f64 {
+        self.times.get(tenant as usize).map_or(self.now, |time| time.max(self.now))
+    }
+
+    /// Counts a request that was taken.
+    pub fn charge(&mut self, tenant: u32, cost: u32) {
+        let (before, step) = (self.time(tenant), self.step(tenant, cost));
+        let at = tenant as usize;
+        if self.times.len() <= at {
+            self.times.resize(at + 1, 0.0);
+        }
+        if let Some(time) = self.times.get_mut(at) {
+            *time = before + step;
+        }
+        self.now = self.now.max(before);
+    }
+
+    /// Gives every candidate the time at which its tenant would have been served, in the order of their other terms.
+    pub fn rank(&self, candidates: &mut [Candidate]) {
+        candidates.sort_unstable_by(|one, other| one.rank.order(&other.rank));
+        let mut times: Vec<(u32, f64)> = Vec::new();
+        for candidate in candidates.iter_mut() {
+            let step = self.step(candidate.tenant, candidate.cost);
+            let known = times.iter().position(|(tenant, _)| *tenant == candidate.tenant);
+            let at = known.unwrap_or_else(|| {
+                times.push((candidate.tenant, self.time(candidate.tenant)));
+                times.len() - 1
+            });
+            let Some((_, time)) = times.get_mut(at) else { continue };
+            *time += step;
+            candidate.rank.share = *time;
+        }
+    }
+}
