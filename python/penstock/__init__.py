@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from penstock import _native, errors
+from penstock._clock import VirtualClock
 from penstock._policy import Adaptive, BatchPolicy, BatchStats, Pad
 from penstock.batching import Batcher, batched
 from penstock.errors import ItemError, PenstockError
@@ -57,6 +58,7 @@ __all__ = [
     "Retry",
     "Server",
     "Timeout",
+    "VirtualClock",
     "__version__",
     "batched",
     "errors",

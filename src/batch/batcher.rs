@@ -208,18 +208,23 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
     ///
     /// Whoever takes a batch says [`finish`](Self::finish) when its answers are out.
     pub fn take(&self, attendance: &mut impl Attendance<W>) -> Option<Batch<K, W>> {
-        let (expired, taken, more) = {
+        let (expired, taken, more, idle) = {
             let mut state = self.state.lock();
             let now = self.clock.now();
             let expired = state.queue.expire(now);
             let taken = state.queue.take(now);
+            let idle = taken.is_none() && state.is_idle() && state.queue.is_closing();
             state.taking += usize::from(taken.is_some());
             // A window that still runs needs a sleeper of its own: this worker is busy from here on.
             let more = taken.is_some() && state.asleep > 0 && state.queue.outlook(now) != Outlook::Idle;
-            (expired, taken, more)
+            (expired, taken, more, idle)
         };
         if more {
             self.state.wake_one();
+        }
+        // The last to wait may have expired.
+        if idle {
+            self.state.wake_ended();
         }
         if !expired.entries.is_empty() {
             attendance.expire(expired);
@@ -298,7 +303,7 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
     pub fn wait_idle(&self, limit: Duration) -> bool {
         let end = std::time::Instant::now() + limit;
         let mut state = self.state.lock();
-        while state.queue.waiting() > 0 || state.running() > 0 {
+        while !state.is_idle() {
             if std::time::Instant::now() >= end {
                 return false;
             }
@@ -309,7 +314,7 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
 
     /// True where nothing waits and nothing runs; false also where that could not be seen without waiting.
     pub fn is_idle(&self) -> bool {
-        self.state.try_lock().is_some_and(|state| state.queue.waiting() == 0 && state.running() == 0)
+        self.state.try_lock().is_some_and(|state| state.is_idle())
     }
 
     /// True once closing has begun.
@@ -345,6 +350,10 @@ impl<K: Eq + Hash + Clone, W> State<K, W> {
 
     fn running(&self) -> usize {
         self.taking + self.queue.running()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.queue.waiting() == 0 && self.running() == 0
     }
 
     /// Whether so many requests may wait. Requests that have left make room in a full queue; they must be forgotten,

@@ -13,6 +13,7 @@ use super::bridge::lifecycle::generation;
 use super::bridge::lock;
 use super::bridge::port::{self, Port};
 use super::bridge::stock;
+use super::clock::NativeClock;
 use super::convert::assemble::NextCall;
 use super::core::{Asked, Core, Taken};
 use super::errors::{raised, to_python};
@@ -21,7 +22,7 @@ use super::run::hand_out;
 use super::waiter::{Failure, Outcome, Parked, Results, SIGNAL_CHECK, Waiter};
 use crate::batch::{Batcher, Removed, Turn};
 use crate::error::ErrorKind;
-use crate::flow::TimeSource;
+use crate::flow::{Moment, TimeSource};
 use crate::metrics::LockCounts;
 
 /// The native half of `penstock.Batcher`, which documents it.
@@ -38,20 +39,21 @@ pub(crate) struct NativeBatcher {
 #[pymethods]
 impl NativeBatcher {
     #[new]
-    #[pyo3(signature = (function, start, *, policy, workers))]
+    #[pyo3(signature = (function, start, *, policy, workers, clock = None))]
     fn new(
         py: Python<'_>,
         function: Py<PyAny>,
         start: Option<Py<PyAny>>,
         policy: Policy,
         workers: usize,
+        clock: Option<Py<NativeClock>>,
     ) -> PyResult<Self> {
         let isolate = policy.isolate;
-        let batcher =
-            policy.into_core().and_then(|policy| Batcher::with(policy, workers, TimeSource::system()));
+        let time = clock.as_ref().map_or_else(TimeSource::system, |clock| clock.get().source());
+        let batcher = policy.into_core().and_then(|policy| Batcher::with(policy, workers, time));
         let batcher = batcher.map_err(|error| to_python(py, &error))?;
         let inline = start.is_none();
-        let core = Arc::new(Core::new(batcher, function, isolate, inline));
+        let core = Arc::new(Core::new(batcher, function, isolate, inline, clock));
         Ok(Self { core, recent: Mutex::new(None), start, started: AtomicU64::new(0) })
     }
 
@@ -106,7 +108,7 @@ impl NativeBatcher {
         let py = slf.py();
         let this = slf.get();
         this.ensure_started(py)?;
-        let deadline = asked.timeout().map(|timeout| Instant::now() + timeout);
+        let deadline = asked.timeout().map(|timeout| this.core.batcher.now() + timeout);
         let parked = Arc::new(Parked::default());
         let waiter = || Ok(Waiter::Thread(Arc::clone(&parked)));
         this.core.submit(py, args, kwargs, asked, waiter)?;
@@ -210,7 +212,7 @@ impl NativeBatcher {
         &self,
         py: Python<'_>,
         parked: &Parked,
-        deadline: Option<Instant>,
+        deadline: Option<Moment>,
     ) -> PyResult<(Arc<Results>, usize)> {
         loop {
             if self.core.inline {
@@ -220,7 +222,7 @@ impl NativeBatcher {
             if let Some(answer) = parked.take() {
                 return Ok(answer);
             }
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let left = deadline.map(|deadline| deadline.since(self.core.batcher.now()));
             if left.is_some_and(|left| left.is_zero()) {
                 return Err(raised(
                     py,

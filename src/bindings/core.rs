@@ -13,13 +13,14 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::bridge::port::{Port, TickEnd};
+use super::clock::NativeClock;
 use super::convert::assemble::Input;
 use super::convert::items::{self, Item, Leaf};
 use super::convert::structure::{Key, Structures};
 use super::errors;
 use super::run::{self, Job};
 use super::waiter::{Failure, Outcome, Results, Waiter};
-use crate::batch::{Attendance, BatchStats, Batcher, Cut, Entry, Priority, Reason, Removed, Terms};
+use crate::batch::{Attendance, BatchStats, Batcher, Cut, Entry, Priority, Ran, Reason, Removed, Terms};
 use crate::error::ErrorKind;
 use crate::metrics::LockCounts;
 
@@ -58,6 +59,8 @@ pub(crate) struct Core {
     pub(crate) isolate: bool,
     /// Run on the event loop instead of on worker threads.
     pub(crate) inline: bool,
+    /// The clock that a test moves, where it lives by one.
+    pub(crate) clock: Option<Py<NativeClock>>,
     objects: Mutex<Slab<Py<PyAny>>>,
     timer_set: AtomicBool,
     /// Threads that are in the function now: one that asks to wait for the function would wait for itself.
@@ -125,6 +128,7 @@ impl Core {
         function: Py<PyAny>,
         isolate: bool,
         inline: bool,
+        clock: Option<Py<NativeClock>>,
     ) -> Self {
         Self {
             batcher,
@@ -134,6 +138,7 @@ impl Core {
             counters: Counters::default(),
             isolate,
             inline,
+            clock,
             objects: Mutex::default(),
             timer_set: AtomicBool::new(false),
             running_in: Mutex::default(),
@@ -214,7 +219,7 @@ impl Core {
 
     /// Hands the answers of a job out; waiters of the loop `on`, whose thread this is, are answered at once.
     pub(crate) fn finish(&self, py: Python<'_>, taken: Taken, on: Option<&Bound<'_, Port>>) {
-        let ran = taken.job.ran();
+        let ran = self.ran(&taken);
         let results = taken.job.into_answers(py);
         if let Results::Each(outcomes) = &results {
             let failed = outcomes.iter().filter(|outcome| !matches!(outcome, Outcome::Value(_))).count();
@@ -257,8 +262,25 @@ impl Core {
             return Ok(());
         }
         let alarm = Alarm { core: Arc::clone(self), port: port.clone().unbind() };
-        let set = Bound::new(py, alarm).and_then(|alarm| port.get().call_later(py, wait, alarm.into_any()));
+        let set = Bound::new(py, alarm).and_then(|alarm| self.call_later(port, wait, alarm.into_any()));
         set.inspect_err(|_| self.timer_set.store(false, Ordering::Relaxed))
+    }
+
+    /// Calls back on the loop after `wait`, by whichever clock.
+    fn call_later(&self, port: &Bound<'_, Port>, wait: Duration, callback: Bound<'_, PyAny>) -> PyResult<()> {
+        let py = port.py();
+        let Some(clock) = &self.clock else { return port.get().call_later(py, wait, callback) };
+        let Some(event_loop) = port.get().event_loop(py) else { return Ok(()) };
+        let asked = (event_loop, wait.as_secs_f64(), callback);
+        clock.bind(py).call_method1("_call_later", asked).map(drop)
+    }
+
+    /// What came of a batch. By a clock that a test moves, functions take as long as the test says.
+    fn ran(&self, taken: &Taken) -> Ran {
+        match taken.job.ran() {
+            Ran::Whole(_) if self.clock.is_some() => Ran::Whole(self.batcher.now().since(taken.cut.taken)),
+            ran => ran,
+        }
     }
 }
 
