@@ -25,6 +25,7 @@ from penstock._policy import (
     check_choice,
     check_seconds,
     check_workers,
+    fillers_of,
     policy_from,
 )
 from penstock._worker import work
@@ -106,6 +107,7 @@ class Batcher(_native.NativeBatcher, Generic[R]):
             None if inline else partial(_start_threads, threads, cast("int", workers), name, context),
             policy=policy.native(),
             workers=1 if inline else cast("int", workers),
+            fillers=fillers_of(policy, fn),
             clock=clock,
         )
         self.fn = fn

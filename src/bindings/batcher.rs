@@ -15,10 +15,10 @@ use super::bridge::port::{self, Port};
 use super::bridge::stock;
 use super::clock::NativeClock;
 use super::convert::assemble::NextCall;
-use super::core::{Asked, Core, Taken};
+use super::core::{Asked, Calling, Core, Taken};
 use super::errors::{raised, to_python};
 use super::policy::Policy;
-use super::run::hand_out;
+use super::run::{Fillers, hand_out};
 use super::waiter::{Failure, Outcome, Parked, Results, SIGNAL_CHECK, Waiter};
 use crate::batch::{Batcher, Removed, Turn};
 use crate::error::ErrorKind;
@@ -39,21 +39,23 @@ pub(crate) struct NativeBatcher {
 #[pymethods]
 impl NativeBatcher {
     #[new]
-    #[pyo3(signature = (function, start, *, policy, workers, clock = None))]
+    #[pyo3(signature = (function, start, *, policy, workers, fillers, clock = None))]
     fn new(
         py: Python<'_>,
         function: Py<PyAny>,
         start: Option<Py<PyAny>>,
-        policy: Policy,
+        mut policy: Policy,
         workers: usize,
+        fillers: Fillers,
         clock: Option<Py<NativeClock>>,
     ) -> PyResult<Self> {
-        let isolate = policy.isolate;
+        let (isolate, pricing) = (policy.isolate, policy.pricing());
         let time = clock.as_ref().map_or_else(TimeSource::system, |clock| clock.get().source());
         let batcher = policy.into_core().and_then(|policy| Batcher::with(policy, workers, time));
         let batcher = batcher.map_err(|error| to_python(py, &error))?;
         let inline = start.is_none();
-        let core = Arc::new(Core::new(batcher, function, isolate, inline, clock));
+        let calling = Calling { pricing, fillers, isolate, inline, clock };
+        let core = Arc::new(Core::new(batcher, function, calling));
         Ok(Self { core, recent: Mutex::new(None), start, started: AtomicU64::new(0) })
     }
 

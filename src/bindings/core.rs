@@ -16,9 +16,10 @@ use super::bridge::port::{Port, TickEnd};
 use super::clock::NativeClock;
 use super::convert::assemble::Input;
 use super::convert::items::{self, Item, Leaf};
+use super::convert::pricing::Pricing;
 use super::convert::structure::{Key, Structures};
 use super::errors;
-use super::run::{self, Job};
+use super::run::{self, Filled, Fillers, Job};
 use super::waiter::{Failure, Outcome, Results, Waiter};
 use crate::batch::{Attendance, BatchStats, Batcher, Cut, Entry, Priority, Ran, Reason, Removed, Terms};
 use crate::error::ErrorKind;
@@ -55,16 +56,26 @@ pub(crate) struct Core {
     pub(crate) structures: Structures,
     pub(crate) locks: LockCounts,
     pub(crate) counters: Counters,
+    /// Run on the event loop instead of on worker threads.
+    pub(crate) inline: bool,
+    calling: Calling,
+    objects: Mutex<Slab<Py<PyAny>>>,
+    timer_set: AtomicBool,
+    /// Threads that are in the function now: one that asks to wait for the function would wait for itself.
+    running_in: Mutex<SmallVec<[ThreadId; 4]>>,
+}
+
+/// How items are taken and the function is called.
+pub(crate) struct Calling {
+    pub(crate) pricing: Pricing,
+    /// What the function is told of rows that were filled up.
+    pub(crate) fillers: Fillers,
     /// Split a batch that raises, so that only the guilty fail.
     pub(crate) isolate: bool,
     /// Run on the event loop instead of on worker threads.
     pub(crate) inline: bool,
     /// The clock that a test moves, where it lives by one.
     pub(crate) clock: Option<Py<NativeClock>>,
-    objects: Mutex<Slab<Py<PyAny>>>,
-    timer_set: AtomicBool,
-    /// Threads that are in the function now: one that asks to wait for the function would wait for itself.
-    running_in: Mutex<SmallVec<[ThreadId; 4]>>,
 }
 
 /// What happened to requests after their batch was cut.
@@ -123,22 +134,15 @@ pub(crate) struct Taken {
 }
 
 impl Core {
-    pub(crate) fn new(
-        batcher: Batcher<Key, Waiter>,
-        function: Py<PyAny>,
-        isolate: bool,
-        inline: bool,
-        clock: Option<Py<NativeClock>>,
-    ) -> Self {
+    pub(crate) fn new(batcher: Batcher<Key, Waiter>, function: Py<PyAny>, calling: Calling) -> Self {
         Self {
             batcher,
             function,
             structures: Structures::new(),
             locks: LockCounts::new(),
             counters: Counters::default(),
-            isolate,
-            inline,
-            clock,
+            inline: calling.inline,
+            calling,
             objects: Mutex::default(),
             timer_set: AtomicBool::new(false),
             running_in: Mutex::default(),
@@ -157,7 +161,8 @@ impl Core {
         asked: Asked,
         waiter: impl FnOnce() -> PyResult<Waiter>,
     ) -> PyResult<()> {
-        let item = Item::new(&self.structures, arguments, keywords)?;
+        let item = Item::new(&self.structures, arguments, keywords, &self.calling.pricing)?;
+        let cost = self.calling.pricing.cost(&item.leaves, arguments, keywords)?;
         let objects = self.keep_objects(&item.leaves);
         let batcher = &self.batcher;
         let deadline = asked.timeout().map(|timeout| batcher.now() + timeout);
@@ -165,7 +170,7 @@ impl Core {
             priority: asked.priority(),
             deadline,
             tenant: asked.1.map(|name| batcher.tenant(&name)).unwrap_or_default(),
-            ..Terms::default()
+            cost,
         };
         let admitted = waiter().and_then(|waiter| {
             let write = |rows: &mut _| items::write_row(rows, &item.leaves, &objects);
@@ -212,8 +217,10 @@ impl Core {
         let no_texts = |_, _: &_, _: &[usize]| {
             Err(errors::raised(py, ErrorKind::Internal, "texts come through the doors alone"))
         };
-        let input = Input::new(py, batch.rows, count, self.batcher.spares(), self.isolate, objects, no_texts);
-        let job = Job::new(run::Rows, batch.group.key.clone(), input, self.isolate, count);
+        let input =
+            Input::new(py, batch.rows, count, self.batcher.spares(), self.calling.isolate, objects, no_texts);
+        let filled = Filled::of(&batch.cut, self.calling.fillers);
+        let job = Job::new(run::Rows, batch.group.key.clone(), input, filled, self.calling.isolate, count);
         Some(Taken { job, entries: batch.entries, cut: batch.cut })
     }
 
@@ -269,7 +276,7 @@ impl Core {
     /// Calls back on the loop after `wait`, by whichever clock.
     fn call_later(&self, port: &Bound<'_, Port>, wait: Duration, callback: Bound<'_, PyAny>) -> PyResult<()> {
         let py = port.py();
-        let Some(clock) = &self.clock else { return port.get().call_later(py, wait, callback) };
+        let Some(clock) = &self.calling.clock else { return port.get().call_later(py, wait, callback) };
         let Some(event_loop) = port.get().event_loop(py) else { return Ok(()) };
         let asked = (event_loop, wait.as_secs_f64(), callback);
         clock.bind(py).call_method1("_call_later", asked).map(drop)
@@ -278,7 +285,9 @@ impl Core {
     /// What came of a batch. By a clock that a test moves, functions take as long as the test says.
     fn ran(&self, taken: &Taken) -> Ran {
         match taken.job.ran() {
-            Ran::Whole(_) if self.clock.is_some() => Ran::Whole(self.batcher.now().since(taken.cut.taken)),
+            Ran::Whole(_) if self.calling.clock.is_some() => {
+                Ran::Whole(self.batcher.now().since(taken.cut.taken))
+            }
             ran => ran,
         }
     }

@@ -126,7 +126,9 @@ impl VirtualClock {
     fn tell(&self) {
         let waiting: Vec<_> = self.waiting.lock().iter().filter_map(Weak::upgrade).collect();
         // Not under the lock: whoever is told takes a lock of its own.
-        waiting.iter().for_each(|waiting| waiting.moved());
+        for waiting in &waiting {
+            waiting.moved();
+        }
     }
 }
 

@@ -192,7 +192,7 @@ impl World<'_> {
         let deadline = timeout.map(|timeout| now + timeout);
         self.requests.push(Request { arrived: now, deadline, client });
         self.report.asked += 1;
-        let terms = Terms { cost, deadline, ..Terms::default() };
+        let terms = Terms { deadline, cost, ..Terms::default() };
         let mut left = Left::default();
         let (key, length) = if self.padded { (row_of(cost), cost as usize) } else { (no_row(), 0) };
         let asked = self.batcher.submit(&key, terms, number, |rows| write(rows, length), &mut left);
@@ -324,12 +324,10 @@ impl Attendance<u32> for Left {
         false
     }
 
-    fn forget(&mut self, removed: Removed<u32>) {
-        self.0.extend(removed.entries.into_iter().map(|entry| entry.waiter));
-    }
+    fn forget(&mut self, _removed: Removed<u32>) {}
 
     fn expire(&mut self, removed: Removed<u32>) {
-        self.forget(removed);
+        self.0.extend(removed.entries.into_iter().map(|entry| entry.waiter));
     }
 }
 

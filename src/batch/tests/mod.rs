@@ -6,6 +6,7 @@ mod proofs;
 mod queue;
 mod script;
 mod simulated;
+mod terms;
 mod threads;
 mod virtual_time;
 mod windows;
