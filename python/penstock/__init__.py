@@ -9,7 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from penstock import _native, errors
+from penstock._batch_records import BatchRecord
 from penstock._clock import VirtualClock
+from penstock._deadline import remaining
 from penstock._policy import Adaptive, BatchPolicy, BatchStats, Pad
 from penstock.batching import Batcher, batched
 from penstock.errors import ItemError, PenstockError
@@ -45,6 +47,7 @@ __all__ = [
     "Adaptive",
     "AsyncClient",
     "BatchPolicy",
+    "BatchRecord",
     "BatchStats",
     "Batcher",
     "Client",
@@ -63,5 +66,6 @@ __all__ = [
     "batched",
     "errors",
     "model",
+    "remaining",
     "transport",
 ]

@@ -14,6 +14,7 @@ from functools import partial, update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 from penstock import _lifecycle, _native
+from penstock._batch_records import explanation_of
 from penstock._clock import VirtualClock
 from penstock._display import progress_bar
 from penstock._policy import (
@@ -23,6 +24,7 @@ from penstock._policy import (
     Priority,
     Workers,
     check_choice,
+    check_count,
     check_seconds,
     check_workers,
     fillers_of,
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from numpy.typing import NDArray
+
+    from penstock._batch_records import BatchExplanation
 
 R = TypeVar("R")
 _PRIORITIES = {"high": 0, "normal": 1, "low": 2}
@@ -166,6 +170,11 @@ class Batcher(_native.NativeBatcher, Generic[R]):
     def stats(self) -> BatchStats:
         """What happened so far."""
         return BatchStats(**self.counters(), tenants=dict(self._tenants))
+
+    def explain(self, last: int = 10) -> BatchExplanation:
+        """Why the `last` batches were as they were, and where their time went; a table, and words. 256 are kept."""
+        check_count("last", last)
+        return explanation_of(self.explain_batches(last))
 
     def close(self, *, drain: bool = True, timeout: float | None = None) -> None:
         """Accepts nothing more and waits for what runs. Safe to call twice.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyList, PyTuple};
 
 use super::bridge::lifecycle::generation;
 use super::bridge::lock;
@@ -16,8 +16,10 @@ use super::bridge::stock;
 use super::clock::NativeClock;
 use super::convert::assemble::NextCall;
 use super::core::{Asked, Calling, Core, Taken};
+use super::deadline::BatchDeadline;
 use super::errors::{raised, to_python};
 use super::policy::Policy;
+use super::records;
 use super::run::{Fillers, hand_out};
 use super::waiter::{Failure, Outcome, Parked, Results, SIGNAL_CHECK, Waiter};
 use crate::batch::{Batcher, Removed, Turn};
@@ -181,10 +183,16 @@ impl NativeBatcher {
     /// Counters by name.
     fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let stats = self.core.batcher.stats();
-        let counters = self.core.counters.shown(py, &stats, &self.core.locks)?;
+        let counters = self.core.counters.shown(py, &stats, &self.core.history.totals(), &self.core.locks)?;
         counters.set_item("running", self.core.batcher.running())?;
         counters.set_item("failed", self.core.counters.failed.load(Ordering::Relaxed))?;
         Ok(counters)
+    }
+
+    /// What there is to say of the `last` batches.
+    fn explain_batches<'py>(&self, py: Python<'py>, last: usize) -> PyResult<Bound<'py, PyList>> {
+        let core = &self.core;
+        records::shown(py, &core.history.last(last, |_| true), core.batcher.clock())
     }
 }
 
@@ -296,13 +304,22 @@ impl Worker {
         false
     }
 
+    /// When the first request of its batch must be answered; `None` where none of them says so.
+    fn deadline(&self) -> Option<BatchDeadline> {
+        let at = self.taken.lock().as_ref()?.account.deadline;
+        BatchDeadline::of(self.core.batcher.clock(), at)
+    }
+
     /// The function and the arguments of its next call, or `None` where the batch is done and its answers are out. The
     /// thread must not hold the function while it waits: the collector could not see that nobody else does.
     fn next<'py>(&self, py: Python<'py>) -> Option<NextCall<'py>> {
         let mut taken = self.taken.lock().take()?;
         let next = taken.job.next(py, &self.core.counters);
         match next {
-            Some(_) => *self.taken.lock() = Some(taken),
+            Some(_) => {
+                taken.account.call();
+                *self.taken.lock() = Some(taken);
+            }
             None => self.core.finish(py, taken, None),
         }
         next.map(|(arguments, keywords)| (self.core.function.clone_ref(py), arguments, keywords))

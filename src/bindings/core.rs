@@ -18,10 +18,15 @@ use super::convert::assemble::Input;
 use super::convert::items::{self, Item, Leaf};
 use super::convert::pricing::Pricing;
 use super::convert::structure::{Key, Structures};
+use super::deadline::{BatchDeadline, Running};
 use super::errors;
+use super::records;
 use super::run::{self, Filled, Fillers, Job};
 use super::waiter::{Failure, Outcome, Results, Waiter};
-use crate::batch::{Attendance, BatchStats, Batcher, Cut, Entry, Priority, Ran, Reason, Removed, Terms};
+use crate::batch::{
+    Attendance, BatchAccount, BatchStats, Batcher, Cut, Entry, History, Priority, Ran, Reason, Removed,
+    Terms, Totals,
+};
 use crate::error::ErrorKind;
 use crate::metrics::LockCounts;
 
@@ -56,6 +61,7 @@ pub(crate) struct Core {
     pub(crate) structures: Structures,
     pub(crate) locks: LockCounts,
     pub(crate) counters: Counters,
+    pub(crate) history: History,
     /// Run on the event loop instead of on worker threads.
     pub(crate) inline: bool,
     calling: Calling,
@@ -95,6 +101,7 @@ impl Counters {
         &self,
         py: Python<'py>,
         stats: &BatchStats,
+        totals: &Totals,
         locks: &LockCounts,
     ) -> PyResult<Bound<'py, PyDict>> {
         let counters = PyDict::new(py);
@@ -116,6 +123,7 @@ impl Counters {
         counters.set_item("function_seconds", busy.as_secs_f64())?;
         counters.set_item("lock_acquisitions", locks.acquisitions())?;
         counters.set_item("lock_wait_seconds", locks.waited().as_secs_f64())?;
+        records::count(&counters, stats, totals)?;
         Ok(counters)
     }
 
@@ -130,7 +138,7 @@ impl Counters {
 pub(crate) struct Taken {
     pub(crate) job: Job<run::Rows>,
     entries: Vec<Entry<Waiter>>,
-    cut: Cut,
+    pub(crate) account: BatchAccount,
 }
 
 impl Core {
@@ -141,6 +149,7 @@ impl Core {
             structures: Structures::new(),
             locks: LockCounts::new(),
             counters: Counters::default(),
+            history: History::default(),
             inline: calling.inline,
             calling,
             objects: Mutex::default(),
@@ -213,29 +222,38 @@ impl Core {
         let batch = self.batcher.take(&mut Roll { py, core: self })?;
         self.running_in.lock().push(std::thread::current().id());
         let count = batch.entries.len();
+        let mut account = BatchAccount::open(count, batch.reason.name(), batch.cut);
+        account.add_requests(&batch.entries);
         let objects = |number| self.take_object(number);
         let no_texts = |_, _: &_, _: &[usize]| {
             Err(errors::raised(py, ErrorKind::Internal, "texts come through the doors alone"))
         };
         let input =
             Input::new(py, batch.rows, count, self.batcher.spares(), self.calling.isolate, objects, no_texts);
-        let filled = Filled::of(&batch.cut, self.calling.fillers);
+        let filled = Filled::of(&account.cut, self.calling.fillers);
         let job = Job::new(run::Rows, batch.group.key.clone(), input, filled, self.calling.isolate, count);
-        Some(Taken { job, entries: batch.entries, cut: batch.cut })
+        Some(Taken { job, entries: batch.entries, account })
     }
 
     /// Hands the answers of a job out; waiters of the loop `on`, whose thread this is, are answered at once.
     pub(crate) fn finish(&self, py: Python<'_>, taken: Taken, on: Option<&Bound<'_, Port>>) {
-        let ran = self.ran(&taken);
+        let mut account = taken.account;
+        let (busy, reruns) = (taken.job.busy(), taken.job.reruns());
+        account.ran = self.ran(taken.job.ran(), &account.cut);
         let results = taken.job.into_answers(py);
         if let Results::Each(outcomes) = &results {
             let failed = outcomes.iter().filter(|outcome| !matches!(outcome, Outcome::Value(_))).count();
             self.counters.failed.fetch_add(failed as u64, Ordering::Relaxed);
+            account.failed = failed;
         }
         run::hand_out(py, taken.entries, &Arc::new(results), on);
         let here = std::thread::current().id();
         self.running_in.lock().retain(|thread| *thread != here);
-        self.batcher.finish(taken.cut.number, ran);
+        // The lock is held until here: nobody has seen an answer yet.
+        records::close(&mut account, busy, reruns);
+        let (number, ran) = (account.cut.number, account.ran);
+        self.history.keep(&Arc::new(account));
+        self.batcher.finish(number, ran);
     }
 
     /// Runs one batch in this thread, if one may be taken; answers whether there was one.
@@ -245,7 +263,10 @@ impl Core {
     pub(crate) fn run_here(&self, py: Python<'_>, on: Option<&Bound<'_, Port>>) -> PyResult<bool> {
         let Some(mut taken) = self.take(py) else { return Ok(false) };
         let mut stop = None;
+        let deadline = BatchDeadline::of(self.batcher.clock(), taken.account.deadline);
+        let running = Running::enter(py, deadline);
         while let Some((arguments, keywords)) = taken.job.next(py, &self.counters) {
+            taken.account.call();
             match self.function.bind(py).call(arguments, keywords.as_ref()) {
                 Ok(returned) => taken.job.returned(&returned, &self.counters),
                 Err(error) => {
@@ -256,7 +277,9 @@ impl Core {
                 }
             }
         }
+        let left = running.and_then(Running::leave);
         self.finish(py, taken, on);
+        left?;
         stop.map_or(Ok(true), Err)
     }
 
@@ -283,11 +306,9 @@ impl Core {
     }
 
     /// What came of a batch. By a clock that a test moves, functions take as long as the test says.
-    fn ran(&self, taken: &Taken) -> Ran {
-        match taken.job.ran() {
-            Ran::Whole(_) if self.calling.clock.is_some() => {
-                Ran::Whole(self.batcher.now().since(taken.cut.taken))
-            }
+    fn ran(&self, ran: Ran, cut: &Cut) -> Ran {
+        match ran {
+            Ran::Whole(_) if self.calling.clock.is_some() => Ran::Whole(self.batcher.now().since(cut.taken)),
             ran => ran,
         }
     }

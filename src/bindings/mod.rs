@@ -6,6 +6,7 @@ mod client;
 mod clock;
 mod convert;
 mod core;
+mod deadline;
 mod errors;
 mod in_process;
 mod inherited;
@@ -13,6 +14,7 @@ mod journal;
 mod load;
 mod messages;
 mod policy;
+mod records;
 mod run;
 mod served;
 mod server;
@@ -34,6 +36,8 @@ mod _native {
     };
     #[pymodule_export]
     use super::clock::NativeClock;
+    #[pymodule_export]
+    use super::deadline::BatchDeadline;
     #[pymodule_export]
     use super::errors::{bind_errors, error_table};
 

@@ -116,6 +116,8 @@ pub(crate) struct Job<F: Form> {
     began: Instant,
     /// Time that the function had, all rounds together.
     busy: Duration,
+    /// Calls of the function beyond the first.
+    reruns: u32,
     answers: Option<F::Answers>,
     count: usize,
     ran: Ran,
@@ -143,6 +145,7 @@ impl<F: Form> Job<F> {
             cause: None,
             began: Instant::now(),
             busy: Duration::ZERO,
+            reruns: 0,
             answers: None,
             count,
             ran: Ran::Unknown,
@@ -178,6 +181,7 @@ impl<F: Form> Job<F> {
             }
             match self.arguments(py, counters) {
                 Ok(Some(arguments)) => {
+                    self.reruns += u32::from(self.now != (0, self.count));
                     self.began = Instant::now();
                     return Some(arguments);
                 }
@@ -233,6 +237,11 @@ impl<F: Form> Job<F> {
     /// Time that the function has had so far.
     pub(crate) fn busy(&self) -> Duration {
         self.busy
+    }
+
+    /// Calls of the function beyond the first, so far.
+    pub(crate) fn reruns(&self) -> u32 {
+        self.reruns
     }
 
     fn count_busy(&mut self, counters: &Counters) {

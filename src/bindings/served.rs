@@ -12,7 +12,9 @@ use super::bridge::lock;
 use super::convert::assemble::{Input, NextCall};
 use super::convert::{arrays, items};
 use super::core::Counters;
+use super::deadline::BatchDeadline;
 use super::errors;
+use super::records;
 use super::run::{Filled, Fillers, Form, Job};
 use super::waiter::Failure;
 use crate::batch::{Entry, Turn};
@@ -81,14 +83,21 @@ impl ServedWorker {
         false
     }
 
+    /// As `Worker.deadline`.
+    fn deadline(&self) -> Option<BatchDeadline> {
+        let at = self.taken.lock().as_ref()?.account.deadline;
+        BatchDeadline::of(self.endpoint.clock(), at)
+    }
+
     /// The function and the arguments of its next call, or `None` where the batch is done and its answers are on their way.
     fn next<'py>(&self, py: Python<'py>) -> Option<NextCall<'py>> {
         let mut taken = self.taken.lock().take()?;
         let next = taken.job.next(py, &self.counters);
         if next.is_some() {
+            taken.account.call();
             *self.taken.lock() = Some(taken);
         } else {
-            taken.account.close(taken.job.busy());
+            records::close(&mut taken.account, taken.job.busy(), taken.job.reruns());
             let ran = taken.job.ran();
             let rows = taken.job.into_answers(py);
             self.endpoint.finish(Finished { entries: taken.entries, rows, account: taken.account, ran });

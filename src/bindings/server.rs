@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::{PyBytes, PyDict, PyList};
 
 use super::bridge::lifecycle::generation;
 use super::bridge::{lock, stock};
@@ -17,10 +17,11 @@ use super::core::Counters;
 use super::errors::{raised, to_python};
 use super::journal::NativeJournal;
 use super::policy::Policy;
+use super::records;
 use super::run::Fillers;
 use super::served::ServedWorker;
 use super::{in_process, inherited};
-use crate::batch::BatchPolicy;
+use crate::batch::{BatchAccount, BatchPolicy};
 use crate::error::{Error, ErrorKind, Result as CoreResult};
 use crate::metrics::{LockCounts, Registry};
 use crate::pipeline::{Endpoint, ModelSpec};
@@ -211,10 +212,33 @@ impl NativeServer {
         let all = PyDict::new(py);
         for served in &self.endpoints {
             let stats = served.endpoint.stats();
-            let counters = served.counters.shown(py, &stats, &served.endpoint.locks)?;
+            let counters = served.counters.shown(
+                py,
+                &stats,
+                &served.endpoint.history().totals(),
+                &served.endpoint.locks,
+            )?;
             all.set_item(&served.endpoint.spec.name, counters)?;
         }
         Ok(all)
+    }
+
+    /// What there is to say of the last batches of a model that carried a request of that name, or any.
+    #[pyo3(signature = (model, request_id, last))]
+    fn explain<'py>(
+        &self,
+        py: Python<'py>,
+        model: &str,
+        request_id: Option<&str>,
+        last: usize,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let served = self.endpoints.iter().find(|served| served.endpoint.spec.name == model);
+        let endpoint = &served
+            .ok_or_else(|| raised(py, ErrorKind::ModelNotFound, &format!("there is no model '{model}'")))?
+            .endpoint;
+        let carried =
+            |batch: &BatchAccount| request_id.is_none_or(|wanted| batch.ids.iter().any(|id| **id == *wanted));
+        records::shown(py, &endpoint.history().last(last, carried), endpoint.clock())
     }
 
     /// Stops accepting, answers what was accepted (or refuses what waits, without `drain`), at most `limit` seconds;
