@@ -1,10 +1,12 @@
 //! The owner of a [`BatchQueue`]: it lets threads wait for batches and keeps the counters.
 
 use std::hash::Hash;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::queue::Outlook;
+use super::trace::{Event, Recorder};
 use super::{
     Batch, BatchPolicy, BatchQueue, BatchStats, Dispatch, Entry, GroupKey, Ran, Removed, Tenant, Terms,
 };
@@ -50,6 +52,8 @@ struct State<K, W> {
     last_search: Option<Moment>,
     /// The moment that everything in this tick counts as its arrival; `None` where the clock must be read.
     tick: Option<Moment>,
+    /// Where what happens is written down, while it is.
+    recorder: Option<Arc<Recorder>>,
 }
 
 /// A queue of requests and the threads that wait on it.
@@ -76,8 +80,14 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
         policy.check()?;
         let spares = Spares::new(SPARE_BYTES);
         let queue = BatchQueue::with_workers(policy, workers, Arc::clone(&spares));
-        let state =
-            Arc::new(Monitor::new(State { queue, asleep: 0, taking: 0, last_search: None, tick: None }));
+        let state = Arc::new(Monitor::new(State {
+            queue,
+            asleep: 0,
+            taking: 0,
+            last_search: None,
+            tick: None,
+            recorder: None,
+        }));
         if let TimeSource::Virtual(clock) = &clock {
             let state = Arc::downgrade(&state);
             clock.on_move(state);
@@ -119,6 +129,7 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
         attendance: &mut impl Attendance<W>,
     ) -> Result<()> {
         let mut state = self.state.lock();
+        state.record_arrival(key, &terms, 1, &self.clock);
         let (left, admitted) = state.admit(key, &terms, 1, &self.clock, attendance);
         if let Err(error) = admitted {
             drop(state);
@@ -150,6 +161,7 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
         attendance: &mut impl Attendance<W>,
     ) -> Result<()> {
         let mut state = self.state.lock();
+        state.record_arrival(key, &terms, waiters.len(), &self.clock);
         let (left, admitted) = state.admit(key, &terms, waiters.len(), &self.clock, attendance);
         if let Err(error) = admitted {
             drop(state);
@@ -282,9 +294,26 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
         (!batch.entries.is_empty()).then_some(batch)
     }
 
+    /// Writes what comes, and how long the function takes, into a file from here on; [`Recorder::close`] ends it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where the file cannot be written.
+    pub fn record(&self, path: &Path) -> Result<Arc<Recorder>> {
+        let (policy, workers) = {
+            let state = self.state.lock();
+            (state.queue.policy().clone(), state.queue.workers())
+        };
+        let recorder = Recorder::begin(path, &policy, workers)?;
+        // Whichever was there before ends with its last owner, who is not under the lock here.
+        let before = self.state.lock().recorder.replace(Arc::clone(&recorder));
+        drop(before);
+        Ok(recorder)
+    }
+
     /// Says that a batch is done with, and what came of it.
     pub fn finish(&self, number: u64, ran: Ran) {
         let mut state = self.state.lock();
+        state.record_batch(number, ran);
         state.queue.finish(number, ran);
         let idle = state.running() == 0 && state.queue.is_closing();
         drop(state);
@@ -350,6 +379,25 @@ impl<K: Eq + Hash + Clone, W> State<K, W> {
         match (self.tick, self.queue.policy().dispatch) {
             (Some(moment), Dispatch::Tick) => moment,
             _ => *self.tick.insert(clock.now()),
+        }
+    }
+
+    fn record_arrival(&mut self, key: &GroupKey<K>, terms: &Terms, rows: usize, clock: &TimeSource) {
+        if self.recorder.is_none() {
+            return;
+        }
+        let at = self.arrival(clock);
+        if let Some(recorder) = &self.recorder {
+            let (rows, cost) = (u32::try_from(rows).unwrap_or(u32::MAX), self.queue.cost_of(key, terms));
+            let timeout = terms.deadline.map(|deadline| deadline.since(at));
+            recorder.note(Event::Arrival { at, rows, cost, timeout });
+        }
+    }
+
+    fn record_batch(&self, number: u64, ran: Ran) {
+        let (Some(recorder), Ran::Whole(took)) = (&self.recorder, ran) else { return };
+        if let Some((rows, cost, taken)) = self.queue.batch_of(number) {
+            recorder.note(Event::Batch { taken, rows, cost, took });
         }
     }
 

@@ -8,6 +8,7 @@ mod script;
 mod simulated;
 mod terms;
 mod threads;
+mod traces;
 mod virtual_time;
 mod windows;
 

