@@ -62,6 +62,7 @@ class NativeBatcher:
         workers: int,
         fillers: tuple[bool, bool],
         steps: bool,
+        clock: NativeClock | None = None,
     ) -> Self: ...
     def __call__(self, *args: Any, **kwargs: Any) -> asyncio.Future[Any]: ...
     def submit(
@@ -80,6 +81,11 @@ class NativeBatcher:
 @final
 class BatchDeadline:
     def remaining(self) -> float: ...
+
+class NativeClock:
+    def __new__(cls) -> Self: ...
+    def now(self) -> float: ...
+    def _move(self, seconds: float) -> None: ...
 
 @final
 class Worker:

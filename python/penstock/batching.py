@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 from penstock import _lifecycle, _native
 from penstock._batch_records import explanation_of
+from penstock._clock import VirtualClock
 from penstock._display import progress_bar
 from penstock._policy import (
     BatchPolicy,
@@ -73,6 +74,7 @@ class Batcher(_native.NativeBatcher, Generic[R]):
         policy: a `BatchPolicy`, or its fields as keywords, never both.
         workers: threads that run the function; `Processes` for functions that hold the interpreter lock; or `"inline"`
             to run it on the event loop, which it blocks: the least delay for functions that take microseconds.
+        clock: a `VirtualClock` to live by, for tests; `None` for the time of the world.
         **settings: the fields of `BatchPolicy`.
 
     Raises:
@@ -82,6 +84,7 @@ class Batcher(_native.NativeBatcher, Generic[R]):
     fn: Callable[..., Any]
     policy: BatchPolicy
     workers: Workers
+    clock: VirtualClock | None
     _threads: list[threading.Thread]
     _remotes: list[RemoteFunction]
     _runs_alone: bool
@@ -89,9 +92,17 @@ class Batcher(_native.NativeBatcher, Generic[R]):
     _tenants: Counter[str]
 
     def __new__(
-        cls, fn: Callable[..., Any], policy: BatchPolicy | None = None, *, workers: Workers = 1, **settings: Any
+        cls,
+        fn: Callable[..., Any],
+        policy: BatchPolicy | None = None,
+        *,
+        workers: Workers = 1,
+        clock: VirtualClock | None = None,
+        **settings: Any,
     ) -> Self:
         """Makes the native half."""
+        if clock is not None and not isinstance(clock, VirtualClock):
+            raise ConfigError(f"clock must be a VirtualClock, not {clock!r}")
         policy = policy_from(policy, settings)
         _check_function(fn)
         inline = check_workers(workers) == "inline"
@@ -124,10 +135,12 @@ class Batcher(_native.NativeBatcher, Generic[R]):
             workers=count,
             fillers=fillers_of(policy, fn),
             steps=steps,
+            clock=clock,
         )
         self.fn = fn
         self.policy = policy
         self.workers = workers
+        self.clock = clock
         self._threads = threads
         self._remotes = remotes
         self._runs_alone = runs_alone
@@ -324,7 +337,9 @@ class Options(Generic[R]):
         seconds = -1.0 if self._timeout is None else self._timeout
         future = self._batcher.submit(args, kwargs, (_PRIORITIES[self._priority], self._tenant, seconds), feed)
         if self._timeout is not None:
-            timer = future.get_loop().call_later(self._timeout, _expire, future, self._timeout)
+            clock, loop = self._batcher.clock, future.get_loop()
+            later = loop.call_later if clock is None else partial(clock._call_later, loop)  # noqa: SLF001  one package
+            timer = later(self._timeout, _expire, future, self._timeout)
             future.add_done_callback(lambda _: timer.cancel())
         return future
 
@@ -377,6 +392,7 @@ def batched(
     *,
     policy: BatchPolicy | None = None,
     workers: Workers = 1,
+    clock: VirtualClock | None = None,
     max_batch_size: int = ...,
     min_batch_size: int = ...,
     max_wait: float = ...,
