@@ -174,6 +174,26 @@ impl Form for Columns {
         Ok(refusals.of_row.into_iter().map(answer).collect())
     }
 
+    fn cut_back(&self, mut answers: Self::Answers, lengths: &[u32], longest: usize) -> Self::Answers {
+        let open: Vec<bool> =
+            self.spec.outputs.iter().map(|output| matches!(output.axes.first(), Some(None))).collect();
+        if open.iter().any(|open| *open) {
+            let rows = answers
+                .iter_mut()
+                .zip(lengths)
+                .filter_map(|(row, length)| Some((row.as_mut().ok()?, *length)));
+            for (row, length) in rows {
+                let columns = row.columns.iter().zip(&open).map(|(column, open)| {
+                    let to =
+                        if *open && column.length() == Some(longest) { Some(length as usize) } else { None };
+                    column.row_cut_to(row.row, to, &self.spares)
+                });
+                *row = AnswerRow { columns: Arc::new(columns.collect()), row: 0 };
+            }
+        }
+        answers
+    }
+
     fn fail(&self, py: Python<'_>, error: PyErr, count: usize) -> Self::Answers {
         let failure = Failure::of(py, error);
         if failure.kind != ErrorKind::Item {

@@ -45,6 +45,8 @@ pub struct Endpoint {
     pub locks: LockCounts,
     batcher: Batcher<(), Reply>,
     max_queue: usize,
+    /// Requests cost what their rows are long.
+    costed: bool,
     /// Requests that others may share the answer of, where they may.
     flights: OnceLock<Arc<Flights>>,
     ticker: Arc<Ticker>,
@@ -68,7 +70,7 @@ impl Endpoint {
         metrics: ModelMetrics,
         runtime: &Handle,
     ) -> Result<Arc<Self>> {
-        let max_queue = policy.max_queue;
+        let (max_queue, costed) = (policy.max_queue, policy.budget.is_some());
         let batcher = Batcher::with(policy, workers, TimeSource::system())?;
         let ticker = Ticker::new();
         let (finished, mut done) = mpsc::unbounded_channel::<Finished>();
@@ -96,6 +98,7 @@ impl Endpoint {
                 locks: LockCounts::new(),
                 batcher,
                 max_queue,
+                costed,
                 flights: OnceLock::new(),
                 ticker,
                 finished,
@@ -172,7 +175,7 @@ impl Endpoint {
             let message = format!("{count} rows in one request exceed max_queue={}", self.max_queue);
             return Err(Error::new(ErrorKind::Item, message));
         }
-        let terms = self.terms_of(&asked);
+        let terms = self.terms_of(&asked, &rows);
         let key = GroupKey { key: (), specs };
         let Some(flights) = self.flights.get() else {
             let (replies, answer) = Reply::for_rows(count, asked.id);
@@ -210,14 +213,14 @@ impl Endpoint {
     }
 
     /// The same terms as the queue knows them, where the rows are one by one.
-    fn terms_of(&self, asked: &RequestTerms) -> Terms {
+    fn terms_of(&self, asked: &RequestTerms, rows: &Rows) -> Terms {
         let in_queue =
             |deadline: Instant| self.batcher.now() + deadline.saturating_duration_since(Instant::now());
         Terms {
             priority: asked.priority,
             tenant: asked.tenant.as_deref().map(|name| self.batcher.tenant(name)).unwrap_or_default(),
             deadline: asked.deadline.map(in_queue),
-            ..Terms::default()
+            cost: if self.costed { u32::try_from(rows.longest()).unwrap_or(u32::MAX) } else { 1 },
         }
     }
 
