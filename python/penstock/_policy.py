@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import sys
 from collections.abc import Callable, Hashable, Mapping
@@ -242,6 +243,17 @@ class BatchStats(Table):
     prediction_error: float | None
     waits: dict[str, float]
     tenants: dict[str, int] = field(default_factory=dict)
+
+
+def fillers_of(policy: BatchPolicy, function: Callable[..., Any]) -> tuple[bool, bool]:
+    """Whether a function wants to be told which places of its rows are filled up: by a `mask`, by `lengths`."""
+    if not policy.pad:
+        return False, False
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # a function of a C extension does not say
+        return False, False
+    return "mask" in parameters, "lengths" in parameters
 
 
 def policy_from(policy: BatchPolicy | None, settings: dict[str, Any]) -> BatchPolicy:

@@ -26,6 +26,7 @@ from penstock._policy import (
     check_count,
     check_seconds,
     check_workers,
+    fillers_of,
     policy_from,
 )
 from penstock._worker import work
@@ -99,6 +100,7 @@ class Batcher(_native.NativeBatcher, Generic[R]):
             None if inline else partial(_start_threads, threads, cast("int", workers), name, context),
             policy=policy.native(),
             workers=1 if inline else cast("int", workers),
+            fillers=fillers_of(policy, fn),
         )
         self.fn = fn
         self.policy = policy

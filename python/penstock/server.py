@@ -317,7 +317,7 @@ class Server:
         loaded = LoadedModel(spec)
         self._models.append(loaded)
         function = loaded.load()
-        workers = [native.worker(index, function) for _ in range(spec.workers)]
+        workers = [native.worker(index, function, loaded.fillers) for _ in range(spec.workers)]
         if loaded.is_async:
             overlap = Overlap(workers, _lifecycle.own_loop())
             self._overlaps.append(overlap)

@@ -6,6 +6,7 @@
 mod account;
 mod batcher;
 mod entry;
+mod fit;
 mod forecast;
 mod group;
 mod history;
@@ -14,6 +15,7 @@ mod pile;
 mod policy;
 mod queue;
 pub mod select;
+pub mod simulate;
 mod stats;
 #[cfg(test)]
 mod tests;

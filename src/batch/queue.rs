@@ -124,7 +124,7 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
     /// What a request counts with: its length, where rows are filled up, and never nothing.
     fn cost_of(&self, key: &GroupKey<K>, terms: &Terms) -> u32 {
         let Some(budget) = self.policy.budget else { return 1 };
-        let length = budget.padding.map(|padding| padding.length(&key.specs));
+        let length = budget.padding.and_then(|padding| padding.length(&key.specs));
         length.map_or(terms.cost, |length| u32::try_from(length).unwrap_or(u32::MAX)).max(1)
     }
 

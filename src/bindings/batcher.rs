@@ -14,12 +14,12 @@ use super::bridge::lock;
 use super::bridge::port::{self, Port};
 use super::bridge::stock;
 use super::convert::assemble::NextCall;
-use super::core::{Asked, Core, Taken};
+use super::core::{Asked, Calling, Core, Taken};
 use super::deadline::BatchDeadline;
 use super::errors::{raised, to_python};
 use super::policy::Policy;
 use super::records;
-use super::run::hand_out;
+use super::run::{Fillers, hand_out};
 use super::waiter::{Failure, Outcome, Parked, Results, SIGNAL_CHECK, Waiter};
 use crate::batch::{Batcher, Removed, Turn};
 use crate::error::ErrorKind;
@@ -40,20 +40,21 @@ pub(crate) struct NativeBatcher {
 #[pymethods]
 impl NativeBatcher {
     #[new]
-    #[pyo3(signature = (function, start, *, policy, workers))]
+    #[pyo3(signature = (function, start, *, policy, workers, fillers))]
     fn new(
         py: Python<'_>,
         function: Py<PyAny>,
         start: Option<Py<PyAny>>,
-        policy: Policy,
+        mut policy: Policy,
         workers: usize,
+        fillers: Fillers,
     ) -> PyResult<Self> {
-        let isolate = policy.isolate;
+        let (isolate, pricing) = (policy.isolate, policy.pricing());
         let batcher =
             policy.into_core().and_then(|policy| Batcher::with(policy, workers, TimeSource::system()));
         let batcher = batcher.map_err(|error| to_python(py, &error))?;
         let inline = start.is_none();
-        let core = Arc::new(Core::new(batcher, function, isolate, inline));
+        let core = Arc::new(Core::new(batcher, function, Calling { pricing, fillers, isolate, inline }));
         Ok(Self { core, recent: Mutex::new(None), start, started: AtomicU64::new(0) })
     }
 

@@ -15,11 +15,12 @@ use smallvec::SmallVec;
 use super::bridge::port::{Port, TickEnd};
 use super::convert::assemble::Input;
 use super::convert::items::{self, Item, Leaf};
+use super::convert::pricing::Pricing;
 use super::convert::structure::{Key, Structures};
 use super::deadline::{BatchDeadline, Running};
 use super::errors;
 use super::records;
-use super::run::{self, Job};
+use super::run::{self, Filled, Fillers, Job};
 use super::waiter::{Failure, Outcome, Results, Waiter};
 use crate::batch::{
     Attendance, BatchAccount, BatchStats, Batcher, Entry, History, Priority, Reason, Removed, Terms, Totals,
@@ -59,14 +60,24 @@ pub(crate) struct Core {
     pub(crate) locks: LockCounts,
     pub(crate) counters: Counters,
     pub(crate) history: History,
-    /// Split a batch that raises, so that only the guilty fail.
-    pub(crate) isolate: bool,
     /// Run on the event loop instead of on worker threads.
     pub(crate) inline: bool,
+    calling: Calling,
     objects: Mutex<Slab<Py<PyAny>>>,
     timer_set: AtomicBool,
     /// Threads that are in the function now: one that asks to wait for the function would wait for itself.
     running_in: Mutex<SmallVec<[ThreadId; 4]>>,
+}
+
+/// How items are taken and the function is called.
+pub(crate) struct Calling {
+    pub(crate) pricing: Pricing,
+    /// What the function is told of rows that were filled up.
+    pub(crate) fillers: Fillers,
+    /// Split a batch that raises, so that only the guilty fail.
+    pub(crate) isolate: bool,
+    /// Run on the event loop instead of on worker threads.
+    pub(crate) inline: bool,
 }
 
 /// What happened to requests after their batch was cut.
@@ -127,12 +138,7 @@ pub(crate) struct Taken {
 }
 
 impl Core {
-    pub(crate) fn new(
-        batcher: Batcher<Key, Waiter>,
-        function: Py<PyAny>,
-        isolate: bool,
-        inline: bool,
-    ) -> Self {
+    pub(crate) fn new(batcher: Batcher<Key, Waiter>, function: Py<PyAny>, calling: Calling) -> Self {
         Self {
             batcher,
             function,
@@ -140,8 +146,8 @@ impl Core {
             locks: LockCounts::new(),
             counters: Counters::default(),
             history: History::default(),
-            isolate,
-            inline,
+            inline: calling.inline,
+            calling,
             objects: Mutex::default(),
             timer_set: AtomicBool::new(false),
             running_in: Mutex::default(),
@@ -160,7 +166,8 @@ impl Core {
         asked: Asked,
         waiter: impl FnOnce() -> PyResult<Waiter>,
     ) -> PyResult<()> {
-        let item = Item::new(&self.structures, arguments, keywords)?;
+        let item = Item::new(&self.structures, arguments, keywords, &self.calling.pricing)?;
+        let cost = self.calling.pricing.cost(&item.leaves, arguments, keywords)?;
         let objects = self.keep_objects(&item.leaves);
         let batcher = &self.batcher;
         let deadline = asked.timeout().map(|timeout| batcher.now() + timeout);
@@ -168,7 +175,7 @@ impl Core {
             priority: asked.priority(),
             deadline,
             tenant: asked.1.map(|name| batcher.tenant(&name)).unwrap_or_default(),
-            ..Terms::default()
+            cost,
         };
         let admitted = waiter().and_then(|waiter| {
             let write = |rows: &mut _| items::write_row(rows, &item.leaves, &objects);
@@ -217,8 +224,10 @@ impl Core {
         let no_texts = |_, _: &_, _: &[usize]| {
             Err(errors::raised(py, ErrorKind::Internal, "texts come through the doors alone"))
         };
-        let input = Input::new(py, batch.rows, count, self.batcher.spares(), self.isolate, objects, no_texts);
-        let job = Job::new(run::Rows, batch.group.key.clone(), input, self.isolate, count);
+        let input =
+            Input::new(py, batch.rows, count, self.batcher.spares(), self.calling.isolate, objects, no_texts);
+        let filled = Filled::of(&account.cut, self.calling.fillers);
+        let job = Job::new(run::Rows, batch.group.key.clone(), input, filled, self.calling.isolate, count);
         Some(Taken { job, entries: batch.entries, account })
     }
 

@@ -15,7 +15,7 @@ use super::core::Counters;
 use super::deadline::BatchDeadline;
 use super::errors;
 use super::records;
-use super::run::{Form, Job};
+use super::run::{Filled, Fillers, Form, Job};
 use super::waiter::Failure;
 use crate::batch::{Entry, Turn};
 use crate::error::{Error, ErrorKind, Result as CoreResult};
@@ -29,6 +29,7 @@ pub(crate) struct ServedWorker {
     function: Py<PyAny>,
     counters: Arc<Counters>,
     isolate: bool,
+    fillers: Fillers,
     taken: Mutex<Option<Taken>>,
 }
 
@@ -44,8 +45,9 @@ impl ServedWorker {
         function: Py<PyAny>,
         counters: Arc<Counters>,
         isolate: bool,
+        fillers: Fillers,
     ) -> Self {
-        Self { endpoint, function, counters, isolate, taken: Mutex::new(None) }
+        Self { endpoint, function, counters, isolate, fillers, taken: Mutex::new(None) }
     }
 
     fn take(&self, py: Python<'_>) -> Option<Taken> {
@@ -59,7 +61,9 @@ impl ServedWorker {
             nested_texts(py, texts, &axes, &mut 0, elements).map(Bound::unbind)
         };
         let input = Input::new(py, batch.rows, count, endpoint.spares(), self.isolate, no_objects, texts);
-        let job = Job::new(Columns { endpoint: Arc::clone(endpoint) }, None, input, self.isolate, count);
+        let filled = Filled::of(&account.cut, self.fillers);
+        let job =
+            Job::new(Columns { endpoint: Arc::clone(endpoint) }, None, input, filled, self.isolate, count);
         Some(Taken { job, entries: batch.entries, account })
     }
 }

@@ -18,6 +18,7 @@ use super::errors::{raised, to_python};
 use super::journal::NativeJournal;
 use super::policy::Policy;
 use super::records;
+use super::run::Fillers;
 use super::served::ServedWorker;
 use super::{in_process, inherited};
 use crate::batch::{BatchAccount, BatchPolicy};
@@ -154,13 +155,20 @@ impl NativeServer {
         Ok((parts.status.as_u16(), headers, PyBytes::new(py, &bytes), error))
     }
 
-    /// A worker thread's side of model `index`, which calls `function`.
-    fn worker(&self, py: Python<'_>, index: usize, function: Py<PyAny>) -> PyResult<ServedWorker> {
+    /// A worker thread's side of model `index`, which calls `function`; `fillers` says whether it wants to be told of a
+    /// mask, and of lengths.
+    fn worker(
+        &self,
+        py: Python<'_>,
+        index: usize,
+        function: Py<PyAny>,
+        fillers: Fillers,
+    ) -> PyResult<ServedWorker> {
         let served = self.endpoints.get(index).ok_or_else(|| {
             raised(py, ErrorKind::Internal, "a worker was asked for a model that is not served")
         })?;
         let counters = Arc::clone(&served.counters);
-        Ok(ServedWorker::new(Arc::clone(&served.endpoint), function, counters, served.isolate))
+        Ok(ServedWorker::new(Arc::clone(&served.endpoint), function, counters, served.isolate, fillers))
     }
 
     /// Says that model `index` can answer.
@@ -378,13 +386,19 @@ impl Model {
             let each = tensors.iter().map(|(name, elements, axes)| TensorSpec::new(name, elements, axes));
             each.collect::<CoreResult<Vec<_>>>()
         };
-        let policy = self.policy.into_core()?;
+        let mut policy = self.policy.into_core()?;
         let spec = ModelSpec {
             name: self.name,
             version: self.version,
             inputs: tensors(self.inputs)?,
             outputs: tensors(self.outputs)?,
         };
+        if let Some(padding) = policy.budget.as_mut().and_then(|budget| budget.padding.as_mut()) {
+            let open = |(at, input): (usize, &TensorSpec)| {
+                if matches!(input.axes.first(), Some(None)) && at < 64 { 1 << at } else { 0 }
+            };
+            padding.columns = spec.inputs.iter().enumerate().map(open).sum();
+        }
         Ok((spec, policy))
     }
 }

@@ -43,8 +43,9 @@ impl Line {
         Self { clock: VirtualClock::new(), queue, pushed: 0 }
     }
 
-    fn in_time(&self, milliseconds: u64) -> Option<Moment> {
-        Some(self.clock.now() + MILLI * u32::try_from(milliseconds).unwrap())
+    /// Terms with a deadline in so many milliseconds.
+    fn by(&self, milliseconds: u32) -> Terms {
+        Terms { deadline: Some(self.clock.now() + MILLI * milliseconds), ..Terms::default() }
     }
 
     fn push(&mut self, length: usize, terms: Terms) -> u64 {
@@ -104,9 +105,12 @@ fn costs(cost: u32) -> Terms {
 fn the_earliest_deadline_goes_first_and_those_without_one_when_they_have_aged() {
     let mut line = Line::new(BatchPolicy { aging: MILLI * 50, ..tick(2) });
     let none = line.push(4, Terms::default());
-    let late = line.push(4, Terms { deadline: line.in_time(90), ..Terms::default() });
-    let soon = line.push(4, Terms { deadline: line.in_time(10), ..Terms::default() });
-    let low = line.push(4, Terms { priority: Priority::Low, deadline: line.in_time(5), ..Terms::default() });
+    let terms = line.by(90);
+    let late = line.push(4, terms);
+    let terms = line.by(10);
+    let soon = line.push(4, terms);
+    let terms = Terms { priority: Priority::Low, ..line.by(5) };
+    let low = line.push(4, terms);
     line.release();
     assert_eq!(line.numbers(), [none, soon], "the one without a deadline is due in 50 ms");
     assert_eq!(line.numbers(), [late, low]);
@@ -235,8 +239,10 @@ fn preferred_sizes_are_cut_where_enough_waits() {
 #[test]
 fn expired_requests_never_reach_the_model() {
     let mut line = Line::new(window(10, MILLI * 50));
-    let late = line.push(1, Terms { deadline: line.in_time(5), ..Terms::default() });
-    let kept = line.push(1, Terms { deadline: line.in_time(500), ..Terms::default() });
+    let terms = line.by(5);
+    let late = line.push(1, terms);
+    let terms = line.by(500);
+    let kept = line.push(1, terms);
     assert_eq!(line.queue.outlook(line.clock.now()), Outlook::Later(Moment::from_nanos(5_000_000)));
     line.clock.advance(MILLI * 5);
     assert_eq!(line.queue.outlook(line.clock.now()), Outlook::Ready);
@@ -251,10 +257,17 @@ fn expired_requests_never_reach_the_model() {
 fn a_hopeless_request_is_refused_with_the_time_after_which_it_would_be_accepted() {
     let mut line = Line::new(tick(1));
     line.teach(MILLI * 10);
-    let soon = Terms { deadline: line.in_time(25), ..Terms::default() };
+    let soon = line.by(25);
     line.queue.check_deadline(&key(1), &soon, line.clock.now()).unwrap();
     for _ in 0..4 {
         line.push(1, Terms::default());
+    }
+    line.queue
+        .check_deadline(&key(1), &soon, line.clock.now())
+        .expect("it goes before those without a deadline");
+    for _ in 0..4 {
+        let terms = line.by(20);
+        line.push(1, terms);
     }
     let error = line.queue.check_deadline(&key(1), &soon, line.clock.now()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Overloaded);
@@ -276,7 +289,8 @@ fn a_batch_is_made_smaller_where_a_larger_one_would_be_late() {
         line.queue.finish(batch.cut.number, Ran::Whole(MILLI * rows));
     }
     for _ in 0..50 {
-        line.push(1, Terms { deadline: line.in_time(20), ..Terms::default() });
+        let terms = line.by(20);
+        line.push(1, terms);
     }
     line.release();
     let batch = line.take().unwrap();
@@ -409,10 +423,11 @@ proptest! {
             match what {
                 0..=5 => {
                     let dated = time % 3 == 0;
+                    let own = line.by(u32::try_from(time).unwrap());
                     let terms = Terms {
                         priority: Priority::ALL[usize::from(priority)],
                         tenant: tenants[tenant as usize],
-                        deadline: if dated { line.in_time(time) } else { None },
+                        deadline: own.deadline.filter(|_| dated),
                         cost: u32::try_from(length).unwrap(),
                     };
                     let number = line.push(if padding { length } else { 4 }, terms);
