@@ -200,7 +200,7 @@ class BatchStats(Table):
         running: batches in the function now.
         failed: requests that got an exception from their batch.
         rejected: requests refused because the queue was full.
-        abandoned: requests that left (cancelled, timed out) before the function saw them.
+        abandoned: requests that left (cancelled) before the function saw them.
         reruns: calls made to find the guilty in a batch that raised.
         function_seconds: seconds spent in the function.
         lock_acquisitions: times that the workers took the interpreter lock.

@@ -231,9 +231,7 @@ class Server:
         url = self.url if native.address else ""
         return ServerStats(url=url, ready=native.ready, connections=native.connections, models=models)
 
-    def explain(
-        self, model: str | None = None, *, request_id: str | None = None, last: int = 10
-    ) -> BatchExplanation:
+    def explain(self, model: str | None = None, *, request_id: str | None = None, last: int = 10) -> BatchExplanation:
         """Why the last batches of a model were as they were, and where their time went; a table, and words.
 
         Args:

@@ -25,7 +25,11 @@ async def test_each_batch_has_a_record_that_says_why_it_was_cut() -> None:
 
     await asyncio.gather(*(naps(i) for i in range(10)))
     batches = naps.explain().batches
-    assert [(batch.number, batch.size, batch.reason) for batch in batches] == [(1, 4, "full"), (2, 4, "full"), (3, 2, "tick")]
+    assert [(batch.number, batch.size, batch.reason) for batch in batches] == [
+        (1, 4, "full"),
+        (2, 4, "full"),
+        (3, 2, "tick"),
+    ]
     for batch in batches:
         assert batch.cap == 4
         assert 0.02 <= batch.model <= batch.seconds < 30
