@@ -12,6 +12,7 @@ from penstock import _native, errors
 from penstock._batch_records import BatchRecord
 from penstock._deadline import remaining
 from penstock._policy import Adaptive, BatchPolicy, BatchStats, Pad
+from penstock._steps import Batch, Stream
 from penstock.batching import Batcher, batched
 from penstock.errors import ItemError, PenstockError
 
@@ -45,6 +46,7 @@ __version__: str = _native.VERSION
 __all__ = [
     "Adaptive",
     "AsyncClient",
+    "Batch",
     "BatchPolicy",
     "BatchRecord",
     "BatchStats",
@@ -59,6 +61,7 @@ __all__ = [
     "Response",
     "Retry",
     "Server",
+    "Stream",
     "Timeout",
     "__version__",
     "batched",

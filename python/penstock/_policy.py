@@ -201,6 +201,7 @@ class BatchStats(Table):
         failed: requests that got an exception from their batch.
         rejected: requests refused because the queue was full.
         abandoned: requests that left (cancelled) before the function saw them.
+        shared: requests that were answered with what was being computed for another (`single_flight`).
         reruns: calls made to find the guilty in a batch that raised.
         function_seconds: seconds spent in the function.
         lock_acquisitions: times that the workers took the interpreter lock.
@@ -230,6 +231,7 @@ class BatchStats(Table):
     failed: int
     rejected: int
     abandoned: int
+    shared: int
     reruns: int
     function_seconds: float
     lock_acquisitions: int

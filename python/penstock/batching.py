@@ -30,6 +30,7 @@ from penstock._policy import (
     fillers_of,
     policy_from,
 )
+from penstock._steps import Stream, driven, driven_async, is_async_stepwise, is_stepwise
 from penstock._worker import work
 from penstock.errors import ConfigError, DeadlineExceeded
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from penstock._batch_records import BatchExplanation
+    from penstock._steps import Feed
 
 R = TypeVar("R")
 _PRIORITIES = {"high": 0, "normal": 1, "low": 2}
@@ -59,6 +61,8 @@ class Batcher(_native.NativeBatcher, Generic[R]):
     * items of other shapes, types or keyword arguments go into batches of their own: nothing is ever cast;
     * the function returns one row for each item: an array `[n, ...]`, a list of `n`, or a dictionary or tuple of
       those. An `ItemError` in a row's place fails that request and no other.
+
+    A generator function, `async` or not, is given a `Batch` instead and answers step by step: see there.
 
     Cancelling the awaitable takes the request out of its batch before the function sees it; while the function runs,
     only the result is dropped.
@@ -79,6 +83,7 @@ class Batcher(_native.NativeBatcher, Generic[R]):
     workers: Workers
     _threads: list[threading.Thread]
     _runs_alone: bool
+    _steps: bool
     _tenants: Counter[str]
 
     def __new__(
@@ -89,10 +94,14 @@ class Batcher(_native.NativeBatcher, Generic[R]):
         _check_function(fn)
         inline = check_workers(workers) == "inline"
         context = copy_context()
-        runs_alone = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
+        steps = is_stepwise(fn)
+        runs_alone = is_async_stepwise(fn) or (
+            inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
+        )
         if runs_alone and inline:
             raise ConfigError("an async def function cannot run inline: its loop would wait for itself; use workers=1")
-        called = _lifecycle.on_own_loop(fn) if runs_alone else fn
+        whole: Callable[..., Any] = (driven_async(fn) if runs_alone else driven(fn)) if steps else fn
+        called = _lifecycle.on_own_loop(whole) if runs_alone else whole
         name = str(getattr(fn, "__qualname__", type(fn).__name__))
         threads: list[threading.Thread] = []
         self = super().__new__(
@@ -102,12 +111,14 @@ class Batcher(_native.NativeBatcher, Generic[R]):
             policy=policy.native(),
             workers=1 if inline else cast("int", workers),
             fillers=fillers_of(policy, fn),
+            steps=steps,
         )
         self.fn = fn
         self.policy = policy
         self.workers = workers
         self._threads = threads
         self._runs_alone = runs_alone
+        self._steps = steps
         self._tenants = Counter()
         return self
 
@@ -129,6 +140,14 @@ class Batcher(_native.NativeBatcher, Generic[R]):
                 Penstock's own loop.
         """
         return cast("R", self._blocking(args, kwargs, "normal", None))
+
+    def stream(self, *args: Any, **kwargs: Any) -> Stream[Any]:
+        """Adds one item to the next batch of a generator function: an async iterator over the values of its steps.
+
+        Raises:
+            ConfigError: for a function that is no generator.
+        """
+        return Options(self).stream(*args, **kwargs)
 
     async def map(self, *items: Iterable[Any], progress: bool = False) -> list[R]:
         """Runs the function over items and keeps their order; with several iterables, over several arguments.
@@ -260,9 +279,18 @@ class Options(Generic[R]):
 
     def __call__(self, *args: Any, **kwargs: Any) -> asyncio.Future[R]:
         """Adds one item to the next batch; the future is the item's own result."""
+        return self._submit(args, kwargs)
+
+    def stream(self, *args: Any, **kwargs: Any) -> Stream[Any]:
+        """As `Batcher.stream`; `timeout` is for the whole stream."""
+        if not self._batcher._steps:  # noqa: SLF001  one module
+            raise ConfigError("only a generator function has steps to stream: yield the values of each step")
+        return Stream(partial(self._submit, args, kwargs))
+
+    def _submit(self, args: tuple[Any, ...], kwargs: dict[str, Any], feed: Feed | None = None) -> asyncio.Future[R]:
         self._count()
         seconds = -1.0 if self._timeout is None else self._timeout
-        future = self._batcher.submit(args, kwargs, (_PRIORITIES[self._priority], self._tenant, seconds))
+        future = self._batcher.submit(args, kwargs, (_PRIORITIES[self._priority], self._tenant, seconds), feed)
         if self._timeout is not None:
             timer = future.get_loop().call_later(self._timeout, _expire, future, self._timeout)
             future.add_done_callback(lambda _: timer.cancel())
@@ -387,8 +415,6 @@ def _check_function(fn: object) -> None:
         raise ConfigError(f"a batched function must be callable, not {fn!r}")
     if isinstance(fn, Batcher):
         raise ConfigError("the function is batched already; give the plain function (its .fn)")
-    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
-        raise ConfigError(f"{fn!r} is a generator: a batched function returns all its rows at once")
 
 
 _cells: dict[str, weakref.ref[Batcher[Any]]] = {}

@@ -47,6 +47,7 @@ class ModelStats(Table):
     queued: int
     rejected: int
     abandoned: int
+    shared: int
     reruns: int
     function_seconds: float
     lock_acquisitions: int

@@ -324,6 +324,7 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
         }
         self.waiting -= left.entries.len();
         self.stats.expired += left.entries.len() as u64;
+        self.stats.abandoned += left.entries.len() as u64;
         left
     }
 

@@ -17,6 +17,7 @@ use super::convert::assemble::NextCall;
 use super::core::{Asked, Calling, Core, Taken};
 use super::deadline::BatchDeadline;
 use super::errors::{raised, to_python};
+use super::flight::Flights;
 use super::policy::Policy;
 use super::records;
 use super::run::{Fillers, hand_out};
@@ -40,7 +41,7 @@ pub(crate) struct NativeBatcher {
 #[pymethods]
 impl NativeBatcher {
     #[new]
-    #[pyo3(signature = (function, start, *, policy, workers, fillers))]
+    #[pyo3(signature = (function, start, *, policy, workers, fillers, steps))]
     fn new(
         py: Python<'_>,
         function: Py<PyAny>,
@@ -48,13 +49,17 @@ impl NativeBatcher {
         mut policy: Policy,
         workers: usize,
         fillers: Fillers,
+        steps: bool,
     ) -> PyResult<Self> {
+        let largest_live = steps.then_some(policy.max_size);
         let (isolate, pricing) = (policy.isolate, policy.pricing());
+        let flights = policy.single_flight.then(|| Flights::new(policy.max_queue));
         let batcher =
             policy.into_core().and_then(|policy| Batcher::with(policy, workers, TimeSource::system()));
         let batcher = batcher.map_err(|error| to_python(py, &error))?;
         let inline = start.is_none();
-        let core = Arc::new(Core::new(batcher, function, Calling { pricing, fillers, isolate, inline }));
+        let calling = Calling { pricing, fillers, isolate, inline, flights, largest_live };
+        let core = Arc::new(Core::new(batcher, function, calling));
         Ok(Self { core, recent: Mutex::new(None), start, started: AtomicU64::new(0) })
     }
 
@@ -64,16 +69,18 @@ impl NativeBatcher {
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        Self::submit(slf, args, kwargs, Asked::plain())
+        Self::submit(slf, args, kwargs, Asked::plain(), None)
     }
 
     /// A future for one call. What is asked is the priority, 0, 1 or 2 for high, normal or low, the tenant, and the seconds
-    /// until the answer must be there; negative for none.
+    /// until the answer must be there; negative for none. A `feed` takes the values of every step.
+    #[pyo3(signature = (args, kwargs, asked, feed = None))]
     fn submit<'py>(
         slf: &Bound<'py, Self>,
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
         asked: Asked,
+        feed: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let this = slf.get();
@@ -83,7 +90,7 @@ impl NativeBatcher {
         let admitted = this.core.submit(py, args, kwargs, asked, || {
             let (future, slot) = port.get().new_future(py)?;
             made = Some((future, slot));
-            Ok(Waiter::Future { port: Arc::clone(&port.get().shared), slot })
+            Ok(Waiter::Future { port: Arc::clone(&port.get().shared), slot, feed })
         });
         match (admitted, made) {
             (Ok(()), Some((future, _))) => {
@@ -183,6 +190,7 @@ impl NativeBatcher {
         let counters = self.core.counters.shown(py, &stats, &self.core.history.totals(), &self.core.locks)?;
         counters.set_item("running", self.core.batcher.running())?;
         counters.set_item("failed", self.core.counters.failed.load(Ordering::Relaxed))?;
+        counters.set_item("shared", self.core.counters.shared.load(Ordering::Relaxed))?;
         Ok(counters)
     }
 
@@ -251,7 +259,7 @@ impl NativeBatcher {
         for number in left.objects {
             drop(self.core.take_object(number));
         }
-        hand_out(py, left.entries, &Arc::new(Results::Each(outcomes)), None);
+        hand_out(py, left.entries, Results::Each(outcomes), None);
     }
 }
 

@@ -7,6 +7,7 @@ mod convert;
 mod core;
 mod deadline;
 mod errors;
+mod flight;
 mod in_process;
 mod inherited;
 mod journal;
@@ -14,9 +15,11 @@ mod load;
 mod messages;
 mod policy;
 mod records;
+mod riders;
 mod run;
 mod served;
 mod server;
+mod steps;
 mod waiter;
 
 use pyo3::prelude::*;
@@ -50,6 +53,8 @@ mod _native {
     use super::served::ServedWorker;
     #[pymodule_export]
     use super::server::NativeServer;
+    #[pymodule_export]
+    use super::steps::Steps;
 
     #[pymodule_export]
     const VERSION: &str = env!("CARGO_PKG_VERSION");

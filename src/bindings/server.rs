@@ -218,6 +218,7 @@ impl NativeServer {
                 &served.endpoint.history().totals(),
                 &served.endpoint.locks,
             )?;
+            counters.set_item("shared", served.endpoint.shared())?;
             all.set_item(&served.endpoint.spec.name, counters)?;
         }
         Ok(all)
@@ -272,9 +273,13 @@ impl NativeServer {
         let mut endpoints = Vec::with_capacity(models.len());
         for model in models {
             let (isolate, workers) = (model.policy.isolate, model.workers);
+            let single_flight = model.policy.single_flight;
             let (spec, policy) = model.into_spec()?;
             let metrics = registry.model(&spec.name);
             let endpoint = Endpoint::open(spec, policy, workers, metrics, &runtime)?;
+            if single_flight {
+                endpoint.share_identical();
+            }
             endpoints.push(Served { endpoint, counters: Arc::default(), isolate });
         }
         let served = endpoints.iter().map(|served| Arc::clone(&served.endpoint)).collect();

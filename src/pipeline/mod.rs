@@ -1,6 +1,7 @@
 //! The parts composed: a request is admitted, waits for company, is answered by its model, and comes back.
 
 mod endpoint;
+mod flight;
 mod reply;
 mod terms;
 mod ticker;
