@@ -195,7 +195,8 @@ class BatchStats(Table):
         mean_batch_size: requests in a batch on average.
         max_batch_size: requests in the largest batch.
         efficiency: share of calls that batching saved: (requests - batches) / requests.
-        reasons: batches by the reason they were cut for: `full`, `tick`, `window`, `deadline`, `key`, `budget`, `drain`.
+        reasons: batches by the reason they were cut for: `full`, `tick`, `window`, `deadline`, `key`, `budget` or
+            `drain`.
         queued: requests waiting now.
         running: batches in the function now.
         failed: requests that got an exception from their batch.

@@ -12,6 +12,7 @@ import pytest
 
 import penstock
 from penstock import Batcher, Server, batched, model
+from penstock.errors import DeadlineExceeded
 from penstock.testing import TestClient
 
 
@@ -56,9 +57,8 @@ async def test_time_goes_on_inside_a_function() -> None:
         return [(first, second, penstock.remaining())] * len(x)
 
     seen: list[Any] = []
-    with batched(lambda x: [seen.append(row) for row in waits(x)]) as f:
-        with pytest.raises(penstock.errors.DeadlineExceeded):
-            await f.options(timeout=0.2)(1)
+    with batched(lambda x: [seen.append(row) for row in waits(x)]) as f, pytest.raises(DeadlineExceeded):
+        await f.options(timeout=0.2)(1)
     ((first, second, third),) = seen
     assert first >= second + 0.05
     assert third == 0.0, "a deadline that has passed leaves no time"
