@@ -201,14 +201,15 @@ class BatchStats(Table):
         running: batches in the function now.
         failed: requests that got an exception from their batch.
         rejected: requests refused because the queue was full.
-        abandoned: requests that left (cancelled) before the function saw them.
+        abandoned: requests that left (cancelled, timed out) before the function saw them.
         shared: requests that were answered with what was being computed for another (`single_flight`).
         reruns: calls made to find the guilty in a batch that raised.
         function_seconds: seconds spent in the function.
         lock_acquisitions: times that the workers took the interpreter lock.
         lock_wait_seconds: seconds that the workers waited for it.
         hopeless: requests refused because they could not have been answered in time; they are among the rejected.
-        expired: requests whose deadline passed while they waited.
+        expired: requests whose deadline passed while they waited, or could not be met any more; they are among the
+            abandoned.
         joined: requests that joined a batch while it ran.
         out_of_memory: times that memory ran out.
         cap: requests that a batch may have now; it moves where it is learned, or memory ran out.
