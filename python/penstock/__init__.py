@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from penstock import _native, errors
 from penstock._batch_records import BatchRecord
+from penstock._clock import VirtualClock
 from penstock._deadline import remaining
 from penstock._policy import Adaptive, BatchPolicy, BatchStats, Pad
+from penstock._processes import Processes
 from penstock._steps import Batch, Stream
 from penstock.batching import Batcher, batched
 from penstock.errors import ItemError, PenstockError
@@ -58,11 +60,13 @@ __all__ = [
     "Pad",
     "PenstockError",
     "Pool",
+    "Processes",
     "Response",
     "Retry",
     "Server",
     "Stream",
     "Timeout",
+    "VirtualClock",
     "__version__",
     "batched",
     "errors",

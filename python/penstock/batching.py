@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 from penstock import _lifecycle, _native
 from penstock._batch_records import explanation_of
+from penstock._clock import VirtualClock
 from penstock._deadline import DEADLINE
 from penstock._display import progress_bar
 from penstock._policy import (
@@ -30,6 +31,8 @@ from penstock._policy import (
     fillers_of,
     policy_from,
 )
+from penstock._processes import END_SECONDS, Processes, RemoteFunction, launch_of
+from penstock._processes import run as run_in_process
 from penstock._steps import Stream, driven, driven_async, is_async_stepwise, is_stepwise
 from penstock._worker import work
 from penstock.errors import ConfigError, DeadlineExceeded
@@ -70,8 +73,9 @@ class Batcher(_native.NativeBatcher, Generic[R]):
     Args:
         fn: the function; `async def` runs on a loop of Penstock's own, never on the caller's.
         policy: a `BatchPolicy`, or its fields as keywords, never both.
-        workers: threads that run the function, or `"inline"` to run it on the event loop, which it blocks: the least
-            delay for functions that take microseconds.
+        workers: threads that run the function; `Processes` for functions that hold the interpreter lock; or `"inline"`
+            to run it on the event loop, which it blocks: the least delay for functions that take microseconds.
+        clock: a `VirtualClock` to live by, for tests; `None` for the time of the world.
         **settings: the fields of `BatchPolicy`.
 
     Raises:
@@ -81,42 +85,65 @@ class Batcher(_native.NativeBatcher, Generic[R]):
     fn: Callable[..., Any]
     policy: BatchPolicy
     workers: Workers
+    clock: VirtualClock | None
     _threads: list[threading.Thread]
+    _remotes: list[RemoteFunction]
     _runs_alone: bool
     _steps: bool
     _tenants: Counter[str]
 
     def __new__(
-        cls, fn: Callable[..., Any], policy: BatchPolicy | None = None, *, workers: Workers = 1, **settings: Any
+        cls,
+        fn: Callable[..., Any],
+        policy: BatchPolicy | None = None,
+        *,
+        workers: Workers = 1,
+        clock: VirtualClock | None = None,
+        **settings: Any,
     ) -> Self:
         """Makes the native half."""
+        if clock is not None and not isinstance(clock, VirtualClock):
+            raise ConfigError(f"clock must be a VirtualClock, not {clock!r}")
         policy = policy_from(policy, settings)
         _check_function(fn)
         inline = check_workers(workers) == "inline"
         context = copy_context()
         steps = is_stepwise(fn)
+        if steps and isinstance(workers, Processes):
+            raise ConfigError(
+                "a generator runs step by step in this process: give it a number of threads, not Processes"
+            )
         runs_alone = is_async_stepwise(fn) or (
             inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
         )
+        runs_alone = runs_alone and not isinstance(workers, Processes)
         if runs_alone and inline:
             raise ConfigError("an async def function cannot run inline: its loop would wait for itself; use workers=1")
         whole: Callable[..., Any] = (driven_async(fn) if runs_alone else driven(fn)) if steps else fn
         called = _lifecycle.on_own_loop(whole) if runs_alone else whole
         name = str(getattr(fn, "__qualname__", type(fn).__name__))
         threads: list[threading.Thread] = []
+        remotes: list[RemoteFunction] = []
+        count = workers.count if isinstance(workers, Processes) else 1 if inline else cast("int", workers)
+        start: Callable[[_native.Worker], None] | None = partial(_start_threads, threads, count, name, context)
+        if isinstance(workers, Processes):
+            start = partial(_start_processes, (threads, remotes), count, name, fn)
         self = super().__new__(
             cls,
             _in_context(called, context) if inline else called,
-            None if inline else partial(_start_threads, threads, cast("int", workers), name, context),
+            None if inline else start,
             policy=policy.native(),
-            workers=1 if inline else cast("int", workers),
+            workers=count,
             fillers=fillers_of(policy, fn),
             steps=steps,
+            clock=clock,
         )
         self.fn = fn
         self.policy = policy
         self.workers = workers
+        self.clock = clock
         self._threads = threads
+        self._remotes = remotes
         self._runs_alone = runs_alone
         self._steps = steps
         self._tenants = Counter()
@@ -188,17 +215,22 @@ class Batcher(_native.NativeBatcher, Generic[R]):
 
         Args:
             drain: run what waits; without it, whoever waits gets `Closed`.
-            timeout: seconds to wait at most, or `None` for as long as it takes.
+            timeout: seconds to wait at most, or `None` for as long as it takes. Processes that still run then are
+                killed; threads are left alone.
         """
         self._begin_close(drain=drain)
         if not self._waits_for_itself():
-            self.wait_idle(math.inf if timeout is None else timeout)
+            self._end_processes(idle=self.wait_idle(math.inf if timeout is None else timeout))
 
     async def aclose(self, *, drain: bool = True, timeout: float | None = None) -> None:
         """As `close`, without blocking the event loop."""
         self._begin_close(drain=drain)
         if not self._waits_for_itself():
-            await self.wait_idle_async(math.inf if timeout is None else timeout)
+            idle = await self.wait_idle_async(math.inf if timeout is None else timeout)
+            if self._remotes:
+                import asyncio  # noqa: PLC0415  importing it costs as much as a third of `import numpy`
+
+                await asyncio.get_running_loop().run_in_executor(None, partial(self._end_processes, idle=idle))
 
     def __enter__(self) -> Self:
         return self
@@ -242,6 +274,17 @@ class Batcher(_native.NativeBatcher, Generic[R]):
     def _begin_close(self, *, drain: bool) -> None:
         (Context().run if self.workers == "inline" else _plainly)(self.begin_close, drain)
 
+    def _end_processes(self, *, idle: bool, limit: float = END_SECONDS) -> None:
+        """Waits until the processes have ended; kills them where a batch still runs, or they do not end in time."""
+        remotes, deadline = self._remotes, time.monotonic() + limit
+        if not idle:
+            for remote in remotes:
+                remote.keeper.kill()
+        for thread in self._threads if remotes else ():
+            thread.join(max(0.0, deadline - time.monotonic()))
+        for remote in remotes:
+            remote.keeper.kill()
+
     def _waits_for_itself(self) -> bool:
         return self.runs_here() or (self._runs_alone and threading.current_thread() is _lifecycle.own_loop().thread)
 
@@ -251,7 +294,10 @@ class Batcher(_native.NativeBatcher, Generic[R]):
 
     def _at_exit(self, deadline: float) -> None:
         self._begin_close(drain=False)
-        self.wait_idle(max(0.0, deadline - time.monotonic()))
+        left = max(0.0, deadline - time.monotonic())
+        # A process can be killed, and its thread needs a moment to see that.
+        idle = self.wait_idle(left / 2 if self._remotes else left)
+        self._end_processes(idle=idle, limit=max(0.0, deadline - time.monotonic()) / 2)
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
@@ -292,7 +338,9 @@ class Options(Generic[R]):
         seconds = -1.0 if self._timeout is None else self._timeout
         future = self._batcher.submit(args, kwargs, (_PRIORITIES[self._priority], self._tenant, seconds), feed)
         if self._timeout is not None:
-            timer = future.get_loop().call_later(self._timeout, _expire, future, self._timeout)
+            clock, loop = self._batcher.clock, future.get_loop()
+            later = loop.call_later if clock is None else partial(clock._call_later, loop)  # noqa: SLF001  one package
+            timer = later(self._timeout, _expire, future, self._timeout)
             future.add_done_callback(lambda _: timer.cancel())
         return future
 
@@ -345,6 +393,7 @@ def batched(
     *,
     policy: BatchPolicy | None = None,
     workers: Workers = 1,
+    clock: VirtualClock | None = None,
     max_batch_size: int = ...,
     min_batch_size: int = ...,
     max_wait: float = ...,
@@ -393,6 +442,24 @@ def _start_threads(
     for number in range(count):
         # A context can be entered by one thread at a time, so each has a copy of the decorator's.
         run = partial(context.copy().run, work, first if number == 0 else first.another())
+        threads.append(threading.Thread(target=run, name=f"penstock-{name}-{number}", daemon=True))
+    for thread in threads:
+        thread.start()
+
+
+def _start_processes(
+    started: tuple[list[threading.Thread], list[RemoteFunction]],
+    count: int,
+    name: str,
+    fn: Callable[..., Any],
+    first: _native.Worker,
+) -> None:
+    threads, remotes = started
+    launch = launch_of("function", fn, f"the function {name!r}")
+    remotes.extend(RemoteFunction(launch) for _ in range(count))
+    for number, remote in enumerate(remotes):
+        worker = first if number == 0 else first.another()
+        run = partial(run_in_process, worker, remote)
         threads.append(threading.Thread(target=run, name=f"penstock-{name}-{number}", daemon=True))
     for thread in threads:
         thread.start()

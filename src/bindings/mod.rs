@@ -3,6 +3,7 @@
 mod batcher;
 mod bridge;
 mod client;
+mod clock;
 mod convert;
 mod core;
 mod deadline;
@@ -14,6 +15,7 @@ mod journal;
 mod load;
 mod messages;
 mod policy;
+mod processes;
 mod records;
 mod riders;
 mod run;
@@ -37,6 +39,8 @@ mod _native {
         NativeStream,
     };
     #[pymodule_export]
+    use super::clock::NativeClock;
+    #[pymodule_export]
     use super::deadline::BatchDeadline;
     #[pymodule_export]
     use super::errors::{bind_errors, error_table};
@@ -49,6 +53,8 @@ mod _native {
     use super::messages::infer_message;
     #[pymodule_export]
     use super::policy::check_policy;
+    #[pymodule_export]
+    use super::processes::{NativeChild, NativeKeeper};
     #[pymodule_export]
     use super::served::ServedWorker;
     #[pymodule_export]

@@ -84,8 +84,13 @@ impl Filled {
     /// What there is to tell of a batch that was cut so.
     pub(crate) fn of(cut: &Cut, told: Fillers) -> Self {
         let longest = cut.padded_cost / cut.lengths.len().max(1) as u64;
-        let lengths = if told.0 || told.1 { cut.lengths.clone() } else { Vec::new() };
-        Self { lengths, longest: usize::try_from(longest).unwrap_or_default(), told }
+        Self::new(cut.lengths.clone(), usize::try_from(longest).unwrap_or_default(), told)
+    }
+
+    /// What there is to tell of rows that were so long and are `longest` now.
+    pub(crate) fn new(lengths: Vec<u32>, longest: usize, told: Fillers) -> Self {
+        let lengths = if told.0 || told.1 { lengths } else { Vec::new() };
+        Self { lengths, longest, told }
     }
 
     /// Adds `mask` and `lengths` of the rows `from..to` to the keyword arguments.
@@ -250,6 +255,12 @@ impl<F: Form> Job<F> {
     pub(crate) fn raised(&mut self, py: Python<'_>, error: PyErr, counters: &Counters) {
         self.count_busy(counters);
         self.guarded(py, (), |job| job.split_or_fail(py, error));
+    }
+
+    /// Takes a failure that no smaller part of the batch would escape.
+    pub(crate) fn failed(&mut self, py: Python<'_>, error: PyErr, counters: &Counters) {
+        self.count_busy(counters);
+        self.guarded(py, (), |job| job.fail(py, error));
     }
 
     /// What there is to learn from the batch.

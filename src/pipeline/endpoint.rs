@@ -16,7 +16,7 @@ use crate::batch::{
     Attendance, Batch, BatchAccount, BatchPolicy, Batcher, GroupKey, History, Removed, Terms, Turn,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::TimeSource;
+use crate::flow::{Moment, TimeSource};
 use crate::metrics::{LockCounts, ModelMetrics, Outcome};
 use crate::tensor::{Rows, Specs, TensorSpec};
 
@@ -40,7 +40,7 @@ type OnReadiness = Box<dyn Fn() + Send + Sync>;
 /// and [`finish`](Endpoint::finish).
 pub struct Endpoint {
     /// What the model says of itself.
-    pub spec: ModelSpec,
+    pub spec: Arc<ModelSpec>,
     /// Acquisitions of the lock that its workers need, if they need one.
     pub locks: LockCounts,
     batcher: Batcher<(), Reply>,
@@ -92,7 +92,7 @@ impl Endpoint {
             };
             let ticks = runtime.spawn(Arc::clone(&ticker).run(at_end));
             Self {
-                spec,
+                spec: Arc::new(spec),
                 locks: LockCounts::new(),
                 batcher,
                 max_queue,
@@ -281,6 +281,16 @@ impl Endpoint {
             let message = format!("model '{}' was closed before this request was run", self.spec.name);
             entry.waiter.refuse(Error::new(ErrorKind::Closed, message));
         }
+    }
+
+    /// True where nothing waits and nothing more will come.
+    pub fn is_done(&self) -> bool {
+        self.batcher.is_closed() && self.batcher.stats().queued == 0
+    }
+
+    /// The moment that deadlines of this endpoint are counted in.
+    pub fn now(&self) -> Moment {
+        self.batcher.now()
     }
 
     /// Blocks until nothing waits and nothing runs, for at most `limit`.
