@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import ModuleType
 
+    from penstock._deadline import Deadline
+
     Launch = tuple[str, list[str], bytes, str]
     """The program, its arguments, the first message, and whose process it is."""
 
@@ -207,8 +209,8 @@ class RemoteFunction:
         self.keeper = _native.NativeKeeper(launch)
         self._name = launch[-1]
 
-    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> tuple[bool, Any]:
-        """Whether the function returned, and what it returned or raised.
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any] | None, deadline: Deadline | None) -> tuple[bool, Any]:
+        """Whether the function returned, and what it returned or raised. It can ask how much time is left.
 
         Raises:
             ItemError: where an argument cannot be sent.
@@ -217,7 +219,8 @@ class RemoteFunction:
         keeper = self.keeper
         for attempt in range(1, _MOST_ATTEMPTS + 1):
             try:
-                message = pack(keeper.memory(), (args, kwargs))
+                left = None if deadline is None else deadline.remaining()
+                message = pack(keeper.memory(), (args, kwargs, left))
             except OSError:
                 raise
             except Exception as error:
@@ -242,22 +245,25 @@ def run(worker: _native.Worker, remote: RemoteFunction) -> None:
             if not worker.wait():
                 return
             alive = True
+            deadline = worker.deadline()
             while (call := worker.next()) is not None:
                 _, args, kwargs = call
                 del call
-                alive = _run_one(worker, remote, args, kwargs) and alive
+                alive = _run_one(worker, remote, (args, kwargs, deadline)) and alive
                 del args, kwargs
     finally:
         remote.keeper.end(END_SECONDS)
 
 
 def _run_one(
-    worker: _native.Worker, remote: RemoteFunction, args: tuple[Any, ...], kwargs: dict[str, Any] | None
+    worker: _native.Worker,
+    remote: RemoteFunction,
+    call: tuple[tuple[Any, ...], dict[str, Any] | None, Deadline | None],
 ) -> bool:
     """Answers whether the process is as well as it was."""
     alive = True
     try:
-        returned, value = remote.call(args, kwargs)
+        returned, value = remote.call(*call)
     except ItemError as error:
         worker.raised(error)
     except PenstockError as error:

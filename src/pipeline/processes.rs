@@ -140,10 +140,11 @@ impl Worker {
     fn run(&mut self, batch: Batch<(), Reply>, mut account: BatchAccount) {
         let count = batch.entries.len();
         let endpoint = Arc::clone(&self.endpoint);
-        let asked = self.keeper.run(|child, memory| ask(&endpoint, &batch, child, memory));
+        let asked = self.keeper.run(|child, memory| ask(&endpoint, &batch, &mut account, child, memory));
         let (rows, ran) = match asked {
             Ok((rows, answer)) => {
                 self.tally.ran(answer.busy, answer.reruns);
+                account.reruns = u32::try_from(answer.reruns).unwrap_or(u32::MAX);
                 account.close(answer.busy);
                 (rows, ran(&answer))
             }
@@ -168,6 +169,7 @@ fn ran(answer: &Answer) -> Ran {
 fn ask(
     endpoint: &Endpoint,
     batch: &Batch<(), Reply>,
+    account: &mut BatchAccount,
     child: &mut Child,
     memory: &SharedMemory,
 ) -> std::result::Result<(Vec<Result<AnswerRow>>, Answer), Broken> {
@@ -180,6 +182,7 @@ fn ask(
     question.lengths.clone_from(&batch.cut.lengths);
     question.remaining = batch.cut.deadline.map(|deadline| deadline.since(endpoint.now()));
     let message = postcard::to_stdvec(&question).map_err(|error| here("described to", &error))?;
+    account.call();
     child.say(&message)?;
     let answer = child.hear()?.ok_or(Broken::Child)?;
     let answer: Answer = postcard::from_bytes(&answer).map_err(|_| Broken::Child)?;
