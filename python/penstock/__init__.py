@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from penstock import _native, errors
+from penstock._batch_records import BatchRecord
+from penstock._deadline import remaining
 from penstock._policy import Adaptive, BatchPolicy, BatchStats, Pad
 from penstock._steps import Batch, Stream
 from penstock.batching import Batcher, batched
@@ -46,6 +48,7 @@ __all__ = [
     "AsyncClient",
     "Batch",
     "BatchPolicy",
+    "BatchRecord",
     "BatchStats",
     "Batcher",
     "Client",
@@ -64,5 +67,6 @@ __all__ = [
     "batched",
     "errors",
     "model",
+    "remaining",
     "transport",
 ]

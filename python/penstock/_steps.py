@@ -21,8 +21,6 @@ STREAM_BUFFER = 1024
 """Values that the reader of a stream may be behind its batch; one more ends the stream with `StreamError`."""
 
 _NONE: Any = object()
-_PLAIN_NUMBERS = frozenset("?dlqD")
-"""Type codes of the columns that Python's own numbers become."""
 
 
 class Batch:
@@ -81,7 +79,9 @@ class Batch:
         return index in self._riders
 
     def __getitem__(self, index: int) -> Any:
-        """What a live request gave: its item; of several positional arguments, a tuple.
+        """What a live request gave, as it was given: its item; of several positional arguments, a tuple.
+
+        Its arrays are copies. Items of any shapes and types share a batch.
 
         Raises:
             IndexError: where no live request has that index.
@@ -121,7 +121,7 @@ class Batch:
             self._steps.fail([index], error)
 
     def join(self, limit: int | None = None) -> list[int]:
-        """Takes requests that wait for a batch like this one: of the same shapes, types and keyword arguments.
+        """Takes requests that wait for a batch like this one: of the same keyword arguments and `key`.
 
         Args:
             limit: take so many at most; the batch never has more than `max_batch_size` at a time.
@@ -210,20 +210,8 @@ class _Rider:
         self.values: list[Any] = []
 
     def item(self) -> Any:
-        item = _row(self.columns, self.row)
-        return item[0] if len(item) == 1 else item
-
-
-def _row(columns: Any, row: int) -> Any:
-    if isinstance(columns, tuple):
-        parts = [_row(column, row) for column in columns]
-        return type(columns)(*parts) if hasattr(columns, "_fields") else tuple(parts)
-    if isinstance(columns, dict):
-        return {name: _row(column, row) for name, column in columns.items()}
-    if getattr(columns, "ndim", 0) == 1 and columns.dtype.char in _PLAIN_NUMBERS:
-        # What came as one of Python's own numbers comes back as one.
-        return columns[row].item()
-    return columns[row]
+        parts = tuple(column[self.row] for column in self.columns)
+        return parts[0] if len(parts) == 1 else parts
 
 
 def is_stepwise(function: object) -> bool:

@@ -14,6 +14,7 @@ from functools import partial, update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 from penstock import _lifecycle, _native
+from penstock._batch_records import explanation_of
 from penstock._display import progress_bar
 from penstock._policy import (
     BatchPolicy,
@@ -22,8 +23,10 @@ from penstock._policy import (
     Priority,
     Workers,
     check_choice,
+    check_count,
     check_seconds,
     check_workers,
+    fillers_of,
     policy_from,
 )
 from penstock._steps import Stream, driven, driven_async, is_async_stepwise, is_stepwise
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from penstock._batch_records import BatchExplanation
     from penstock._steps import Feed
 
 R = TypeVar("R")
@@ -106,6 +110,7 @@ class Batcher(_native.NativeBatcher, Generic[R]):
             policy=policy.native(),
             workers=1 if inline else cast("int", workers),
             steps=steps,
+            fillers=(False, False) if steps else fillers_of(policy, fn),
         )
         self.fn = fn
         self.policy = policy
@@ -171,6 +176,11 @@ class Batcher(_native.NativeBatcher, Generic[R]):
     def stats(self) -> BatchStats:
         """What happened so far."""
         return BatchStats(**self.counters(), tenants=dict(self._tenants))
+
+    def explain(self, last: int = 10) -> BatchExplanation:
+        """Why the `last` batches were as they were, and where their time went; a table, and words. 256 are kept."""
+        check_count("last", last)
+        return explanation_of(self.explain_batches(last))
 
     def close(self, *, drain: bool = True, timeout: float | None = None) -> None:
         """Accepts nothing more and waits for what runs. Safe to call twice.

@@ -54,12 +54,12 @@ struct State<K, W> {
 
 /// A queue of requests and the threads that wait on it.
 pub struct Batcher<K, W> {
-    state: Monitor<State<K, W>>,
+    state: Arc<Monitor<State<K, W>>>,
     clock: TimeSource,
     spares: Arc<Spares>,
 }
 
-impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
+impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K, W> {
     /// An open batcher with one worker, by the system's clock.
     ///
     /// # Errors
@@ -76,7 +76,12 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
         policy.check()?;
         let spares = Spares::new(SPARE_BYTES);
         let queue = BatchQueue::with_workers(policy, workers, Arc::clone(&spares));
-        let state = Monitor::new(State { queue, asleep: 0, taking: 0, last_search: None, tick: None });
+        let state =
+            Arc::new(Monitor::new(State { queue, asleep: 0, taking: 0, last_search: None, tick: None }));
+        if let TimeSource::Virtual(clock) = &clock {
+            let state = Arc::downgrade(&state);
+            clock.on_move(state);
+        }
         Ok(Self { state, clock, spares })
     }
 
@@ -88,6 +93,11 @@ impl<K: Eq + Hash + Clone, W> Batcher<K, W> {
     /// Where batches of this batcher take their memory from.
     pub fn spares(&self) -> &Arc<Spares> {
         &self.spares
+    }
+
+    /// The clock that it lives by.
+    pub fn clock(&self) -> &TimeSource {
+        &self.clock
     }
 
     /// The moment that arrivals of this batcher are counted in.

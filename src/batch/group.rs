@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::pile::{Pile, Waiting};
-use super::select::{Candidate, LOOK_AHEAD, Rank, Room, Shares, choose, padded_cost, preferred};
+use super::select::{Candidate, LOOK_AHEAD, Rank, Room, Shares, choose, padded_cost, preferred, trade_turns};
 use super::{BatchPolicy, Entry, GroupKey, Learned, Pressure, Priority, Removed, Terms};
 use crate::flow::Moment;
 use crate::tensor::{Padding, Rows, Spares, padded};
@@ -93,13 +93,13 @@ impl<K, W> Group<K, W> {
     }
 
     /// The rank of the one who goes first.
-    pub(super) fn urgency(&self, aging: Duration, tenants: &Shares, now: Moment) -> Option<Rank> {
+    pub(super) fn urgency(&self, aging: Duration, now: Moment) -> Option<Rank> {
         let lanes =
             self.fronts().map(|(priority, entry)| Rank::of(priority, None, entry.arrived, aging, now));
         let piled = self.pile.iter().map(|(_, waiting)| {
-            let Terms { priority, tenant, cost, deadline } = waiting.terms;
+            let Terms { priority, deadline, .. } = waiting.terms;
             let rank = Rank::of(priority, deadline, waiting.entry.arrived, aging, now);
-            Rank { share: tenants.time(tenant.0) + tenants.step(tenant.0, cost), ..rank }
+            Rank { share: waiting.turn, ..rank }
         });
         lanes.chain(piled).min_by(Rank::order)
     }
@@ -217,12 +217,12 @@ impl<K, W> Group<K, W> {
             padded: padding.map(|padding| padding.multiple as u64),
             overhead: self.learned.overhead(),
         };
-        let candidates = self.candidates(policy, tenants, &room, now);
+        let candidates = self.candidates(policy, &room, now);
         let (counts, candidates) = self.share_rows_out(policy.aging, candidates, &room, now);
         let choice = choose(&candidates, &room);
         let picked: Vec<&Candidate> = choice.picked.iter().filter_map(|at| candidates.get(*at)).collect();
         for candidate in &picked {
-            tenants.charge(candidate.tenant, candidate.cost);
+            tenants.serve(candidate);
         }
         let places: Vec<usize> = picked.iter().map(|candidate| candidate.at).collect();
         let taken = self.pile.take(&places);
@@ -244,20 +244,22 @@ impl<K, W> Group<K, W> {
     }
 
     /// Those of the pile who could go into the batch, in their order; as many as are worth looking at.
-    fn candidates(&self, policy: &BatchPolicy, tenants: &Shares, room: &Room, now: Moment) -> Vec<Candidate> {
+    fn candidates(&self, policy: &BatchPolicy, room: &Room, now: Moment) -> Vec<Candidate> {
         let mut candidates: Vec<Candidate> = self
             .pile
             .iter()
             .map(|(at, waiting)| {
                 let terms = &waiting.terms;
                 let rank = Rank::of(terms.priority, terms.deadline, waiting.entry.arrived, policy.aging, now);
+                let rank = Rank { share: waiting.turn, ..rank };
                 Candidate { at, rank, tenant: terms.tenant.0, cost: terms.cost }
             })
             .collect();
         if !policy.weights.is_empty() {
-            tenants.rank(&mut candidates);
+            trade_turns(&mut candidates);
         }
-        let by_rank = |one: &Candidate, other: &Candidate| one.rank.order(&other.rank);
+        let by_rank =
+            |one: &Candidate, other: &Candidate| one.rank.order(&other.rank).then(one.at.cmp(&other.at));
         let ahead = if policy.budget.is_some() { LOOK_AHEAD } else { 0 };
         let wanted = room.rows + ahead;
         if candidates.len() > wanted {

@@ -12,6 +12,8 @@ use crate::tensor::Rows;
 pub(super) struct Waiting<W> {
     pub(super) entry: Entry<W>,
     pub(super) terms: Terms,
+    /// Its tenant's turn; 0 where tenants have no shares.
+    pub(super) turn: f64,
     /// One row.
     pub(super) rows: Rows,
     /// True once a tick has ended since it came.
@@ -127,7 +129,7 @@ mod tests {
         let deadline = deadline.map(Moment::from_nanos);
         let terms = Terms { deadline, cost: 2, ..Terms::default() };
         let entry = Entry { waiter: number, arrived: Moment::from_nanos(number), deadline };
-        Waiting { entry, terms, rows: Rows::new(&Specs::new(), &Spares::new(0)), released: false }
+        Waiting { entry, terms, turn: 0.0, rows: Rows::new(&Specs::new(), &Spares::new(0)), released: false }
     }
 
     fn numbers(taken: &[Waiting<u64>]) -> Vec<u64> {

@@ -124,7 +124,7 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
     /// What a request counts with: its length, where rows are filled up, and never nothing.
     fn cost_of(&self, key: &GroupKey<K>, terms: &Terms) -> u32 {
         let Some(budget) = self.policy.budget else { return 1 };
-        let length = budget.padding.map(|padding| padding.length(&key.specs));
+        let length = budget.padding.and_then(|padding| padding.length(&key.specs));
         length.map_or(terms.cost, |length| u32::try_from(length).unwrap_or(u32::MAX)).max(1)
     }
 
@@ -260,7 +260,9 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
         } else {
             let mut rows = Rows::new(&key.specs, &self.singles);
             write(&mut rows);
-            group.pile_up(Waiting { entry, terms: Terms { cost, ..terms }, rows, released: false });
+            let weighed = !self.policy.weights.is_empty();
+            let turn = if weighed { self.shares.turn(terms.tenant.0, cost) } else { 0.0 };
+            group.pile_up(Waiting { entry, terms: Terms { cost, ..terms }, turn, rows, released: false });
         }
         self.waiting += 1;
         self.cost += u64::from(cost);
@@ -341,7 +343,7 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
         } else {
             let ranked = std::iter::once(first)
                 .chain(cuttable)
-                .filter_map(|cut| Some((cut.1.urgency(policy.aging, &self.shares, now)?, cut)));
+                .filter_map(|cut| Some((cut.1.urgency(policy.aging, now)?, cut)));
             ranked.min_by(|one, other| one.0.order(&other.0))?.1
         };
         self.cut(at, usize::MAX, reason, now)
@@ -365,7 +367,9 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
         let gathered = group.gather(&self.policy, &mut self.shares, cap.min(limit), &self.spares, now)?;
         let (left, rows) = (group.waiting, gathered.entries.len());
         if left > 0 && pressure.released {
-            group.ready = Some(now);
+            // Under tick dispatch nothing but a worker was missing: what stays behind has been ready as long.
+            let waits_for_worker = self.policy.dispatch == Dispatch::Tick && left >= self.policy.min_size;
+            group.ready = Some(if waits_for_worker { ready.unwrap_or(now) } else { now });
         }
         self.waiting -= rows;
         self.cost -= before - group.cost();

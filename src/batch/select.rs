@@ -1,6 +1,6 @@
 //! Which requests go into the next batch: pure functions over who waits, in the order in which they are due.
 
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
 use std::time::Duration;
 
 use super::Priority;
@@ -11,6 +11,12 @@ pub const LOOK_AHEAD: usize = 1024;
 
 /// What a call costs besides its rows, as a share of the budget, where nothing was learned yet.
 const OVERHEAD_OF_BUDGET: f64 = 0.125;
+
+/// The same in rows of the longest, where there is no budget.
+const OVERHEAD_IN_ROWS: f64 = 8.0;
+
+/// Rows may cost next to nothing: then all of them go together.
+const OVERHEAD_AT_MOST: f64 = 1e12;
 
 /// Who goes first: smaller is earlier.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -131,7 +137,8 @@ fn homogeneous(
     let Some(first) = candidates.first() else { return Choice::default() };
     let mut by_length: Vec<usize> = (0..candidates.len()).collect();
     let cost = |at: usize| candidates.get(at).map_or(0, |candidate| u64::from(candidate.cost));
-    by_length.sort_by_key(|at| (cost(*at), *at));
+    // Of those with one length, who goes first comes last, and is left behind last.
+    by_length.sort_by_key(|at| (cost(*at), Reverse(*at)));
     let mut sums = Vec::with_capacity(by_length.len() + 1);
     sums.push(0);
     for at in &by_length {
@@ -140,14 +147,21 @@ fn homogeneous(
     let sum = |from: usize, to: usize| sums.get(to).unwrap_or(&0) - sums.get(from).unwrap_or(&0);
     let anchor = by_length.iter().position(|at| *at == 0).unwrap_or(0);
     let longest_of_all = by_length.last().map_or(1, |at| cost(*at)).max(1);
-    let usual = budget.unwrap_or(longest_of_all * rows as u64) as f64 * OVERHEAD_OF_BUDGET;
-    let overhead = overhead.unwrap_or(usual).max(1.0);
+    let usual = match budget {
+        Some(budget) => budget as f64 * OVERHEAD_OF_BUDGET,
+        None => longest_of_all as f64 * OVERHEAD_IN_ROWS,
+    };
+    let overhead = overhead.unwrap_or(usual).clamp(1.0, OVERHEAD_AT_MOST);
     let mut best = (f64::MIN, anchor, anchor + 1);
     for end in anchor + 1..=by_length.len() {
-        let longest = by_length.get(end - 1).map_or(1, |at| cost(*at)).max(1).next_multiple_of(multiple);
+        let length = |place: usize| by_length.get(place).map(|at| cost(*at));
+        if length(end) == length(end - 1) {
+            continue;
+        }
+        let longest = length(end - 1).unwrap_or(1).max(1).next_multiple_of(multiple);
         let fit = budget.map_or(usize::MAX, |budget| usize::try_from(budget / longest).unwrap_or(usize::MAX));
         let count = fit.min(rows).max(1).min(end);
-        let alone = end - 1 == anchor;
+        let alone = by_length.get(end - 1).is_some_and(|at| cost(*at) == u64::from(first.cost));
         if count == 1 && !alone {
             break;
         }
@@ -192,12 +206,13 @@ pub fn padded_cost(costs: impl Iterator<Item = u32> + Clone, multiple: Option<u6
 }
 
 /// Shares of tenants: each has a time of its own, which passes more slowly the larger its share is, and whoever is behind
-/// goes first (stride scheduling, Waldspurger and Weihl 1995).
+/// goes first: start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996).
 #[derive(Debug, Clone, Default)]
 pub struct Shares {
     /// What a unit of cost adds to a tenant's time, by its number; beyond the end it is 1.
     strides: Vec<f64>,
-    times: Vec<f64>,
+    /// When the last request of each tenant will have been served, in that time.
+    last: Vec<f64>,
     now: f64,
 }
 
@@ -205,46 +220,42 @@ impl Shares {
     /// Tenants with these weights, numbered from 1; number 0 is everyone who has no name.
     pub fn new(weights: impl Iterator<Item = f64>) -> Self {
         let strides = std::iter::once(1.0).chain(weights.map(|weight| 1.0 / weight)).collect();
-        Self { strides, times: Vec::new(), now: 0.0 }
+        Self { strides, last: Vec::new(), now: 0.0 }
     }
 
-    /// What a request of that cost adds to the tenant's time.
-    pub fn step(&self, tenant: u32, cost: u32) -> f64 {
+    fn step(&self, tenant: u32, cost: u32) -> f64 {
         f64::from(cost.max(1)) * self.strides.get(tenant as usize).unwrap_or(&1.0)
     }
 
-    /// The tenant's time; one who was away does not save up.
-    pub fn time(&self, tenant: u32) -> f64 {
-        self.times.get(tenant as usize).map_or(self.now, |time| time.max(self.now))
+    /// The turn of a request that comes now: smaller is earlier. A tenant that was away has not saved up.
+    pub fn turn(&mut self, tenant: u32, cost: u32) -> f64 {
+        let (at, step) = (tenant as usize, self.step(tenant, cost));
+        if self.last.len() <= at {
+            self.last.resize(at + 1, 0.0);
+        }
+        let Some(last) = self.last.get_mut(at) else { return self.now };
+        *last = last.max(self.now) + step;
+        *last
     }
 
-    /// Counts a request that was taken.
-    pub fn charge(&mut self, tenant: u32, cost: u32) {
-        let (before, step) = (self.time(tenant), self.step(tenant, cost));
-        let at = tenant as usize;
-        if self.times.len() <= at {
-            self.times.resize(at + 1, 0.0);
-        }
-        if let Some(time) = self.times.get_mut(at) {
-            *time = before + step;
-        }
-        self.now = self.now.max(before);
+    /// Counts a request that was taken at its turn.
+    pub fn serve(&mut self, candidate: &Candidate) {
+        let began = candidate.rank.share - self.step(candidate.tenant, candidate.cost);
+        self.now = self.now.max(began);
     }
+}
 
-    /// Gives every candidate the time at which its tenant would have been served, in the order of their other terms.
-    pub fn rank(&self, candidates: &mut [Candidate]) {
-        candidates.sort_unstable_by(|one, other| one.rank.order(&other.rank));
-        let mut times: Vec<(u32, f64)> = Vec::new();
-        for candidate in candidates.iter_mut() {
-            let step = self.step(candidate.tenant, candidate.cost);
-            let known = times.iter().position(|(tenant, _)| *tenant == candidate.tenant);
-            let at = known.unwrap_or_else(|| {
-                times.push((candidate.tenant, self.time(candidate.tenant)));
-                times.len() - 1
-            });
-            let Some((_, time)) = times.get_mut(at) else { continue };
-            *time += step;
-            candidate.rank.share = *time;
+/// Within each tenant, gives the first turn to the one that is due first: who of its requests uses it is the tenant's affair.
+pub fn trade_turns(candidates: &mut [Candidate]) {
+    candidates.sort_unstable_by(|one, other| {
+        let (plain, other_plain) = (Rank { share: 0.0, ..one.rank }, Rank { share: 0.0, ..other.rank });
+        one.tenant.cmp(&other.tenant).then(plain.order(&other_plain)).then(one.at.cmp(&other.at))
+    });
+    for of_tenant in candidates.chunk_by_mut(|one, other| one.tenant == other.tenant) {
+        let mut turns: Vec<f64> = of_tenant.iter().map(|candidate| candidate.rank.share).collect();
+        turns.sort_unstable_by(f64::total_cmp);
+        for (candidate, turn) in of_tenant.iter_mut().zip(turns) {
+            candidate.rank.share = turn;
         }
     }
 }

@@ -7,18 +7,20 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyList, PyTuple};
 
 use super::bridge::lifecycle::generation;
 use super::bridge::lock;
 use super::bridge::port::{self, Port};
 use super::bridge::stock;
 use super::convert::assemble::NextCall;
-use super::core::{Asked, Core, Taken};
+use super::core::{Asked, Calling, Core, Taken};
+use super::deadline::BatchDeadline;
 use super::errors::{raised, to_python};
 use super::flight::Flights;
 use super::policy::Policy;
-use super::run::hand_out;
+use super::records;
+use super::run::{Fillers, hand_out};
 use super::waiter::{Failure, Outcome, Parked, Results, SIGNAL_CHECK, Waiter};
 use crate::batch::{Batcher, Removed, Turn};
 use crate::error::ErrorKind;
@@ -39,23 +41,25 @@ pub(crate) struct NativeBatcher {
 #[pymethods]
 impl NativeBatcher {
     #[new]
-    #[pyo3(signature = (function, start, *, policy, workers, steps))]
+    #[pyo3(signature = (function, start, *, policy, workers, steps, fillers))]
     fn new(
         py: Python<'_>,
         function: Py<PyAny>,
         start: Option<Py<PyAny>>,
-        policy: Policy,
+        mut policy: Policy,
         workers: usize,
         steps: bool,
+        fillers: Fillers,
     ) -> PyResult<Self> {
+        let (isolate, pricing) = (policy.isolate, policy.pricing());
         let largest_live = steps.then_some(policy.max_size);
-        let isolate = policy.isolate;
         let flights = policy.single_flight.then(|| Flights::new(policy.max_queue));
         let batcher =
             policy.into_core().and_then(|policy| Batcher::with(policy, workers, TimeSource::system()));
         let batcher = batcher.map_err(|error| to_python(py, &error))?;
         let inline = start.is_none();
-        let core = Arc::new(Core::new(batcher, function, isolate, inline, flights, largest_live));
+        let calling = Calling { pricing, fillers, isolate, inline, largest_live, flights };
+        let core = Arc::new(Core::new(batcher, function, calling));
         Ok(Self { core, recent: Mutex::new(None), start, started: AtomicU64::new(0) })
     }
 
@@ -183,11 +187,17 @@ impl NativeBatcher {
     /// Counters by name.
     fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let stats = self.core.batcher.stats();
-        let counters = self.core.counters.shown(py, &stats, &self.core.locks)?;
+        let counters = self.core.counters.shown(py, &stats, &self.core.history.totals(), &self.core.locks)?;
         counters.set_item("running", self.core.batcher.running())?;
         counters.set_item("failed", self.core.counters.failed.load(Ordering::Relaxed))?;
         counters.set_item("shared", self.core.counters.shared.load(Ordering::Relaxed))?;
         Ok(counters)
+    }
+
+    /// What there is to say of the `last` batches.
+    fn explain_batches<'py>(&self, py: Python<'py>, last: usize) -> PyResult<Bound<'py, PyList>> {
+        let core = &self.core;
+        records::shown(py, &core.history.last(last, |_| true), core.batcher.clock())
     }
 }
 
@@ -299,13 +309,22 @@ impl Worker {
         false
     }
 
+    /// When the first request of its batch must be answered; `None` where none of them says so.
+    fn deadline(&self) -> Option<BatchDeadline> {
+        let at = self.taken.lock().as_ref()?.account.deadline;
+        BatchDeadline::of(self.core.batcher.clock(), at)
+    }
+
     /// The function and the arguments of its next call, or `None` where the batch is done and its answers are out. The
     /// thread must not hold the function while it waits: the collector could not see that nobody else does.
     fn next<'py>(&self, py: Python<'py>) -> Option<NextCall<'py>> {
         let mut taken = self.taken.lock().take()?;
         let next = taken.job.next(py, &self.core.counters);
         match next {
-            Some(_) => *self.taken.lock() = Some(taken),
+            Some(_) => {
+                taken.account.call();
+                *self.taken.lock() = Some(taken);
+            }
             None => self.core.finish(py, taken, None),
         }
         next.map(|(arguments, keywords)| (self.core.function.clone_ref(py), arguments, keywords))

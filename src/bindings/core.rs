@@ -16,14 +16,20 @@ use smallvec::SmallVec;
 use super::bridge::port::{Port, TickEnd};
 use super::convert::assemble::Input;
 use super::convert::items::{self, Item, Leaf};
+use super::convert::pricing::Pricing;
 use super::convert::structure::{Key, Structures};
+use super::deadline::{BatchDeadline, Running};
 use super::errors;
 use super::flight::Flights;
+use super::records;
 use super::riders::Riders;
-use super::run::{self, Job};
+use super::run::{self, Filled, Fillers, Job};
 use super::steps::{Answering, Run};
 use super::waiter::{Failure, Outcome, Results, Waiter};
-use crate::batch::{Attendance, BatchStats, Batcher, Cut, Entry, Priority, Ran, Reason, Removed, Terms};
+use crate::batch::{
+    Attendance, BatchAccount, BatchStats, Batcher, Entry, History, Priority, Ran, Reason, Removed, Terms,
+    Totals,
+};
 use crate::error::ErrorKind;
 use crate::metrics::LockCounts;
 use crate::tensor::Rows;
@@ -64,18 +70,29 @@ pub(crate) struct Core {
     pub(crate) structures: Structures,
     pub(crate) locks: LockCounts,
     pub(crate) counters: Counters,
+    pub(crate) history: History,
+    /// Run on the event loop instead of on worker threads.
+    pub(crate) inline: bool,
+    calling: Calling,
+    objects: Mutex<Slab<Py<PyAny>>>,
+    timer_set: AtomicBool,
+    /// Threads that are in the function now: one that asks to wait for the function would wait for itself.
+    running_in: Mutex<SmallVec<[ThreadId; 4]>>,
+}
+
+/// How items are taken and the function is called.
+pub(crate) struct Calling {
+    pub(crate) pricing: Pricing,
+    /// What the function is told of rows that were filled up.
+    pub(crate) fillers: Fillers,
     /// Split a batch that raises, so that only the guilty fail.
     pub(crate) isolate: bool,
     /// Run on the event loop instead of on worker threads.
     pub(crate) inline: bool,
     /// Requests that a batch may have at a time, where the function is a generator and they come and go.
-    largest_live: Option<usize>,
+    pub(crate) largest_live: Option<usize>,
     /// Identical inputs that are being computed, where they are computed once.
-    flights: Option<Arc<Flights>>,
-    objects: Mutex<Slab<Py<PyAny>>>,
-    timer_set: AtomicBool,
-    /// Threads that are in the function now: one that asks to wait for the function would wait for itself.
-    running_in: Mutex<SmallVec<[ThreadId; 4]>>,
+    pub(crate) flights: Option<Arc<Flights>>,
 }
 
 /// What happened to requests after their batch was cut.
@@ -97,6 +114,7 @@ impl Counters {
         &self,
         py: Python<'py>,
         stats: &BatchStats,
+        totals: &Totals,
         locks: &LockCounts,
     ) -> PyResult<Bound<'py, PyDict>> {
         let counters = PyDict::new(py);
@@ -118,6 +136,7 @@ impl Counters {
         counters.set_item("function_seconds", busy.as_secs_f64())?;
         counters.set_item("lock_acquisitions", locks.acquisitions())?;
         counters.set_item("lock_wait_seconds", locks.waited().as_secs_f64())?;
+        records::count(&counters, stats, totals)?;
         Ok(counters)
     }
 
@@ -133,28 +152,20 @@ pub(crate) struct Taken {
     pub(crate) job: Job<Answering<run::Rows>>,
     /// Empty where they are answered step by step.
     entries: Vec<Entry<Waiter>>,
-    cut: Cut,
+    pub(crate) account: BatchAccount,
 }
 
 impl Core {
-    pub(crate) fn new(
-        batcher: Batcher<Key, Waiter>,
-        function: Py<PyAny>,
-        isolate: bool,
-        inline: bool,
-        flights: Option<Arc<Flights>>,
-        largest_live: Option<usize>,
-    ) -> Self {
+    pub(crate) fn new(batcher: Batcher<Key, Waiter>, function: Py<PyAny>, calling: Calling) -> Self {
         Self {
             batcher,
             function,
             structures: Structures::new(),
             locks: LockCounts::new(),
             counters: Counters::default(),
-            isolate,
-            inline,
-            largest_live,
-            flights,
+            history: History::default(),
+            inline: calling.inline,
+            calling,
             objects: Mutex::default(),
             timer_set: AtomicBool::new(false),
             running_in: Mutex::default(),
@@ -173,14 +184,16 @@ impl Core {
         asked: Asked,
         waiter: impl FnOnce() -> PyResult<Waiter>,
     ) -> PyResult<()> {
-        let item = Item::new(&self.structures, arguments, keywords)?;
+        let take = if self.calling.largest_live.is_some() { Item::whole } else { Item::new };
+        let item = take(&self.structures, arguments, keywords, &self.calling.pricing)?;
+        let cost = self.calling.pricing.cost(&item.leaves, arguments, keywords)?;
         let waiter = waiter()?;
         // A stream has its own values at its own pace.
         let streamed = matches!(waiter, Waiter::Future { feed: Some(_), .. });
-        let Some(flights) = self.flights.as_ref().filter(|_| !streamed) else {
-            return self.queue(py, &item, asked, waiter);
+        let Some(flights) = self.calling.flights.as_ref().filter(|_| !streamed) else {
+            return self.queue(py, &item, cost, asked, waiter);
         };
-        let Some(input) = flights.input(&item) else { return self.queue(py, &item, asked, waiter) };
+        let Some(input) = flights.input(&item) else { return self.queue(py, &item, cost, asked, waiter) };
         match flights.board(py, &input, waiter) {
             Ok(()) => {
                 self.counters.shared.fetch_add(1, Ordering::Relaxed);
@@ -189,14 +202,21 @@ impl Core {
             Err(waiter) => {
                 let flight = flights.prepare(input, waiter);
                 // Each waiter has a deadline of its own and leaves by itself; the flight ends with the last of them.
-                self.queue(py, &item, asked.undated(), Waiter::Shared(Arc::clone(&flight)))?;
+                self.queue(py, &item, cost, asked.undated(), Waiter::Shared(Arc::clone(&flight)))?;
                 flights.depart(flight);
                 Ok(())
             }
         }
     }
 
-    fn queue(&self, py: Python<'_>, item: &Item<'_>, asked: Asked, waiter: Waiter) -> PyResult<()> {
+    fn queue(
+        &self,
+        py: Python<'_>,
+        item: &Item<'_>,
+        cost: u32,
+        asked: Asked,
+        waiter: Waiter,
+    ) -> PyResult<()> {
         let objects = self.keep_objects(&item.leaves);
         let batcher = &self.batcher;
         let deadline = asked.timeout().map(|timeout| batcher.now() + timeout);
@@ -204,7 +224,7 @@ impl Core {
             priority: asked.priority(),
             deadline,
             tenant: asked.1.map(|name| batcher.tenant(&name)).unwrap_or_default(),
-            ..Terms::default()
+            cost,
         };
         let write = |rows: &mut _| items::write_row(rows, &item.leaves, &objects);
         let admitted = batcher.submit(&item.key, terms, waiter, write, &mut Roll { py, core: self });
@@ -243,16 +263,20 @@ impl Core {
         let batch = self.batcher.take(&mut Roll { py, core: self })?;
         self.running_in.lock().push(std::thread::current().id());
         let count = batch.entries.len();
-        let input = self.input(py, batch.rows, count, self.isolate);
+        let mut account = BatchAccount::open(count, batch.reason.name(), batch.cut);
+        account.add_requests(&batch.entries);
+        let isolate = self.calling.isolate;
+        let input = self.input(py, batch.rows, count, isolate);
+        let filled = Filled::of(&account.cut, self.calling.fillers);
         let key = batch.group.key.clone();
-        let (form, entries) = match self.largest_live {
+        let (form, entries) = match self.calling.largest_live {
             None => (Answering::Whole(run::Rows), batch.entries),
             Some(largest) => {
                 let riders = Riders::new(Arc::clone(self), batch.group, batch.entries);
                 (Answering::Steps(Run::new(Box::new(riders), largest)), Vec::new())
             }
         };
-        Some(Taken { job: Job::new(form, key, input, self.isolate, count), entries, cut: batch.cut })
+        Some(Taken { job: Job::new(form, key, input, filled, isolate, count), entries, account })
     }
 
     /// The columns of a batch; `repeatable` keeps what it takes to run parts of it again.
@@ -272,25 +296,31 @@ impl Core {
 
     /// Hands the answers of a job out; waiters of the loop `on`, whose thread this is, are answered at once.
     pub(crate) fn finish(&self, py: Python<'_>, taken: Taken, on: Option<&Bound<'_, Port>>) {
-        let mut ran = taken.job.ran();
+        let mut account = taken.account;
+        let (busy, reruns) = (taken.job.busy(), taken.job.reruns());
+        account.ran = taken.job.ran();
         match taken.job.into_answers(py) {
             Some(results) => {
-                self.count_failed(&results);
+                account.failed = self.count_failed(&results);
                 run::hand_out(py, taken.entries, results, on);
             }
             // As long as its requests wanted it to take: that says nothing of the next batch.
-            None => ran = Ran::Unknown,
+            None => account.ran = Ran::Unknown,
         }
         let here = std::thread::current().id();
         self.running_in.lock().retain(|thread| *thread != here);
-        self.batcher.finish(taken.cut.number, ran);
+        // The lock is held until here: nobody has seen an answer yet.
+        records::close(&mut account, busy, reruns);
+        let (number, ran) = (account.cut.number, account.ran);
+        self.history.keep(&Arc::new(account));
+        self.batcher.finish(number, ran);
     }
 
-    fn count_failed(&self, results: &Results) {
-        if let Results::Each(outcomes) = results {
-            let failed = outcomes.iter().filter(|outcome| !matches!(outcome, Outcome::Value(_))).count();
-            self.counters.failed.fetch_add(failed as u64, Ordering::Relaxed);
-        }
+    fn count_failed(&self, results: &Results) -> usize {
+        let Results::Each(outcomes) = results else { return 0 };
+        let failed = outcomes.iter().filter(|outcome| !matches!(outcome, Outcome::Value(_))).count();
+        self.counters.failed.fetch_add(failed as u64, Ordering::Relaxed);
+        failed
     }
 
     /// Runs one batch in this thread, if one may be taken; answers whether there was one.
@@ -300,7 +330,10 @@ impl Core {
     pub(crate) fn run_here(self: &Arc<Self>, py: Python<'_>, on: Option<&Bound<'_, Port>>) -> PyResult<bool> {
         let Some(mut taken) = self.take(py) else { return Ok(false) };
         let mut stop = None;
+        let deadline = BatchDeadline::of(self.batcher.clock(), taken.account.deadline);
+        let running = Running::enter(py, deadline);
         while let Some((arguments, keywords)) = taken.job.next(py, &self.counters) {
+            taken.account.call();
             match self.function.bind(py).call(arguments, keywords.as_ref()) {
                 Ok(returned) => taken.job.returned(&returned, &self.counters),
                 Err(error) => {
@@ -311,7 +344,9 @@ impl Core {
                 }
             }
         }
+        let left = running.and_then(Running::leave);
         self.finish(py, taken, on);
+        left?;
         stop.map_or(Ok(true), Err)
     }
 

@@ -168,10 +168,14 @@ fn describe(access: &AccessRecord, fields: &Bound<'_, PyDict>) -> PyResult<()> {
     fields.set_item(intern!(py, "model"), access.model.as_deref())?;
     fields.set_item(intern!(py, "rows"), access.rows)?;
     fields.set_item(intern!(py, "batch"), access.batch)?;
-    fields.set_item(intern!(py, "queue_seconds"), time(access.queue))?;
-    fields.set_item(intern!(py, "batch_seconds"), time(access.batched))?;
-    fields.set_item(intern!(py, "model_seconds"), time(access.computed))?;
-    fields.set_item(intern!(py, "encode_seconds"), time(access.encoded))
+    fields.set_item(intern!(py, "reason"), access.reason)?;
+    let parts = access.timing.map(|timing| timing.parts);
+    fields.set_item(intern!(py, "queue_seconds"), time(parts.map(|parts| parts.queue)))?;
+    fields.set_item(intern!(py, "slot_seconds"), time(parts.map(|parts| parts.slot)))?;
+    fields.set_item(intern!(py, "gather_seconds"), time(parts.map(|parts| parts.gather)))?;
+    fields.set_item(intern!(py, "model_seconds"), time(parts.map(|parts| parts.model)))?;
+    fields.set_item(intern!(py, "scatter_seconds"), time(parts.map(|parts| parts.scatter)))?;
+    fields.set_item(intern!(py, "encode_seconds"), time(access.timing.map(|timing| timing.encode)))
 }
 
 fn set(fields: &Bound<'_, PyDict>, name: &str, value: &Value) -> PyResult<()> {

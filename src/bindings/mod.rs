@@ -5,6 +5,7 @@ mod bridge;
 mod client;
 mod convert;
 mod core;
+mod deadline;
 mod errors;
 mod flight;
 mod in_process;
@@ -13,11 +14,13 @@ mod journal;
 mod load;
 mod messages;
 mod policy;
+mod records;
 mod riders;
 mod run;
 mod served;
 mod server;
 mod steps;
+mod visitors;
 mod waiter;
 
 use pyo3::prelude::*;
@@ -34,6 +37,8 @@ mod _native {
         NativeClient, NativeInferStream, NativeInference, NativeMany, NativeQuestion, NativeResponse,
         NativeStream,
     };
+    #[pymodule_export]
+    use super::deadline::BatchDeadline;
     #[pymodule_export]
     use super::errors::{bind_errors, error_table};
 

@@ -8,6 +8,7 @@ use crate::batch::{Adaptive, BatchPolicy, Budget, Dispatch};
 use crate::error::{Error, ErrorKind, Result as CoreResult};
 use crate::tensor::Padding;
 
+use super::convert::pricing::Pricing;
 use super::errors::to_python;
 
 /// The record that `penstock.BatchPolicy` makes of itself, read by its field names; times in seconds.
@@ -34,9 +35,16 @@ pub(crate) struct Policy {
     pub(crate) isolate: bool,
     /// Compute identical inputs in flight once.
     pub(crate) single_flight: bool,
+    cost: Option<Py<PyAny>>,
+    key: Option<Py<PyAny>>,
 }
 
 impl Policy {
+    /// Its functions that are asked about each item.
+    pub(crate) fn pricing(&mut self) -> Pricing {
+        Pricing::new(self.key.take(), self.costed, self.cost.take())
+    }
+
     /// The core's own form of it.
     ///
     /// # Errors

@@ -9,19 +9,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use pyo3::exceptions::PyException;
+use pyo3::exceptions::{PyException, PyMemoryError, PyRuntimeError};
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use super::bridge::port::{Delivery, Port, Shared};
 use super::convert::assemble::{self, Arguments, Input};
-use super::convert::results;
 use super::convert::structure::Key;
+use super::convert::{arrays, results};
 use super::core::Counters;
 use super::errors;
 use super::flight;
 use super::waiter::{Failure, Outcome, Results, Waiter};
-use crate::batch::{Entry, Ran};
+use crate::batch::{Cut, Entry, Ran};
 use crate::error::ErrorKind;
+use crate::tensor::{DType, Shape, Spares, mask};
 
 /// What becomes of a function's return value: answers for callers in Python, or columns for a door.
 pub(crate) trait Form {
@@ -59,6 +61,63 @@ pub(crate) trait Form {
     fn join(&self, py: Python<'_>, first: Self::Answers, second: Self::Answers) -> Self::Answers;
 }
 
+/// Rows of a batch that are still to be run.
+struct Part {
+    from: usize,
+    to: usize,
+    /// For a second half: how many parts had failed when it was split off.
+    split_at: Option<usize>,
+}
+
+/// What a function is told of rows that were filled up.
+#[derive(Debug, Clone, Copy, FromPyObject)]
+pub(crate) struct Fillers(pub(crate) bool, pub(crate) bool);
+
+/// How long the rows of a batch were before they were filled up, for a function that asks.
+pub(crate) struct Filled {
+    lengths: Vec<u32>,
+    longest: usize,
+    told: Fillers,
+}
+
+impl Filled {
+    /// What there is to tell of a batch that was cut so.
+    pub(crate) fn of(cut: &Cut, told: Fillers) -> Self {
+        let longest = cut.padded_cost / cut.lengths.len().max(1) as u64;
+        let lengths = if told.0 || told.1 { cut.lengths.clone() } else { Vec::new() };
+        Self { lengths, longest: usize::try_from(longest).unwrap_or_default(), told }
+    }
+
+    /// Adds `mask` and `lengths` of the rows `from..to` to the keyword arguments.
+    fn add<'py>(
+        &self,
+        py: Python<'py>,
+        (from, to): (usize, usize),
+        spares: &Arc<Spares>,
+        keywords: Option<Bound<'py, PyDict>>,
+    ) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let Some(lengths) = self.lengths.get(from..to).filter(|lengths| !lengths.is_empty()) else {
+            return Ok(keywords);
+        };
+        let keywords = keywords.unwrap_or_else(|| PyDict::new(py));
+        let rows = to - from;
+        if self.told.0 {
+            let memory = mask(lengths, self.longest, spares);
+            let shape = Shape::from_slice(&[self.longest]);
+            keywords.set_item("mask", arrays::over_memory(py, DType::Bool, &shape, rows, memory)?)?;
+        }
+        if self.told.1 {
+            let mut memory = spares.memory();
+            for length in lengths {
+                memory.extend(&i64::from(*length).to_ne_bytes());
+            }
+            keywords
+                .set_item("lengths", arrays::over_memory(py, DType::Int64, &Shape::new(), rows, memory)?)?;
+        }
+        Ok(Some(keywords))
+    }
+}
+
 /// A batch that is being run. Where a call raises, its halves come next, until only requests that fail alone have failed:
 /// a batch of n takes at most log2(n) rounds.
 pub(crate) struct Job<F: Form> {
@@ -67,8 +126,11 @@ pub(crate) struct Job<F: Form> {
     /// What the function is given, or why it could not be made.
     input: PyResult<Input>,
     isolate: bool,
+    filled: Filled,
     /// Parts that are still to be run; the last comes first, so that answers come in order.
-    todo: Vec<(usize, usize)>,
+    todo: Vec<Part>,
+    /// Parts that failed for good.
+    failures: usize,
     /// The part that runs now.
     now: (usize, usize),
     /// The exception that split the part that runs now off a larger one.
@@ -76,6 +138,8 @@ pub(crate) struct Job<F: Form> {
     began: Instant,
     /// Time that the function had, all rounds together.
     busy: Duration,
+    /// Calls of the function beyond the first.
+    reruns: u32,
     answers: Option<F::Answers>,
     count: usize,
     ran: Ran,
@@ -83,17 +147,27 @@ pub(crate) struct Job<F: Form> {
 
 impl<F: Form> Job<F> {
     /// A job for `count` requests.
-    pub(crate) fn new(form: F, key: Key, input: PyResult<Input>, isolate: bool, count: usize) -> Self {
+    pub(crate) fn new(
+        form: F,
+        key: Key,
+        input: PyResult<Input>,
+        filled: Filled,
+        isolate: bool,
+        count: usize,
+    ) -> Self {
         Self {
             form,
             key,
             input,
             isolate,
-            todo: vec![(0, count)],
+            filled,
+            todo: vec![Part { from: 0, to: count, split_at: None }],
+            failures: 0,
             now: (0, 0),
             cause: None,
             began: Instant::now(),
             busy: Duration::ZERO,
+            reruns: 0,
             answers: None,
             count,
             ran: Ran::Unknown,
@@ -121,9 +195,15 @@ impl<F: Form> Job<F> {
 
     fn next_step<'py>(&mut self, py: Python<'py>, counters: &Counters) -> Option<Arguments<'py>> {
         while let Some(part) = self.todo.pop() {
-            self.now = part;
+            self.now = (part.from, part.to);
+            // Its other half has no fault, so this one has: there is no need to see it fail.
+            if part.to - part.from > 1 && part.split_at == Some(self.failures) {
+                self.split();
+                continue;
+            }
             match self.arguments(py, counters) {
                 Ok(Some(arguments)) => {
+                    self.reruns += u32::from(self.now != (0, self.count));
                     self.began = Instant::now();
                     return Some(arguments);
                 }
@@ -148,8 +228,9 @@ impl<F: Form> Job<F> {
             let Some(leaves) = input.part(py, from, to)? else { return Ok(None) };
             leaves
         };
-        let arguments = assemble::arguments(py, &self.key, &leaves)?;
-        self.form.arguments(py, arguments, self.now).map(Some)
+        let (arguments, keywords) = assemble::arguments(py, &self.key, &leaves)?;
+        let keywords = self.filled.add(py, (from, to), input.spares(), keywords)?;
+        self.form.arguments(py, (arguments, keywords), (from, to)).map(Some)
     }
 
     /// Takes what the function returned. The caller holds the only reference that it knows of.
@@ -181,6 +262,11 @@ impl<F: Form> Job<F> {
         self.busy
     }
 
+    /// Calls of the function beyond the first, so far.
+    pub(crate) fn reruns(&self) -> u32 {
+        self.reruns
+    }
+
     fn count_busy(&mut self, counters: &Counters) {
         let took = self.began.elapsed();
         self.busy += took;
@@ -199,13 +285,23 @@ impl<F: Form> Job<F> {
 
     fn split_or_fail(&mut self, py: Python<'_>, error: PyErr) {
         let (from, to) = self.now;
+        if is_out_of_memory(py, &error) {
+            self.ran = Ran::OutOfMemory(to - from);
+        }
         if to - from == 1 || !self.isolate || !self.form.may_run_again() || !is_worth_splitting(py, &error) {
+            self.failures += 1;
             return self.fail(py, error);
         }
-        let middle = usize::midpoint(from, to);
-        self.todo.push((middle, to));
-        self.todo.push((from, middle));
         self.cause = Some(error);
+        self.split();
+    }
+
+    /// Has the halves of the present part run.
+    fn split(&mut self) {
+        let (from, to) = self.now;
+        let middle = usize::midpoint(from, to);
+        self.todo.push(Part { from: middle, to, split_at: Some(self.failures) });
+        self.todo.push(Part { from, to: middle, split_at: None });
     }
 
     fn fail(&mut self, py: Python<'_>, error: PyErr) {
@@ -219,6 +315,22 @@ impl<F: Form> Job<F> {
             None => answers,
         });
     }
+}
+
+/// Memory that ran out is the batch's fault, not a request's: Python's own word for it, and those of `PyTorch`, `CuPy` and `JAX`.
+fn is_out_of_memory(py: Python<'_>, error: &PyErr) -> bool {
+    if error.is_instance_of::<PyMemoryError>(py) {
+        return true;
+    }
+    let class = error.get_type(py).name().map(|name| name.to_string()).unwrap_or_default();
+    if class == "OutOfMemoryError" {
+        return true;
+    }
+    let text = || error.value(py).str().map(|text| text.to_string()).unwrap_or_default();
+    (error.is_instance_of::<PyRuntimeError>(py) || class == "XlaRuntimeError")
+        && ["CUDA out of memory", "CUDA error: out of memory", "RESOURCE_EXHAUSTED: Out of memory"]
+            .iter()
+            .any(|words| text().contains(words))
 }
 
 /// An exception can be one request's fault; a wrong return value or a request to stop is the function's own.

@@ -12,13 +12,17 @@ use super::bridge::lock;
 use super::convert::assemble::{Input, NextCall};
 use super::convert::{arrays, items};
 use super::core::Counters;
+use super::deadline::BatchDeadline;
 use super::errors;
-use super::run::{Form, Job};
+use super::records;
+use super::run::{Filled, Fillers, Form, Job};
+use super::steps::{Answering, Run};
+use super::visitors::Visitors;
 use super::waiter::Failure;
-use crate::batch::{Entry, Turn};
+use crate::batch::{Entry, Ran, Turn};
 use crate::error::{Error, ErrorKind, Result as CoreResult};
 use crate::pipeline::{AnswerRow, BatchAccount, Endpoint, Finished, Reply};
-use crate::tensor::{Column, DType, Elements, Shape, TensorSpec, Texts};
+use crate::tensor::{Column, DType, Elements, Rows, Shape, TensorSpec, Texts};
 
 /// One worker thread's side of a served model; as `Worker`.
 #[pyclass(frozen, module = "penstock._native")]
@@ -27,11 +31,14 @@ pub(crate) struct ServedWorker {
     function: Py<PyAny>,
     counters: Arc<Counters>,
     isolate: bool,
+    fillers: Fillers,
+    /// Requests that a batch may have at a time, where the model is a generator and they come and go.
+    largest_live: Option<usize>,
     taken: Mutex<Option<Taken>>,
 }
 
 struct Taken {
-    job: Job<Columns>,
+    job: Job<Answering<Columns>>,
     entries: Vec<Entry<Reply>>,
     account: BatchAccount,
 }
@@ -42,24 +49,46 @@ impl ServedWorker {
         function: Py<PyAny>,
         counters: Arc<Counters>,
         isolate: bool,
+        fillers: Fillers,
+        largest_live: Option<usize>,
     ) -> Self {
-        Self { endpoint, function, counters, isolate, taken: Mutex::new(None) }
+        Self { endpoint, function, counters, isolate, fillers, largest_live, taken: Mutex::new(None) }
     }
 
     fn take(&self, py: Python<'_>) -> Option<Taken> {
         let endpoint = &self.endpoint;
         let (batch, account) = endpoint.take()?;
         let count = batch.entries.len();
-        let no_objects = |_| None;
-        let texts = |at: usize, texts: &Texts, row: &[usize]| {
-            let elements = endpoint.spec.inputs.get(at).map_or(Elements::Bytes, |input| input.elements);
-            let axes: Shape = std::iter::once(&count).chain(row).copied().collect();
-            nested_texts(py, texts, &axes, &mut 0, elements).map(Bound::unbind)
+        let input = input_of(py, endpoint, batch.rows, count, self.isolate);
+        let columns = Columns { endpoint: Arc::clone(endpoint) };
+        let (form, entries) = match self.largest_live {
+            None => (Answering::Whole(columns), batch.entries),
+            Some(largest) => {
+                let visitors = Visitors::new(columns, batch.group, batch.entries, account.clone());
+                (Answering::Steps(Run::new(Box::new(visitors), largest)), Vec::new())
+            }
         };
-        let input = Input::new(py, batch.rows, count, endpoint.spares(), self.isolate, no_objects, texts);
-        let job = Job::new(Columns { endpoint: Arc::clone(endpoint) }, None, input, self.isolate, count);
-        Some(Taken { job, entries: batch.entries, account })
+        let filled = Filled::of(&account.cut, self.fillers);
+        let job = Job::new(form, None, input, filled, self.isolate, count);
+        Some(Taken { job, entries, account })
     }
+}
+
+/// The columns of a batch that came through a door; `repeatable` keeps what it takes to run parts of it again.
+pub(crate) fn input_of(
+    py: Python<'_>,
+    endpoint: &Endpoint,
+    rows: Rows,
+    count: usize,
+    repeatable: bool,
+) -> PyResult<Input> {
+    let no_objects = |_| None;
+    let texts = |at: usize, texts: &Texts, row: &[usize]| {
+        let elements = endpoint.spec.inputs.get(at).map_or(Elements::Bytes, |input| input.elements);
+        let axes: Shape = std::iter::once(&count).chain(row).copied().collect();
+        nested_texts(py, texts, &axes, &mut 0, elements).map(Bound::unbind)
+    };
+    Input::new(py, rows, count, endpoint.spares(), repeatable, no_objects, texts)
 }
 
 #[pymethods]
@@ -77,16 +106,25 @@ impl ServedWorker {
         false
     }
 
+    /// As `Worker.deadline`.
+    fn deadline(&self) -> Option<BatchDeadline> {
+        let at = self.taken.lock().as_ref()?.account.deadline;
+        BatchDeadline::of(self.endpoint.clock(), at)
+    }
+
     /// The function and the arguments of its next call, or `None` where the batch is done and its answers are on their way.
     fn next<'py>(&self, py: Python<'py>) -> Option<NextCall<'py>> {
         let mut taken = self.taken.lock().take()?;
         let next = taken.job.next(py, &self.counters);
         if next.is_some() {
+            taken.account.call();
             *self.taken.lock() = Some(taken);
         } else {
-            taken.account.close(taken.job.busy());
+            records::close(&mut taken.account, taken.job.busy(), taken.job.reruns());
             let ran = taken.job.ran();
-            let rows = taken.job.into_answers(py);
+            // As long as its requests wanted it to take: that says nothing of the next batch.
+            let (rows, ran) =
+                taken.job.into_answers(py).map_or((Vec::new(), Ran::Unknown), |rows| (rows, ran));
             self.endpoint.finish(Finished { entries: taken.entries, rows, account: taken.account, ran });
         }
         next.map(|(arguments, keywords)| (self.function.clone_ref(py), arguments, keywords))
@@ -132,8 +170,8 @@ fn nested_texts<'py>(
 }
 
 /// Answers for a door: columns in the core's own memory.
-struct Columns {
-    endpoint: Arc<Endpoint>,
+pub(crate) struct Columns {
+    pub(crate) endpoint: Arc<Endpoint>,
 }
 
 impl Form for Columns {

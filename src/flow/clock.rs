@@ -1,9 +1,11 @@
 //! Time as a number that policies can reason about, and clocks that supply it.
 
 use std::ops::Add;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
+
+use super::Monitor;
 
 /// A point in time: nanoseconds since the clock that gave it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -71,9 +73,27 @@ impl Clock for SystemClock {
     }
 }
 
+/// Somebody who waits for a moment of a clock that a test moves.
+pub trait OnMove: Send + Sync {
+    /// The clock has moved: what was waited for may have come.
+    fn moved(&self);
+}
+
+/// Whoever waits on the state is woken to look at the clock again.
+impl<T: Send> OnMove for Monitor<T> {
+    fn moved(&self) {
+        // Who has read the old time and holds the lock still is asleep, or has seen the new one, once it is ours.
+        drop(self.lock());
+        self.wake_all();
+    }
+}
+
 /// A clock that stands still until it is told to move.
-#[derive(Debug, Default)]
-pub struct VirtualClock(AtomicU64);
+#[derive(Default)]
+pub struct VirtualClock {
+    nanos: AtomicU64,
+    waiting: Monitor<Vec<Weak<dyn OnMove>>>,
+}
 
 impl VirtualClock {
     /// A clock that stands at its beginning.
@@ -81,15 +101,46 @@ impl VirtualClock {
         Self::default()
     }
 
-    /// Moves the clock forward.
+    /// Moves the clock forward and tells everyone who waits.
     pub fn advance(&self, by: Duration) {
-        self.0.fetch_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let nanos = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        let moved = |now: u64| Some(now.saturating_add(nanos));
+        // It always moves: the closure never refuses.
+        let _ = self.nanos.fetch_update(Ordering::AcqRel, Ordering::Acquire, moved);
+        self.tell();
+    }
+
+    /// Moves the clock forward to a moment; a moment that has passed leaves it where it is.
+    pub fn advance_to(&self, moment: Moment) {
+        self.nanos.fetch_max(moment.0, Ordering::AcqRel);
+        self.tell();
+    }
+
+    /// Has `waiting` told whenever the clock has moved, for as long as it lives.
+    pub fn on_move(&self, waiting: Weak<dyn OnMove>) {
+        let mut known = self.waiting.lock();
+        known.retain(|other| other.strong_count() > 0);
+        known.push(waiting);
+    }
+
+    fn tell(&self) {
+        let waiting: Vec<_> = self.waiting.lock().iter().filter_map(Weak::upgrade).collect();
+        // Not under the lock: whoever is told takes a lock of its own.
+        for waiting in &waiting {
+            waiting.moved();
+        }
+    }
+}
+
+impl std::fmt::Debug for VirtualClock {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_tuple("VirtualClock").field(&self.now()).finish()
     }
 }
 
 impl Clock for VirtualClock {
     fn now(&self) -> Moment {
-        Moment(self.0.load(Ordering::Relaxed))
+        Moment(self.nanos.load(Ordering::Acquire))
     }
 }
 
@@ -138,6 +189,30 @@ mod tests {
         clock.advance(Duration::from_millis(5));
         assert_eq!(clock.now().since(start), Duration::from_millis(5));
         assert_eq!(start.since(clock.now()), Duration::ZERO);
+    }
+
+    #[test]
+    fn moving_the_clock_wakes_whoever_waits_for_it() {
+        let clock = Arc::new(VirtualClock::new());
+        let woken = Arc::new(Monitor::new(()));
+        clock.on_move(Arc::downgrade(&woken) as Weak<dyn OnMove>);
+        let sleeper = std::thread::spawn({
+            let (clock, woken) = (Arc::clone(&clock), Arc::clone(&woken));
+            move || {
+                let mut held = woken.lock();
+                while clock.now() < Moment::from_nanos(5) {
+                    held = woken.wait(held, None);
+                }
+            }
+        });
+        clock.advance_to(Moment::from_nanos(3));
+        clock.advance_to(Moment::from_nanos(2));
+        assert_eq!(clock.now(), Moment::from_nanos(3));
+        clock.advance(Duration::from_nanos(2));
+        sleeper.join().unwrap();
+        drop(woken);
+        clock.advance(Duration::MAX);
+        assert_eq!(clock.now(), Moment::from_nanos(u64::MAX));
     }
 
     #[test]

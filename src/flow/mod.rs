@@ -8,6 +8,6 @@ mod journal;
 mod monitor;
 
 pub use burst::BurstQueue;
-pub use clock::{Clock, Moment, SystemClock, TimeSource, VirtualClock};
+pub use clock::{Clock, Moment, OnMove, SystemClock, TimeSource, VirtualClock};
 pub use journal::{Burst, Journal, Pace};
 pub use monitor::{Held, Monitor};

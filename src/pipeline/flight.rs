@@ -61,7 +61,13 @@ impl Flights {
     }
 
     /// A place for a request of `count` rows. A flight of one's own is found by others after [`depart`](Self::depart).
-    pub(super) fn place(self: &Arc<Self>, specs: Specs, rows: Rows, count: usize) -> Place {
+    pub(super) fn place(
+        self: &Arc<Self>,
+        specs: Specs,
+        rows: Rows,
+        count: usize,
+        id: Option<Arc<str>>,
+    ) -> Place {
         let hash = self.hash(&specs, &rows, count);
         let (sender, receiver) = oneshot::channel();
         let candidates = self.known.lock().get(&hash).cloned().unwrap_or_default();
@@ -77,7 +83,7 @@ impl Flights {
         }
         let state = Mutex::new(Waiting { senders: sender.into_iter().collect(), open: true });
         let flight = Arc::new(Flight { hash, specs, rows, count, state, flights: Arc::downgrade(self) });
-        let replies = Reply::for_return(Return::Shared(Arc::clone(&flight)), count);
+        let replies = Reply::for_return(Return::Shared(Arc::clone(&flight)), count, id);
         Place::Own(flight, replies, receiver)
     }
 
@@ -177,8 +183,7 @@ fn are_equal(one: &Rows, other: &Rows) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::Cut;
-    use crate::pipeline::BatchAccount;
+    use crate::batch::{BatchAccount, Cut};
     use crate::tensor::{AnswerRow, ColumnSpec, DType, Shape, Spares};
 
     fn specs() -> Specs {
@@ -195,7 +200,7 @@ mod tests {
                 Column::Objects(_) => unreachable!(),
             }
         }
-        let place = flights.place(specs(), rows, 1);
+        let place = flights.place(specs(), rows, 1, None);
         if let Place::Own(flight, ..) = &place {
             flights.depart(Arc::clone(flight));
         }

@@ -3,9 +3,12 @@
 mod endpoint;
 mod flight;
 mod reply;
+mod terms;
 mod ticker;
 
+pub use crate::batch::BatchAccount;
 pub use crate::tensor::AnswerRow;
 pub use endpoint::{Endpoint, ModelSpec};
-pub use reply::{Answer, Answered, BatchAccount, Finished, Reply};
+pub use reply::{Answer, Answered, Finished, Reply};
+pub use terms::RequestTerms;
 pub use ticker::Ticker;

@@ -32,10 +32,10 @@ impl Padding {
         specs.iter().enumerate().map(open).collect()
     }
 
-    /// The length of rows of `specs`: the longest of those that are filled up, or 1.
-    pub fn length(&self, specs: &Specs) -> usize {
+    /// The length of rows of `specs`: the longest of those that are filled up, if any is.
+    pub fn length(&self, specs: &Specs) -> Option<usize> {
         let lengths = specs.iter().enumerate().filter(|(at, spec)| self.opens(*at, spec));
-        lengths.filter_map(|(_, spec)| spec.length()).max().unwrap_or(1)
+        lengths.filter_map(|(_, spec)| spec.length()).max()
     }
 
     /// The length that rows of that length are filled up to.
@@ -183,8 +183,8 @@ mod tests {
         let chosen = Padding { columns: 1, ..padding(1, 0.0) };
         assert_eq!(chosen.family(&specs)[0].length(), Some(OPEN_AXIS));
         assert_eq!(chosen.family(&specs)[1], specs[1]);
-        assert_eq!((chosen.length(&specs), padding(1, 0.0).length(&specs)), (7, 64));
-        assert_eq!(chosen.length(&smallvec![ColumnSpec::Objects]), 1);
+        assert_eq!((chosen.length(&specs), padding(1, 0.0).length(&specs)), (Some(7), Some(64)));
+        assert_eq!(chosen.length(&smallvec![ColumnSpec::Objects]), None);
     }
 
     #[test]

@@ -2,9 +2,13 @@
 
 mod admission;
 mod closing;
+mod proofs;
 mod queue;
 mod script;
+mod simulated;
+mod terms;
 mod threads;
+mod virtual_time;
 mod windows;
 
 use std::sync::Arc;
