@@ -232,9 +232,7 @@ class Server:
         url = self.url if native.address else ""
         return ServerStats(url=url, ready=native.ready, connections=native.connections, models=models)
 
-    def explain(
-        self, model: str | None = None, *, request_id: str | None = None, last: int = 10
-    ) -> BatchExplanation:
+    def explain(self, model: str | None = None, *, request_id: str | None = None, last: int = 10) -> BatchExplanation:
         """Why the last batches of a model were as they were, and where their time went; a table, and words.
 
         Args:
@@ -318,7 +316,7 @@ class Server:
         loaded = LoadedModel(spec)
         self._models.append(loaded)
         function = loaded.load()
-        workers = [native.worker(index, function, loaded.fillers) for _ in range(spec.workers)]
+        workers = [native.worker(index, function, loaded.fillers, loaded.steps) for _ in range(spec.workers)]
         if loaded.is_async:
             overlap = Overlap(workers, _lifecycle.own_loop())
             self._overlaps.append(overlap)

@@ -273,7 +273,7 @@ impl Core {
             None => (Answering::Whole(run::Rows), batch.entries),
             Some(largest) => {
                 let riders = Riders::new(Arc::clone(self), batch.group, batch.entries);
-                (Answering::Steps(Run::new(Box::new(riders), largest)), Vec::new())
+                (Answering::Steps(Run::new(Box::new(riders), largest, Vec::new())), Vec::new())
             }
         };
         Some(Taken { job: Job::new(form, key, input, filled, isolate, count), entries, account })

@@ -65,7 +65,8 @@ impl ServedWorker {
             None => (Answering::Whole(columns), batch.entries),
             Some(largest) => {
                 let visitors = Visitors::new(columns, batch.group, batch.entries, account.clone());
-                (Answering::Steps(Run::new(Box::new(visitors), largest)), Vec::new())
+                let lengths = account.cut.lengths.clone();
+                (Answering::Steps(Run::new(Box::new(visitors), largest, lengths)), Vec::new())
             }
         };
         let filled = Filled::of(&account.cut, self.fillers);

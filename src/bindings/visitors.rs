@@ -107,7 +107,7 @@ impl Passengers for Visitors {
         let columns = input_of(py, endpoint, batch.rows, count, false)
             .and_then(|input| assemble::arguments(py, &None, &input.whole(py)?));
         match columns {
-            Ok((columns, _)) => Ok(Some((columns.unbind(), first, count))),
+            Ok((columns, _)) => Ok(Some((columns.unbind(), first, count, batch.cut.lengths))),
             Err(error) => {
                 self.fail(py, &(first..first + count).collect::<Vec<_>>(), error);
                 Ok(None)

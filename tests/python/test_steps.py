@@ -169,7 +169,13 @@ async def test_requests_of_the_same_keyword_arguments_join(turnstile: Turnstile)
     later = [steps(2, scale=2), steps(3), steps("text", scale=2), steps((0, 1), scale=3)]
     await asyncio.sleep(0.05)
     turnstile.open()
-    assert await asyncio.wait_for(asyncio.gather(first, *later), PATIENCE) == [[2], [4], [3], ["texttext"], [(0, 1, 0, 1, 0, 1)]]
+    assert await asyncio.wait_for(asyncio.gather(first, *later), PATIENCE) == [
+        [2],
+        [4],
+        [3],
+        ["texttext"],
+        [(0, 1, 0, 1, 0, 1)],
+    ]
     assert sorted(groups) == [(1, [3]), (2, [1, 2, "text"]), (3, [(0, 1)])]
 
 
