@@ -240,7 +240,7 @@ impl<F: Form> Job<F> {
         };
         let (arguments, keywords) = assemble::arguments(py, &self.key, &leaves)?;
         let keywords = self.filled.add(py, (from, to), input.spares(), keywords)?;
-        self.form.arguments(py, (arguments, keywords), self.now).map(Some)
+        self.form.arguments(py, (arguments, keywords), (from, to)).map(Some)
     }
 
     /// Takes what the function returned. The caller holds the only reference that it knows of.

@@ -175,7 +175,7 @@ impl Endpoint {
             let message = format!("{count} rows in one request exceed max_queue={}", self.max_queue);
             return Err(Error::new(ErrorKind::Item, message));
         }
-        let terms = self.terms_of(&asked, &rows);
+        let mut terms = self.terms_of(&asked, &rows);
         let key = GroupKey { key: (), specs };
         let Some(flights) = self.flights.get() else {
             let (replies, answer) = Reply::for_rows(count, asked.id);
@@ -186,8 +186,8 @@ impl Endpoint {
         match flights.place(key.specs.clone(), rows, count, asked.id) {
             Place::Shared(answer) => Ok(answer),
             Place::Own(flight, replies, answer) => {
-                // Each of its senders has a deadline of its own and leaves by itself.
-                let terms = Terms { deadline: None, ..terms };
+                // Each of those who wait hangs up by itself when its time has passed.
+                terms.deadline = None;
                 self.queue(&key, terms, &flight.rows, replies)?;
                 flights.depart(flight);
                 Ok(answer)
@@ -245,13 +245,23 @@ impl Endpoint {
         Some((batch, account))
     }
 
-    /// Sends a batch's answers on their way: one message for all.
-    pub fn finish(&self, finished: Finished) {
-        let (number, ran) = (finished.account.cut.number, finished.ran);
+    /// More requests of that group for a batch that is being run, at most `limit` of them.
+    pub fn join(&self, group: &GroupKey<()>, limit: usize) -> Option<Batch<(), Reply>> {
+        self.batcher.join(group, limit, &mut Doorway)
+    }
+
+    /// Sends answers on their way, of a batch that goes on: one message for all.
+    pub fn answer(&self, finished: Finished) {
         // The receiving task lives as long as this endpoint does.
         if let Err(unsent) = self.finished.send(finished) {
             unsent.0.hand_out(|_| ());
         }
+    }
+
+    /// Sends a batch's answers on their way, the last of them.
+    pub fn finish(&self, finished: Finished) {
+        let (number, ran) = (finished.account.cut.number, finished.ran);
+        self.answer(finished);
         self.batcher.finish(number, ran);
     }
 
