@@ -50,6 +50,10 @@ def _load(child: _native.NativeChild, hello: dict[str, Any]) -> Callable[[], Non
 
         as_json, level = hello["logs"]
         logs.configure(json=as_json, level=level)
+    if hello["keeps_memory"]:
+        from penstock import cli  # noqa: PLC0415  as above
+
+        cli.keep_freed_memory()
     target = _resolve(hello["reference"])
     if hello["kind"] == "model":
         return _model(child, target)

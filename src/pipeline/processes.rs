@@ -2,6 +2,7 @@
 //!
 //! No interpreter's lock is taken here: while Python computes in this process, such a model goes on answering.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
@@ -140,7 +141,11 @@ impl Worker {
     fn run(&mut self, batch: Batch<(), Reply>, mut account: BatchAccount) {
         let count = batch.entries.len();
         let endpoint = Arc::clone(&self.endpoint);
-        let asked = self.keeper.run(|child, memory| ask(&endpoint, &batch, child, memory));
+        let keeper = &mut self.keeper;
+        let asking = || keeper.run(|child, memory| ask(&endpoint, &batch, child, memory));
+        let asked = catch_unwind(AssertUnwindSafe(asking)).unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Internal, "penstock panicked while it talked to a process"))
+        });
         let (rows, ran) = match asked {
             Ok((rows, answer)) => {
                 self.tally.ran(answer.busy, answer.reruns);
