@@ -9,8 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from penstock import _native, errors
+from penstock._batch_records import BatchRecord
+from penstock._deadline import remaining
 from penstock._policy import Adaptive, BatchPolicy, BatchStats, Pad
 from penstock._processes import Processes
+from penstock._steps import Batch, Stream
 from penstock.batching import Batcher, batched
 from penstock.errors import ItemError, PenstockError
 
@@ -44,7 +47,9 @@ __version__: str = _native.VERSION
 __all__ = [
     "Adaptive",
     "AsyncClient",
+    "Batch",
     "BatchPolicy",
+    "BatchRecord",
     "BatchStats",
     "Batcher",
     "Client",
@@ -58,10 +63,12 @@ __all__ = [
     "Response",
     "Retry",
     "Server",
+    "Stream",
     "Timeout",
     "__version__",
     "batched",
     "errors",
     "model",
+    "remaining",
     "transport",
 ]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from penstock._headers import HeadersGiven
     from penstock._inference import OverHttp
     from penstock._questions import Parameter
+    from penstock._policy import Priority
     from penstock._request import Prepared
     from penstock.pooling import Timeout
 
@@ -39,6 +40,8 @@ class AsyncInference(BaseClient):
         version: str | None = None,
         request_id: str | None = None,
         timeout: float | Timeout | EllipsisType | None = ...,
+        priority: Priority | None = None,
+        tenant: str | None = None,
         binary: bool | None = None,
     ) -> InferResult:
         """Asks a model by the Open Inference Protocol, version 2.
@@ -51,6 +54,8 @@ class AsyncInference(BaseClient):
             request_id: what the answer is to be called.
             timeout: as of a request. The server is told how much of it is left, as `X-Request-Timeout` or
                 `grpc-timeout`.
+            priority: `"high"`, `"normal"` or `"low"`: who goes first in the server's queue, as `X-Request-Priority`.
+            tenant: on whose behalf, as `X-Request-Tenant`; a server may give each its share.
             binary: over HTTP, send tensors as binary data, and ask for such, or as JSON; by default the server is asked
                 once whether it takes them. Over gRPC they are always raw.
 
@@ -60,7 +65,16 @@ class AsyncInference(BaseClient):
             ProtocolError: where its answer is none of the protocol.
             ConfigError: for an array that the protocol has no datatype for.
         """
-        inference = Inference(model, inputs, outputs=outputs, version=version, request_id=request_id, timeout=timeout)
+        inference = Inference(
+            model,
+            inputs,
+            outputs=outputs,
+            version=version,
+            request_id=request_id,
+            timeout=timeout,
+            priority=priority,
+            tenant=tenant,
+        )
         if not self._builder.speaks_grpc:
             if binary is None:
                 if self._binary is None:
@@ -69,7 +83,7 @@ class AsyncInference(BaseClient):
             url, options = inference.request(binary=binary)
             return result_of_http(await self._call("POST", url, options))
         http = await self._over_http(inference, binary) if self._builder.speaks_http else None
-        manner = self._builder.manner(inference.timeout)
+        manner = self._builder.manner(inference.timeout, inference.terms)
         return result_of(await self._answer(self._calls.infer(inference.asked(), http, manner)))
 
     async def is_live(self, *, timeout: float | Timeout | EllipsisType | None = ...) -> bool:

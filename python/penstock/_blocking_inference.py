@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from penstock._headers import HeadersGiven
     from penstock._inference import OverHttp
     from penstock._questions import Parameter
+    from penstock._policy import Priority
     from penstock.pooling import Timeout
 
 
@@ -36,10 +37,21 @@ class BlockingInference(BaseClient):
         version: str | None = None,
         request_id: str | None = None,
         timeout: float | Timeout | EllipsisType | None = ...,
+        priority: Priority | None = None,
+        tenant: str | None = None,
         binary: bool | None = None,
     ) -> InferResult:
         """As `AsyncClient.infer`, blocking."""
-        inference = Inference(model, inputs, outputs=outputs, version=version, request_id=request_id, timeout=timeout)
+        inference = Inference(
+            model,
+            inputs,
+            outputs=outputs,
+            version=version,
+            request_id=request_id,
+            timeout=timeout,
+            priority=priority,
+            tenant=tenant,
+        )
         if not self._builder.speaks_grpc:
             if binary is None:
                 if self._binary is None:
@@ -48,7 +60,7 @@ class BlockingInference(BaseClient):
             url, options = inference.request(binary=binary)
             return result_of_http(self._call("POST", url, options))
         http = self._over_http(inference, binary) if self._builder.speaks_http else None
-        manner = self._builder.manner(inference.timeout)
+        manner = self._builder.manner(inference.timeout, inference.terms)
         return result_of(self._calls.infer_blocking(inference.asked(), http, manner))
 
     def is_live(self, *, timeout: float | Timeout | EllipsisType | None = ...) -> bool:

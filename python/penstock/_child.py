@@ -11,11 +11,13 @@ import inspect
 import os
 import pickle
 import sys
+import time
 import traceback
 from multiprocessing import process, spawn
 from typing import TYPE_CHECKING, Any
 
 from penstock import _lifecycle, _native
+from penstock._deadline import DEADLINE
 from penstock._processes import look_up, pack, unpack
 from penstock.errors import ConfigError, OutputError, PenstockError
 
@@ -97,7 +99,7 @@ def _model(child: _native.NativeChild, target: Any) -> Callable[[], None]:
     function = loaded.load()
     if loaded.is_async:
         function = _lifecycle.on_own_loop(function)
-    child.serve(declaration_of(spec), function)
+    child.serve(declaration_of(spec), function, loaded.fillers)
 
     def run() -> None:
         try:
@@ -124,9 +126,21 @@ def _run_function(child: _native.NativeChild, function: Callable[..., Any]) -> N
         del outcome, message
 
 
+class Deadline:
+    """A moment that comes nearer, told by the seconds that were left."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def remaining(self) -> float:
+        """Seconds until then; 0 once it has passed."""
+        return max(0.0, self._end - time.monotonic())
+
+
 def _outcome(function: Callable[..., Any], descriptor: int, message: bytes) -> tuple[bool, Any]:
     try:
-        args, kwargs = unpack(descriptor, message)
+        args, kwargs, left = unpack(descriptor, message)
+        DEADLINE.set(None if left is None else Deadline(left))
         return True, function(*args, **(kwargs or {}))
     except BaseException as error:  # noqa: BLE001  whatever it is, somebody waits for it
         return False, _portable(error)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from penstock._policy import check_choice
 from penstock._remote_errors import OF_CLASSES, OF_STATUSES
 from penstock._response import Response
 from penstock.errors import ConfigError, DeadlineExceeded, Overloaded, ProtocolError, RemoteError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from penstock import _native
     from penstock._headers import Pairs
+    from penstock._policy import Priority
 
     Inferred = tuple[str, str, str, list[tuple[str, Any]]]
     """What the extension reads out of an answer: model, version, id, outputs."""
@@ -33,6 +35,7 @@ BINARY = "binary_tensor_data"
 """The extension of the protocol that a server names where it takes binary tensors."""
 
 _MILLISECOND = 1e-3
+_LONGEST_TENANT = 128
 
 
 class InferResult(Mapping[str, Any]):
@@ -119,6 +122,9 @@ class Inference:
 
     Args:
         timeout: as of any request, or `...` for the client's own, which the server is not told.
+
+    Attributes:
+        terms: how it is to wait, as header fields; `None` where nothing is said of it.
     """
 
     def __init__(
@@ -130,6 +136,8 @@ class Inference:
         version: str | None,
         request_id: str | None,
         timeout: float | Timeout | EllipsisType | None,
+        priority: Priority | None = None,
+        tenant: str | None = None,
     ) -> None:
         if type(inputs) is not dict and not isinstance(inputs, Mapping):
             raise ConfigError(f"inputs must be a mapping of arrays by name, not {type(inputs).__name__}")
@@ -143,6 +151,7 @@ class Inference:
         total = timeout.total if isinstance(timeout, Timeout) else None if timeout is ... else timeout
         if total is not None:
             check_time("timeout", total)
+        self.terms = _terms(priority, tenant)
         self._until = None if total is None else time.monotonic() + total
 
     def request(self, *, binary: bool) -> tuple[str, dict[str, Any]]:
@@ -153,6 +162,7 @@ class Inference:
         left = self._left()
         if left is not None:
             headers["x-request-timeout"] = f"{left:.6f}"
+        headers.update(self.terms or {})
         path = f"/v2/models/{quote(self._model, safe='')}"
         if self._version is not None:
             path += f"/versions/{quote(self._version, safe='')}"
@@ -188,6 +198,25 @@ class Inference:
         if left is not None and left <= 0:
             raise DeadlineExceeded("no time was left to ask the model")
         return left
+
+
+def _terms(priority: Priority | None, tenant: str | None) -> dict[str, str] | None:
+    """How a request is to wait, as header fields of either protocol."""
+    if priority is None and tenant is None:
+        return None
+    terms: dict[str, str] = {}
+    if priority is not None:
+        check_choice("priority", priority, ("high", "normal", "low"))
+        terms["x-request-priority"] = priority
+    if tenant is not None:
+        if (
+            not isinstance(tenant, str)
+            or not (tenant.isascii() and tenant.isprintable())
+            or not 0 < len(tenant) <= _LONGEST_TENANT
+        ):
+            raise ConfigError(f"tenant must be 1 to {_LONGEST_TENANT} printable characters of ASCII, not {tenant!r}")
+        terms["x-request-tenant"] = tenant
+    return terms
 
 
 def takes_binary(response: Response) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import sys
 from collections.abc import Callable, Hashable, Mapping
@@ -195,17 +196,29 @@ class BatchStats(Table):
         mean_batch_size: requests in a batch on average.
         max_batch_size: requests in the largest batch.
         efficiency: share of calls that batching saved: (requests - batches) / requests.
-        reasons: batches by the reason they were cut for: `full`, `tick`, `window`, `drain`.
+        reasons: batches by the reason they were cut for: `full`, `tick`, `window`, `deadline`, `key`, `budget`, `drain`.
         queued: requests waiting now.
         running: batches in the function now.
         failed: requests that got an exception from their batch.
         rejected: requests refused because the queue was full.
         abandoned: requests that left (cancelled, timed out) before the function saw them.
+        shared: requests that were answered with what was being computed for another (`single_flight`).
         reruns: calls made to find the guilty in a batch that raised.
         function_seconds: seconds spent in the function.
         restarts: worker processes that took the place of dead ones.
         lock_acquisitions: times that the workers took the interpreter lock.
         lock_wait_seconds: seconds that the workers waited for it.
+        hopeless: requests refused because they could not have been answered in time; they are among the rejected.
+        expired: requests whose deadline passed while they waited.
+        joined: requests that joined a batch while it ran.
+        out_of_memory: times that memory ran out.
+        cap: requests that a batch may have now; it moves where it is learned, or memory ran out.
+        padding: share of what batches cost that is padding.
+        prediction_error: seconds by which the time of a batch was not as predicted, on average; `None` before the first
+            prediction.
+        waits: seconds that a request spent in each part of its way, on average: `queue` until its batch could be
+            taken, `slot` until a worker took it, `gather` until the function was called, `model` in the function, and
+            `scatter` until the results were out.
         tenants: requests by the tenant named in `options`.
     """
 
@@ -220,12 +233,32 @@ class BatchStats(Table):
     failed: int
     rejected: int
     abandoned: int
+    shared: int
     reruns: int
     function_seconds: float
     restarts: int
     lock_acquisitions: int
     lock_wait_seconds: float
+    hopeless: int
+    expired: int
+    joined: int
+    out_of_memory: int
+    cap: int
+    padding: float
+    prediction_error: float | None
+    waits: dict[str, float]
     tenants: dict[str, int] = field(default_factory=dict)
+
+
+def fillers_of(policy: BatchPolicy, function: Callable[..., Any]) -> tuple[bool, bool]:
+    """Whether a function wants to be told which places of its rows are filled up: by a `mask`, by `lengths`."""
+    if not policy.pad:
+        return False, False
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # a function of a C extension does not say
+        return False, False
+    return "mask" in parameters, "lengths" in parameters
 
 
 def policy_from(policy: BatchPolicy | None, settings: dict[str, Any]) -> BatchPolicy:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import ModuleType
 
+    from penstock._deadline import Deadline
+
     Launch = tuple[str, list[str], bytes, str]
     """The program, its arguments, the first message, and whose process it is."""
 
@@ -213,7 +215,7 @@ class RemoteFunction:
         self.keeper = _native.NativeKeeper(launch)
         self._name = launch[-1]
 
-    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> tuple[bool, Any]:
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any] | None, deadline: Deadline | None) -> tuple[bool, Any]:
         """Whether the function returned, and what it returned or raised.
 
         Raises:
@@ -223,7 +225,8 @@ class RemoteFunction:
         keeper = self.keeper
         for attempt in range(1, _MOST_ATTEMPTS + 1):
             try:
-                message = pack(keeper.memory(), (args, kwargs))
+                left = None if deadline is None else deadline.remaining()
+                message = pack(keeper.memory(), (args, kwargs, left))
             except OSError:
                 raise
             except Exception as error:
@@ -263,7 +266,7 @@ def _run_one(
     """Answers whether the process is as well as it was."""
     alive = True
     try:
-        returned, value = remote.call(args, kwargs)
+        returned, value = remote.call(args, kwargs, worker.deadline())
     except ItemError as error:
         worker.raised(error)
     except PenstockError as error:

@@ -85,6 +85,8 @@ class TestResponse:
         error = kind(message)
         if isinstance(error, RemoteError):
             error.status, error.body = self.status_code, self.content
+        elif isinstance(error, Overloaded) and "retry-after-ms" in self.headers:
+            error.retry_after = float(self.headers["retry-after-ms"]) / 1e3
         elif isinstance(error, Overloaded) and "retry-after" in self.headers:
             error.retry_after = float(self.headers["retry-after"])
         return error

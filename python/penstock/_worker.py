@@ -10,10 +10,13 @@ import time
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol
 
+from penstock._deadline import DEADLINE
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterable
 
+    from penstock._deadline import Deadline
     from penstock._lifecycle import OwnLoop
 
 CANCEL_SECONDS = 1.0
@@ -24,6 +27,7 @@ class Worker(Protocol):
     """One thread's side of a batcher or a served model."""
 
     def wait(self) -> bool: ...
+    def deadline(self) -> Deadline | None: ...
     def next(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any] | None] | None: ...
     def returned(self, value: Any) -> None: ...
     def raised(self, error: BaseException) -> None: ...
@@ -32,6 +36,7 @@ class Worker(Protocol):
 def work(worker: Worker) -> None:
     """Runs batches until none will come any more."""
     while worker.wait():
+        DEADLINE.set(worker.deadline())
         while (call := worker.next()) is not None:
             _call(worker, *call)
             # While it waits, the thread must hold on to nothing: neither the last batch nor the function.
@@ -95,6 +100,7 @@ class Overlap:
     async def _run(self, worker: Worker) -> None:
         import asyncio  # noqa: PLC0415  as above
 
+        DEADLINE.set(worker.deadline())
         cancelled: asyncio.CancelledError | None = None
         while (call := worker.next()) is not None:
             if cancelled is not None:

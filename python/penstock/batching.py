@@ -14,6 +14,7 @@ from functools import partial, update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 from penstock import _lifecycle, _native
+from penstock._batch_records import explanation_of
 from penstock._display import progress_bar
 from penstock._policy import (
     BatchPolicy,
@@ -22,12 +23,15 @@ from penstock._policy import (
     Priority,
     Workers,
     check_choice,
+    check_count,
     check_seconds,
     check_workers,
+    fillers_of,
     policy_from,
 )
 from penstock._processes import END_SECONDS, Processes, RemoteFunction, launch_of
 from penstock._processes import run as run_in_process
+from penstock._steps import Stream, driven, driven_async, is_async_stepwise, is_stepwise
 from penstock._worker import work
 from penstock.errors import ConfigError, DeadlineExceeded
 
@@ -38,6 +42,9 @@ if TYPE_CHECKING:
     from typing import Self
 
     from numpy.typing import NDArray
+
+    from penstock._batch_records import BatchExplanation
+    from penstock._steps import Feed
 
 R = TypeVar("R")
 _PRIORITIES = {"high": 0, "normal": 1, "low": 2}
@@ -55,6 +62,8 @@ class Batcher(_native.NativeBatcher, Generic[R]):
     * items of other shapes, types or keyword arguments go into batches of their own: nothing is ever cast;
     * the function returns one row for each item: an array `[n, ...]`, a list of `n`, or a dictionary or tuple of
       those. An `ItemError` in a row's place fails that request and no other.
+
+    A generator function, `async` or not, is given a `Batch` instead and answers step by step: see there.
 
     Cancelling the awaitable takes the request out of its batch before the function sees it; while the function runs,
     only the result is dropped.
@@ -76,6 +85,7 @@ class Batcher(_native.NativeBatcher, Generic[R]):
     _threads: list[threading.Thread]
     _remotes: list[RemoteFunction]
     _runs_alone: bool
+    _steps: bool
     _tenants: Counter[str]
 
     def __new__(
@@ -86,11 +96,18 @@ class Batcher(_native.NativeBatcher, Generic[R]):
         _check_function(fn)
         inline = check_workers(workers) == "inline"
         context = copy_context()
-        runs_alone = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
-        runs_alone = runs_alone and not isinstance(workers, Processes)
+        steps = is_stepwise(fn)
+        runs_alone = is_async_stepwise(fn) or (
+            inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
+        )
+        if isinstance(workers, Processes):
+            if steps:
+                raise ConfigError("a generator cannot run in processes: the requests of its batch come and go here")
+            runs_alone = False
         if runs_alone and inline:
             raise ConfigError("an async def function cannot run inline: its loop would wait for itself; use workers=1")
-        called = _lifecycle.on_own_loop(fn) if runs_alone else fn
+        whole: Callable[..., Any] = (driven_async(fn) if runs_alone else driven(fn)) if steps else fn
+        called = _lifecycle.on_own_loop(whole) if runs_alone else whole
         name = str(getattr(fn, "__qualname__", type(fn).__name__))
         threads: list[threading.Thread] = []
         remotes: list[RemoteFunction] = []
@@ -104,6 +121,8 @@ class Batcher(_native.NativeBatcher, Generic[R]):
             None if inline else start,
             policy=policy.native(),
             workers=count,
+            fillers=fillers_of(policy, fn),
+            steps=steps,
         )
         self.fn = fn
         self.policy = policy
@@ -111,6 +130,7 @@ class Batcher(_native.NativeBatcher, Generic[R]):
         self._threads = threads
         self._remotes = remotes
         self._runs_alone = runs_alone
+        self._steps = steps
         self._tenants = Counter()
         return self
 
@@ -132,6 +152,14 @@ class Batcher(_native.NativeBatcher, Generic[R]):
                 Penstock's own loop.
         """
         return cast("R", self._blocking(args, kwargs, "normal", None))
+
+    def stream(self, *args: Any, **kwargs: Any) -> Stream[Any]:
+        """Adds one item to the next batch of a generator function: an async iterator over the values of its steps.
+
+        Raises:
+            ConfigError: for a function that is no generator.
+        """
+        return Options(self).stream(*args, **kwargs)
 
     async def map(self, *items: Iterable[Any], progress: bool = False) -> list[R]:
         """Runs the function over items and keeps their order; with several iterables, over several arguments.
@@ -161,6 +189,11 @@ class Batcher(_native.NativeBatcher, Generic[R]):
     def stats(self) -> BatchStats:
         """What happened so far."""
         return BatchStats(**self.counters(), tenants=dict(self._tenants))
+
+    def explain(self, last: int = 10) -> BatchExplanation:
+        """Why the `last` batches were as they were, and where their time went; a table, and words. 256 are kept."""
+        check_count("last", last)
+        return explanation_of(self.explain_batches(last))
 
     def close(self, *, drain: bool = True, timeout: float | None = None) -> None:
         """Accepts nothing more and waits for what runs. Safe to call twice.
@@ -277,9 +310,18 @@ class Options(Generic[R]):
 
     def __call__(self, *args: Any, **kwargs: Any) -> asyncio.Future[R]:
         """Adds one item to the next batch; the future is the item's own result."""
+        return self._submit(args, kwargs)
+
+    def stream(self, *args: Any, **kwargs: Any) -> Stream[Any]:
+        """As `Batcher.stream`; `timeout` is for the whole stream."""
+        if not self._batcher._steps:  # noqa: SLF001  one module
+            raise ConfigError("only a generator function has steps to stream: yield the values of each step")
+        return Stream(partial(self._submit, args, kwargs))
+
+    def _submit(self, args: tuple[Any, ...], kwargs: dict[str, Any], feed: Feed | None = None) -> asyncio.Future[R]:
         self._count()
         seconds = -1.0 if self._timeout is None else self._timeout
-        future = self._batcher.submit(args, kwargs, (_PRIORITIES[self._priority], self._tenant, seconds))
+        future = self._batcher.submit(args, kwargs, (_PRIORITIES[self._priority], self._tenant, seconds), feed)
         if self._timeout is not None:
             timer = future.get_loop().call_later(self._timeout, _expire, future, self._timeout)
             future.add_done_callback(lambda _: timer.cancel())
@@ -420,8 +462,6 @@ def _check_function(fn: object) -> None:
         raise ConfigError(f"a batched function must be callable, not {fn!r}")
     if isinstance(fn, Batcher):
         raise ConfigError("the function is batched already; give the plain function (its .fn)")
-    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
-        raise ConfigError(f"{fn!r} is a generator: a batched function returns all its rows at once")
 
 
 _cells: dict[str, weakref.ref[Batcher[Any]]] = {}

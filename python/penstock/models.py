@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from penstock import _lifecycle
-from penstock._policy import BatchPolicy
+from penstock._policy import BatchPolicy, fillers_of
 from penstock._processes import Processes
 from penstock.errors import ConfigError, LoadFailed, PenstockError
 
@@ -77,6 +77,9 @@ def model(
     `async def` runs on a loop of Penstock's own, and `workers` is then the number of batches that may be awaited at a
     time. What still runs when a server that closes has waited long enough is cancelled.
 
+    With `pad=`, rows of different lengths share batches: inputs whose first axis is -1 are filled up to the longest,
+    and a function with a parameter `mask` or `lengths` is told which places are theirs.
+
     Each input comes as an array `[n, *axes]` of the declared type, texts as (nested) lists of `str` or `bytes`. Inputs
     are passed by name where the parameters have the inputs' names, by position otherwise. One output may be returned
     as it is, several as a dictionary by name. A list may hold an `ItemError` in a row's place.
@@ -139,6 +142,7 @@ class LoadedModel:
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
         self.is_async: bool = False
+        self.fillers: tuple[bool, bool] = (False, False)
         self._instance: Any = None
 
     def load(self) -> Callable[..., Any]:
@@ -164,6 +168,7 @@ class LoadedModel:
                 raise LoadFailed(f"model '{spec.name}' failed to load: {type(error).__name__}: {error}") from error
             function = self._instance.predict
         self.is_async = _is_async(function)
+        self.fillers = fillers_of(spec.policy, function)
         return _by_columns(spec, function)
 
     def close(self) -> None:
@@ -192,8 +197,10 @@ def _by_columns(spec: ModelSpec, function: Callable[..., Any]) -> Callable[..., 
         return function
     named = {name for name, one in parameters.items() if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
     if len(names) > 1 and named.issuperset(names):
-        return lambda *columns: function(**dict(zip(names, columns, strict=True)))
+        return lambda *columns, **told: function(**dict(zip(names, columns, strict=True)), **told)
+    told = {"mask", "lengths"} if spec.policy.pad else set()
     positional = [one for one in parameters.values() if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    positional = [one for one in positional if one.name not in told]
     count = len(positional) - inspect.isclass(spec.target)
     if count < len(names) and not any(one.kind is one.VAR_POSITIONAL for one in parameters.values()):
         raise ConfigError(f"model '{spec.name}' has inputs {list(names)}, but its function takes {count} arguments")

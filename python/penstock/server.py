@@ -14,7 +14,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from penstock import _lifecycle, _logs, _native
+from penstock._batch_records import explanation_of
 from penstock._display import Table
+from penstock._policy import check_count
 from penstock._processes import Processes, launch_of
 from penstock._worker import Overlap, work
 from penstock.errors import Closed, ConfigError
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self, TypeAlias
 
+    from penstock._batch_records import BatchExplanation
     from penstock._policy import NativePolicy
 
     _Place: TypeAlias = int | tuple[str, int]
@@ -52,11 +55,20 @@ class ModelStats(Table):
     queued: int
     rejected: int
     abandoned: int
+    shared: int
     reruns: int
     function_seconds: float
     restarts: int
     lock_acquisitions: int
     lock_wait_seconds: float
+    hopeless: int
+    expired: int
+    joined: int
+    out_of_memory: int
+    cap: int
+    padding: float
+    prediction_error: float | None
+    waits: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -229,6 +241,26 @@ class Server:
         url = self.url if native.address else ""
         return ServerStats(url=url, ready=native.ready, connections=native.connections, models=models)
 
+    def explain(self, model: str | None = None, *, request_id: str | None = None, last: int = 10) -> BatchExplanation:
+        """Why the last batches of a model were as they were, and where their time went; a table, and words.
+
+        Args:
+            model: its name; not needed where there is one model only.
+            request_id: only batches that carried a request of that `id`. Failed ones are among them; those that never
+                reached the model are not.
+            last: batches at most, of the last 256.
+
+        Raises:
+            ConfigError: where there are several models and none is named.
+            ModelNotFound: where there is no model of that name.
+        """
+        if model is None:
+            if len(self._specs) > 1:
+                raise ConfigError(f"which model? there are {', '.join(self.names)}")
+            model = self.names[0]
+        check_count("last", last)
+        return explanation_of(self._running().explain(model, request_id, last))
+
     def metrics(self) -> str:
         """The text that `/metrics` answers with."""
         return self._running().metrics()
@@ -309,7 +341,7 @@ class Server:
         loaded = LoadedModel(spec)
         self._models.append(loaded)
         function = loaded.load()
-        workers = [native.worker(index, function) for _ in range(count)]
+        workers = [native.worker(index, function, loaded.fillers) for _ in range(count)]
         if loaded.is_async:
             overlap = Overlap(workers, _lifecycle.own_loop())
             self._overlaps.append(overlap)

@@ -95,6 +95,11 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
         &self.spares
     }
 
+    /// The clock that it lives by.
+    pub fn clock(&self) -> &TimeSource {
+        &self.clock
+    }
+
     /// The moment that arrivals of this batcher are counted in.
     pub fn now(&self) -> Moment {
         self.clock.now()

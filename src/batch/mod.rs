@@ -3,11 +3,13 @@
 //! [`verdict`] decides, without I/O or a clock of its own; [`BatchQueue`] is the plain state; [`Batcher`] owns it and
 //! lets threads wait on it. What a waiter is, and who runs the batch, the floors above decide.
 
+mod account;
 mod batcher;
 mod entry;
 mod fit;
 mod forecast;
 mod group;
+mod history;
 mod learn;
 mod pile;
 mod policy;
@@ -18,9 +20,11 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
+pub use account::{BatchAccount, Parts, Waited};
 pub use batcher::{Attendance, Batcher, Turn};
 pub use entry::{Batch, Cut, Entry, GroupKey, Priority, Ran, Removed, Tenant, Terms};
 pub use forecast::{Backlog, finish_in};
+pub use history::{History, Totals};
 pub use learn::Learned;
 pub use policy::{Adaptive, BatchPolicy, Budget, Dispatch, Pressure, Reason, Verdict, verdict};
 pub use queue::{BatchQueue, Outlook};

@@ -324,6 +324,7 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
         }
         self.waiting -= left.entries.len();
         self.stats.expired += left.entries.len() as u64;
+        self.stats.abandoned += left.entries.len() as u64;
         left
     }
 
@@ -367,7 +368,9 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
         let gathered = group.gather(&self.policy, &mut self.shares, cap.min(limit), &self.spares, now)?;
         let (left, rows) = (group.waiting, gathered.entries.len());
         if left > 0 && pressure.released {
-            group.ready = Some(now);
+            // Under tick dispatch nothing but a worker was missing: what stays behind has been ready as long.
+            let waits_for_worker = self.policy.dispatch == Dispatch::Tick && left >= self.policy.min_size;
+            group.ready = Some(if waits_for_worker { ready.unwrap_or(now) } else { now });
         }
         self.waiting -= rows;
         self.cost -= before - group.cost();

@@ -12,6 +12,12 @@ pub const LOOK_AHEAD: usize = 1024;
 /// What a call costs besides its rows, as a share of the budget, where nothing was learned yet.
 const OVERHEAD_OF_BUDGET: f64 = 0.125;
 
+/// The same in rows of the longest, where there is no budget.
+const OVERHEAD_IN_ROWS: f64 = 8.0;
+
+/// Rows may cost next to nothing: then all of them go together.
+const OVERHEAD_AT_MOST: f64 = 1e12;
+
 /// Who goes first: smaller is earlier.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rank {
@@ -141,8 +147,9 @@ fn homogeneous(
     let sum = |from: usize, to: usize| sums.get(to).unwrap_or(&0) - sums.get(from).unwrap_or(&0);
     let anchor = by_length.iter().position(|at| *at == 0).unwrap_or(0);
     let longest_of_all = by_length.last().map_or(1, |at| cost(*at)).max(1);
-    let usual = budget.unwrap_or(longest_of_all * rows as u64) as f64 * OVERHEAD_OF_BUDGET;
-    let overhead = overhead.unwrap_or(usual).max(1.0);
+    let in_rows = longest_of_all as f64 * OVERHEAD_IN_ROWS;
+    let usual = budget.map_or(in_rows, |budget| budget as f64 * OVERHEAD_OF_BUDGET);
+    let overhead = overhead.unwrap_or(usual).clamp(1.0, OVERHEAD_AT_MOST);
     let mut best = (f64::MIN, anchor, anchor + 1);
     for end in anchor + 1..=by_length.len() {
         let length = |place: usize| by_length.get(place).map(|at| cost(*at));

@@ -19,7 +19,7 @@ pub struct BatchStats {
     pub abandoned: u64,
     /// Requests refused because they could not have been answered in time; they are among the rejected.
     pub hopeless: u64,
-    /// Requests whose deadline passed while they waited, or could not be met any more.
+    /// Requests whose deadline passed while they waited, or could not be met any more; they are among the abandoned.
     pub expired: u64,
     /// Requests that joined a batch while it ran; they are among the requests.
     pub joined: u64,
@@ -52,6 +52,12 @@ impl BatchStats {
         if self.batches == 0 { 0.0 } else { self.requests as f64 / self.batches as f64 }
     }
 
+    /// Share of what batches cost that is padding; 0 before the first.
+    #[allow(clippy::cast_precision_loss, reason = "counters stay far below 2^52")]
+    pub fn padding(&self) -> f64 {
+        self.padded_cost.saturating_sub(self.cost) as f64 / self.padded_cost.max(1) as f64
+    }
+
     /// Share of model calls that batching saved: (requests − batches) / requests; 0 before the first.
     #[allow(clippy::cast_precision_loss, reason = "counters stay far below 2^52")]
     pub fn efficiency(&self) -> f64 {
@@ -75,6 +81,9 @@ mod tests {
         stats.count(20, Reason::Tick);
         assert!((stats.mean_size() - 60.0).abs() < 1e-12);
         assert!((stats.efficiency() - 118.0 / 120.0).abs() < 1e-12);
+        assert!(stats.padding().abs() < f64::EPSILON);
+        (stats.cost, stats.padded_cost) = (30, 40);
+        assert!((stats.padding() - 0.25).abs() < 1e-12);
         assert_eq!((stats.largest, stats.reasons), (100, [1, 1, 0, 0, 0, 0, 0]));
     }
 }

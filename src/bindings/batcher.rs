@@ -7,17 +7,20 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyList, PyTuple};
 
 use super::bridge::lifecycle::generation;
 use super::bridge::lock;
 use super::bridge::port::{self, Port};
 use super::bridge::stock;
 use super::convert::assemble::NextCall;
-use super::core::{Asked, Core, Taken};
+use super::core::{Asked, Calling, Core, Taken};
+use super::deadline::BatchDeadline;
 use super::errors::{raised, to_python};
+use super::flight::Flights;
 use super::policy::Policy;
-use super::run::hand_out;
+use super::records;
+use super::run::{Fillers, hand_out};
 use super::waiter::{Failure, Outcome, Parked, Results, SIGNAL_CHECK, Waiter};
 use crate::batch::{Batcher, Removed, Turn};
 use crate::error::ErrorKind;
@@ -38,20 +41,25 @@ pub(crate) struct NativeBatcher {
 #[pymethods]
 impl NativeBatcher {
     #[new]
-    #[pyo3(signature = (function, start, *, policy, workers))]
+    #[pyo3(signature = (function, start, *, policy, workers, fillers, steps))]
     fn new(
         py: Python<'_>,
         function: Py<PyAny>,
         start: Option<Py<PyAny>>,
-        policy: Policy,
+        mut policy: Policy,
         workers: usize,
+        fillers: Fillers,
+        steps: bool,
     ) -> PyResult<Self> {
-        let isolate = policy.isolate;
+        let largest_live = steps.then_some(policy.max_size);
+        let (isolate, pricing) = (policy.isolate, policy.pricing());
+        let flights = policy.single_flight.then(|| Flights::new(policy.max_queue));
         let batcher =
             policy.into_core().and_then(|policy| Batcher::with(policy, workers, TimeSource::system()));
         let batcher = batcher.map_err(|error| to_python(py, &error))?;
         let inline = start.is_none();
-        let core = Arc::new(Core::new(batcher, function, isolate, inline));
+        let calling = Calling { pricing, fillers, isolate, inline, flights, largest_live };
+        let core = Arc::new(Core::new(batcher, function, calling));
         Ok(Self { core, recent: Mutex::new(None), start, started: AtomicU64::new(0) })
     }
 
@@ -61,16 +69,18 @@ impl NativeBatcher {
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        Self::submit(slf, args, kwargs, Asked::plain())
+        Self::submit(slf, args, kwargs, Asked::plain(), None)
     }
 
     /// A future for one call. What is asked is the priority, 0, 1 or 2 for high, normal or low, the tenant, and the seconds
-    /// until the answer must be there; negative for none.
+    /// until the answer must be there; negative for none. A `feed` takes the values of every step.
+    #[pyo3(signature = (args, kwargs, asked, feed = None))]
     fn submit<'py>(
         slf: &Bound<'py, Self>,
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
         asked: Asked,
+        feed: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let this = slf.get();
@@ -80,7 +90,7 @@ impl NativeBatcher {
         let admitted = this.core.submit(py, args, kwargs, asked, || {
             let (future, slot) = port.get().new_future(py)?;
             made = Some((future, slot));
-            Ok(Waiter::Future { port: Arc::clone(&port.get().shared), slot })
+            Ok(Waiter::Future { port: Arc::clone(&port.get().shared), slot, feed })
         });
         match (admitted, made) {
             (Ok(()), Some((future, _))) => {
@@ -177,10 +187,17 @@ impl NativeBatcher {
     /// Counters by name.
     fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let stats = self.core.batcher.stats();
-        let counters = self.core.counters.shown(py, &stats, &self.core.locks)?;
+        let counters = self.core.counters.shown(py, &stats, &self.core.history.totals(), &self.core.locks)?;
         counters.set_item("running", self.core.batcher.running())?;
         counters.set_item("failed", self.core.counters.failed.load(Ordering::Relaxed))?;
+        counters.set_item("shared", self.core.counters.shared.load(Ordering::Relaxed))?;
         Ok(counters)
+    }
+
+    /// What there is to say of the `last` batches.
+    fn explain_batches<'py>(&self, py: Python<'py>, last: usize) -> PyResult<Bound<'py, PyList>> {
+        let core = &self.core;
+        records::shown(py, &core.history.last(last, |_| true), core.batcher.clock())
     }
 }
 
@@ -244,7 +261,7 @@ impl NativeBatcher {
         for number in left.objects {
             drop(self.core.take_object(number));
         }
-        hand_out(py, left.entries, &Arc::new(Results::Each(outcomes)), None);
+        hand_out(py, left.entries, Results::Each(outcomes), None);
     }
 }
 
@@ -294,13 +311,22 @@ impl Worker {
         false
     }
 
+    /// When the first request of its batch must be answered; `None` where none of them says so.
+    fn deadline(&self) -> Option<BatchDeadline> {
+        let at = self.taken.lock().as_ref()?.account.deadline;
+        BatchDeadline::of(self.core.batcher.clock(), at)
+    }
+
     /// The function and the arguments of its next call, or `None` where the batch is done and its answers are out. The
     /// thread must not hold the function while it waits: the collector could not see that nobody else does.
     fn next<'py>(&self, py: Python<'py>) -> Option<NextCall<'py>> {
         let mut taken = self.taken.lock().take()?;
         let next = taken.job.next(py, &self.core.counters);
         match next {
-            Some(_) => *self.taken.lock() = Some(taken),
+            Some(_) => {
+                taken.account.call();
+                *self.taken.lock() = Some(taken);
+            }
             None => self.core.finish(py, taken, None),
         }
         next.map(|(arguments, keywords)| (self.core.function.clone_ref(py), arguments, keywords))

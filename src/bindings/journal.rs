@@ -22,6 +22,10 @@ use crate::wire::grpc::Code;
 /// lets go of the lock for long enough that a waiting worker is sure to get it. What it gathers costs one acquisition.
 const PACE: Pace = Pace { gather: Duration::from_millis(10), most: 32, breath: Duration::from_micros(200) };
 
+#[allow(
+    clippy::large_enum_variant,
+    reason = "most records are of the large kind, and a box for each would be one more allocation"
+)]
 enum Record {
     Access(AccessRecord),
     Event(Event),
@@ -168,10 +172,14 @@ fn describe(access: &AccessRecord, fields: &Bound<'_, PyDict>) -> PyResult<()> {
     fields.set_item(intern!(py, "model"), access.model.as_deref())?;
     fields.set_item(intern!(py, "rows"), access.rows)?;
     fields.set_item(intern!(py, "batch"), access.batch)?;
-    fields.set_item(intern!(py, "queue_seconds"), time(access.queue))?;
-    fields.set_item(intern!(py, "batch_seconds"), time(access.batched))?;
-    fields.set_item(intern!(py, "model_seconds"), time(access.computed))?;
-    fields.set_item(intern!(py, "encode_seconds"), time(access.encoded))
+    fields.set_item(intern!(py, "reason"), access.reason)?;
+    let parts = access.timing.map(|timing| timing.parts);
+    fields.set_item(intern!(py, "queue_seconds"), time(parts.map(|parts| parts.queue)))?;
+    fields.set_item(intern!(py, "slot_seconds"), time(parts.map(|parts| parts.slot)))?;
+    fields.set_item(intern!(py, "gather_seconds"), time(parts.map(|parts| parts.gather)))?;
+    fields.set_item(intern!(py, "model_seconds"), time(parts.map(|parts| parts.model)))?;
+    fields.set_item(intern!(py, "scatter_seconds"), time(parts.map(|parts| parts.scatter)))?;
+    fields.set_item(intern!(py, "encode_seconds"), time(access.timing.map(|timing| timing.encode)))
 }
 
 fn set(fields: &Bound<'_, PyDict>, name: &str, value: &Value) -> PyResult<()> {

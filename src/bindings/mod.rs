@@ -5,7 +5,9 @@ mod bridge;
 mod client;
 mod convert;
 mod core;
+mod deadline;
 mod errors;
+mod flight;
 mod in_process;
 mod inherited;
 mod journal;
@@ -13,9 +15,12 @@ mod load;
 mod messages;
 mod policy;
 mod processes;
+mod records;
+mod riders;
 mod run;
 mod served;
 mod server;
+mod steps;
 mod waiter;
 
 use pyo3::prelude::*;
@@ -33,6 +38,8 @@ mod _native {
         NativeStream,
     };
     #[pymodule_export]
+    use super::deadline::BatchDeadline;
+    #[pymodule_export]
     use super::errors::{bind_errors, error_table};
 
     #[pymodule_export]
@@ -49,6 +56,8 @@ mod _native {
     use super::served::ServedWorker;
     #[pymodule_export]
     use super::server::NativeServer;
+    #[pymodule_export]
+    use super::steps::Steps;
 
     #[pymodule_export]
     const VERSION: &str = env!("CARGO_PKG_VERSION");

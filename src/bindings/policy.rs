@@ -8,20 +8,21 @@ use crate::batch::{Adaptive, BatchPolicy, Budget, Dispatch};
 use crate::error::{Error, ErrorKind, Result as CoreResult};
 use crate::tensor::Padding;
 
+use super::convert::pricing::Pricing;
 use super::errors::to_python;
 
 /// The record that `penstock.BatchPolicy` makes of itself, read by its field names; times in seconds.
 #[derive(FromPyObject)]
 pub(crate) struct Policy {
     min_size: usize,
-    max_size: usize,
+    pub(crate) max_size: usize,
     /// Where the cap adapts: what it never falls below.
     adaptive_low: Option<usize>,
     adaptive_target: Option<f64>,
     preferred: Vec<usize>,
     max_wait: f64,
     dispatch: String,
-    max_queue: usize,
+    pub(crate) max_queue: usize,
     /// Requests cost what they say.
     costed: bool,
     max_batch_cost: Option<u64>,
@@ -32,9 +33,18 @@ pub(crate) struct Policy {
     weights: Vec<(String, f64)>,
     /// Split a batch that raises, so that only the guilty fail.
     pub(crate) isolate: bool,
+    /// Compute identical inputs in flight once.
+    pub(crate) single_flight: bool,
+    cost: Option<Py<PyAny>>,
+    key: Option<Py<PyAny>>,
 }
 
 impl Policy {
+    /// Its functions that are asked about each item.
+    pub(crate) fn pricing(&mut self) -> Pricing {
+        Pricing::new(self.key.take(), self.costed, self.cost.take())
+    }
+
     /// The core's own form of it.
     ///
     /// # Errors

@@ -15,12 +15,14 @@ use pyo3::types::PyBytes;
 use super::bridge::lock;
 use super::convert::assemble::NextCall;
 use super::core::Counters;
+use super::deadline::BatchDeadline;
 use super::errors::{raised, to_python};
-use super::run::Job;
+use super::run::{Filled, Fillers, Job};
 use super::served::Columns;
 use super::server::Model;
-use crate::batch::Ran;
+use crate::batch::{Cut, Ran};
 use crate::error::{Error, ErrorKind};
+use crate::flow::{Clock, Moment, TimeSource};
 use crate::metrics::LockCounts;
 use crate::pipeline::{ModelSpec, Tally};
 use crate::process::{
@@ -151,7 +153,15 @@ struct Served {
     isolate: bool,
     spares: Arc<Spares>,
     counters: Counters,
-    running: Option<(Job<Columns>, usize)>,
+    fillers: Fillers,
+    clock: TimeSource,
+    running: Option<Running>,
+}
+
+/// A batch, and when its first answer is worth nothing any more.
+struct Running {
+    job: Job<Columns>,
+    deadline: Option<Moment>,
 }
 
 #[pymethods]
@@ -202,7 +212,7 @@ impl NativeChild {
     }
 
     /// Makes this the child of a served model, whose columns `function` takes: a worker like one of a thread.
-    fn serve(&self, py: Python<'_>, model: Model, function: Py<PyAny>) -> PyResult<()> {
+    fn serve(&self, py: Python<'_>, model: Model, function: Py<PyAny>, fillers: Fillers) -> PyResult<()> {
         let isolate = model.isolates();
         let (spec, _) = model.into_spec().map_err(|error| to_python(py, &error))?;
         *self.served.lock() = Some(Served {
@@ -211,6 +221,8 @@ impl NativeChild {
             isolate,
             spares: Spares::new(SPARE_BYTES),
             counters: Counters::default(),
+            fillers,
+            clock: TimeSource::system(),
             running: None,
         });
         Ok(())
@@ -222,20 +234,31 @@ impl NativeChild {
         let served = Self::served(py, &mut served)?;
         let question = lock::without(py, &LockCounts::new(), || self.question(&served.spares))?;
         let Some((question, rows)) = question else { return Ok(false) };
+        let deadline = question.remaining.map(|remaining| served.clock.now() + remaining);
+        let cut = Cut { lengths: question.lengths, padded_cost: question.padded_cost, ..Cut::default() };
+        let filled = Filled::of(&cut, served.fillers);
         let form = Columns::new(&served.spec, &served.spares);
-        served.running = Some((form.job(py, rows, question.rows, served.isolate), question.rows));
+        let job = form.job(py, rows, question.rows, filled, served.isolate);
+        served.running = Some(Running { job, deadline });
         Ok(true)
+    }
+
+    /// As `Worker.deadline`.
+    fn deadline(&self) -> Option<BatchDeadline> {
+        let served = self.served.lock();
+        let served = served.as_ref()?;
+        BatchDeadline::of(&served.clock, served.running.as_ref()?.deadline)
     }
 
     /// The function and the arguments of its next call, or `None` where the batch is done and its answer is on its way.
     fn next<'py>(&self, py: Python<'py>) -> PyResult<Option<NextCall<'py>>> {
         let mut served = self.served.lock();
         let served = Self::served(py, &mut served)?;
-        let Some((job, _)) = served.running.as_mut() else { return Ok(None) };
+        let Some(Running { job, .. }) = served.running.as_mut() else { return Ok(None) };
         if let Some((arguments, keywords)) = job.next(py, &served.counters) {
             return Ok(Some((served.function.clone_ref(py), arguments, keywords)));
         }
-        if let Some((job, _)) = served.running.take() {
+        if let Some(Running { job, .. }) = served.running.take() {
             self.answer(py, job, &served.counters)?;
         }
         Ok(None)
@@ -243,7 +266,8 @@ impl NativeChild {
 
     /// Takes what the model returned.
     fn returned(&self, value: &Bound<'_, PyAny>) {
-        if let Some(Served { running: Some((job, _)), counters, .. }) = self.served.lock().as_mut() {
+        if let Some(Served { running: Some(Running { job, .. }), counters, .. }) = self.served.lock().as_mut()
+        {
             job.returned(value, counters);
         }
     }
@@ -251,7 +275,8 @@ impl NativeChild {
     /// Takes what the model raised.
     fn raised(&self, error: Bound<'_, PyAny>) {
         let py = error.py();
-        if let Some(Served { running: Some((job, _)), counters, .. }) = self.served.lock().as_mut() {
+        if let Some(Served { running: Some(Running { job, .. }), counters, .. }) = self.served.lock().as_mut()
+        {
             job.raised(py, PyErr::from_value(error), counters);
         }
     }

@@ -9,23 +9,44 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use pyo3::exceptions::PyException;
+use pyo3::exceptions::{PyException, PyMemoryError, PyRuntimeError};
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use super::bridge::port::{Delivery, Port, Shared};
 use super::convert::assemble::{self, Arguments, Input};
-use super::convert::results;
 use super::convert::structure::Key;
+use super::convert::{arrays, results};
 use super::core::Counters;
 use super::errors;
+use super::flight;
 use super::waiter::{Failure, Outcome, Results, Waiter};
-use crate::batch::{Entry, Ran};
+use crate::batch::{Cut, Entry, Ran};
 use crate::error::ErrorKind;
+use crate::tensor::{DType, Shape, Spares, mask};
 
 /// What becomes of a function's return value: answers for callers in Python, or columns for a door.
 pub(crate) trait Form {
     /// The answers to a batch, or to a part of one.
     type Answers;
+
+    /// What the function is called with for a part of the batch, given its columns.
+    ///
+    /// # Errors
+    /// Those of Python.
+    fn arguments<'py>(
+        &self,
+        _py: Python<'py>,
+        arguments: Arguments<'py>,
+        _part: (usize, usize),
+    ) -> PyResult<Arguments<'py>> {
+        Ok(arguments)
+    }
+
+    /// False once requests were answered that a second run would answer again.
+    fn may_run_again(&self) -> bool {
+        true
+    }
 
     /// Takes what the function returned for `count` requests apart.
     fn split(&self, returned: &Bound<'_, PyAny>, count: usize) -> PyResult<Self::Answers>;
@@ -33,8 +54,68 @@ pub(crate) trait Form {
     /// The same failure for `count` requests.
     fn fail(&self, py: Python<'_>, error: PyErr, count: usize) -> Self::Answers;
 
+    /// Sees to it, at the end of the batch, that everybody is answered.
+    fn end(&self, _py: Python<'_>) {}
+
     /// Puts the answers of two parts together.
     fn join(&self, py: Python<'_>, first: Self::Answers, second: Self::Answers) -> Self::Answers;
+}
+
+/// Rows of a batch that are still to be run.
+struct Part {
+    from: usize,
+    to: usize,
+    /// For a second half: how many parts had failed when it was split off.
+    split_at: Option<usize>,
+}
+
+/// What a function is told of rows that were filled up.
+#[derive(Debug, Clone, Copy, FromPyObject)]
+pub(crate) struct Fillers(pub(crate) bool, pub(crate) bool);
+
+/// How long the rows of a batch were before they were filled up, for a function that asks.
+pub(crate) struct Filled {
+    lengths: Vec<u32>,
+    longest: usize,
+    told: Fillers,
+}
+
+impl Filled {
+    /// What there is to tell of a batch that was cut so.
+    pub(crate) fn of(cut: &Cut, told: Fillers) -> Self {
+        let longest = cut.padded_cost / cut.lengths.len().max(1) as u64;
+        let lengths = if told.0 || told.1 { cut.lengths.clone() } else { Vec::new() };
+        Self { lengths, longest: usize::try_from(longest).unwrap_or_default(), told }
+    }
+
+    /// Adds `mask` and `lengths` of the rows `from..to` to the keyword arguments.
+    fn add<'py>(
+        &self,
+        py: Python<'py>,
+        (from, to): (usize, usize),
+        spares: &Arc<Spares>,
+        keywords: Option<Bound<'py, PyDict>>,
+    ) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let Some(lengths) = self.lengths.get(from..to).filter(|lengths| !lengths.is_empty()) else {
+            return Ok(keywords);
+        };
+        let keywords = keywords.unwrap_or_else(|| PyDict::new(py));
+        let rows = to - from;
+        if self.told.0 {
+            let memory = mask(lengths, self.longest, spares);
+            let shape = Shape::from_slice(&[self.longest]);
+            keywords.set_item("mask", arrays::over_memory(py, DType::Bool, &shape, rows, memory)?)?;
+        }
+        if self.told.1 {
+            let mut memory = spares.memory();
+            for length in lengths {
+                memory.extend(&i64::from(*length).to_ne_bytes());
+            }
+            keywords
+                .set_item("lengths", arrays::over_memory(py, DType::Int64, &Shape::new(), rows, memory)?)?;
+        }
+        Ok(Some(keywords))
+    }
 }
 
 /// A batch that is being run. Where a call raises, its halves come next, until only requests that fail alone have failed:
@@ -45,8 +126,11 @@ pub(crate) struct Job<F: Form> {
     /// What the function is given, or why it could not be made.
     input: PyResult<Input>,
     isolate: bool,
+    filled: Filled,
     /// Parts that are still to be run; the last comes first, so that answers come in order.
-    todo: Vec<(usize, usize)>,
+    todo: Vec<Part>,
+    /// Parts that failed for good.
+    failures: usize,
     /// The part that runs now.
     now: (usize, usize),
     /// The exception that split the part that runs now off a larger one.
@@ -54,6 +138,8 @@ pub(crate) struct Job<F: Form> {
     began: Instant,
     /// Time that the function had, all rounds together.
     busy: Duration,
+    /// Calls of the function beyond the first.
+    reruns: u32,
     answers: Option<F::Answers>,
     count: usize,
     ran: Ran,
@@ -61,17 +147,27 @@ pub(crate) struct Job<F: Form> {
 
 impl<F: Form> Job<F> {
     /// A job for `count` requests.
-    pub(crate) fn new(form: F, key: Key, input: PyResult<Input>, isolate: bool, count: usize) -> Self {
+    pub(crate) fn new(
+        form: F,
+        key: Key,
+        input: PyResult<Input>,
+        filled: Filled,
+        isolate: bool,
+        count: usize,
+    ) -> Self {
         Self {
             form,
             key,
             input,
             isolate,
-            todo: vec![(0, count)],
+            filled,
+            todo: vec![Part { from: 0, to: count, split_at: None }],
+            failures: 0,
             now: (0, 0),
             cause: None,
             began: Instant::now(),
             busy: Duration::ZERO,
+            reruns: 0,
             answers: None,
             count,
             ran: Ran::Unknown,
@@ -99,9 +195,15 @@ impl<F: Form> Job<F> {
 
     fn next_step<'py>(&mut self, py: Python<'py>, counters: &Counters) -> Option<Arguments<'py>> {
         while let Some(part) = self.todo.pop() {
-            self.now = part;
+            self.now = (part.from, part.to);
+            // Its other half has no fault, so this one has: there is no need to see it fail.
+            if part.to - part.from > 1 && part.split_at == Some(self.failures) {
+                self.split();
+                continue;
+            }
             match self.arguments(py, counters) {
                 Ok(Some(arguments)) => {
+                    self.reruns += u32::from(self.now != (0, self.count));
                     self.began = Instant::now();
                     return Some(arguments);
                 }
@@ -126,7 +228,9 @@ impl<F: Form> Job<F> {
             let Some(leaves) = input.part(py, from, to)? else { return Ok(None) };
             leaves
         };
-        assemble::arguments(py, &self.key, &leaves).map(Some)
+        let (arguments, keywords) = assemble::arguments(py, &self.key, &leaves)?;
+        let keywords = self.filled.add(py, (from, to), input.spares(), keywords)?;
+        self.form.arguments(py, (arguments, keywords), self.now).map(Some)
     }
 
     /// Takes what the function returned. The caller holds the only reference that it knows of.
@@ -164,6 +268,11 @@ impl<F: Form> Job<F> {
         self.busy
     }
 
+    /// Calls of the function beyond the first, so far.
+    pub(crate) fn reruns(&self) -> u32 {
+        self.reruns
+    }
+
     fn count_busy(&mut self, counters: &Counters) {
         let took = self.began.elapsed();
         self.busy += took;
@@ -172,6 +281,7 @@ impl<F: Form> Job<F> {
 
     /// The answers, once [`next`](Self::next) has said that the job is done.
     pub(crate) fn into_answers(self, py: Python<'_>) -> F::Answers {
+        self.form.end(py);
         let missing = || {
             let error = errors::raised(py, ErrorKind::Internal, "a batch has no answers");
             self.form.fail(py, error, self.count)
@@ -181,13 +291,23 @@ impl<F: Form> Job<F> {
 
     fn split_or_fail(&mut self, py: Python<'_>, error: PyErr) {
         let (from, to) = self.now;
-        if to - from == 1 || !self.isolate || !is_worth_splitting(py, &error) {
+        if is_out_of_memory(py, &error) {
+            self.ran = Ran::OutOfMemory(to - from);
+        }
+        if to - from == 1 || !self.isolate || !self.form.may_run_again() || !is_worth_splitting(py, &error) {
+            self.failures += 1;
             return self.fail(py, error);
         }
-        let middle = usize::midpoint(from, to);
-        self.todo.push((middle, to));
-        self.todo.push((from, middle));
         self.cause = Some(error);
+        self.split();
+    }
+
+    /// Has the halves of the present part run.
+    fn split(&mut self) {
+        let (from, to) = self.now;
+        let middle = usize::midpoint(from, to);
+        self.todo.push(Part { from: middle, to, split_at: Some(self.failures) });
+        self.todo.push(Part { from, to: middle, split_at: None });
     }
 
     fn fail(&mut self, py: Python<'_>, error: PyErr) {
@@ -201,6 +321,22 @@ impl<F: Form> Job<F> {
             None => answers,
         });
     }
+}
+
+/// Memory that ran out is the batch's fault, not a request's: Python's own word for it, and those of `PyTorch`, `CuPy` and `JAX`.
+fn is_out_of_memory(py: Python<'_>, error: &PyErr) -> bool {
+    if error.is_instance_of::<PyMemoryError>(py) {
+        return true;
+    }
+    let class = error.get_type(py).name().map(|name| name.to_string()).unwrap_or_default();
+    if class == "OutOfMemoryError" {
+        return true;
+    }
+    let text = || error.value(py).str().map(|text| text.to_string()).unwrap_or_default();
+    (error.is_instance_of::<PyRuntimeError>(py) || class == "XlaRuntimeError")
+        && ["CUDA out of memory", "CUDA error: out of memory", "RESOURCE_EXHAUSTED: Out of memory"]
+            .iter()
+            .any(|words| text().contains(words))
 }
 
 /// An exception can be one request's fault; a wrong return value or a request to stop is the function's own.
@@ -241,7 +377,8 @@ impl Form for Rows {
     }
 }
 
-fn outcomes(py: Python<'_>, results: Results) -> Vec<Outcome> {
+/// What each request gets.
+pub(crate) fn outcomes(py: Python<'_>, results: Results) -> Vec<Outcome> {
     match results {
         Results::Rows(rows) => rows.bind(py).iter().map(|row| Outcome::Value(row.unbind())).collect(),
         Results::Each(outcomes) => outcomes,
@@ -255,16 +392,20 @@ type Answered = Vec<(usize, usize)>;
 pub(crate) fn hand_out(
     py: Python<'_>,
     entries: Vec<Entry<Waiter>>,
-    results: &Arc<Results>,
+    results: Results,
     on: Option<&Bound<'_, Port>>,
 ) {
+    let (entries, results) = flight::disembark(py, entries, results);
+    let results = Arc::new(results);
     let mut deliveries: Vec<(Arc<Shared>, Answered)> = Vec::with_capacity(1);
     let capacity = entries.len();
     for (row, entry) in entries.into_iter().enumerate() {
         match entry.waiter {
-            Waiter::Thread(parked) => parked.answer((Arc::clone(results), row)),
+            Waiter::Thread(parked) => parked.answer((Arc::clone(&results), row)),
+            // Whoever shares an answer has been put into the place of the flight.
+            Waiter::Shared(flight) => drop(flight),
             // Mostly all waiters are of one loop, and the first comparison is the last.
-            Waiter::Future { port, slot } => {
+            Waiter::Future { port, slot, .. } => {
                 let known = deliveries.iter().position(|(known, _)| Arc::ptr_eq(known, &port));
                 let at = known.unwrap_or(deliveries.len());
                 if known.is_none() {
@@ -278,11 +419,11 @@ pub(crate) fn hand_out(
     }
     for (port, rows) in deliveries {
         if on.is_some_and(|on| Arc::ptr_eq(&on.get().shared, &port)) {
-            if let Err(error) = port.answer(py, results, &rows) {
+            if let Err(error) = port.answer(py, &results, &rows) {
                 error.write_unraisable(py, None);
             }
         } else {
-            port.deliver(Delivery::Rows { results: Arc::clone(results), rows });
+            port.deliver(Delivery::Rows { results: Arc::clone(&results), rows });
         }
     }
 }

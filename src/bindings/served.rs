@@ -12,8 +12,10 @@ use super::bridge::lock;
 use super::convert::assemble::{Input, NextCall};
 use super::convert::{arrays, items};
 use super::core::Counters;
+use super::deadline::BatchDeadline;
 use super::errors;
-use super::run::{Form, Job};
+use super::records;
+use super::run::{Filled, Fillers, Form, Job};
 use super::waiter::Failure;
 use crate::batch::{Entry, Turn};
 use crate::error::{Error, ErrorKind, Result as CoreResult};
@@ -27,6 +29,7 @@ pub(crate) struct ServedWorker {
     function: Py<PyAny>,
     counters: Arc<Counters>,
     isolate: bool,
+    fillers: Fillers,
     taken: Mutex<Option<Taken>>,
 }
 
@@ -42,16 +45,18 @@ impl ServedWorker {
         function: Py<PyAny>,
         counters: Arc<Counters>,
         isolate: bool,
+        fillers: Fillers,
     ) -> Self {
-        Self { endpoint, function, counters, isolate, taken: Mutex::new(None) }
+        Self { endpoint, function, counters, isolate, fillers, taken: Mutex::new(None) }
     }
 
     fn take(&self, py: Python<'_>) -> Option<Taken> {
         let endpoint = &self.endpoint;
         let (batch, account) = endpoint.take()?;
         let count = batch.entries.len();
+        let filled = Filled::of(&account.cut, self.fillers);
         let form = Columns::new(&endpoint.spec, endpoint.spares());
-        let job = form.job(py, batch.rows, count, self.isolate);
+        let job = form.job(py, batch.rows, count, filled, self.isolate);
         Some(Taken { job, entries: batch.entries, account })
     }
 }
@@ -71,14 +76,21 @@ impl ServedWorker {
         false
     }
 
+    /// As `Worker.deadline`.
+    fn deadline(&self) -> Option<BatchDeadline> {
+        let at = self.taken.lock().as_ref()?.account.deadline;
+        BatchDeadline::of(self.endpoint.clock(), at)
+    }
+
     /// The function and the arguments of its next call, or `None` where the batch is done and its answers are on their way.
     fn next<'py>(&self, py: Python<'py>) -> Option<NextCall<'py>> {
         let mut taken = self.taken.lock().take()?;
         let next = taken.job.next(py, &self.counters);
         if next.is_some() {
+            taken.account.call();
             *self.taken.lock() = Some(taken);
         } else {
-            taken.account.close(taken.job.busy());
+            records::close(&mut taken.account, taken.job.busy(), taken.job.reruns());
             let ran = taken.job.ran();
             let rows = taken.job.into_answers(py);
             self.endpoint.finish(Finished { entries: taken.entries, rows, account: taken.account, ran });
@@ -182,7 +194,14 @@ impl Columns {
     }
 
     /// A job for `count` rows that came through a door.
-    pub(crate) fn job(self, py: Python<'_>, rows: Rows, count: usize, isolate: bool) -> Job<Self> {
+    pub(crate) fn job(
+        self,
+        py: Python<'_>,
+        rows: Rows,
+        count: usize,
+        filled: Filled,
+        isolate: bool,
+    ) -> Job<Self> {
         let no_objects = |_| None;
         let texts = |at: usize, texts: &Texts, row: &[usize]| {
             let elements = self.spec.inputs.get(at).map_or(Elements::Bytes, |input| input.elements);
@@ -190,7 +209,7 @@ impl Columns {
             nested_texts(py, texts, &axes, &mut 0, elements).map(Bound::unbind)
         };
         let input = Input::new(py, rows, count, &self.spares, isolate, no_objects, texts);
-        Job::new(self, None, input, isolate, count)
+        Job::new(self, None, input, filled, isolate, count)
     }
 
     fn output<'py>(&self, returned: &Bound<'py, PyAny>, spec: &TensorSpec) -> PyResult<Bound<'py, PyAny>> {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::{PyBytes, PyDict, PyList};
 
 use super::bridge::lifecycle::generation;
 use super::bridge::{lock, stock};
@@ -18,9 +18,11 @@ use super::errors::{raised, to_python};
 use super::journal::NativeJournal;
 use super::policy::Policy;
 use super::processes::Start;
+use super::records;
+use super::run::Fillers;
 use super::served::ServedWorker;
 use super::{in_process, inherited};
-use crate::batch::BatchPolicy;
+use crate::batch::{BatchAccount, BatchPolicy};
 use crate::error::{Error, ErrorKind, Result as CoreResult};
 use crate::metrics::{LockCounts, Registry};
 use crate::pipeline::{Endpoint, ModelSpec, Processes, Tally};
@@ -156,13 +158,20 @@ impl NativeServer {
         Ok((parts.status.as_u16(), headers, PyBytes::new(py, &bytes), error))
     }
 
-    /// A worker thread's side of model `index`, which calls `function`.
-    fn worker(&self, py: Python<'_>, index: usize, function: Py<PyAny>) -> PyResult<ServedWorker> {
+    /// A worker thread's side of model `index`, which calls `function`; `fillers` says whether it wants to be told of a
+    /// mask, and of lengths.
+    fn worker(
+        &self,
+        py: Python<'_>,
+        index: usize,
+        function: Py<PyAny>,
+        fillers: Fillers,
+    ) -> PyResult<ServedWorker> {
         let served = self.endpoints.get(index).ok_or_else(|| {
             raised(py, ErrorKind::Internal, "a worker was asked for a model that is not served")
         })?;
         let counters = Arc::clone(&served.counters);
-        Ok(ServedWorker::new(Arc::clone(&served.endpoint), function, counters, served.isolate))
+        Ok(ServedWorker::new(Arc::clone(&served.endpoint), function, counters, served.isolate, fillers))
     }
 
     /// Begins to start `count` worker processes for model `index`.
@@ -246,10 +255,34 @@ impl NativeServer {
         let all = PyDict::new(py);
         for served in &self.endpoints {
             let stats = served.endpoint.stats();
-            let counters = served.counters.shown(py, &stats, &served.endpoint.locks)?;
+            let counters = served.counters.shown(
+                py,
+                &stats,
+                &served.endpoint.history().totals(),
+                &served.endpoint.locks,
+            )?;
+            counters.set_item("shared", served.endpoint.shared())?;
             all.set_item(&served.endpoint.spec.name, counters)?;
         }
         Ok(all)
+    }
+
+    /// What there is to say of the last batches of a model that carried a request of that name, or any.
+    #[pyo3(signature = (model, request_id, last))]
+    fn explain<'py>(
+        &self,
+        py: Python<'py>,
+        model: &str,
+        request_id: Option<&str>,
+        last: usize,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let served = self.endpoints.iter().find(|served| served.endpoint.spec.name == model);
+        let endpoint = &served
+            .ok_or_else(|| raised(py, ErrorKind::ModelNotFound, &format!("there is no model '{model}'")))?
+            .endpoint;
+        let carried =
+            |batch: &BatchAccount| request_id.is_none_or(|wanted| batch.ids.iter().any(|id| **id == *wanted));
+        records::shown(py, &endpoint.history().last(last, carried), endpoint.clock())
     }
 
     /// Stops accepting, answers what was accepted (or refuses what waits, without `drain`), at most `limit` seconds;
@@ -283,15 +316,15 @@ impl NativeServer {
         let mut endpoints = Vec::with_capacity(models.len());
         for model in models {
             let (isolate, workers) = (model.policy.isolate, model.workers);
+            let single_flight = model.policy.single_flight;
             let (spec, policy) = model.into_spec()?;
             let metrics = registry.model(&spec.name);
             let endpoint = Endpoint::open(spec, policy, workers, metrics, &runtime)?;
-            endpoints.push(Served {
-                endpoint,
-                counters: Arc::default(),
-                isolate,
-                processes: OnceLock::new(),
-            });
+            if single_flight {
+                endpoint.share_identical();
+            }
+            let (counters, processes) = (Arc::default(), OnceLock::new());
+            endpoints.push(Served { endpoint, counters, isolate, processes });
         }
         let served = endpoints.iter().map(|served| Arc::clone(&served.endpoint)).collect();
         let service = Service::new(served, Arc::clone(&registry))?;
@@ -407,13 +440,19 @@ impl Model {
             let each = tensors.iter().map(|(name, elements, axes)| TensorSpec::new(name, elements, axes));
             each.collect::<CoreResult<Vec<_>>>()
         };
-        let policy = self.policy.into_core()?;
+        let mut policy = self.policy.into_core()?;
         let spec = ModelSpec {
             name: self.name,
             version: self.version,
             inputs: tensors(self.inputs)?,
             outputs: tensors(self.outputs)?,
         };
+        if let Some(padding) = policy.budget.as_mut().and_then(|budget| budget.padding.as_mut()) {
+            let open = |(at, input): (usize, &TensorSpec)| {
+                if matches!(input.axes.first(), Some(None)) && at < 64 { 1 << at } else { 0 }
+            };
+            padding.columns = spec.inputs.iter().enumerate().map(open).sum();
+        }
         Ok((spec, policy))
     }
 }

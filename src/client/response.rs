@@ -61,10 +61,13 @@ impl GrpcEnd {
 }
 
 impl Response {
-    /// For how long the server asks to be left alone: `Retry-After`, in seconds or as a date (RFC 9110, section 10.2.3).
-    /// One that is neither is taken for a second, a date that is over for no time.
+    /// For how long the server asks to be left alone: in milliseconds where it says them, else by `Retry-After`, in seconds
+    /// or as a date (RFC 9110, section 10.2.3). One that is neither is taken for a second, a date that is over for no time.
     pub fn retry_after(&self) -> Option<Duration> {
-        let Some(value) = self.fields.get("retry-after") else { return self.pushback() };
+        if let Some(wait) = self.milliseconds() {
+            return Some(wait);
+        }
+        let value = self.fields.get("retry-after")?;
         let value = std::str::from_utf8(value).ok()?.trim();
         if let Ok(seconds) = value.parse() {
             return Some(Duration::from_secs(seconds));
@@ -73,9 +76,9 @@ impl Response {
         Some(httpdate::parse_http_date(value).map_or(Duration::from_secs(1), until))
     }
 
-    /// The same as gRPC says it, in milliseconds.
-    fn pushback(&self) -> Option<Duration> {
-        let names = ["grpc-retry-pushback-ms", "retry-pushback-ms"];
+    /// The same in milliseconds, as gRPC says it, and servers of models over HTTP.
+    fn milliseconds(&self) -> Option<Duration> {
+        let names = ["retry-after-ms", "grpc-retry-pushback-ms", "retry-pushback-ms"];
         let value = names.into_iter().find_map(|name| self.fields.get(name))?;
         std::str::from_utf8(value).ok()?.trim().parse().ok().map(Duration::from_millis)
     }

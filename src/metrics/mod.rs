@@ -8,4 +8,4 @@ mod tests;
 
 pub use door::{DoorMetrics, InFlight};
 pub use merge::{Merged, Refused, merge};
-pub use model::{LockCounts, ModelMetrics, Outcome, Registry};
+pub use model::{BatchCount, LockCounts, ModelMetrics, Outcome, PARTS, Registry};

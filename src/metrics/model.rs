@@ -55,6 +55,18 @@ struct ByOutcome {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByPart {
+    model: String,
+    part: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByKind {
+    model: String,
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByReason {
     model: String,
     reason: &'static str,
@@ -69,6 +81,8 @@ pub enum Outcome {
     Invalid,
     /// Refused: the queue was full, or the server was closing.
     Overloaded,
+    /// Its time passed before its answer was there.
+    Expired,
     /// The model failed.
     Failed,
     /// Whoever sent it hung up before its answer was there.
@@ -81,11 +95,29 @@ impl EncodeLabelValue for Outcome {
             Self::Ok => "ok",
             Self::Invalid => "invalid",
             Self::Overloaded => "overloaded",
+            Self::Expired => "expired",
             Self::Failed => "failed",
             Self::Gone => "gone",
         };
         name.encode(encoder)
     }
+}
+
+/// The parts of a batch's time: from the arrival of its first request until it could be taken, until a worker took it,
+/// until the model was called, the model's own, and the rest until its answers were there.
+pub const PARTS: [&str; 5] = ["queue", "slot", "gather", "model", "scatter"];
+
+/// A batch that is done, as far as it is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchCount {
+    /// Its time, by the [`PARTS`].
+    pub parts: [Duration; PARTS.len()],
+    /// What its requests cost.
+    pub cost: u64,
+    /// What it cost itself: more where rows are padded.
+    pub padded_cost: u64,
+    /// By how much its time was not as predicted, where it was.
+    pub misjudged: Option<Duration>,
 }
 
 /// Every family of metrics, and the text of all of them.
@@ -95,9 +127,14 @@ pub struct Registry {
     request_seconds: Family<OfModel, Histogram, fn() -> Histogram>,
     batches: Family<ByReason, Counter>,
     batch_size: Family<OfModel, Histogram, fn() -> Histogram>,
+    batch_wait: Family<ByPart, Histogram, fn() -> Histogram>,
+    batch_cost: Family<ByKind, Counter>,
+    prediction_error: Family<OfModel, Histogram, fn() -> Histogram>,
+    batch_cap: Family<OfModel, Gauge>,
     queue_depth: Family<OfModel, Gauge>,
     lock_acquisitions: Family<OfModel, Counter>,
     lock_wait_seconds: Family<OfModel, Counter<f64, AtomicU64>>,
+    worker_restarts: Family<OfModel, Counter>,
 }
 
 /// Upper bounds in seconds: from the delay of one batch of a small model to a minute.
@@ -114,9 +151,14 @@ impl Registry {
             request_seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             batches: Family::default(),
             batch_size: Family::new_with_constructor(|| Histogram::new(SIZES)),
+            batch_wait: Family::new_with_constructor(|| Histogram::new(SECONDS)),
+            batch_cost: Family::default(),
+            prediction_error: Family::new_with_constructor(|| Histogram::new(SECONDS)),
+            batch_cap: Family::default(),
             queue_depth: Family::default(),
             lock_acquisitions: Family::default(),
             lock_wait_seconds: Family::default(),
+            worker_restarts: Family::default(),
         };
         registry.name_families();
         registry
@@ -133,11 +175,34 @@ impl Registry {
         );
         names.register("batches", "Batches by why they were cut", self.batches.clone());
         names.register("batch_size", "Rows in a batch", self.batch_size.clone());
+        names.register_with_unit(
+            "batch_wait",
+            "Time of a batch in each part, from the arrival of its first request to its answers",
+            Unit::Seconds,
+            self.batch_wait.clone(),
+        );
+        names.register(
+            "batch_cost",
+            "What batches cost, and what of it was padding",
+            self.batch_cost.clone(),
+        );
+        names.register_with_unit(
+            "batch_prediction_error",
+            "By how much the time of a batch was not as predicted",
+            Unit::Seconds,
+            self.prediction_error.clone(),
+        );
+        names.register("batch_cap", "Rows that a batch may have now", self.batch_cap.clone());
         names.register("queue_depth", "Rows that wait for a batch", self.queue_depth.clone());
         names.register(
             "lock_acquisitions",
             "Times that a worker took the interpreter lock",
             self.lock_acquisitions.clone(),
+        );
+        names.register(
+            "worker_restarts",
+            "Worker processes that took the place of dead ones",
+            self.worker_restarts.clone(),
         );
         names.register_with_unit(
             "lock_wait",
@@ -150,7 +215,13 @@ impl Registry {
     /// The members for one model.
     pub fn model(self: &Arc<Self>, name: &str) -> ModelMetrics {
         let of = OfModel { model: name.to_owned() };
+        let part = |part| self.batch_wait.get_or_create(&ByPart { model: of.model.clone(), part }).clone();
+        let cost = |kind| self.batch_cost.get_or_create(&ByKind { model: of.model.clone(), kind }).clone();
         ModelMetrics {
+            batch_waits: PARTS.map(part),
+            useful: cost("useful"),
+            padding: cost("padding"),
+            prediction_error: self.prediction_error.get_or_create(&of).clone(),
             request_seconds: self.request_seconds.get_or_create(&of).clone(),
             batch_size: self.batch_size.get_or_create(&of).clone(),
             registry: Arc::clone(self),
@@ -179,7 +250,12 @@ impl Default for Registry {
 }
 
 /// The metrics of one model.
+#[derive(Clone)]
 pub struct ModelMetrics {
+    batch_waits: [Histogram; PARTS.len()],
+    useful: Counter,
+    padding: Counter,
+    prediction_error: Histogram,
     request_seconds: Histogram,
     batch_size: Histogram,
     registry: Arc<Registry>,
@@ -207,8 +283,26 @@ impl ModelMetrics {
         self.batch_size.observe(rows as f64);
     }
 
+    /// Counts a worker process that took the place of a dead one.
+    pub fn restarted(&self) {
+        self.registry.worker_restarts.get_or_create(&self.of).inc();
+    }
+
+    /// Counts where the time of a batch went that is done, and what it cost.
+    pub fn finished(&self, batch: &BatchCount) {
+        for (histogram, part) in self.batch_waits.iter().zip(batch.parts) {
+            histogram.observe(part.as_secs_f64());
+        }
+        self.useful.inc_by(batch.cost);
+        self.padding.inc_by(batch.padded_cost.saturating_sub(batch.cost));
+        if let Some(error) = batch.misjudged {
+            self.prediction_error.observe(error.as_secs_f64());
+        }
+    }
+
     /// Brings what is counted elsewhere up to date, before the text is made.
-    pub fn observe(&self, queued: usize, locks: &LockCounts) {
+    pub fn observe(&self, queued: usize, cap: usize, locks: &LockCounts) {
+        self.registry.batch_cap.get_or_create(&self.of).set(i64::try_from(cap).unwrap_or(i64::MAX));
         let depth = self.registry.queue_depth.get_or_create(&self.of);
         depth.set(i64::try_from(queued).unwrap_or(i64::MAX));
         let counter = self.registry.lock_acquisitions.get_or_create(&self.of);
@@ -230,13 +324,25 @@ mod tests {
         metrics.batch(64, "tick");
         let locks = LockCounts::new();
         locks.count(Duration::from_millis(500));
-        metrics.observe(3, &locks);
+        metrics.finished(&BatchCount {
+            parts: [1, 2, 3, 4, 5].map(Duration::from_millis),
+            cost: 60,
+            padded_cost: 80,
+            misjudged: Some(Duration::from_millis(1)),
+        });
+        metrics.observe(3, 100, &locks);
         let text = registry.text();
         for line in [
             "penstock_requests_total{model=\"digits\",outcome=\"ok\"} 1",
             "penstock_request_seconds_count{model=\"digits\"} 1",
             "penstock_batches_total{model=\"digits\",reason=\"tick\"} 1",
             "penstock_batch_size_bucket{le=\"64.0\",model=\"digits\"} 1",
+            "penstock_batch_wait_seconds_sum{model=\"digits\",part=\"slot\"} 0.002",
+            "penstock_batch_wait_seconds_bucket{le=\"0.005\",model=\"digits\",part=\"scatter\"} 1",
+            "penstock_batch_cost_total{model=\"digits\",kind=\"useful\"} 60",
+            "penstock_batch_cost_total{model=\"digits\",kind=\"padding\"} 20",
+            "penstock_batch_prediction_error_seconds_count{model=\"digits\"} 1",
+            "penstock_batch_cap{model=\"digits\"} 100",
             "penstock_queue_depth{model=\"digits\"} 3",
             "penstock_lock_acquisitions_total{model=\"digits\"} 1",
             "penstock_lock_wait_seconds_total{model=\"digits\"} 0.5",

@@ -1,8 +1,8 @@
 //! A served model's side of the data plane: its queue, its tick, its way back, its numbers.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -10,10 +10,13 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::{Answer, BatchAccount, Finished, Reply, Ticker};
-use crate::batch::{Attendance, Batch, BatchPolicy, Batcher, GroupKey, Removed, Terms, Turn};
+use super::flight::{Flights, Place};
+use super::{Answer, Finished, Reply, RequestTerms, Ticker};
+use crate::batch::{
+    Attendance, Batch, BatchAccount, BatchPolicy, Batcher, GroupKey, History, Removed, Terms, Turn,
+};
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::{Moment, TimeSource};
+use crate::flow::TimeSource;
 use crate::metrics::{LockCounts, ModelMetrics, Outcome};
 use crate::tensor::{Rows, Specs, TensorSpec};
 
@@ -42,9 +45,12 @@ pub struct Endpoint {
     pub locks: LockCounts,
     batcher: Batcher<(), Reply>,
     max_queue: usize,
+    /// Requests that others may share the answer of, where they may.
+    flights: OnceLock<Arc<Flights>>,
     ticker: Arc<Ticker>,
     finished: mpsc::UnboundedSender<Finished>,
     metrics: ModelMetrics,
+    history: Arc<History>,
     ready: AtomicBool,
     on_readiness: Mutex<Vec<OnReadiness>>,
     tasks: Vec<JoinHandle<()>>,
@@ -66,9 +72,15 @@ impl Endpoint {
         let batcher = Batcher::with(policy, workers, TimeSource::system())?;
         let ticker = Ticker::new();
         let (finished, mut done) = mpsc::unbounded_channel::<Finished>();
+        let history = Arc::new(History::default());
+        let (kept, counted) = (Arc::clone(&history), metrics.clone());
         let answers = runtime.spawn(async move {
             while let Some(batch) = done.recv().await {
-                batch.hand_out();
+                // First, so that whoever has his answer finds his batch.
+                batch.hand_out(|batch| {
+                    counted.finished(&batch.count());
+                    kept.keep(batch);
+                });
             }
         });
         Ok(Arc::new_cyclic(|this: &std::sync::Weak<Self>| {
@@ -84,9 +96,11 @@ impl Endpoint {
                 locks: LockCounts::new(),
                 batcher,
                 max_queue,
+                flights: OnceLock::new(),
                 ticker,
                 finished,
                 metrics,
+                history,
                 ready: AtomicBool::new(false),
                 on_readiness: Mutex::default(),
                 tasks: vec![answers, ticks],
@@ -94,7 +108,7 @@ impl Endpoint {
         }))
     }
 
-    /// Asks the model about `count` rows. They are queued at once, whether the future is polled or not.
+    /// Asks the model about `count` rows on those terms. They are queued at once, whether the future is polled or not.
     ///
     /// # Errors
     /// [`ErrorKind::ModelNotReady`] before it is; [`ErrorKind::Overloaded`] where the queue is full;
@@ -102,11 +116,20 @@ impl Endpoint {
     ///
     /// # Cancellation
     /// Dropping the future takes its rows out of the queue; rows already with the model are answered to nobody.
-    pub fn infer(&self, specs: Specs, rows: Rows, count: usize) -> impl Future<Output = Answer> + Send + '_ {
-        let counted = Counted { metrics: &self.metrics, start: Instant::now(), outcome: Outcome::Gone };
-        let asked = self.ask(specs, &rows, count);
-        // Copied into the queue, they can serve the next request while this one waits.
-        drop(rows);
+    pub fn infer(
+        &self,
+        terms: RequestTerms,
+        specs: Specs,
+        rows: Rows,
+        count: usize,
+    ) -> impl Future<Output = Answer> + Send + use<'_> {
+        let counted = Counted {
+            metrics: &self.metrics,
+            start: Instant::now(),
+            deadline: terms.deadline,
+            outcome: Outcome::Gone,
+        };
+        let asked = self.ask(terms, specs, rows, count);
         self.answered(asked, counted)
     }
 
@@ -124,12 +147,28 @@ impl Endpoint {
         answer
     }
 
+    /// Counts a worker process that took the place of a dead one.
+    pub(super) fn count_restart(&self) {
+        self.metrics.restarted();
+    }
+
     /// Counts a request that never came as far as [`infer`](Self::infer).
     pub fn count_invalid(&self) {
         self.metrics.refused(Outcome::Invalid);
     }
 
-    fn ask(&self, specs: Specs, rows: &Rows, count: usize) -> Result<oneshot::Receiver<Answer>> {
+    /// Counts a request whose time had passed before it came that far.
+    pub fn count_expired(&self) {
+        self.metrics.refused(Outcome::Expired);
+    }
+
+    fn ask(
+        &self,
+        asked: RequestTerms,
+        specs: Specs,
+        rows: Rows,
+        count: usize,
+    ) -> Result<oneshot::Receiver<Answer>> {
         if !self.is_ready() {
             let message = format!("model '{}' is not ready", self.spec.name);
             return Err(Error::new(ErrorKind::ModelNotReady, message));
@@ -138,17 +177,53 @@ impl Endpoint {
             let message = format!("{count} rows in one request exceed max_queue={}", self.max_queue);
             return Err(Error::new(ErrorKind::Item, message));
         }
-        let (replies, answer) = Reply::for_rows(count);
+        let terms = self.terms_of(&asked);
         let key = GroupKey { key: (), specs };
-        self.batcher.submit_all(
-            &key,
-            Terms::default(),
-            replies,
-            |batch, row| batch.push_from(rows, row),
-            &mut Doorway,
-        )?;
+        let Some(flights) = self.flights.get() else {
+            let (replies, answer) = Reply::for_rows(count, asked.id);
+            self.queue(&key, terms, &rows, replies)?;
+            // Copied into the queue, the rows can serve the next request while this one waits.
+            return Ok(answer);
+        };
+        match flights.place(key.specs.clone(), rows, count, asked.id) {
+            Place::Shared(answer) => Ok(answer),
+            Place::Own(flight, replies, answer) => {
+                // Each of its senders has a deadline of its own and leaves by itself.
+                let terms = Terms { deadline: None, ..terms };
+                self.queue(&key, terms, &flight.rows, replies)?;
+                flights.depart(flight);
+                Ok(answer)
+            }
+        }
+    }
+
+    fn queue(&self, key: &GroupKey<()>, terms: Terms, rows: &Rows, replies: Vec<Reply>) -> Result<()> {
+        let write = |batch: &mut Rows, row| batch.push_from(rows, row);
+        self.batcher.submit_all(key, terms, replies, write, &mut Doorway)?;
         self.ticker.touch();
-        Ok(answer)
+        Ok(())
+    }
+
+    /// Has identical requests that are in flight at the same time answered once, from here on.
+    pub fn share_identical(&self) {
+        self.flights.get_or_init(|| Flights::new(self.max_queue));
+    }
+
+    /// Requests that were answered with what was being computed for another.
+    pub fn shared(&self) -> u64 {
+        self.flights.get().map_or(0, |flights| flights.shared())
+    }
+
+    /// The same terms as the queue knows them, where the rows are one by one.
+    fn terms_of(&self, asked: &RequestTerms) -> Terms {
+        let in_queue =
+            |deadline: Instant| self.batcher.now() + deadline.saturating_duration_since(Instant::now());
+        Terms {
+            priority: asked.priority,
+            tenant: asked.tenant.as_deref().map(|name| self.batcher.tenant(name)).unwrap_or_default(),
+            deadline: asked.deadline.map(in_queue),
+            ..Terms::default()
+        }
     }
 
     /// Blocks a worker until a batch may be taken.
@@ -160,7 +235,14 @@ impl Endpoint {
     pub fn take(&self) -> Option<(Batch<(), Reply>, BatchAccount)> {
         let mut batch = self.batcher.take(&mut Doorway)?;
         let cut = std::mem::take(&mut batch.cut);
-        let account = BatchAccount::open(batch.entries.len(), batch.reason.name(), cut);
+        let mut account = BatchAccount::open(batch.entries.len(), batch.reason.name(), cut);
+        account.add_requests(&batch.entries);
+        for id in batch.entries.iter().filter_map(|entry| entry.waiter.id()) {
+            // The rows of a request stand side by side.
+            if account.ids.last() != Some(id) {
+                account.ids.push(Arc::clone(id));
+            }
+        }
         self.metrics.batch(account.rows, account.reason);
         Some((batch, account))
     }
@@ -170,7 +252,7 @@ impl Endpoint {
         let (number, ran) = (finished.account.cut.number, finished.ran);
         // The receiving task lives as long as this endpoint does.
         if let Err(unsent) = self.finished.send(finished) {
-            unsent.0.hand_out();
+            unsent.0.hand_out(|_| ());
         }
         self.batcher.finish(number, ran);
     }
@@ -211,11 +293,6 @@ impl Endpoint {
         self.batcher.is_closed() && self.batcher.stats().queued == 0
     }
 
-    /// The moment that deadlines of this endpoint are counted in.
-    pub fn now(&self) -> Moment {
-        self.batcher.now()
-    }
-
     /// Blocks until nothing waits and nothing runs, for at most `limit`.
     pub fn wait_idle(&self, limit: Duration) -> bool {
         self.batcher.wait_idle(limit)
@@ -226,9 +303,20 @@ impl Endpoint {
         self.batcher.stats()
     }
 
+    /// The clock that deadlines of its batches are by.
+    pub fn clock(&self) -> &TimeSource {
+        self.batcher.clock()
+    }
+
+    /// What there is to say of its batches.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
     /// Brings the metrics up to date, before their text is made.
     pub fn observe(&self) {
-        self.metrics.observe(self.batcher.stats().queued, &self.locks);
+        let stats = self.batcher.stats();
+        self.metrics.observe(stats.queued, stats.cap, &self.locks);
     }
 }
 
@@ -244,11 +332,16 @@ impl Drop for Endpoint {
 struct Counted<'a> {
     metrics: &'a ModelMetrics,
     start: Instant,
+    deadline: Option<Instant>,
     outcome: Outcome,
 }
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
+        // Who gives up when his time has passed does not hang up.
+        if self.outcome == Outcome::Gone && self.deadline.is_some_and(|end| end <= Instant::now()) {
+            self.outcome = Outcome::Expired;
+        }
         self.metrics.request(self.outcome, self.start.elapsed());
     }
 }
@@ -257,6 +350,7 @@ fn outcome(kind: ErrorKind) -> Outcome {
     match kind {
         ErrorKind::Item => Outcome::Invalid,
         ErrorKind::Overloaded | ErrorKind::Closed | ErrorKind::ModelNotReady => Outcome::Overloaded,
+        ErrorKind::DeadlineExceeded => Outcome::Expired,
         _ => Outcome::Failed,
     }
 }

@@ -1,45 +1,14 @@
 //! The way back: from the rows of a batch to the requests that they came from.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::batch::{Cut, Entry, Ran};
+use super::flight::Flight;
+use crate::batch::{BatchAccount, Entry, Ran};
 use crate::error::{Error, ErrorKind, Result};
 use crate::tensor::AnswerRow;
-
-/// What a batch was, and where its time went.
-#[derive(Debug, Clone)]
-pub struct BatchAccount {
-    /// When a worker took it.
-    pub taken: Instant,
-    /// When its answers were there.
-    pub done: Instant,
-    /// Time that the model had it, all rounds together.
-    pub model: Duration,
-    /// Its rows.
-    pub rows: usize,
-    /// Why it was cut.
-    pub reason: &'static str,
-    /// How it was cut.
-    pub cut: Cut,
-}
-
-impl BatchAccount {
-    /// The account of a batch that a worker takes now.
-    pub fn open(rows: usize, reason: &'static str, cut: Cut) -> Self {
-        let now = Instant::now();
-        Self { taken: now, done: now, model: Duration::ZERO, rows, reason, cut }
-    }
-
-    /// Closes the account: the model had the batch for that long, and the answers are there.
-    pub fn close(&mut self, model: Duration) {
-        self.model = model;
-        self.done = Instant::now();
-    }
-}
 
 /// A row for each of a request's own, in their order.
 #[derive(Debug, Clone)]
@@ -53,11 +22,43 @@ pub struct Answered {
 /// What a request gets.
 pub type Answer = Result<Answered>;
 
+/// Where the answer to a request goes.
+#[derive(Debug)]
+pub enum Return {
+    /// To whoever asked.
+    One(oneshot::Sender<Answer>),
+    /// To everybody who asked the same.
+    #[expect(private_interfaces, reason = "made by the endpoint alone")]
+    Shared(Arc<Flight>),
+}
+
+impl Return {
+    fn is_closed(&self) -> bool {
+        match self {
+            Self::One(sender) => sender.is_closed(),
+            Self::Shared(flight) => flight.is_deserted(),
+        }
+    }
+
+    /// A receiver that is gone wants no answer.
+    fn send(self, answer: Answer) {
+        match self {
+            Self::One(sender) => drop(sender.send(answer)),
+            Self::Shared(flight) => flight.arrive(&answer),
+        }
+    }
+}
+
 /// Who waits for a row.
 #[derive(Debug)]
 pub enum Reply {
     /// A request of one row.
-    Whole(oneshot::Sender<Answer>),
+    Whole {
+        /// Where its answer goes.
+        sender: Return,
+        /// What its sender calls it.
+        id: Option<Arc<str>>,
+    },
     /// Row `at` of a request of several.
     Part {
         /// Where the rows of the request come together.
@@ -69,14 +70,17 @@ pub enum Reply {
 
 /// A request of several rows, which may be answered by several batches.
 #[derive(Debug)]
-pub struct Join(Mutex<Gathering>);
+pub struct Join {
+    gathering: Mutex<Gathering>,
+    id: Option<Arc<str>>,
+}
 
 #[derive(Debug)]
 struct Gathering {
     rows: Vec<Option<AnswerRow>>,
     missing: usize,
     /// Taken by the last row, or by the first that failed.
-    sender: Option<oneshot::Sender<Answer>>,
+    sender: Option<Return>,
 }
 
 /// A batch that a worker is done with: one message for all its requests.
@@ -93,9 +97,13 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// Answers every request.
-    pub fn hand_out(self) {
-        let batch = Arc::new(self.account);
+    /// Answers every request, once `keep` has what there is to say of the batch.
+    pub fn hand_out(self, keep: impl FnOnce(&Arc<BatchAccount>)) {
+        let mut batch = self.account;
+        batch.failed = self.rows.iter().filter(|row| row.is_err()).count();
+        batch.ran = self.ran;
+        let batch = Arc::new(batch);
+        keep(&batch);
         for (entry, row) in self.entries.into_iter().zip(self.rows) {
             entry.waiter.answer(row, &batch);
         }
@@ -103,32 +111,44 @@ impl Finished {
 }
 
 impl Reply {
-    /// Waiters for a request of `count` rows, and where its answer comes.
-    pub fn for_rows(count: usize) -> (Vec<Reply>, oneshot::Receiver<Answer>) {
+    /// Waiters for a request of `count` rows and that name, and where its answer comes.
+    pub fn for_rows(count: usize, id: Option<Arc<str>>) -> (Vec<Reply>, oneshot::Receiver<Answer>) {
         let (sender, receiver) = oneshot::channel();
+        (Self::for_return(Return::One(sender), count, id), receiver)
+    }
+
+    /// Waiters for a request of `count` rows whose answer goes there.
+    pub(super) fn for_return(sender: Return, count: usize, id: Option<Arc<str>>) -> Vec<Reply> {
         if count == 1 {
-            return (vec![Self::Whole(sender)], receiver);
+            return vec![Self::Whole { sender, id }];
         }
         let gathering = Gathering { rows: vec![None; count], missing: count, sender: Some(sender) };
-        let join = Arc::new(Join(Mutex::new(gathering)));
-        let replies = (0..count).map(|at| Self::Part { join: Arc::clone(&join), at }).collect();
-        (replies, receiver)
+        let join = Arc::new(Join { gathering: Mutex::new(gathering), id });
+        (0..count).map(|at| Self::Part { join: Arc::clone(&join), at }).collect()
     }
 
     /// True where nobody waits any more: the sender of the request hung up, or another of its rows has failed.
     pub fn is_gone(&self) -> bool {
         match self {
-            Self::Whole(sender) => sender.is_closed(),
-            Self::Part { join, .. } => join.0.lock().sender.as_ref().is_none_or(oneshot::Sender::is_closed),
+            Self::Whole { sender, .. } => sender.is_closed(),
+            Self::Part { join, .. } => join.gathering.lock().sender.as_ref().is_none_or(Return::is_closed),
+        }
+    }
+
+    /// What its sender calls the request.
+    pub fn id(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Whole { id, .. } => id.as_ref(),
+            Self::Part { join, .. } => join.id.as_ref(),
         }
     }
 
     /// Gives the row its answer, from that batch. A receiver that is gone wants none.
     pub fn answer(self, row: Result<AnswerRow>, batch: &Arc<BatchAccount>) {
         match self {
-            Self::Whole(sender) => {
+            Self::Whole { sender, .. } => {
                 let answer = row.map(|row| Answered { rows: vec![row], batch: Arc::clone(batch) });
-                drop(sender.send(answer));
+                sender.send(answer);
             }
             Self::Part { join, at } => join.gather(at, row.map(|row| (row, batch))),
         }
@@ -137,7 +157,7 @@ impl Reply {
     /// Tells whoever waits that it never came to an answer.
     pub fn refuse(self, error: Error) {
         match self {
-            Self::Whole(sender) => drop(sender.send(Err(error))),
+            Self::Whole { sender, .. } => sender.send(Err(error)),
             Self::Part { join, at } => join.gather(at, Err(error)),
         }
     }
@@ -145,7 +165,7 @@ impl Reply {
 
 impl Join {
     fn gather(&self, at: usize, row: Result<(AnswerRow, &Arc<BatchAccount>)>) {
-        let mut gathering = self.0.lock();
+        let mut gathering = self.gathering.lock();
         let answer = match row {
             Err(error) => Err(error),
             Ok((row, batch)) => {
@@ -162,7 +182,7 @@ impl Join {
             }
         };
         if let Some(sender) = gathering.sender.take() {
-            drop(sender.send(answer));
+            sender.send(answer);
         }
     }
 }
@@ -170,6 +190,7 @@ impl Join {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::Cut;
 
     fn batch() -> Arc<BatchAccount> {
         Arc::new(BatchAccount::open(1, "tick", Cut::default()))
@@ -181,7 +202,7 @@ mod tests {
 
     #[test]
     fn rows_of_one_request_come_together_in_its_order() {
-        let (replies, mut receiver) = Reply::for_rows(3);
+        let (replies, mut receiver) = Reply::for_rows(3, None);
         for (at, reply) in replies.into_iter().enumerate().rev() {
             assert!(receiver.try_recv().is_err());
             reply.answer(Ok(row(10 + at)), &batch());
@@ -192,7 +213,7 @@ mod tests {
 
     #[test]
     fn the_first_failure_answers_for_all_and_frees_the_rest() {
-        let (mut replies, mut receiver) = Reply::for_rows(2);
+        let (mut replies, mut receiver) = Reply::for_rows(2, None);
         let last = replies.pop().unwrap();
         assert!(!last.is_gone());
         replies.pop().unwrap().refuse(Error::new(ErrorKind::Item, "bad"));
@@ -204,7 +225,7 @@ mod tests {
     #[test]
     fn a_caller_that_hangs_up_is_gone() {
         for count in [1, 2] {
-            let (replies, receiver) = Reply::for_rows(count);
+            let (replies, receiver) = Reply::for_rows(count, None);
             drop(receiver);
             assert!(replies.iter().all(Reply::is_gone));
         }

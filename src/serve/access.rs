@@ -10,8 +10,8 @@ use http::{Method, Version};
 use hyper::body::Body;
 
 use super::Reply;
-use super::timing;
-use crate::pipeline::Endpoint;
+use super::timing::Timing;
+use crate::pipeline::{BatchAccount, Endpoint};
 use crate::wire::grpc::Code;
 
 /// A request and its answer.
@@ -46,14 +46,10 @@ pub struct AccessRecord {
     pub rows: Option<usize>,
     /// Rows in the batch that the request, or its last part, was answered with.
     pub batch: Option<usize>,
-    /// Time until a worker took its batch, the wait for the interpreter's lock included.
-    pub queue: Option<Duration>,
-    /// Time that the batch took besides the model: its input was made, its results were taken apart.
-    pub batched: Option<Duration>,
-    /// Time in the model.
-    pub computed: Option<Duration>,
-    /// Time to encode the answer.
-    pub encoded: Option<Duration>,
+    /// Why that batch was cut.
+    pub reason: Option<&'static str>,
+    /// Where the time of an answer of a model went.
+    pub timing: Option<Timing>,
 }
 
 /// What becomes known of a request while it is answered.
@@ -68,8 +64,8 @@ pub(super) struct Note {
     pub(super) model: Option<Arc<Endpoint>>,
     pub(super) id: Option<String>,
     pub(super) rows: Option<usize>,
-    /// Rows of its batch, and where its time went.
-    pub(super) batch: Option<(usize, timing::Parts)>,
+    /// Its batch, and where its time went.
+    pub(super) batch: Option<(Arc<BatchAccount>, Timing)>,
 }
 
 /// How a request was answered.
@@ -100,7 +96,7 @@ impl Note {
         answered: &Answered,
         began: Instant,
     ) -> AccessRecord {
-        let parts = self.batch.map(|(_, parts)| parts);
+        let (batch, timing) = self.batch.unzip();
         let named = || Some(request.headers.get("x-request-id")?.to_str().ok()?.to_owned());
         AccessRecord {
             at: SystemTime::now(),
@@ -120,17 +116,15 @@ impl Note {
             id: self.id.or_else(named).map(|id| fit_for_a_log(&id)),
             model: self.model.map(|model| model.spec.name.as_str().into()),
             rows: self.rows,
-            batch: self.batch.map(|(rows, _)| rows),
-            queue: parts.map(|parts| parts.queue),
-            batched: parts.map(|parts| parts.batch),
-            computed: parts.map(|parts| parts.model),
-            encoded: parts.map(|parts| parts.encode),
+            batch: batch.as_ref().map(|batch| batch.rows),
+            reason: batch.as_ref().map(|batch| batch.reason),
+            timing,
         }
     }
 }
 
 /// What a stranger chose must not fill a log, nor begin a line of it.
-fn fit_for_a_log(id: &str) -> String {
+pub(super) fn fit_for_a_log(id: &str) -> String {
     id.chars().filter(|letter| !letter.is_control()).take(128).collect()
 }
 
@@ -181,10 +175,8 @@ mod tests {
             model: Some("mlp".into()),
             rows: Some(1),
             batch: Some(30),
-            queue: None,
-            batched: None,
-            computed: None,
-            encoded: None,
+            reason: Some("tick"),
+            timing: None,
         }
     }
 

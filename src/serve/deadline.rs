@@ -8,8 +8,7 @@ use http::{HeaderMap, HeaderName};
 use tokio::time::{Instant, timeout_at};
 
 use super::body::{Only, only};
-use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::Answer;
+use crate::error::{Error, ErrorKind};
 
 const NAME: &str = "x-request-timeout";
 const HEADER: HeaderName = HeaderName::from_static(NAME);
@@ -28,7 +27,7 @@ impl Deadline {
     ///
     /// # Errors
     /// [`ErrorKind::Item`] where it names none that can be.
-    pub(super) fn of_head(headers: &HeaderMap) -> Result<Option<Self>> {
+    pub(super) fn of_head(headers: &HeaderMap) -> Result<Option<Self>, Error> {
         let wrong = |what: &str| Error::new(ErrorKind::Item, format!("{NAME} is {what}"));
         let value = match only(headers, &HEADER) {
             Only::None => return Ok(None),
@@ -46,7 +45,7 @@ impl Deadline {
     }
 
     /// None where it is later than any clock goes.
-    fn after(limit: Duration, named: &'static str) -> Option<Self> {
+    pub(super) fn after(limit: Duration, named: &'static str) -> Option<Self> {
         Some(Self { at: Instant::now().checked_add(limit)?, limit, named })
     }
 
@@ -55,11 +54,16 @@ impl Deadline {
         one.into_iter().chain(other).min_by_key(|deadline| deadline.at)
     }
 
+    /// When that is.
+    pub(super) fn at(self) -> std::time::Instant {
+        self.at.into_std()
+    }
+
     /// Whether there is time left to ask a model.
     ///
     /// # Errors
     /// [`ErrorKind::DeadlineExceeded`] where there is none.
-    pub(super) fn check(self) -> Result<()> {
+    pub(super) fn check(self) -> Result<(), Error> {
         if self.at <= Instant::now() { Err(self.missed()) } else { Ok(()) }
     }
 
@@ -70,12 +74,15 @@ impl Deadline {
 }
 
 /// The answer, unless its time passes before: then its request leaves the queue.
-pub(super) async fn within(deadline: Option<Deadline>, answer: impl Future<Output = Answer>) -> Answer {
+pub(super) async fn within<T, E: From<Error>>(
+    deadline: Option<Deadline>,
+    answer: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
     match deadline {
         None => answer.await,
         // Boxed, as what few requests need: all would have room for it.
         Some(deadline) => {
-            Box::pin(timeout_at(deadline.at, answer)).await.unwrap_or_else(|_| Err(deadline.missed()))
+            Box::pin(timeout_at(deadline.at, answer)).await.unwrap_or_else(|_| Err(deadline.missed().into()))
         }
     }
 }

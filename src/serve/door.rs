@@ -10,13 +10,14 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 use hyper::body::Body;
 
 use super::access::{AccessLog, Answered, Note};
 use super::body::{self, Refusal};
 use super::deadline::Deadline;
 use super::routes::{self, Reply, Route};
+use super::terms::HeadTerms;
 use super::watch::{Phase, Watch};
 use super::{Connections, HttpSettings, Service, Siblings, grpc, infer};
 use crate::error::{Error, ErrorKind, Result};
@@ -190,7 +191,7 @@ impl Door {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let _in_flight = self.admit()?;
-        let deadline = Deadline::of_head(&parts.headers).inspect_err(|_| model.count_invalid())?;
+        let terms = head_terms(&parts.headers).inspect_err(|_| model.count_invalid())?;
         let arrived = || {
             note.body_read = true;
             if let Some(watch) = watch
@@ -204,7 +205,7 @@ impl Door {
             Err(refusal) => return Ok(self.refuse(model, &refusal, parts.version)),
         };
         note.bytes = body.len() as u64;
-        infer::answer(model, &parts.headers, body, deadline, self.settings.server_timing, note).await
+        infer::answer(model, &parts.headers, body, terms, self.settings.server_timing, note).await
     }
 
     /// Admits an inference request; it counts as long as what comes back lives.
@@ -244,6 +245,13 @@ pub(super) async fn guarded<F: Future>(
         })
     });
     guarded.await
+}
+
+/// How a request of this head waits, and how long.
+fn head_terms(headers: &HeaderMap) -> Result<HeadTerms> {
+    let mut terms = HeadTerms::of_head(headers)?;
+    terms.give_up_at(Deadline::of_head(headers)?);
+    Ok(terms)
 }
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");

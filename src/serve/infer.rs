@@ -7,12 +7,13 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::access::Note;
+use super::access::{self, Note};
 use super::body::{Only, only};
 use super::deadline::{Deadline, within};
 use super::offload;
 use super::routes::{self, Reply};
-use super::timing::Parts;
+use super::terms::HeadTerms;
+use super::timing::Timing;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::{Answer, Answered, Endpoint};
 use crate::wire::oip::{self, Encoded, InferRequest, InferResponse, WantedOutput};
@@ -26,13 +27,13 @@ pub(super) async fn answer(
     model: &Arc<Endpoint>,
     headers: &HeaderMap,
     body: Bytes,
-    deadline: Option<Deadline>,
+    terms: HeadTerms,
     say_timing: bool,
     note: &mut Note,
 ) -> Result<Reply> {
     let (asked, admitted, answer) = {
         let request = read(model, headers, body).await.inspect_err(|_| model.count_invalid())?;
-        queue(model, request, deadline, note)?
+        queue(model, request, terms, note)?
     };
     let answered = answer.await?;
     let batch = Arc::clone(&answered.batch);
@@ -41,9 +42,9 @@ pub(super) async fn answer(
     if let Some(length) = encoded.header_length {
         reply.headers_mut().insert(HEADER_LENGTH, HeaderValue::from(length));
     }
-    let parts = Parts::of(admitted, &batch, Instant::now());
-    note.batch = Some((batch.rows, parts));
-    if say_timing && let Some(timing) = parts.header(&batch) {
+    let timing = Timing::of(admitted, &batch, Instant::now());
+    note.batch = Some((Arc::clone(&batch), timing));
+    if say_timing && let Some(timing) = timing.header(&batch) {
         reply.headers_mut().insert(SERVER_TIMING, timing);
     }
     Ok(reply)
@@ -61,22 +62,23 @@ fn encoded(response: &InferResponse<'_>) -> Result<Encoded> {
 pub(super) fn queue<'a>(
     model: &'a Endpoint,
     request: InferRequest,
-    deadline: Option<Deadline>,
+    head: HeadTerms,
     note: &mut Note,
 ) -> Result<(Asked, Instant, impl Future<Output = Answer> + Send + use<'a>)> {
-    let deadline = Deadline::earlier(deadline, Deadline::of_parameter(request.timeout));
-    if let Some(deadline) = deadline {
-        deadline.check()?;
+    if let Some(deadline) = head.deadline() {
+        deadline.check().inspect_err(|_| model.count_expired())?;
     }
+    let (mut terms, watched) = head.with(Deadline::of_parameter(request.timeout), request.priority);
     let admitted = Instant::now();
     note.rows = Some(request.count);
     if note.logged {
         note.id.clone_from(&request.id);
     }
+    terms.id = request.id.as_deref().filter(|id| !id.is_empty()).map(|id| access::fit_for_a_log(id).into());
     let asked = Asked { id: request.id, wanted: request.outputs, binary: request.binary };
     // The rows are in the queue from here on: a request that waits must not hold them, too.
-    let answer = model.infer(request.specs, request.rows, request.count);
-    Ok((asked, admitted, within(deadline, answer)))
+    let answer = model.infer(terms, request.specs, request.rows, request.count);
+    Ok((asked, admitted, within(watched, answer)))
 }
 
 /// What the answer must look like.

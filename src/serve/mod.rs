@@ -15,6 +15,7 @@ mod settings;
 mod siblings;
 mod socket;
 mod sockets;
+mod terms;
 mod timing;
 mod watch;
 
@@ -26,4 +27,4 @@ pub use service::Service;
 pub use settings::HttpSettings;
 pub use siblings::Siblings;
 pub use sockets::Connections;
-pub use timing::Parts;
+pub use timing::Timing;

@@ -1,9 +1,10 @@
 //! Which path means what, and the answers to it.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Body;
 
@@ -15,6 +16,9 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+
+/// What `Retry-After` says, for who counts in milliseconds.
+const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
 /// What a door answers with.
 pub type Reply = Response<Full<Bytes>>;
@@ -132,10 +136,20 @@ pub(super) fn failure(error: &Error) -> Reply {
     // The wire has the status only; who asks from within the process learns the kind.
     reply.extensions_mut().insert(error.kind());
     if status == StatusCode::SERVICE_UNAVAILABLE {
-        let seconds = error.wait_before_retry().map_or(1, |wait| wait.as_secs().max(1));
+        let wait = error.wait_before_retry();
+        let seconds = wait.map_or(1, whole_seconds).max(1);
         reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        if let Some(wait) = wait {
+            let milliseconds = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            reply.headers_mut().insert(RETRY_AFTER_MS, HeaderValue::from(milliseconds));
+        }
     }
     reply
+}
+
+/// Whole seconds, rounded up, for who counts in nothing finer.
+pub(super) fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
 /// An answer of a status that stands in no table of errors.
@@ -178,6 +192,22 @@ fn reply(status: StatusCode, kind: HeaderValue, body: Vec<u8>) -> Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failure_that_passes_says_when_to_come_again() {
+        let full = Error::new(ErrorKind::Overloaded, "full");
+        let field = |reply: &Reply, name: &str| {
+            reply.headers().get(name).map(|value| value.to_str().unwrap().to_owned())
+        };
+        let reply = failure(&full);
+        assert_eq!((field(&reply, "retry-after"), field(&reply, "retry-after-ms")), (Some("1".into()), None));
+        for (wait, seconds, milliseconds) in [(20, "1", "20"), (1_000, "1", "1000"), (1_001, "2", "1001")] {
+            let reply = failure(&full.clone().retry_after(Duration::from_millis(wait)));
+            assert_eq!(field(&reply, "retry-after").as_deref(), Some(seconds));
+            assert_eq!(field(&reply, "retry-after-ms").as_deref(), Some(milliseconds));
+        }
+        assert!(!failure(&Error::new(ErrorKind::Item, "bad")).headers().contains_key("retry-after"));
+    }
 
     #[test]
     fn paths_lead_to_their_routes() {

@@ -5,43 +5,38 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::HeaderValue;
 
+use crate::batch::Parts;
 use crate::pipeline::BatchAccount;
 
-/// The parts of one answer's time.
+/// Where one answer's time went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Parts {
-    /// From the whole request to the moment that a worker took its batch.
-    pub queue: Duration,
-    /// What the batch took besides the model: it was assembled, and its results were taken apart.
-    pub batch: Duration,
-    /// The model's own time.
-    pub model: Duration,
+pub struct Timing {
+    /// From the whole request to the results of its batch.
+    pub parts: Parts,
     /// From the results to the bytes of the answer.
     pub encode: Duration,
 }
 
-impl Parts {
-    /// The parts of a request that was whole at `admitted` and whose answer was encoded at `encoded`.
+impl Timing {
+    /// That of a request that was whole at `admitted` and whose answer was encoded at `encoded`.
     pub(super) fn of(admitted: Instant, batch: &BatchAccount, encoded: Instant) -> Self {
-        Self {
-            queue: batch.taken.saturating_duration_since(admitted),
-            batch: batch.done.saturating_duration_since(batch.taken).saturating_sub(batch.model),
-            model: batch.model,
-            encode: encoded.saturating_duration_since(batch.done),
-        }
+        let encode = encoded.saturating_duration_since(batch.done);
+        Self { parts: batch.parts_since(admitted), encode }
     }
 
     /// The header's value: milliseconds, and why the batch was cut where it was.
     pub(super) fn header(self, batch: &BatchAccount) -> Option<HeaderValue> {
-        let mut text = Vec::with_capacity(112);
-        put(&mut text, "queue;dur=", self.queue);
-        put(&mut text, ", batch;dur=", self.batch);
-        text.extend_from_slice(b";desc=\"");
+        let mut text = Vec::with_capacity(160);
+        for (name, time) in Parts::NAMES.into_iter().zip(self.parts.each()) {
+            put(&mut text, name, time);
+            text.extend_from_slice(b", ");
+        }
+        put(&mut text, "encode", self.encode);
+        text.extend_from_slice(b", batch;desc=\"");
         text.extend_from_slice(batch.reason.as_bytes());
         text.push(b' ');
         text.extend_from_slice(itoa::Buffer::new().format(batch.rows).as_bytes());
-        put(&mut text, "\", model;dur=", self.model);
-        put(&mut text, ", encode;dur=", self.encode);
+        text.push(b'"');
         HeaderValue::from_maybe_shared(Bytes::from(text)).ok()
     }
 }
@@ -49,6 +44,7 @@ impl Parts {
 /// Milliseconds with three digits behind the point.
 fn put(text: &mut Vec<u8>, name: &str, time: Duration) {
     text.extend_from_slice(name.as_bytes());
+    text.extend_from_slice(b";dur=");
     let micros = time.as_micros();
     let mut whole = itoa::Buffer::new();
     text.extend_from_slice(whole.format(micros / 1000).as_bytes());
@@ -63,15 +59,18 @@ mod tests {
     #[test]
     fn the_header_names_every_part_in_milliseconds() {
         let admitted = Instant::now();
-        let taken = admitted + Duration::from_micros(1_250);
-        let done = taken + Duration::from_micros(2_007);
-        let cut = crate::batch::Cut::default();
-        let batch =
-            BatchAccount { taken, done, model: Duration::from_millis(2), rows: 30, reason: "tick", cut };
-        let parts = Parts::of(admitted, &batch, done + Duration::from_micros(40));
+        let mut batch = BatchAccount::open(30, "tick", crate::batch::Cut::default());
+        batch.taken = admitted + Duration::from_micros(1_250);
+        batch.called = Some(batch.taken + Duration::from_micros(4));
+        batch.done = batch.taken + Duration::from_micros(2_007);
+        batch.model = Duration::from_millis(2);
+        let millis = crate::flow::Moment::from_nanos;
+        (batch.cut.ready, batch.cut.taken) = (millis(0), millis(250_000));
+        let timing = Timing::of(admitted, &batch, batch.done + Duration::from_micros(40));
         assert_eq!(
-            parts.header(&batch).unwrap(),
-            "queue;dur=1.250, batch;dur=0.007;desc=\"tick 30\", model;dur=2.000, encode;dur=0.040"
+            timing.header(&batch).unwrap(),
+            "queue;dur=1.000, slot;dur=0.250, gather;dur=0.004, model;dur=2.000, scatter;dur=0.003, \
+             encode;dur=0.040, batch;desc=\"tick 30\""
         );
     }
 }

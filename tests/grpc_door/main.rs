@@ -19,3 +19,4 @@ mod overload;
 mod ports;
 mod reflection;
 mod streams;
+mod terms;

@@ -1,6 +1,6 @@
 //! How long a request may take, by its header and by its parameter.
 
-use crate::harness::{Door, Wire, body, infer, post_with, until};
+use crate::harness::{Door, Wire, bare, body, infer, post_with, until};
 
 fn asked(headers: &str, number: f32) -> Vec<u8> {
     post_with(headers, body(&[number]).as_bytes())
@@ -47,6 +47,9 @@ fn a_request_whose_time_passes_in_the_queue_leaves_it() {
     assert_eq!(wires[0].answer().numbers(), [2.0]);
     assert_eq!(wires[3].answer().numbers(), [8.0]);
     until("those who had left were found", || door.endpoint.stats().abandoned == 2);
+    let metrics = Wire::open(door.address()).ask(bare("GET", "/metrics"));
+    let line = "penstock_requests_total{model=\"double\",outcome=\"expired\"} 2";
+    assert!(metrics.text().contains(line), "{}", metrics.text());
 }
 
 #[test]

@@ -24,5 +24,6 @@ mod load;
 mod overload;
 mod routes;
 mod rows;
+mod terms;
 mod timeouts;
 mod timing;

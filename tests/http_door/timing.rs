@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use penstock::batch::{BatchPolicy, Dispatch};
 use penstock::error::Result;
-use penstock::pipeline::AnswerRow;
+use penstock::pipeline::{AnswerRow, BatchAccount};
 use penstock::serve::HttpSettings;
 use penstock::tensor::Spares;
 
-use crate::harness::{Answer, Door, INFER, Setup, Wire, bare, double, infer, post};
+use crate::harness::{Answer, Door, INFER, Setup, Wire, bare, body, double, infer, post};
 
 const NAP: Duration = Duration::from_millis(40);
 
@@ -34,7 +35,10 @@ fn parts(answer: &Answer) -> (HashMap<String, f64>, String) {
             }
         }
     }
-    assert_eq!(times.len(), 4, "{header}");
+    for part in ["queue", "slot", "gather", "model", "scatter", "encode"] {
+        assert!(times.contains_key(part), "{header}");
+    }
+    assert_eq!(times.len(), 6, "{header}");
     (times, about)
 }
 
@@ -53,7 +57,7 @@ fn an_answer_says_where_its_time_went() {
 }
 
 #[test]
-fn whoever_waits_for_a_worker_sees_that_in_his_queue() {
+fn whoever_waits_for_a_worker_sees_that_in_his_slot() {
     let door = Door::open();
     door.gate.close();
     let mut running = Wire::open(door.address());
@@ -68,12 +72,50 @@ fn whoever_waits_for_a_worker_sees_that_in_his_queue() {
     door.gate.open();
     let nap = NAP.as_secs_f64() * 1e3;
     let (times, _) = parts(&running.answer());
-    assert!(times["batch"] >= nap && times["model"] < nap, "a worker that is held up is no model: {times:?}");
+    assert!(
+        times["gather"] >= nap && times["model"] < nap,
+        "a worker that is held up is no model: {times:?}"
+    );
     for wire in &mut queued {
         let (times, about) = parts(&wire.answer());
-        assert!(times["queue"] >= nap, "{times:?}");
+        assert!(times["slot"] >= nap && times["queue"] < nap, "{times:?}");
         assert!(about.ends_with(" 2"), "{about}");
     }
+}
+
+#[test]
+fn whoever_waits_for_company_sees_that_in_his_queue() {
+    let nap = NAP.as_secs_f64() * 1e3;
+    let policy =
+        BatchPolicy { dispatch: Dispatch::Window, max_wait: NAP, max_size: 2, ..BatchPolicy::default() };
+    let door = Door::with(Setup { policy, ..Setup::default() });
+    let (times, about) = parts(&Wire::open(door.address()).ask(infer(&[1.0])));
+    assert!(times["queue"] >= nap * 0.9, "{times:?}");
+    assert_eq!(about, "window 1");
+}
+
+/// The batches that carried a request of that name.
+fn carried(door: &Door, id: &str) -> Vec<Arc<BatchAccount>> {
+    door.endpoint.history().last(10, |batch| batch.ids.iter().any(|known| **known == *id))
+}
+
+#[test]
+fn a_batch_is_found_by_the_names_of_its_requests() {
+    let door = Door::open();
+    let named = |id: &str, rows: &[f32]| {
+        let body = body(rows);
+        post(INFER, &format!(r#"{{"id":"{id}",{}"#, body.trim_start().strip_prefix('{').unwrap()))
+    };
+    let mut wire = Wire::open(door.address());
+    wire.ask(named("a7", &[1.0, 2.0]));
+    wire.ask(infer(&[3.0]));
+    assert_eq!(wire.ask(named(&"x".repeat(500), &[4.0])).status, 200);
+    let batches = carried(&door, "a7");
+    assert_eq!(batches.len(), 1);
+    assert_eq!((batches[0].rows, batches[0].reason, batches[0].cut.number), (2, "tick", 1));
+    assert_eq!(batches[0].ids.len(), 1, "a request is named once, however many rows it has");
+    assert_eq!(carried(&door, &"x".repeat(128)).len(), 1, "a long name is cut");
+    assert_eq!(door.endpoint.history().last(10, |_| true).len(), 3);
 }
 
 #[test]

@@ -278,3 +278,16 @@ fn refusals_and_leavers_are_counted() {
     let stats = line.queue.stats();
     assert_eq!((stats.rejected, stats.abandoned, stats.queued), (1, 3, 2));
 }
+
+#[test]
+fn what_a_full_batch_leaves_behind_waits_for_a_worker_and_not_for_company() {
+    let mut line = Line::new(tick(2));
+    line.push_all(0..3);
+    line.release();
+    let ready = line.clock.now();
+    line.clock.advance(Duration::from_millis(5));
+    assert_eq!(line.queue.take(line.clock.now()).unwrap().cut.ready, ready);
+    line.clock.advance(Duration::from_millis(5));
+    let cut = line.queue.take(line.clock.now()).unwrap().cut;
+    assert_eq!((cut.ready, cut.taken.since(cut.ready)), (ready, Duration::from_millis(10)));
+}

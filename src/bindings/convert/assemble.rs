@@ -78,6 +78,11 @@ impl Input {
         Ok(Self { sources: sources.collect::<PyResult<_>>()?, spares: Arc::clone(spares) })
     }
 
+    /// Where the memory of parts comes from.
+    pub(crate) fn spares(&self) -> &Arc<Spares> {
+        &self.spares
+    }
+
     /// The whole batch, for the first call.
     pub(crate) fn whole<'py>(&self, py: Python<'py>) -> PyResult<Leaves<'py>> {
         let leaf = |source: &Source| match source {

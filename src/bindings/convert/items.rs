@@ -14,6 +14,7 @@ use pyo3::types::{PyBool, PyComplex, PyDict, PyFloat, PyInt, PyModule, PyString,
 use smallvec::{SmallVec, smallvec};
 
 use super::arrays;
+use super::pricing::Pricing;
 use super::structure::{Key, Node, Structures, TypeName};
 use crate::batch::GroupKey;
 use crate::bindings::errors;
@@ -49,9 +50,10 @@ impl<'py> Item<'py> {
         structures: &Structures,
         arguments: &Bound<'py, PyTuple>,
         keywords: Option<&Bound<'py, PyDict>>,
+        pricing: &Pricing,
     ) -> PyResult<Self> {
         let keywords = keywords.filter(|keywords| !keywords.is_empty());
-        if keywords.is_none() && arguments.len() == 1 {
+        if keywords.is_none() && arguments.len() == 1 && !pricing.has_key() {
             let argument = arguments.get_item(0)?;
             if let Some(array) = arrays::as_exact(&argument)
                 && let Some((spec, true)) = arrays::describe(array)
@@ -63,10 +65,12 @@ impl<'py> Item<'py> {
         if arguments.is_empty() {
             return Err(PyTypeError::new_err("a call needs an item: pass at least one positional argument"));
         }
-        let keywords = keywords.map(|keywords| structures.keywords(keywords)).transpose()?;
+        let given = keywords;
+        let keywords = given.map(|keywords| structures.keywords(keywords)).transpose()?;
         let mut parts = Parts::default();
         let nodes = arguments.iter().map(|argument| parts.add(&argument, 0)).collect::<PyResult<Vec<_>>>()?;
-        let key = GroupKey { key: structures.key(nodes, keywords), specs: parts.specs };
+        let asked = pricing.key(structures, arguments, given)?;
+        let key = GroupKey { key: structures.key(nodes, keywords, asked), specs: parts.specs };
         Ok(Self { key, leaves: parts.leaves })
     }
 }

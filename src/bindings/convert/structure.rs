@@ -72,6 +72,8 @@ impl Hash for Keywords {
 pub(crate) struct Structure {
     pub(crate) arguments: Vec<Node>,
     pub(crate) keywords: Option<Keywords>,
+    /// What the policy's key said of the item.
+    asked: Option<Keywords>,
 }
 
 /// What tells groups apart beside their columns: `None` is the common case, one leaf and no keyword arguments.
@@ -99,11 +101,16 @@ impl Structures {
     }
 
     /// The key for calls of this structure.
-    pub(crate) fn key(&self, arguments: Vec<Node>, keywords: Option<Keywords>) -> Key {
-        if keywords.is_none() && matches!(arguments.as_slice(), [Node::Leaf]) {
+    pub(crate) fn key(
+        &self,
+        arguments: Vec<Node>,
+        keywords: Option<Keywords>,
+        asked: Option<Keywords>,
+    ) -> Key {
+        if keywords.is_none() && asked.is_none() && matches!(arguments.as_slice(), [Node::Leaf]) {
             return None;
         }
-        let structure = Structure { arguments, keywords };
+        let structure = Structure { arguments, keywords, asked };
         let mut known = self.known.lock();
         if let Some(found) = known.get(&structure) {
             return Some(Arc::clone(found));
@@ -167,7 +174,8 @@ fn canonical_keywords<'py>(given: &Bound<'py, PyDict>) -> PyResult<Bound<'py, Py
     PyTuple::new(given.py(), entries)
 }
 
-fn canonical<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+/// A value with its type, so that what differs in kind is not equal: 1, 1.0 and True.
+pub(crate) fn canonical<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let py = value.py();
     let all = |items: Vec<Bound<'py, PyAny>>| items.iter().map(canonical).collect::<PyResult<Vec<_>>>();
     let inner = if value.is_instance_of::<PyFloat>() {

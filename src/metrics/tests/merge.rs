@@ -92,7 +92,7 @@ fn registry(requests: u64) -> String {
         let model = registry.model(name);
         (0..requests).for_each(|_| model.request(Outcome::Ok, Duration::from_millis(2)));
         model.batch(3, "tick");
-        model.observe(1, &LockCounts::new());
+        model.observe(1, 0, &LockCounts::new());
     }
     registry.text()
 }

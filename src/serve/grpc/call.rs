@@ -2,14 +2,13 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use super::account::Account;
 use super::body::{AnswerBody, Stream};
@@ -17,9 +16,10 @@ use super::inquiries::{decoded, status};
 use super::message::Inbox;
 use super::method::Method;
 use super::reply::{self, Head};
-use super::{health, infer, inquiries, reflection, stream, too_late};
+use super::{health, infer, inquiries, reflection, stream};
 use crate::serve::access::{Answered, Note};
 use crate::serve::connection::OpenStream;
+use crate::serve::deadline::{Deadline, within};
 use crate::serve::door::{Door, guarded};
 use crate::wire::grpc::{Code, Status};
 
@@ -50,8 +50,9 @@ impl Door {
                 return self.stream(method, head, body, account);
             }
             Ok((method, head)) => {
+                let deadline = head.terms.deadline();
                 let call = pin!(self.answer_call(method, head, body, &mut note));
-                guarded(pin!(within(head.deadline, call)), |error| Err(Status::from(error))).await
+                guarded(pin!(in_time(deadline, call)), |error| Err(Status::from(error))).await
             }
             Err(status) => Err(status),
         };
@@ -90,11 +91,7 @@ impl Door {
             return inquiries::answer(&self.service, method, message).map(|answer| (answer, None));
         }
         let fit = infer::read(&self.service, message).await.map_err(|refused| refused.status)?;
-        // A model must not work for who waits no longer.
-        if head.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            return Err(too_late());
-        }
-        fit.answer(self.settings.server_timing, note).await
+        fit.answer(head.terms, self.settings.server_timing, note).await
     }
 
     /// A call whose answers come while it goes on.
@@ -107,6 +104,7 @@ impl Door {
     ) -> Response<AnswerBody> {
         let (answers, pieces) = mpsc::channel(AHEAD);
         let mut inbox = Inbox::new(body, head.encoding, &self.settings);
+        let deadline = head.terms.deadline();
         let call = async move {
             let ended = match method {
                 Method::HealthWatch => {
@@ -114,11 +112,11 @@ impl Door {
                     health::watch(Arc::clone(&self.service), asked, answers).await
                 }
                 Method::Reflection => reflection::run(&self.service, inbox, answers).await,
-                _ => stream::run(Arc::clone(&self), inbox, answers).await,
+                _ => stream::run(Arc::clone(&self), head.terms, inbox, answers).await,
             };
             ended.inspect_err(|status| self.refused(status))
         };
-        let call = Box::pin(async move { within(head.deadline, pin!(call)).await });
+        let call = Box::pin(in_time(deadline, call));
         reply::of(AnswerBody::Stream(Box::new(Stream::new(call, pieces, account))))
     }
 
@@ -133,14 +131,13 @@ impl Door {
     }
 }
 
-/// The outcome of a call, unless its time passes before.
-async fn within<T>(
-    deadline: Option<Instant>,
-    call: Pin<&mut impl Future<Output = Result<T, Status>>>,
+/// The outcome of a call, unless its time passes before, or has passed already.
+async fn in_time<T>(
+    deadline: Option<Deadline>,
+    call: impl Future<Output = Result<T, Status>>,
 ) -> Result<T, Status> {
-    let Some(deadline) = deadline else { return call.await };
-    if deadline <= Instant::now() {
-        return Err(too_late());
+    if let Some(deadline) = deadline {
+        deadline.check()?;
     }
-    tokio::time::timeout_at(deadline, call).await.unwrap_or_else(|_| Err(too_late()))
+    within(deadline, call).await
 }

@@ -9,7 +9,8 @@ use super::inquiries::{decoded, status, version};
 use crate::error::Error;
 use crate::pipeline::Endpoint;
 use crate::serve::access::Note;
-use crate::serve::timing::Parts;
+use crate::serve::terms::HeadTerms;
+use crate::serve::timing::Timing;
 use crate::serve::{Service, infer, offload};
 use crate::wire::grpc::Status;
 use crate::wire::grpc::proto::inference::ModelInferRequest;
@@ -66,6 +67,7 @@ impl Fit {
     /// Dropping the future takes the request out of its model's queue.
     pub(super) async fn answer(
         self,
+        terms: HeadTerms,
         say_timing: bool,
         note: &mut Note,
     ) -> Result<(Bytes, Option<HeaderValue>), Status> {
@@ -73,13 +75,13 @@ impl Fit {
         if note.logged {
             note.model = Some(Arc::clone(&model));
         }
-        let (asked, admitted, answer) = infer::queue(&model, request, None, note).map_err(status)?;
+        let (asked, admitted, answer) = infer::queue(&model, request, terms, note).map_err(status)?;
         let answered = answer.await.map_err(status)?;
         let batch = Arc::clone(&answered.batch);
         let message = infer::write(&model, asked, answered, message).await.map_err(status)?;
-        let parts = Parts::of(admitted, &batch, std::time::Instant::now());
-        note.batch = Some((batch.rows, parts));
-        Ok((message, if say_timing { parts.header(&batch) } else { None }))
+        let timing = Timing::of(admitted, &batch, std::time::Instant::now());
+        note.batch = Some((Arc::clone(&batch), timing));
+        Ok((message, if say_timing { timing.header(&batch) } else { None }))
     }
 }
 

@@ -24,8 +24,3 @@ use crate::wire::grpc::{Code, Status};
 fn closing() -> Status {
     Status::new(Code::Unavailable, "the server is closing")
 }
-
-/// What ends a call whose caller waits no longer.
-fn too_late() -> Status {
-    Status::new(Code::DeadlineExceeded, "the time of grpc-timeout has passed")
-}

@@ -1,14 +1,14 @@
 //! The head of a call, and the head of its answer.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header};
 use http_body_util::Full;
-use tokio::time::Instant;
 
 use super::AnswerBody;
+use crate::serve::deadline::Deadline;
+use crate::serve::routes::whole_seconds;
+use crate::serve::terms::HeadTerms;
 use crate::wire::grpc::{self, Code, Encoding, Status, parse_timeout};
 
 const GRPC: HeaderValue = HeaderValue::from_static(grpc::CONTENT_TYPE);
@@ -36,15 +36,15 @@ pub(in crate::serve) fn names_grpc(headers: &HeaderMap) -> bool {
 }
 
 /// What the head of a call asks for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Head {
-    pub(super) deadline: Option<Instant>,
+    pub(super) terms: HeadTerms,
     pub(super) encoding: Encoding,
 }
 
 impl Head {
     /// # Errors
-    /// [`Code::InvalidArgument`] for a time-out that is none; [`Code::Unimplemented`] for messages that are packed or
+    /// [`Code::InvalidArgument`] for a time-out, a priority or a tenant that is none; [`Code::Unimplemented`] for messages that are packed or
     /// written in a way that is not understood.
     pub(super) fn of(parts: &Parts) -> Result<Self, Status> {
         if parts.method != Method::POST {
@@ -58,11 +58,13 @@ impl Head {
             return Err(Status::new(Code::Unimplemented, message));
         }
         let encoding = parts.headers.get(ENCODING).map(|named| Encoding::of_header(named.as_bytes()));
-        Ok(Self { deadline: deadline(&parts.headers)?, encoding: encoding.transpose()?.unwrap_or_default() })
+        let mut terms = HeadTerms::of_head(&parts.headers)?;
+        terms.end_by(deadline(&parts.headers)?);
+        Ok(Self { terms, encoding: encoding.transpose()?.unwrap_or_default() })
     }
 }
 
-fn deadline(headers: &HeaderMap) -> Result<Option<Instant>, Status> {
+fn deadline(headers: &HeaderMap) -> Result<Option<Deadline>, Status> {
     let Some(value) = headers.get(TIMEOUT) else { return Ok(None) };
     let Some(time) = parse_timeout(value.as_bytes()) else {
         let value = String::from_utf8_lossy(value.as_bytes());
@@ -71,7 +73,7 @@ fn deadline(headers: &HeaderMap) -> Result<Option<Instant>, Status> {
         return Err(Status::new(Code::InvalidArgument, message));
     };
     // What lies beyond every clock is no deadline.
-    Ok(Instant::now().checked_add(time))
+    Ok(Deadline::after(time, "grpc-timeout"))
 }
 
 /// The answer with one message, and where its time went.
@@ -126,18 +128,14 @@ fn put(fields: &mut HeaderMap, status: &Status) {
     if let Some(wait) = status.retry_after {
         let milliseconds = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         fields.insert(PUSHBACK, HeaderValue::from(milliseconds));
-        fields.insert(header::RETRY_AFTER, HeaderValue::from(seconds(wait)));
+        fields.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
     }
-}
-
-/// Whole seconds, rounded up, for who counts in nothing finer.
-fn seconds(wait: Duration) -> u64 {
-    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     fn parts(fields: &[(&str, &str)]) -> Parts {
         let mut request = Request::post("/x").header("content-type", "application/grpc");
@@ -152,11 +150,13 @@ mod tests {
 
     #[test]
     fn what_a_head_asks_for_is_understood_or_named() {
-        assert!(Head::of(&parts(&[])).unwrap().deadline.is_none());
+        assert!(Head::of(&parts(&[])).unwrap().terms.deadline().is_none());
         assert!(Head::of(&parts(&[("content-type", "application/grpc+proto; x=1")])).is_ok());
-        assert!(Head::of(&parts(&[("grpc-timeout", "5S")])).unwrap().deadline.is_some());
+        assert!(Head::of(&parts(&[("grpc-timeout", "5S")])).unwrap().terms.deadline().is_some());
         for (name, value, code, named) in [
             ("grpc-timeout", "5 seconds", Code::InvalidArgument, "grpc-timeout '5 seconds'"),
+            ("x-request-priority", "urgent", Code::InvalidArgument, "x-request-priority is 'urgent'"),
+            ("x-request-tenant", "", Code::InvalidArgument, "x-request-tenant is empty"),
             ("grpc-encoding", "snappy", Code::Unimplemented, "grpc-encoding snappy"),
             ("content-type", "application/grpc+json", Code::Unimplemented, "application/grpc+json"),
         ] {

@@ -15,6 +15,7 @@ use super::message::Inbox;
 use crate::metrics::InFlight;
 use crate::serve::access::Note;
 use crate::serve::door::Door;
+use crate::serve::terms::HeadTerms;
 use crate::wire::grpc::proto::inference::{ModelInferResponse, ModelStreamInferResponse};
 use crate::wire::grpc::{PREFIX, Status, framed, prefix_of};
 
@@ -32,14 +33,19 @@ type Read = Result<(Fit, InFlight), Refused>;
 
 /// Answers the requests of a stream until its sender says that no more come, or the server closes. A request that fails
 /// is answered by a message that says so, and the stream goes on. `max_streams` requests are answered at a time, and may
-/// share batches; what is sent beyond that is not read.
+/// share batches; what is sent beyond that is not read. All of them wait on the `terms` of the call.
 ///
 /// # Errors
 /// What breaks the stream itself; the requests before it are answered first.
 ///
 /// # Cancellation
 /// Requests in the queue leave it.
-pub(super) async fn run(door: Arc<Door>, inbox: Inbox, answers: mpsc::Sender<Bytes>) -> Result<(), Status> {
+pub(super) async fn run(
+    door: Arc<Door>,
+    terms: HeadTerms,
+    inbox: Inbox,
+    answers: mpsc::Sender<Bytes>,
+) -> Result<(), Status> {
     let most = door.settings.max_streams as usize;
     let closed = door.service.closed();
     tokio::pin!(closed);
@@ -57,7 +63,7 @@ pub(super) async fn run(door: Arc<Door>, inbox: Inbox, answers: mpsc::Sender<Byt
             }
             (inbox, read) = next(&mut reading), if waiting.len() < most => match read {
                 Ok(Some(read)) => {
-                    waiting.push_back(queue(read).await);
+                    waiting.push_back(queue(read, terms.clone()).await);
                     reading = Some(read_on(&door, inbox));
                 }
                 Ok(None) => reading = None,
@@ -111,14 +117,14 @@ fn read_on(door: &Arc<Door>, mut inbox: Inbox) -> Reading {
 }
 
 /// Puts a request into its model's queue at once: those of one stream are to share a batch.
-async fn queue(read: Read) -> Asked {
+async fn queue(read: Read, terms: HeadTerms) -> Asked {
     let mut asked: Asked = Box::pin(async move {
         let (fit, _in_flight) = match read {
             Ok(read) => read,
             Err(refused) => return failed(refused.id, &refused.status),
         };
         let id = fit.id().unwrap_or_default().to_owned();
-        match fit.answer(false, &mut Note::default()).await {
+        match fit.answer(terms, false, &mut Note::default()).await {
             Ok((message, _)) => wrapped(&message),
             Err(status) => failed(id, &status),
         }

@@ -53,6 +53,13 @@ impl From<&Error> for Status {
     }
 }
 
+impl From<Error> for Status {
+    /// By the one table.
+    fn from(error: Error) -> Self {
+        Self::from(&error)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

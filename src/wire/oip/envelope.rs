@@ -6,9 +6,11 @@ use std::marker::PhantomData;
 
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
+
+use super::request::{NO_LEVEL, level_named, level_of};
 
 /// An inference request. Keys that are not here are passed over; those that are come once.
 #[derive(Deserialize)]
@@ -53,6 +55,37 @@ pub(super) struct RequestParameters {
     /// Microseconds.
     #[serde(default)]
     pub(super) timeout: Option<u64>,
+    #[serde(default)]
+    pub(super) priority: Option<Level>,
+}
+
+/// The level of a priority, by its number or its word; `None` for the usual one.
+#[derive(Clone, Copy)]
+pub(super) struct Level(pub(super) Option<u64>);
+
+impl<'de> Deserialize<'de> for Level {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Given;
+
+        impl Visitor<'_> for Given {
+            type Value = Level;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a priority: a whole number, 'high', 'normal' or 'low'")
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Level, E> {
+                Ok(Level(level_of(number)))
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<Level, E> {
+                let level = level_named(name).ok_or_else(|| E::custom(NO_LEVEL))?;
+                Ok(Level(Some(level)))
+            }
+        }
+
+        deserializer.deserialize_any(Given)
+    }
 }
 
 #[derive(Deserialize)]

@@ -28,12 +28,28 @@ pub struct InferRequest {
     pub binary: bool,
     /// The time that it may take, where its parameter `timeout` says so.
     pub timeout: Option<Duration>,
+    /// The level that its parameter `priority` names: 1 is the highest, as in Triton's protocol.
+    pub priority: Option<u64>,
 }
 
 /// The time that so many microseconds are; none stand for no limit.
 pub(super) fn timeout_of(microseconds: u64) -> Option<Duration> {
     (microseconds > 0).then(|| Duration::from_micros(microseconds))
 }
+
+/// The level that a number stands for; none stands for the usual one.
+pub(super) fn level_of(number: u64) -> Option<u64> {
+    (number > 0).then_some(number)
+}
+
+/// The level that a word stands for.
+pub(super) fn level_named(name: &str) -> Option<u64> {
+    ["high", "normal", "low"].iter().zip(1..).find(|(known, _)| **known == name).map(|(_, level)| level)
+}
+
+/// What the parameter `priority` is where it is no level.
+pub(super) const NO_LEVEL: &str =
+    "the parameter priority is no whole number, and none of 'high', 'normal' and 'low'";
 
 /// An output that the sender wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,10 +111,11 @@ impl InferRequest {
         }
         let parameters = envelope.parameters.map(|Object(parameters)| parameters);
         let timeout = parameters.as_ref().and_then(|given| timeout_of(given.timeout?));
+        let priority = parameters.as_ref().and_then(|given| given.priority?.0);
         let binary = parameters.and_then(|given| given.binary_data_output).unwrap_or(false);
         let wanted = envelope.outputs.filter(|named| !named.is_empty());
         let wanted = wanted.map(|named| wanted_outputs(&named, outputs, binary)).transpose()?;
-        Ok(Self { id: envelope.id, count, rows, specs, outputs: wanted, binary, timeout })
+        Ok(Self { id: envelope.id, count, rows, specs, outputs: wanted, binary, timeout, priority })
     }
 }
 

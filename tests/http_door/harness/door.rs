@@ -133,6 +133,7 @@ impl Door {
                 let inputs = inputs(&batch);
                 seen.lock().push(inputs.iter().filter_map(|row| row.first().copied()).collect());
                 let began = Instant::now();
+                account.call();
                 let rows = model(&inputs, endpoint.spares());
                 account.close(began.elapsed());
                 endpoint.finish(Finished { entries: batch.entries, rows, account, ran: Ran::Unknown });

@@ -18,7 +18,7 @@ use crate::wire::grpc::proto::inference::{InferParameter, ModelInferRequest};
 use crate::wire::oip::fit::{
     check, common_count, known_input, one_input, refused, unsupported, wanted_output,
 };
-use crate::wire::oip::request::timeout_of;
+use crate::wire::oip::request::{NO_LEVEL, level_named, level_of, timeout_of};
 use crate::wire::oip::{InferRequest, WantedOutput, binary};
 
 /// An input, its shape as lengths, and its data where it came raw: its place among such, and its bytes.
@@ -65,8 +65,9 @@ impl InferRequest {
         let outputs = wanted_outputs(&message.outputs, outputs)?;
         let id = (!message.id.is_empty()).then(|| message.id.clone());
         let timeout = timeout(&message.parameters)?;
+        let priority = priority(&message.parameters)?;
         let binary = !message.raw_input_contents.is_empty();
-        Ok(Self { id, count, rows, specs, outputs, binary, timeout })
+        Ok(Self { id, count, rows, specs, outputs, binary, timeout, priority })
     }
 }
 
@@ -140,6 +141,19 @@ fn timeout(parameters: &HashMap<String, InferParameter>) -> Result<Option<Durati
     };
     let wrong = || refused("the parameter timeout is no number of microseconds".to_owned());
     Ok(timeout_of(microseconds.ok_or_else(wrong)?))
+}
+
+/// The parameter `priority` of a request: a level, or its word.
+fn priority(parameters: &HashMap<String, InferParameter>) -> Result<Option<u64>> {
+    let given = parameters.get("priority").and_then(|given| given.parameter_choice.as_ref());
+    let level = match given {
+        None => return Ok(None),
+        Some(ParameterChoice::Int64Param(given)) => u64::try_from(*given).ok().map(level_of),
+        Some(ParameterChoice::Uint64Param(given)) => Some(level_of(*given)),
+        Some(ParameterChoice::StringParam(name)) => level_named(name).map(Some),
+        Some(_) => None,
+    };
+    level.ok_or_else(|| refused(NO_LEVEL.to_owned()))
 }
 
 const SHARED_MEMORY: &str = "shared_memory_region";

@@ -1,0 +1,19 @@
+//! The terms on which a request waits, as its sender says them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::batch::Priority;
+
+/// What the sender of a request says of how it is to wait. The default is what most say: nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RequestTerms {
+    /// Who goes first.
+    pub priority: Priority,
+    /// On whose behalf it is made.
+    pub tenant: Option<Arc<str>>,
+    /// When its answer is worth nothing any more.
+    pub deadline: Option<Instant>,
+    /// What its sender calls it.
+    pub id: Option<Arc<str>>,
+}
