@@ -16,7 +16,7 @@ use crate::batch::{
     Attendance, Batch, BatchAccount, BatchPolicy, Batcher, GroupKey, History, Removed, Terms, Turn,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::{Moment, TimeSource};
+use crate::flow::TimeSource;
 use crate::metrics::{LockCounts, ModelMetrics, Outcome};
 use crate::tensor::{Rows, Specs, TensorSpec};
 
@@ -148,6 +148,11 @@ impl Endpoint {
             Err(error) => outcome(error.kind()),
         };
         answer
+    }
+
+    /// Counts a worker process that took the place of a dead one.
+    pub(super) fn count_restart(&self) {
+        self.metrics.restarted();
     }
 
     /// Counts a request that never came as far as [`infer`](Self::infer).
@@ -299,11 +304,6 @@ impl Endpoint {
     /// True where nothing waits and nothing more will come.
     pub fn is_done(&self) -> bool {
         self.batcher.is_closed() && self.batcher.stats().queued == 0
-    }
-
-    /// The moment that deadlines of this endpoint are counted in.
-    pub fn now(&self) -> Moment {
-        self.batcher.now()
     }
 
     /// Blocks until nothing waits and nothing runs, for at most `limit`.
