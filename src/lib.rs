@@ -11,6 +11,7 @@ pub mod flow;
 pub mod metrics;
 pub mod pipeline;
 pub mod pool;
+pub mod process;
 pub mod runtime;
 pub mod serve;
 pub mod tensor;

@@ -13,6 +13,8 @@ from penstock._batch_records import BatchRecord
 from penstock._clock import VirtualClock
 from penstock._deadline import remaining
 from penstock._policy import Adaptive, BatchPolicy, BatchStats, Pad
+from penstock._processes import Processes
+from penstock._steps import Batch, Stream
 from penstock.batching import Batcher, batched
 from penstock.errors import ItemError, PenstockError
 
@@ -46,6 +48,7 @@ __version__: str = _native.VERSION
 __all__ = [
     "Adaptive",
     "AsyncClient",
+    "Batch",
     "BatchPolicy",
     "BatchRecord",
     "BatchStats",
@@ -57,9 +60,11 @@ __all__ = [
     "Pad",
     "PenstockError",
     "Pool",
+    "Processes",
     "Response",
     "Retry",
     "Server",
+    "Stream",
     "Timeout",
     "VirtualClock",
     "__version__",

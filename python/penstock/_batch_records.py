@@ -115,7 +115,16 @@ class BatchExplanation:
     def __str__(self) -> str:
         if not self.batches:
             return "no such batch is kept: the last 256 are"
-        header = ["batch", "size", "cap", "reason", *(f"{part} ms" for part in PARTS), "predicted ms", "padding", "failed"]
+        header = [
+            "batch",
+            "size",
+            "cap",
+            "reason",
+            *(f"{part} ms" for part in PARTS),
+            "predicted ms",
+            "padding",
+            "failed",
+        ]
         rows = [header, *(_row(batch) for batch in self.batches)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows]

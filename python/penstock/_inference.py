@@ -209,7 +209,11 @@ def _terms(priority: Priority | None, tenant: str | None) -> dict[str, str] | No
         check_choice("priority", priority, ("high", "normal", "low"))
         terms["x-request-priority"] = priority
     if tenant is not None:
-        if not isinstance(tenant, str) or not (tenant.isascii() and tenant.isprintable()) or not 0 < len(tenant) <= _LONGEST_TENANT:
+        if (
+            not isinstance(tenant, str)
+            or not (tenant.isascii() and tenant.isprintable())
+            or not 0 < len(tenant) <= _LONGEST_TENANT
+        ):
             raise ConfigError(f"tenant must be 1 to {_LONGEST_TENANT} printable characters of ASCII, not {tenant!r}")
         terms["x-request-tenant"] = tenant
     return terms

@@ -11,11 +11,12 @@ from typing import Any, Literal, cast
 
 from penstock import _native
 from penstock._display import Table
+from penstock._processes import Processes
 from penstock.errors import ConfigError
 
 Dispatch = Literal["tick", "window"]
 Priority = Literal["high", "normal", "low"]
-Workers = int | Literal["inline"]
+Workers = int | Processes | Literal["inline"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,14 +196,17 @@ class BatchStats(Table):
         mean_batch_size: requests in a batch on average.
         max_batch_size: requests in the largest batch.
         efficiency: share of calls that batching saved: (requests - batches) / requests.
-        reasons: batches by the reason they were cut for: `full`, `tick`, `window`, `deadline`, `key`, `budget`, `drain`.
+        reasons: batches by the reason they were cut for: `full`, `tick`, `window`, `deadline`, `key`, `budget` or
+            `drain`.
         queued: requests waiting now.
         running: batches in the function now.
         failed: requests that got an exception from their batch.
         rejected: requests refused because the queue was full.
         abandoned: requests that left (cancelled, timed out) before the function saw them.
+        shared: requests that were answered with what was being computed for another (`single_flight`).
         reruns: calls made to find the guilty in a batch that raised.
         function_seconds: seconds spent in the function.
+        restarts: worker processes that took the place of dead ones.
         lock_acquisitions: times that the workers took the interpreter lock.
         lock_wait_seconds: seconds that the workers waited for it.
         hopeless: requests refused because they could not have been answered in time; they are among the rejected.
@@ -230,8 +234,10 @@ class BatchStats(Table):
     failed: int
     rejected: int
     abandoned: int
+    shared: int
     reruns: int
     function_seconds: float
+    restarts: int
     lock_acquisitions: int
     lock_wait_seconds: float
     hopeless: int
@@ -272,10 +278,10 @@ def policy_from(policy: BatchPolicy | None, settings: dict[str, Any]) -> BatchPo
 
 
 def check_workers(workers: object) -> object:
-    """Refuses what is neither a number of threads nor `"inline"`."""
-    if workers != "inline":
+    """Refuses what is neither a number of threads, nor `Processes`, nor `"inline"`."""
+    if workers != "inline" and not isinstance(workers, Processes):
         if isinstance(workers, str):
-            raise ConfigError(f"workers must be a number of threads or 'inline', not {workers!r}")
+            raise ConfigError(f"workers must be a number of threads, Processes or 'inline', not {workers!r}")
         check_count("workers", workers)
         if cast("int", workers) < 1:
             raise ConfigError(f"workers must be at least 1, not {workers}")

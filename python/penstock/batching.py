@@ -30,6 +30,9 @@ from penstock._policy import (
     fillers_of,
     policy_from,
 )
+from penstock._processes import END_SECONDS, Processes, RemoteFunction, launch_of
+from penstock._processes import run as run_in_process
+from penstock._steps import Stream, driven, driven_async, is_async_stepwise, is_stepwise
 from penstock._worker import work
 from penstock.errors import ConfigError, DeadlineExceeded
 
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from penstock._batch_records import BatchExplanation
+    from penstock._steps import Feed
 
 R = TypeVar("R")
 _PRIORITIES = {"high": 0, "normal": 1, "low": 2}
@@ -60,14 +64,16 @@ class Batcher(_native.NativeBatcher, Generic[R]):
     * the function returns one row for each item: an array `[n, ...]`, a list of `n`, or a dictionary or tuple of
       those. An `ItemError` in a row's place fails that request and no other.
 
+    A generator function, `async` or not, is given a `Batch` instead and answers step by step: see there.
+
     Cancelling the awaitable takes the request out of its batch before the function sees it; while the function runs,
     only the result is dropped.
 
     Args:
         fn: the function; `async def` runs on a loop of Penstock's own, never on the caller's.
         policy: a `BatchPolicy`, or its fields as keywords, never both.
-        workers: threads that run the function, or `"inline"` to run it on the event loop, which it blocks: the least
-            delay for functions that take microseconds.
+        workers: threads that run the function; `Processes` for functions that hold the interpreter lock; or `"inline"`
+            to run it on the event loop, which it blocks: the least delay for functions that take microseconds.
         clock: a `VirtualClock` to live by, for tests; `None` for the time of the world.
         **settings: the fields of `BatchPolicy`.
 
@@ -80,7 +86,9 @@ class Batcher(_native.NativeBatcher, Generic[R]):
     workers: Workers
     clock: VirtualClock | None
     _threads: list[threading.Thread]
+    _remotes: list[RemoteFunction]
     _runs_alone: bool
+    _steps: bool
     _tenants: Counter[str]
 
     def __new__(
@@ -99,19 +107,34 @@ class Batcher(_native.NativeBatcher, Generic[R]):
         _check_function(fn)
         inline = check_workers(workers) == "inline"
         context = copy_context()
-        runs_alone = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
+        steps = is_stepwise(fn)
+        if steps and isinstance(workers, Processes):
+            raise ConfigError(
+                "a generator runs step by step in this process: give it a number of threads, not Processes"
+            )
+        runs_alone = is_async_stepwise(fn) or (
+            inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
+        )
+        runs_alone = runs_alone and not isinstance(workers, Processes)
         if runs_alone and inline:
             raise ConfigError("an async def function cannot run inline: its loop would wait for itself; use workers=1")
-        called = _lifecycle.on_own_loop(fn) if runs_alone else fn
+        whole: Callable[..., Any] = (driven_async(fn) if runs_alone else driven(fn)) if steps else fn
+        called = _lifecycle.on_own_loop(whole) if runs_alone else whole
         name = str(getattr(fn, "__qualname__", type(fn).__name__))
         threads: list[threading.Thread] = []
+        remotes: list[RemoteFunction] = []
+        count = workers.count if isinstance(workers, Processes) else 1 if inline else cast("int", workers)
+        start: Callable[[_native.Worker], None] | None = partial(_start_threads, threads, count, name, context)
+        if isinstance(workers, Processes):
+            start = partial(_start_processes, (threads, remotes), count, name, fn)
         self = super().__new__(
             cls,
             _in_context(called, context) if inline else called,
-            None if inline else partial(_start_threads, threads, cast("int", workers), name, context),
+            None if inline else start,
             policy=policy.native(),
-            workers=1 if inline else cast("int", workers),
+            workers=count,
             fillers=fillers_of(policy, fn),
+            steps=steps,
             clock=clock,
         )
         self.fn = fn
@@ -119,7 +142,9 @@ class Batcher(_native.NativeBatcher, Generic[R]):
         self.workers = workers
         self.clock = clock
         self._threads = threads
+        self._remotes = remotes
         self._runs_alone = runs_alone
+        self._steps = steps
         self._tenants = Counter()
         return self
 
@@ -141,6 +166,14 @@ class Batcher(_native.NativeBatcher, Generic[R]):
                 Penstock's own loop.
         """
         return cast("R", self._blocking(args, kwargs, "normal", None))
+
+    def stream(self, *args: Any, **kwargs: Any) -> Stream[Any]:
+        """Adds one item to the next batch of a generator function: an async iterator over the values of its steps.
+
+        Raises:
+            ConfigError: for a function that is no generator.
+        """
+        return Options(self).stream(*args, **kwargs)
 
     async def map(self, *items: Iterable[Any], progress: bool = False) -> list[R]:
         """Runs the function over items and keeps their order; with several iterables, over several arguments.
@@ -181,17 +214,22 @@ class Batcher(_native.NativeBatcher, Generic[R]):
 
         Args:
             drain: run what waits; without it, whoever waits gets `Closed`.
-            timeout: seconds to wait at most, or `None` for as long as it takes.
+            timeout: seconds to wait at most, or `None` for as long as it takes. Processes that still run then are
+                killed; threads are left alone.
         """
         self._begin_close(drain=drain)
         if not self._waits_for_itself():
-            self.wait_idle(math.inf if timeout is None else timeout)
+            self._end_processes(idle=self.wait_idle(math.inf if timeout is None else timeout))
 
     async def aclose(self, *, drain: bool = True, timeout: float | None = None) -> None:
         """As `close`, without blocking the event loop."""
         self._begin_close(drain=drain)
         if not self._waits_for_itself():
-            await self.wait_idle_async(math.inf if timeout is None else timeout)
+            idle = await self.wait_idle_async(math.inf if timeout is None else timeout)
+            if self._remotes:
+                import asyncio  # noqa: PLC0415  importing it costs as much as a third of `import numpy`
+
+                await asyncio.get_running_loop().run_in_executor(None, partial(self._end_processes, idle=idle))
 
     def __enter__(self) -> Self:
         return self
@@ -235,6 +273,17 @@ class Batcher(_native.NativeBatcher, Generic[R]):
     def _begin_close(self, *, drain: bool) -> None:
         (Context().run if self.workers == "inline" else _plainly)(self.begin_close, drain)
 
+    def _end_processes(self, *, idle: bool, limit: float = END_SECONDS) -> None:
+        """Waits until the processes have ended; kills them where a batch still runs, or they do not end in time."""
+        remotes, deadline = self._remotes, time.monotonic() + limit
+        if not idle:
+            for remote in remotes:
+                remote.keeper.kill()
+        for thread in self._threads if remotes else ():
+            thread.join(max(0.0, deadline - time.monotonic()))
+        for remote in remotes:
+            remote.keeper.kill()
+
     def _waits_for_itself(self) -> bool:
         return self.runs_here() or (self._runs_alone and threading.current_thread() is _lifecycle.own_loop().thread)
 
@@ -244,7 +293,10 @@ class Batcher(_native.NativeBatcher, Generic[R]):
 
     def _at_exit(self, deadline: float) -> None:
         self._begin_close(drain=False)
-        self.wait_idle(max(0.0, deadline - time.monotonic()))
+        left = max(0.0, deadline - time.monotonic())
+        # A process can be killed, and its thread needs a moment to see that.
+        idle = self.wait_idle(left / 2 if self._remotes else left)
+        self._end_processes(idle=idle, limit=max(0.0, deadline - time.monotonic()) / 2)
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
@@ -272,9 +324,18 @@ class Options(Generic[R]):
 
     def __call__(self, *args: Any, **kwargs: Any) -> asyncio.Future[R]:
         """Adds one item to the next batch; the future is the item's own result."""
+        return self._submit(args, kwargs)
+
+    def stream(self, *args: Any, **kwargs: Any) -> Stream[Any]:
+        """As `Batcher.stream`; `timeout` is for the whole stream."""
+        if not self._batcher._steps:  # noqa: SLF001  one module
+            raise ConfigError("only a generator function has steps to stream: yield the values of each step")
+        return Stream(partial(self._submit, args, kwargs))
+
+    def _submit(self, args: tuple[Any, ...], kwargs: dict[str, Any], feed: Feed | None = None) -> asyncio.Future[R]:
         self._count()
         seconds = -1.0 if self._timeout is None else self._timeout
-        future = self._batcher.submit(args, kwargs, (_PRIORITIES[self._priority], self._tenant, seconds))
+        future = self._batcher.submit(args, kwargs, (_PRIORITIES[self._priority], self._tenant, seconds), feed)
         if self._timeout is not None:
             clock, loop = self._batcher.clock, future.get_loop()
             later = loop.call_later if clock is None else partial(clock._call_later, loop)  # noqa: SLF001  one package
@@ -385,6 +446,24 @@ def _start_threads(
         thread.start()
 
 
+def _start_processes(
+    started: tuple[list[threading.Thread], list[RemoteFunction]],
+    count: int,
+    name: str,
+    fn: Callable[..., Any],
+    first: _native.Worker,
+) -> None:
+    threads, remotes = started
+    launch = launch_of("function", fn, f"the function {name!r}")
+    remotes.extend(RemoteFunction(launch) for _ in range(count))
+    for number, remote in enumerate(remotes):
+        worker = first if number == 0 else first.another()
+        run = partial(run_in_process, worker, remote)
+        threads.append(threading.Thread(target=run, name=f"penstock-{name}-{number}", daemon=True))
+    for thread in threads:
+        thread.start()
+
+
 def _in_context(fn: Callable[..., Any], context: Context) -> Callable[..., Any]:
     if not context:
         return fn
@@ -400,8 +479,6 @@ def _check_function(fn: object) -> None:
         raise ConfigError(f"a batched function must be callable, not {fn!r}")
     if isinstance(fn, Batcher):
         raise ConfigError("the function is batched already; give the plain function (its .fn)")
-    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
-        raise ConfigError(f"{fn!r} is a generator: a batched function returns all its rows at once")
 
 
 _cells: dict[str, weakref.ref[Batcher[Any]]] = {}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from penstock import _lifecycle
 from penstock._policy import BatchPolicy, fillers_of
+from penstock._processes import Processes
 from penstock.errors import ConfigError, LoadFailed, PenstockError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class ModelSpec:
         inputs: element type and row axes by name; the batch axis is left out, -1 is an axis of any length.
         outputs: likewise.
         policy: how requests become batches.
-        workers: threads that run it.
+        workers: threads that run it, or processes.
         target: the decorated function or class.
     """
 
@@ -54,7 +55,7 @@ class ModelSpec:
     inputs: Mapping[str, TensorDeclaration]
     outputs: Mapping[str, TensorDeclaration]
     policy: BatchPolicy
-    workers: int
+    workers: int | Processes
     target: Callable[..., Any]
 
 
@@ -64,7 +65,7 @@ def model(
     inputs: Mapping[str, TensorDeclaration],
     outputs: Mapping[str, TensorDeclaration],
     version: str = "1",
-    workers: int = 1,
+    workers: int | Processes = 1,
     policy: BatchPolicy | None = None,
     **settings: Any,
 ) -> Callable[[T], T]:
@@ -90,7 +91,9 @@ def model(
             length, and rows of different lengths go into batches of their own.
         outputs: likewise.
         version: its version, as text.
-        workers: threads that run it; of an `async def` model, batches that may overlap.
+        workers: threads that run it; of an `async def` model, batches that may overlap. `penstock.Processes(n)` runs it
+            in processes, each with an instance of its own: for models that hold the interpreter lock, and for those
+            that must go on answering while other Python computes in the server.
         policy: a `BatchPolicy`, or its fields as keywords, never both.
         **settings: the fields of `BatchPolicy`.
 
@@ -104,8 +107,8 @@ def model(
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigError(f"a model's name is made of letters, digits, '.', '_' and '-', not {name!r}")
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-        raise ConfigError(f"workers must be a whole number of at least 1, not {workers!r}")
+    if isinstance(workers, bool) or not (isinstance(workers, Processes) or (isinstance(workers, int) and workers >= 1)):
+        raise ConfigError(f"workers must be a whole number of at least 1, or penstock.Processes, not {workers!r}")
     _check_tensors("inputs", inputs)
     _check_tensors("outputs", outputs)
     if policy is not None and settings:

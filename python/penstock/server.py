@@ -17,6 +17,7 @@ from penstock import _lifecycle, _logs, _native
 from penstock._batch_records import explanation_of
 from penstock._display import Table
 from penstock._policy import check_count
+from penstock._processes import Processes, launch_of
 from penstock._worker import Overlap, work
 from penstock.errors import Closed, ConfigError
 from penstock.models import LoadedModel, ModelSpec, spec_of
@@ -34,6 +35,13 @@ if TYPE_CHECKING:
     """The descriptor of a socket that listens, or a host and a port."""
 
 
+_SIGNAL_CHECK = 0.05
+"""Seconds after which a start that takes long looks for Ctrl-C."""
+
+_LEAST_END = 0.5
+"""Seconds that worker processes have to end, also where the time for closing is up."""
+
+
 @dataclass(frozen=True)
 class ModelStats(Table):
     """What a served model has done so far; the fields are those of `penstock.BatchStats`."""
@@ -47,8 +55,10 @@ class ModelStats(Table):
     queued: int
     rejected: int
     abandoned: int
+    shared: int
     reruns: int
     function_seconds: float
+    restarts: int
     lock_acquisitions: int
     lock_wait_seconds: float
     hopeless: int
@@ -169,7 +179,7 @@ class Server:
         accepting: bool,
         siblings: tuple[str, str] | None = None,
     ) -> None:
-        models = [_declaration(spec) for spec in self._specs]
+        models = [declaration_of(spec) for spec in self._specs]
         self._journal = _logs.acquire()
         if self._settings.access_log and not logging.getLogger(_logs.ACCESS).level:
             logging.getLogger(_logs.ACCESS).setLevel(logging.INFO)
@@ -231,9 +241,7 @@ class Server:
         url = self.url if native.address else ""
         return ServerStats(url=url, ready=native.ready, connections=native.connections, models=models)
 
-    def explain(
-        self, model: str | None = None, *, request_id: str | None = None, last: int = 10
-    ) -> BatchExplanation:
+    def explain(self, model: str | None = None, *, request_id: str | None = None, last: int = 10) -> BatchExplanation:
         """Why the last batches of a model were as they were, and where their time went; a table, and words.
 
         Args:
@@ -261,7 +269,7 @@ class Server:
         """Stops accepting, answers what was accepted, then closes the models. Safe to call twice.
 
         Health says "not ready" first. Without `drain`, requests that wait for a batch get status 503. Coroutines of
-        `async def` models that still run when the time is up are cancelled.
+        `async def` models that still run when the time is up are cancelled, and worker processes killed.
 
         Args:
             drain: answer what was accepted.
@@ -269,7 +277,10 @@ class Server:
         """
         self._closed = True
         if self._native is not None:
-            self._native.close(drain, self._settings.drain_timeout if timeout is None else timeout)
+            limit = self._settings.drain_timeout if timeout is None else timeout
+            deadline = time.monotonic() + limit
+            self._native.close(drain, limit)
+            self._end_processes(deadline)
             self._close_models()
             self._release_journal()
 
@@ -279,7 +290,10 @@ class Server:
 
         self._closed = True
         if self._native is not None:
-            await self._native.close_async(drain, self._settings.drain_timeout if timeout is None else timeout)
+            limit = self._settings.drain_timeout if timeout is None else timeout
+            deadline = time.monotonic() + limit
+            await self._native.close_async(drain, limit)
+            await asyncio.get_running_loop().run_in_executor(None, self._end_processes, deadline)
             await asyncio.get_running_loop().run_in_executor(None, self._close_models)
             await asyncio.get_running_loop().run_in_executor(None, self._release_journal)
 
@@ -314,10 +328,20 @@ class Server:
         return self._native
 
     def _start_model(self, native: _native.NativeServer, index: int, spec: ModelSpec) -> None:
+        if isinstance(spec.workers, Processes):
+            launch = launch_of("model", spec.target, f"model {spec.name!r}")
+            native.start_processes(index, launch, spec.workers.count)
+            while not native.wait_processes(index, _SIGNAL_CHECK):
+                pass
+        else:
+            self._start_threads(native, index, spec, spec.workers)
+        native.set_ready(index)
+
+    def _start_threads(self, native: _native.NativeServer, index: int, spec: ModelSpec, count: int) -> None:
         loaded = LoadedModel(spec)
         self._models.append(loaded)
         function = loaded.load()
-        workers = [native.worker(index, function, loaded.fillers) for _ in range(spec.workers)]
+        workers = [native.worker(index, function, loaded.fillers) for _ in range(count)]
         if loaded.is_async:
             overlap = Overlap(workers, _lifecycle.own_loop())
             self._overlaps.append(overlap)
@@ -329,7 +353,10 @@ class Server:
             run = partial(copy_context().run, each)
             self._threads.append(threading.Thread(target=run, name=f"penstock-{spec.name}-{number}", daemon=True))
             self._threads[-1].start()
-        native.set_ready(index)
+
+    def _end_processes(self, deadline: float) -> None:
+        if self._native is not None:
+            self._native.end_processes(max(_LEAST_END, deadline - time.monotonic()))
 
     def _close_models(self) -> None:
         overlaps, self._overlaps = self._overlaps, []
@@ -377,14 +404,15 @@ def _spec(model: object) -> ModelSpec:
     return spec
 
 
-def _declaration(spec: ModelSpec) -> _Declaration:
+def declaration_of(spec: ModelSpec) -> _Declaration:
+    """What the extension needs to know of a model."""
     return _Declaration(
         name=spec.name,
         version=spec.version,
         inputs=[(name, elements, list(axes)) for name, (elements, axes) in spec.inputs.items()],
         outputs=[(name, elements, list(axes)) for name, (elements, axes) in spec.outputs.items()],
         policy=spec.policy.native(),
-        workers=spec.workers,
+        workers=spec.workers.count if isinstance(spec.workers, Processes) else spec.workers,
     )
 
 

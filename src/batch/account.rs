@@ -187,9 +187,9 @@ mod tests {
         account.model = millis(7);
         let parts = account.parts();
         assert_eq!(parts.each(), [10, 20, 2, 7, 1].map(millis));
-        let of_late = account.parts_since(account.taken - millis(5));
+        let of_late = account.parts_since(account.taken.checked_sub(millis(5)).unwrap());
         assert_eq!(of_late.each(), [0, 5, 2, 7, 1].map(millis), "what came later waited less");
-        let of_early = account.parts_since(account.taken - millis(25));
+        let of_early = account.parts_since(account.taken.checked_sub(millis(25)).unwrap());
         assert_eq!(of_early.each(), [5, 20, 2, 7, 1].map(millis));
     }
 

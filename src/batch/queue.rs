@@ -273,8 +273,8 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
         self.waiting += 1;
         self.cost += u64::from(cost);
         let (cap, budget) = (group.learned.cap(), self.policy.budget.and_then(|budget| budget.max_batch));
-        let full = group.waiting.is_multiple_of(cap)
-            || budget.is_some_and(|budget| before / budget != group.cost() / budget);
+        let spent = budget.is_some_and(|budget| before / budget != group.cost() / budget);
+        let full = group.waiting.is_multiple_of(cap) || (spent && self.policy.dispatch == Dispatch::Window);
         if full {
             group.ready.get_or_insert(arrived);
         }
@@ -330,6 +330,7 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
         }
         self.waiting -= left.entries.len();
         self.stats.expired += left.entries.len() as u64;
+        self.stats.abandoned += left.entries.len() as u64;
         left
     }
 

@@ -147,10 +147,8 @@ fn homogeneous(
     let sum = |from: usize, to: usize| sums.get(to).unwrap_or(&0) - sums.get(from).unwrap_or(&0);
     let anchor = by_length.iter().position(|at| *at == 0).unwrap_or(0);
     let longest_of_all = by_length.last().map_or(1, |at| cost(*at)).max(1);
-    let usual = match budget {
-        Some(budget) => budget as f64 * OVERHEAD_OF_BUDGET,
-        None => longest_of_all as f64 * OVERHEAD_IN_ROWS,
-    };
+    let in_rows = longest_of_all as f64 * OVERHEAD_IN_ROWS;
+    let usual = budget.map_or(in_rows, |budget| budget as f64 * OVERHEAD_OF_BUDGET);
     let overhead = overhead.unwrap_or(usual).clamp(1.0, OVERHEAD_AT_MOST);
     let mut best = (f64::MIN, anchor, anchor + 1);
     for end in anchor + 1..=by_length.len() {

@@ -19,7 +19,7 @@ pub struct BatchStats {
     pub abandoned: u64,
     /// Requests refused because they could not have been answered in time; they are among the rejected.
     pub hopeless: u64,
-    /// Requests whose deadline passed while they waited, or could not be met any more.
+    /// Requests whose deadline passed while they waited, or could not be met any more; they are among the abandoned.
     pub expired: u64,
     /// Requests that joined a batch while it ran; they are among the requests.
     pub joined: u64,

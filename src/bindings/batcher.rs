@@ -18,6 +18,7 @@ use super::convert::assemble::NextCall;
 use super::core::{Asked, Calling, Core, Taken};
 use super::deadline::BatchDeadline;
 use super::errors::{raised, to_python};
+use super::flight::Flights;
 use super::policy::Policy;
 use super::records;
 use super::run::{Fillers, hand_out};
@@ -41,7 +42,7 @@ pub(crate) struct NativeBatcher {
 #[pymethods]
 impl NativeBatcher {
     #[new]
-    #[pyo3(signature = (function, start, *, policy, workers, fillers, clock = None))]
+    #[pyo3(signature = (function, start, *, policy, workers, fillers, steps, clock = None))]
     fn new(
         py: Python<'_>,
         function: Py<PyAny>,
@@ -49,14 +50,17 @@ impl NativeBatcher {
         mut policy: Policy,
         workers: usize,
         fillers: Fillers,
+        steps: bool,
         clock: Option<Py<NativeClock>>,
     ) -> PyResult<Self> {
+        let largest_live = steps.then_some(policy.max_size);
         let (isolate, pricing) = (policy.isolate, policy.pricing());
+        let flights = policy.single_flight.then(|| Flights::new(policy.max_queue));
         let time = clock.as_ref().map_or_else(TimeSource::system, |clock| clock.get().source());
         let batcher = policy.into_core().and_then(|policy| Batcher::with(policy, workers, time));
         let batcher = batcher.map_err(|error| to_python(py, &error))?;
         let inline = start.is_none();
-        let calling = Calling { pricing, fillers, isolate, inline, clock };
+        let calling = Calling { pricing, fillers, isolate, inline, flights, largest_live, clock };
         let core = Arc::new(Core::new(batcher, function, calling));
         Ok(Self { core, recent: Mutex::new(None), start, started: AtomicU64::new(0) })
     }
@@ -67,16 +71,18 @@ impl NativeBatcher {
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        Self::submit(slf, args, kwargs, Asked::plain())
+        Self::submit(slf, args, kwargs, Asked::plain(), None)
     }
 
     /// A future for one call. What is asked is the priority, 0, 1 or 2 for high, normal or low, the tenant, and the seconds
-    /// until the answer must be there; negative for none.
+    /// until the answer must be there; negative for none. A `feed` takes the values of every step.
+    #[pyo3(signature = (args, kwargs, asked, feed = None))]
     fn submit<'py>(
         slf: &Bound<'py, Self>,
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
         asked: Asked,
+        feed: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let this = slf.get();
@@ -86,7 +92,7 @@ impl NativeBatcher {
         let admitted = this.core.submit(py, args, kwargs, asked, || {
             let (future, slot) = port.get().new_future(py)?;
             made = Some((future, slot));
-            Ok(Waiter::Future { port: Arc::clone(&port.get().shared), slot })
+            Ok(Waiter::Future { port: Arc::clone(&port.get().shared), slot, feed })
         });
         match (admitted, made) {
             (Ok(()), Some((future, _))) => {
@@ -186,6 +192,7 @@ impl NativeBatcher {
         let counters = self.core.counters.shown(py, &stats, &self.core.history.totals(), &self.core.locks)?;
         counters.set_item("running", self.core.batcher.running())?;
         counters.set_item("failed", self.core.counters.failed.load(Ordering::Relaxed))?;
+        counters.set_item("shared", self.core.counters.shared.load(Ordering::Relaxed))?;
         Ok(counters)
     }
 
@@ -208,7 +215,9 @@ impl NativeBatcher {
                     return Ok(());
                 };
                 let worker = Worker::new(Arc::clone(&self.core));
-                start.bind(py).call1((worker,)).map(drop)
+                let started = start.bind(py).call1((worker,)).map(drop);
+                // The next call says the same again.
+                started.inspect_err(|_| self.started.store(0, Ordering::Relaxed))
             }
             _ => Err(raised(
                 py,
@@ -254,7 +263,7 @@ impl NativeBatcher {
         for number in left.objects {
             drop(self.core.take_object(number));
         }
-        hand_out(py, left.entries, &Arc::new(Results::Each(outcomes)), None);
+        hand_out(py, left.entries, Results::Each(outcomes), None);
     }
 }
 
@@ -332,6 +341,21 @@ impl Worker {
             taken.job.returned(value, &self.core.counters);
             *self.taken.lock() = Some(taken);
         }
+    }
+
+    /// Takes a failure that no smaller part of the batch would escape.
+    fn failed(&self, error: Bound<'_, PyAny>) {
+        let taken = self.taken.lock().take();
+        if let Some(mut taken) = taken {
+            let py = error.py();
+            taken.job.failed(py, PyErr::from_value(error), &self.core.counters);
+            *self.taken.lock() = Some(taken);
+        }
+    }
+
+    /// Counts a worker process that took the place of a dead one.
+    fn count_restart(&self) {
+        self.core.counters.restarts.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Takes what the function raised.

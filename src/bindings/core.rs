@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use slab::Slab;
@@ -20,8 +21,11 @@ use super::convert::pricing::Pricing;
 use super::convert::structure::{Key, Structures};
 use super::deadline::{BatchDeadline, Running};
 use super::errors;
+use super::flight::Flights;
 use super::records;
+use super::riders::Riders;
 use super::run::{self, Filled, Fillers, Job};
+use super::steps::{Answering, Run};
 use super::waiter::{Failure, Outcome, Results, Waiter};
 use crate::batch::{
     Attendance, BatchAccount, BatchStats, Batcher, Cut, Entry, History, Priority, Ran, Reason, Removed,
@@ -29,6 +33,7 @@ use crate::batch::{
 };
 use crate::error::ErrorKind;
 use crate::metrics::LockCounts;
+use crate::tensor::Rows;
 
 /// The terms of one call, as Python says them: its priority, its tenant, its time-out.
 #[derive(FromPyObject)]
@@ -43,6 +48,11 @@ impl Asked {
     /// Time until the answer must be there.
     pub(crate) fn timeout(&self) -> Option<Duration> {
         Duration::try_from_secs_f64(self.2).ok()
+    }
+
+    /// The same without a time-out.
+    fn undated(self) -> Self {
+        Self(self.0, self.1, -1.0)
     }
 
     fn priority(&self) -> Priority {
@@ -80,6 +90,10 @@ pub(crate) struct Calling {
     pub(crate) isolate: bool,
     /// Run on the event loop instead of on worker threads.
     pub(crate) inline: bool,
+    /// Identical inputs that are being computed, where they are computed once.
+    pub(crate) flights: Option<Arc<Flights>>,
+    /// Requests that a batch may have at a time, where the function is a generator and they come and go.
+    pub(crate) largest_live: Option<usize>,
     /// The clock that a test moves, where it lives by one.
     pub(crate) clock: Option<Py<NativeClock>>,
 }
@@ -91,8 +105,12 @@ pub(crate) struct Counters {
     pub(crate) failed: AtomicU64,
     /// Calls of the function beyond the first for a batch that raised.
     pub(crate) reruns: AtomicU64,
+    /// Requests that were answered with what was being computed for another.
+    pub(crate) shared: AtomicU64,
     /// Nanoseconds spent in the function.
     pub(crate) busy_nanos: AtomicU64,
+    /// Worker processes that took the place of dead ones.
+    pub(crate) restarts: AtomicU64,
 }
 
 impl Counters {
@@ -121,6 +139,7 @@ impl Counters {
         counters.set_item("reruns", self.reruns.load(Ordering::Relaxed))?;
         let busy = Duration::from_nanos(self.busy_nanos.load(Ordering::Relaxed));
         counters.set_item("function_seconds", busy.as_secs_f64())?;
+        counters.set_item("restarts", self.restarts.load(Ordering::Relaxed))?;
         counters.set_item("lock_acquisitions", locks.acquisitions())?;
         counters.set_item("lock_wait_seconds", locks.waited().as_secs_f64())?;
         records::count(&counters, stats, totals)?;
@@ -136,7 +155,8 @@ impl Counters {
 
 /// A batch that was taken, and those who wait for it.
 pub(crate) struct Taken {
-    pub(crate) job: Job<run::Rows>,
+    pub(crate) job: Job<Answering<run::Rows>>,
+    /// Empty where they are answered step by step.
     entries: Vec<Entry<Waiter>>,
     pub(crate) account: BatchAccount,
 }
@@ -172,6 +192,36 @@ impl Core {
     ) -> PyResult<()> {
         let item = Item::new(&self.structures, arguments, keywords, &self.calling.pricing)?;
         let cost = self.calling.pricing.cost(&item.leaves, arguments, keywords)?;
+        let waiter = waiter()?;
+        // A stream has its own values at its own pace.
+        let streamed = matches!(waiter, Waiter::Future { feed: Some(_), .. });
+        let Some(flights) = self.calling.flights.as_ref().filter(|_| !streamed) else {
+            return self.queue(py, &item, cost, asked, waiter);
+        };
+        let Some(input) = flights.input(&item) else { return self.queue(py, &item, cost, asked, waiter) };
+        match flights.board(py, &input, waiter) {
+            Ok(()) => {
+                self.counters.shared.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(waiter) => {
+                let flight = flights.prepare(input, waiter);
+                // Each waiter has a deadline of its own and leaves by itself; the flight ends with the last of them.
+                self.queue(py, &item, cost, asked.undated(), Waiter::Shared(Arc::clone(&flight)))?;
+                flights.depart(flight);
+                Ok(())
+            }
+        }
+    }
+
+    fn queue(
+        &self,
+        py: Python<'_>,
+        item: &Item<'_>,
+        cost: u32,
+        asked: Asked,
+        waiter: Waiter,
+    ) -> PyResult<()> {
         let objects = self.keep_objects(&item.leaves);
         let batcher = &self.batcher;
         let deadline = asked.timeout().map(|timeout| batcher.now() + timeout);
@@ -181,16 +231,12 @@ impl Core {
             tenant: asked.1.map(|name| batcher.tenant(&name)).unwrap_or_default(),
             cost,
         };
-        let admitted = waiter().and_then(|waiter| {
-            let write = |rows: &mut _| items::write_row(rows, &item.leaves, &objects);
-            self.batcher
-                .submit(&item.key, terms, waiter, write, &mut Roll { py, core: self })
-                .map_err(|error| errors::to_python(py, &error))
-        });
+        let write = |rows: &mut _| items::write_row(rows, &item.leaves, &objects);
+        let admitted = batcher.submit(&item.key, terms, waiter, write, &mut Roll { py, core: self });
         if admitted.is_err() {
             self.drop_objects(&objects);
         }
-        admitted
+        admitted.map_err(|error| errors::to_python(py, &error))
     }
 
     /// True where this very thread is in the function.
@@ -218,21 +264,39 @@ impl Core {
     }
 
     /// Takes one batch, if one may be taken.
-    pub(crate) fn take(&self, py: Python<'_>) -> Option<Taken> {
+    pub(crate) fn take(self: &Arc<Self>, py: Python<'_>) -> Option<Taken> {
         let batch = self.batcher.take(&mut Roll { py, core: self })?;
         self.running_in.lock().push(std::thread::current().id());
         let count = batch.entries.len();
         let mut account = BatchAccount::open(count, batch.reason.name(), batch.cut);
         account.add_requests(&batch.entries);
+        let isolate = self.calling.isolate;
+        let input = self.input(py, batch.rows, count, isolate);
+        let key = batch.group.key.clone();
+        let (form, entries) = match self.calling.largest_live {
+            None => (Answering::Whole(run::Rows), batch.entries),
+            Some(largest) => {
+                let riders = Riders::new(Arc::clone(self), batch.group, batch.entries);
+                (Answering::Steps(Run::new(Box::new(riders), largest)), Vec::new())
+            }
+        };
+        let filled = Filled::of(&account.cut, self.calling.fillers);
+        Some(Taken { job: Job::new(form, key, input, filled, isolate, count), entries, account })
+    }
+
+    /// The columns of a batch; `repeatable` keeps what it takes to run parts of it again.
+    pub(crate) fn input(
+        &self,
+        py: Python<'_>,
+        rows: Rows,
+        count: usize,
+        repeatable: bool,
+    ) -> PyResult<Input> {
         let objects = |number| self.take_object(number);
         let no_texts = |_, _: &_, _: &[usize]| {
             Err(errors::raised(py, ErrorKind::Internal, "texts come through the doors alone"))
         };
-        let input =
-            Input::new(py, batch.rows, count, self.batcher.spares(), self.calling.isolate, objects, no_texts);
-        let filled = Filled::of(&account.cut, self.calling.fillers);
-        let job = Job::new(run::Rows, batch.group.key.clone(), input, filled, self.calling.isolate, count);
-        Some(Taken { job, entries: batch.entries, account })
+        Input::new(py, rows, count, self.batcher.spares(), repeatable, objects, no_texts)
     }
 
     /// Hands the answers of a job out; waiters of the loop `on`, whose thread this is, are answered at once.
@@ -240,13 +304,14 @@ impl Core {
         let mut account = taken.account;
         let (busy, reruns) = (taken.job.busy(), taken.job.reruns());
         account.ran = self.ran(taken.job.ran(), &account.cut);
-        let results = taken.job.into_answers(py);
-        if let Results::Each(outcomes) = &results {
-            let failed = outcomes.iter().filter(|outcome| !matches!(outcome, Outcome::Value(_))).count();
-            self.counters.failed.fetch_add(failed as u64, Ordering::Relaxed);
-            account.failed = failed;
+        match taken.job.into_answers(py) {
+            Some(results) => {
+                account.failed = self.count_failed(&results);
+                run::hand_out(py, taken.entries, results, on);
+            }
+            // As long as its requests wanted it to take: that says nothing of the next batch.
+            None => account.ran = Ran::Unknown,
         }
-        run::hand_out(py, taken.entries, &Arc::new(results), on);
         let here = std::thread::current().id();
         self.running_in.lock().retain(|thread| *thread != here);
         // The lock is held until here: nobody has seen an answer yet.
@@ -256,11 +321,18 @@ impl Core {
         self.batcher.finish(number, ran);
     }
 
+    fn count_failed(&self, results: &Results) -> usize {
+        let Results::Each(outcomes) = results else { return 0 };
+        let failed = outcomes.iter().filter(|outcome| !matches!(outcome, Outcome::Value(_))).count();
+        self.counters.failed.fetch_add(failed as u64, Ordering::Relaxed);
+        failed
+    }
+
     /// Runs one batch in this thread, if one may be taken; answers whether there was one.
     ///
     /// # Errors
     /// `KeyboardInterrupt` and `SystemExit`, where the function raised them: they are for this thread too.
-    pub(crate) fn run_here(&self, py: Python<'_>, on: Option<&Bound<'_, Port>>) -> PyResult<bool> {
+    pub(crate) fn run_here(self: &Arc<Self>, py: Python<'_>, on: Option<&Bound<'_, Port>>) -> PyResult<bool> {
         let Some(mut taken) = self.take(py) else { return Ok(false) };
         let mut stop = None;
         let deadline = BatchDeadline::of(self.batcher.clock(), taken.account.deadline);
@@ -352,8 +424,11 @@ pub(crate) struct Roll<'a, 'py> {
 impl Attendance<Waiter> for Roll<'_, '_> {
     fn is_gone(&mut self, waiter: &Waiter) -> bool {
         match waiter {
-            Waiter::Future { port, slot } => port.is_done(self.py, *slot),
+            Waiter::Future { port, slot, feed } => {
+                port.is_done(self.py, *slot) || feed.as_ref().is_some_and(|feed| has_left(self.py, feed))
+            }
             Waiter::Thread(parked) => parked.has_left(),
+            Waiter::Shared(flight) => flight.is_deserted(|waiter| self.is_gone(waiter)),
         }
     }
 
@@ -362,15 +437,18 @@ impl Attendance<Waiter> for Roll<'_, '_> {
         let message = "the request could not be answered before its deadline".to_owned();
         let failure = Arc::new(Failure { kind: ErrorKind::DeadlineExceeded, message, cause: None });
         let outcomes = removed.entries.iter().map(|_| Outcome::Failed(Arc::clone(&failure))).collect();
-        run::hand_out(self.py, removed.entries, &Arc::new(Results::Each(outcomes)), None);
+        run::hand_out(self.py, removed.entries, Results::Each(outcomes), None);
     }
 
     fn forget(&mut self, removed: Removed<Waiter>) {
         self.core.drop_objects(&removed.objects);
         for entry in removed.entries {
-            if let Waiter::Future { port, slot } = entry.waiter {
-                port.forget(slot);
-            }
+            entry.waiter.forget();
         }
     }
+}
+
+/// True where the reader of a stream has left it.
+fn has_left(py: Python<'_>, feed: &Py<PyAny>) -> bool {
+    feed.bind(py).getattr(intern!(py, "left")).and_then(|left| left.is_truthy()).unwrap_or(true)
 }

@@ -22,6 +22,10 @@ use crate::wire::grpc::Code;
 /// lets go of the lock for long enough that a waiting worker is sure to get it. What it gathers costs one acquisition.
 const PACE: Pace = Pace { gather: Duration::from_millis(10), most: 32, breath: Duration::from_micros(200) };
 
+#[allow(
+    clippy::large_enum_variant,
+    reason = "most records are of the large kind, and a box for each would be one more allocation"
+)]
 enum Record {
     Access(AccessRecord),
     Event(Event),

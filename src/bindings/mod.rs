@@ -8,16 +8,20 @@ mod convert;
 mod core;
 mod deadline;
 mod errors;
+mod flight;
 mod in_process;
 mod inherited;
 mod journal;
 mod load;
 mod messages;
 mod policy;
+mod processes;
 mod records;
+mod riders;
 mod run;
 mod served;
 mod server;
+mod steps;
 mod waiter;
 
 use pyo3::prelude::*;
@@ -50,9 +54,13 @@ mod _native {
     #[pymodule_export]
     use super::policy::check_policy;
     #[pymodule_export]
+    use super::processes::{NativeChild, NativeKeeper};
+    #[pymodule_export]
     use super::served::ServedWorker;
     #[pymodule_export]
     use super::server::NativeServer;
+    #[pymodule_export]
+    use super::steps::Steps;
 
     #[pymodule_export]
     const VERSION: &str = env!("CARGO_PKG_VERSION");

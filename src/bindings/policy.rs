@@ -15,14 +15,14 @@ use super::errors::to_python;
 #[derive(FromPyObject)]
 pub(crate) struct Policy {
     min_size: usize,
-    max_size: usize,
+    pub(crate) max_size: usize,
     /// Where the cap adapts: what it never falls below.
     adaptive_low: Option<usize>,
     adaptive_target: Option<f64>,
     preferred: Vec<usize>,
     max_wait: f64,
     dispatch: String,
-    max_queue: usize,
+    pub(crate) max_queue: usize,
     /// Requests cost what they say.
     costed: bool,
     max_batch_cost: Option<u64>,
@@ -33,6 +33,8 @@ pub(crate) struct Policy {
     weights: Vec<(String, f64)>,
     /// Split a batch that raises, so that only the guilty fail.
     pub(crate) isolate: bool,
+    /// Compute identical inputs in flight once.
+    pub(crate) single_flight: bool,
     cost: Option<Py<PyAny>>,
     key: Option<Py<PyAny>>,
 }

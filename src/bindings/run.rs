@@ -19,6 +19,7 @@ use super::convert::structure::Key;
 use super::convert::{arrays, results};
 use super::core::Counters;
 use super::errors;
+use super::flight;
 use super::waiter::{Failure, Outcome, Results, Waiter};
 use crate::batch::{Cut, Entry, Ran};
 use crate::error::ErrorKind;
@@ -29,11 +30,32 @@ pub(crate) trait Form {
     /// The answers to a batch, or to a part of one.
     type Answers;
 
+    /// What the function is called with for a part of the batch, given its columns.
+    ///
+    /// # Errors
+    /// Those of Python.
+    fn arguments<'py>(
+        &self,
+        _py: Python<'py>,
+        arguments: Arguments<'py>,
+        _part: (usize, usize),
+    ) -> PyResult<Arguments<'py>> {
+        Ok(arguments)
+    }
+
+    /// False once requests were answered that a second run would answer again.
+    fn may_run_again(&self) -> bool {
+        true
+    }
+
     /// Takes what the function returned for `count` requests apart.
     fn split(&self, returned: &Bound<'_, PyAny>, count: usize) -> PyResult<Self::Answers>;
 
     /// The same failure for `count` requests.
     fn fail(&self, py: Python<'_>, error: PyErr, count: usize) -> Self::Answers;
+
+    /// Sees to it, at the end of the batch, that everybody is answered.
+    fn end(&self, _py: Python<'_>) {}
 
     /// Puts the answers of two parts together.
     fn join(&self, py: Python<'_>, first: Self::Answers, second: Self::Answers) -> Self::Answers;
@@ -62,8 +84,13 @@ impl Filled {
     /// What there is to tell of a batch that was cut so.
     pub(crate) fn of(cut: &Cut, told: Fillers) -> Self {
         let longest = cut.padded_cost / cut.lengths.len().max(1) as u64;
-        let lengths = if told.0 || told.1 { cut.lengths.clone() } else { Vec::new() };
-        Self { lengths, longest: usize::try_from(longest).unwrap_or_default(), told }
+        Self::new(cut.lengths.clone(), usize::try_from(longest).unwrap_or_default(), told)
+    }
+
+    /// What there is to tell of rows that were so long and are `longest` now.
+    pub(crate) fn new(lengths: Vec<u32>, longest: usize, told: Fillers) -> Self {
+        let lengths = if told.0 || told.1 { lengths } else { Vec::new() };
+        Self { lengths, longest, told }
     }
 
     /// Adds `mask` and `lengths` of the rows `from..to` to the keyword arguments.
@@ -207,7 +234,8 @@ impl<F: Form> Job<F> {
             leaves
         };
         let (arguments, keywords) = assemble::arguments(py, &self.key, &leaves)?;
-        self.filled.add(py, (from, to), input.spares(), keywords).map(|keywords| Some((arguments, keywords)))
+        let keywords = self.filled.add(py, (from, to), input.spares(), keywords)?;
+        self.form.arguments(py, (arguments, keywords), self.now).map(Some)
     }
 
     /// Takes what the function returned. The caller holds the only reference that it knows of.
@@ -227,6 +255,12 @@ impl<F: Form> Job<F> {
     pub(crate) fn raised(&mut self, py: Python<'_>, error: PyErr, counters: &Counters) {
         self.count_busy(counters);
         self.guarded(py, (), |job| job.split_or_fail(py, error));
+    }
+
+    /// Takes a failure that no smaller part of the batch would escape.
+    pub(crate) fn failed(&mut self, py: Python<'_>, error: PyErr, counters: &Counters) {
+        self.count_busy(counters);
+        self.guarded(py, (), |job| job.fail(py, error));
     }
 
     /// What there is to learn from the batch.
@@ -252,6 +286,7 @@ impl<F: Form> Job<F> {
 
     /// The answers, once [`next`](Self::next) has said that the job is done.
     pub(crate) fn into_answers(self, py: Python<'_>) -> F::Answers {
+        self.form.end(py);
         let missing = || {
             let error = errors::raised(py, ErrorKind::Internal, "a batch has no answers");
             self.form.fail(py, error, self.count)
@@ -264,7 +299,7 @@ impl<F: Form> Job<F> {
         if is_out_of_memory(py, &error) {
             self.ran = Ran::OutOfMemory(to - from);
         }
-        if to - from == 1 || !self.isolate || !is_worth_splitting(py, &error) {
+        if to - from == 1 || !self.isolate || !self.form.may_run_again() || !is_worth_splitting(py, &error) {
             self.failures += 1;
             return self.fail(py, error);
         }
@@ -347,7 +382,8 @@ impl Form for Rows {
     }
 }
 
-fn outcomes(py: Python<'_>, results: Results) -> Vec<Outcome> {
+/// What each request gets.
+pub(crate) fn outcomes(py: Python<'_>, results: Results) -> Vec<Outcome> {
     match results {
         Results::Rows(rows) => rows.bind(py).iter().map(|row| Outcome::Value(row.unbind())).collect(),
         Results::Each(outcomes) => outcomes,
@@ -361,16 +397,20 @@ type Answered = Vec<(usize, usize)>;
 pub(crate) fn hand_out(
     py: Python<'_>,
     entries: Vec<Entry<Waiter>>,
-    results: &Arc<Results>,
+    results: Results,
     on: Option<&Bound<'_, Port>>,
 ) {
+    let (entries, results) = flight::disembark(py, entries, results);
+    let results = Arc::new(results);
     let mut deliveries: Vec<(Arc<Shared>, Answered)> = Vec::with_capacity(1);
     let capacity = entries.len();
     for (row, entry) in entries.into_iter().enumerate() {
         match entry.waiter {
-            Waiter::Thread(parked) => parked.answer((Arc::clone(results), row)),
+            Waiter::Thread(parked) => parked.answer((Arc::clone(&results), row)),
+            // Whoever shares an answer has been put into the place of the flight.
+            Waiter::Shared(flight) => drop(flight),
             // Mostly all waiters are of one loop, and the first comparison is the last.
-            Waiter::Future { port, slot } => {
+            Waiter::Future { port, slot, .. } => {
                 let known = deliveries.iter().position(|(known, _)| Arc::ptr_eq(known, &port));
                 let at = known.unwrap_or(deliveries.len());
                 if known.is_none() {
@@ -384,11 +424,11 @@ pub(crate) fn hand_out(
     }
     for (port, rows) in deliveries {
         if on.is_some_and(|on| Arc::ptr_eq(&on.get().shared, &port)) {
-            if let Err(error) = port.answer(py, results, &rows) {
+            if let Err(error) = port.answer(py, &results, &rows) {
                 error.write_unraisable(py, None);
             }
         } else {
-            port.deliver(Delivery::Rows { results: Arc::clone(results), rows });
+            port.deliver(Delivery::Rows { results: Arc::clone(&results), rows });
         }
     }
 }

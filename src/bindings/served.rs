@@ -19,8 +19,8 @@ use super::run::{Filled, Fillers, Form, Job};
 use super::waiter::Failure;
 use crate::batch::{Entry, Turn};
 use crate::error::{Error, ErrorKind, Result as CoreResult};
-use crate::pipeline::{AnswerRow, BatchAccount, Endpoint, Finished, Reply};
-use crate::tensor::{Column, DType, Elements, Shape, TensorSpec, Texts};
+use crate::pipeline::{AnswerRow, BatchAccount, Endpoint, Finished, ModelSpec, Reply};
+use crate::tensor::{Column, DType, Elements, Rows, Shape, Spares, TensorSpec, Texts};
 
 /// One worker thread's side of a served model; as `Worker`.
 #[pyclass(frozen, module = "penstock._native")]
@@ -54,16 +54,9 @@ impl ServedWorker {
         let endpoint = &self.endpoint;
         let (batch, account) = endpoint.take()?;
         let count = batch.entries.len();
-        let no_objects = |_| None;
-        let texts = |at: usize, texts: &Texts, row: &[usize]| {
-            let elements = endpoint.spec.inputs.get(at).map_or(Elements::Bytes, |input| input.elements);
-            let axes: Shape = std::iter::once(&count).chain(row).copied().collect();
-            nested_texts(py, texts, &axes, &mut 0, elements).map(Bound::unbind)
-        };
-        let input = Input::new(py, batch.rows, count, endpoint.spares(), self.isolate, no_objects, texts);
         let filled = Filled::of(&account.cut, self.fillers);
-        let job =
-            Job::new(Columns { endpoint: Arc::clone(endpoint) }, None, input, filled, self.isolate, count);
+        let form = Columns::new(&endpoint.spec, endpoint.spares());
+        let job = form.job(py, batch.rows, count, filled, self.isolate);
         Some(Taken { job, entries: batch.entries, account })
     }
 }
@@ -145,8 +138,9 @@ fn nested_texts<'py>(
 }
 
 /// Answers for a door: columns in the core's own memory.
-struct Columns {
-    endpoint: Arc<Endpoint>,
+pub(crate) struct Columns {
+    spec: Arc<ModelSpec>,
+    spares: Arc<Spares>,
 }
 
 impl Form for Columns {
@@ -154,7 +148,7 @@ impl Form for Columns {
 
     fn split(&self, returned: &Bound<'_, PyAny>, count: usize) -> PyResult<Self::Answers> {
         let mut refusals = Refusals { of_row: vec![None; count], kept: count };
-        let outputs = &self.endpoint.spec.outputs;
+        let outputs = &self.spec.outputs;
         let mut values = Vec::with_capacity(outputs.len());
         for spec in outputs {
             let value = self.output(returned, spec)?;
@@ -195,19 +189,42 @@ impl Form for Columns {
 }
 
 impl Columns {
+    pub(crate) fn new(spec: &Arc<ModelSpec>, spares: &Arc<Spares>) -> Self {
+        Self { spec: Arc::clone(spec), spares: Arc::clone(spares) }
+    }
+
+    /// A job for `count` rows that came through a door.
+    pub(crate) fn job(
+        self,
+        py: Python<'_>,
+        rows: Rows,
+        count: usize,
+        filled: Filled,
+        isolate: bool,
+    ) -> Job<Self> {
+        let no_objects = |_| None;
+        let texts = |at: usize, texts: &Texts, row: &[usize]| {
+            let elements = self.spec.inputs.get(at).map_or(Elements::Bytes, |input| input.elements);
+            let axes: Shape = std::iter::once(&count).chain(row).copied().collect();
+            nested_texts(py, texts, &axes, &mut 0, elements).map(Bound::unbind)
+        };
+        let input = Input::new(py, rows, count, &self.spares, isolate, no_objects, texts);
+        Job::new(self, None, input, filled, isolate, count)
+    }
+
     fn output<'py>(&self, returned: &Bound<'py, PyAny>, spec: &TensorSpec) -> PyResult<Bound<'py, PyAny>> {
         let py = returned.py();
         match returned.cast::<PyDict>() {
             Ok(outputs) => outputs.get_item(&spec.name)?.ok_or_else(|| {
                 wrong(py, &format!("the model returned no output '{}', only {}", spec.name, outputs.keys()))
             }),
-            Err(_) if self.endpoint.spec.outputs.len() == 1 => Ok(returned.clone()),
+            Err(_) if self.spec.outputs.len() == 1 => Ok(returned.clone()),
             Err(_) => Err(wrong(
                 py,
                 &format!(
                     "the model returned a {} where a dict of {} outputs was expected",
                     returned.get_type(),
-                    self.endpoint.spec.outputs.len()
+                    self.spec.outputs.len()
                 ),
             )),
         }
@@ -243,7 +260,7 @@ impl Columns {
         }
         let shape = Shape::from_slice(row);
         let array = if array.is_c_contiguous() { array } else { items::contiguous_copy(&array)? };
-        let mut memory = self.endpoint.spares().memory();
+        let mut memory = self.spares.memory();
         arrays::with_bytes(&array, |bytes| memory.extend(bytes));
         let row_bytes = shape.iter().product::<usize>() * dtype.size();
         Ok(Column::Numbers { dtype, shape, row_bytes, memory })

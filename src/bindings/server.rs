@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use super::core::Counters;
 use super::errors::{raised, to_python};
 use super::journal::NativeJournal;
 use super::policy::Policy;
+use super::processes::Start;
 use super::records;
 use super::run::Fillers;
 use super::served::ServedWorker;
@@ -24,7 +25,7 @@ use super::{in_process, inherited};
 use crate::batch::{BatchAccount, BatchPolicy};
 use crate::error::{Error, ErrorKind, Result as CoreResult};
 use crate::metrics::{LockCounts, Registry};
-use crate::pipeline::{Endpoint, ModelSpec};
+use crate::pipeline::{Endpoint, ModelSpec, Processes, Tally};
 use crate::runtime;
 use crate::serve::{AccessLog, Door, HttpServer, HttpSettings, Service, listen};
 use crate::tensor::TensorSpec;
@@ -88,6 +89,8 @@ struct Served {
     endpoint: Arc<Endpoint>,
     counters: Arc<Counters>,
     isolate: bool,
+    /// Its worker processes, where it has some.
+    processes: OnceLock<Processes>,
 }
 
 /// An answer, for Python: status, headers, body, and the class of the error that it stands for.
@@ -171,6 +174,46 @@ impl NativeServer {
         Ok(ServedWorker::new(Arc::clone(&served.endpoint), function, counters, served.isolate, fillers))
     }
 
+    /// Begins to start `count` worker processes for model `index`.
+    fn start_processes(&self, py: Python<'_>, index: usize, start: Start, count: usize) -> PyResult<()> {
+        let Some(served) = self.endpoints.get(index) else { return Ok(()) };
+        let tally: Arc<dyn Tally> = Arc::clone(&served.counters) as _;
+        let started = Processes::start(&served.endpoint, start.into(), count, &tally);
+        // A model is started once.
+        drop(served.processes.set(started.map_err(|error| to_python(py, &error))?));
+        Ok(())
+    }
+
+    /// Waits until the worker processes of model `index` have loaded it, for at most `limit` seconds; answers whether that
+    /// came.
+    fn wait_processes(&self, py: Python<'_>, index: usize, limit: f64) -> PyResult<bool> {
+        let processes = self.endpoints.get(index).and_then(|served| served.processes.get());
+        let Some(processes) = processes else { return Ok(true) };
+        let limit = Duration::try_from_secs_f64(limit).unwrap_or(Duration::ZERO);
+        let ready = lock::without(py, &LockCounts::new(), || processes.wait_ready(limit));
+        py.check_signals()?;
+        ready.map_err(|error| to_python(py, &error))
+    }
+
+    /// Waits for all worker processes to end, and kills those that have not after `limit` seconds.
+    fn end_processes(&self, py: Python<'_>, limit: f64) {
+        if self.is_foreign() {
+            return;
+        }
+        let end = Instant::now() + Duration::try_from_secs_f64(limit).unwrap_or(Duration::ZERO);
+        lock::without(py, &LockCounts::new(), || {
+            for processes in self.endpoints.iter().filter_map(|served| served.processes.get()) {
+                processes.end(end.saturating_duration_since(Instant::now()));
+            }
+        });
+    }
+
+    /// The numbers of the worker processes of model `index` that run now.
+    fn process_numbers(&self, index: usize) -> Vec<u32> {
+        let processes = self.endpoints.get(index).and_then(|served| served.processes.get());
+        processes.map(Processes::process_numbers).unwrap_or_default()
+    }
+
     /// Says that model `index` can answer.
     fn set_ready(&self, index: usize) {
         if let Some(served) = self.endpoints.get(index) {
@@ -218,6 +261,7 @@ impl NativeServer {
                 &served.endpoint.history().totals(),
                 &served.endpoint.locks,
             )?;
+            counters.set_item("shared", served.endpoint.shared())?;
             all.set_item(&served.endpoint.spec.name, counters)?;
         }
         Ok(all)
@@ -272,10 +316,19 @@ impl NativeServer {
         let mut endpoints = Vec::with_capacity(models.len());
         for model in models {
             let (isolate, workers) = (model.policy.isolate, model.workers);
+            let single_flight = model.policy.single_flight;
             let (spec, policy) = model.into_spec()?;
             let metrics = registry.model(&spec.name);
             let endpoint = Endpoint::open(spec, policy, workers, metrics, &runtime)?;
-            endpoints.push(Served { endpoint, counters: Arc::default(), isolate });
+            if single_flight {
+                endpoint.share_identical();
+            }
+            endpoints.push(Served {
+                endpoint,
+                counters: Arc::default(),
+                isolate,
+                processes: OnceLock::new(),
+            });
         }
         let served = endpoints.iter().map(|served| Arc::clone(&served.endpoint)).collect();
         let service = Service::new(served, Arc::clone(&registry))?;
@@ -381,7 +434,12 @@ impl Limits {
 }
 
 impl Model {
-    fn into_spec(self) -> CoreResult<(ModelSpec, BatchPolicy)> {
+    /// True where a batch that raises is split.
+    pub(crate) fn isolates(&self) -> bool {
+        self.policy.isolate
+    }
+
+    pub(crate) fn into_spec(self) -> CoreResult<(ModelSpec, BatchPolicy)> {
         let tensors = |tensors: Vec<Tensor>| {
             let each = tensors.iter().map(|(name, elements, axes)| TensorSpec::new(name, elements, axes));
             each.collect::<CoreResult<Vec<_>>>()

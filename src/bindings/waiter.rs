@@ -10,6 +10,7 @@ use pyo3::types::PyList;
 use super::bridge::lock;
 use super::bridge::port::Shared;
 use super::errors;
+use super::flight::Flight;
 use crate::error::ErrorKind;
 use crate::flow::Monitor;
 use crate::metrics::LockCounts;
@@ -17,10 +18,27 @@ use crate::metrics::LockCounts;
 /// How often a thread that blocks lets Python look for Ctrl-C.
 pub(crate) const SIGNAL_CHECK: Duration = Duration::from_millis(50);
 
-/// A future of an event loop, or a thread that blocks.
+/// A future of an event loop, a thread that blocks, or several of them that share an answer.
 pub(crate) enum Waiter {
-    Future { port: Arc<Shared>, slot: usize },
+    Future {
+        port: Arc<Shared>,
+        slot: usize,
+        /// What takes the values of every step, where they are wanted at once.
+        feed: Option<Py<PyAny>>,
+    },
     Thread(Arc<Parked>),
+    Shared(Arc<Flight>),
+}
+
+impl Waiter {
+    /// Lets go of whoever will not be answered.
+    pub(crate) fn forget(self) {
+        match self {
+            Self::Future { port, slot, .. } => port.forget(slot),
+            Self::Thread(_) => {}
+            Self::Shared(flight) => flight.arrive().into_iter().for_each(Self::forget),
+        }
+    }
 }
 
 /// A failure that every waiter of a batch gets an exception of its own for.
@@ -41,6 +59,11 @@ impl Failure {
             }
             Some(ErrorKind::Item) => {
                 Self { kind: ErrorKind::Item, message: text, cause: Some(value.unbind()) }
+            }
+            // Nobody raised it: what Penstock says of a function whose process has died.
+            Some(ErrorKind::Model) if value.getattr("__traceback__").is_ok_and(|at| at.is_none()) => {
+                let cause = value.getattr("__cause__").ok().filter(|cause| !cause.is_none());
+                Self { kind: ErrorKind::Model, message: text, cause: cause.map(Bound::unbind) }
             }
             _ => {
                 let class = value.get_type().name().map(|name| name.to_string()).unwrap_or_default();

@@ -1,8 +1,8 @@
 //! A served model's side of the data plane: its queue, its tick, its way back, its numbers.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -10,12 +10,13 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use super::flight::{Flights, Place};
 use super::{Answer, Finished, Reply, RequestTerms, Ticker};
 use crate::batch::{
     Attendance, Batch, BatchAccount, BatchPolicy, Batcher, GroupKey, History, Removed, Terms, Turn,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::TimeSource;
+use crate::flow::{Moment, TimeSource};
 use crate::metrics::{LockCounts, ModelMetrics, Outcome};
 use crate::tensor::{Rows, Specs, TensorSpec};
 
@@ -39,11 +40,13 @@ type OnReadiness = Box<dyn Fn() + Send + Sync>;
 /// and [`finish`](Endpoint::finish).
 pub struct Endpoint {
     /// What the model says of itself.
-    pub spec: ModelSpec,
+    pub spec: Arc<ModelSpec>,
     /// Acquisitions of the lock that its workers need, if they need one.
     pub locks: LockCounts,
     batcher: Batcher<(), Reply>,
     max_queue: usize,
+    /// Requests that others may share the answer of, where they may.
+    flights: OnceLock<Arc<Flights>>,
     ticker: Arc<Ticker>,
     finished: mpsc::UnboundedSender<Finished>,
     metrics: ModelMetrics,
@@ -89,10 +92,11 @@ impl Endpoint {
             };
             let ticks = runtime.spawn(Arc::clone(&ticker).run(at_end));
             Self {
-                spec,
+                spec: Arc::new(spec),
                 locks: LockCounts::new(),
                 batcher,
                 max_queue,
+                flights: OnceLock::new(),
                 ticker,
                 finished,
                 metrics,
@@ -125,9 +129,7 @@ impl Endpoint {
             deadline: terms.deadline,
             outcome: Outcome::Gone,
         };
-        let asked = self.ask(terms, specs, &rows, count);
-        // Copied into the queue, they can serve the next request while this one waits.
-        drop(rows);
+        let asked = self.ask(terms, specs, rows, count);
         self.answered(asked, counted)
     }
 
@@ -159,7 +161,7 @@ impl Endpoint {
         &self,
         asked: RequestTerms,
         specs: Specs,
-        rows: &Rows,
+        rows: Rows,
         count: usize,
     ) -> Result<oneshot::Receiver<Answer>> {
         if !self.is_ready() {
@@ -171,17 +173,40 @@ impl Endpoint {
             return Err(Error::new(ErrorKind::Item, message));
         }
         let terms = self.terms_of(&asked);
-        let (replies, answer) = Reply::for_rows(count, asked.id);
         let key = GroupKey { key: (), specs };
-        self.batcher.submit_all(
-            &key,
-            terms,
-            replies,
-            |batch, row| batch.push_from(rows, row),
-            &mut Doorway,
-        )?;
+        let Some(flights) = self.flights.get() else {
+            let (replies, answer) = Reply::for_rows(count, asked.id);
+            self.queue(&key, terms, &rows, replies)?;
+            // Copied into the queue, the rows can serve the next request while this one waits.
+            return Ok(answer);
+        };
+        match flights.place(key.specs.clone(), rows, count, asked.id) {
+            Place::Shared(answer) => Ok(answer),
+            Place::Own(flight, replies, answer) => {
+                // Each of its senders has a deadline of its own and leaves by itself.
+                let terms = Terms { deadline: None, ..terms };
+                self.queue(&key, terms, &flight.rows, replies)?;
+                flights.depart(flight);
+                Ok(answer)
+            }
+        }
+    }
+
+    fn queue(&self, key: &GroupKey<()>, terms: Terms, rows: &Rows, replies: Vec<Reply>) -> Result<()> {
+        let write = |batch: &mut Rows, row| batch.push_from(rows, row);
+        self.batcher.submit_all(key, terms, replies, write, &mut Doorway)?;
         self.ticker.touch();
-        Ok(answer)
+        Ok(())
+    }
+
+    /// Has identical requests that are in flight at the same time answered once, from here on.
+    pub fn share_identical(&self) {
+        self.flights.get_or_init(|| Flights::new(self.max_queue));
+    }
+
+    /// Requests that were answered with what was being computed for another.
+    pub fn shared(&self) -> u64 {
+        self.flights.get().map_or(0, |flights| flights.shared())
     }
 
     /// The same terms as the queue knows them, where the rows are one by one.
@@ -256,6 +281,16 @@ impl Endpoint {
             let message = format!("model '{}' was closed before this request was run", self.spec.name);
             entry.waiter.refuse(Error::new(ErrorKind::Closed, message));
         }
+    }
+
+    /// True where nothing waits and nothing more will come.
+    pub fn is_done(&self) -> bool {
+        self.batcher.is_closed() && self.batcher.stats().queued == 0
+    }
+
+    /// The moment that deadlines of this endpoint are counted in.
+    pub fn now(&self) -> Moment {
+        self.batcher.now()
     }
 
     /// Blocks until nothing waits and nothing runs, for at most `limit`.

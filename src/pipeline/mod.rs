@@ -1,6 +1,8 @@
 //! The parts composed: a request is admitted, waits for company, is answered by its model, and comes back.
 
 mod endpoint;
+mod flight;
+mod processes;
 mod reply;
 mod terms;
 mod ticker;
@@ -8,6 +10,7 @@ mod ticker;
 pub use crate::batch::BatchAccount;
 pub use crate::tensor::AnswerRow;
 pub use endpoint::{Endpoint, ModelSpec};
+pub use processes::{Processes, Tally};
 pub use reply::{Answer, Answered, Finished, Reply};
 pub use terms::RequestTerms;
 pub use ticker::Ticker;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::flight::Flight;
 use crate::batch::{BatchAccount, Entry, Ran};
 use crate::error::{Error, ErrorKind, Result};
 use crate::tensor::AnswerRow;
@@ -21,13 +22,40 @@ pub struct Answered {
 /// What a request gets.
 pub type Answer = Result<Answered>;
 
+/// Where the answer to a request goes.
+#[derive(Debug)]
+pub enum Return {
+    /// To whoever asked.
+    One(oneshot::Sender<Answer>),
+    /// To everybody who asked the same.
+    #[expect(private_interfaces, reason = "made by the endpoint alone")]
+    Shared(Arc<Flight>),
+}
+
+impl Return {
+    fn is_closed(&self) -> bool {
+        match self {
+            Self::One(sender) => sender.is_closed(),
+            Self::Shared(flight) => flight.is_deserted(),
+        }
+    }
+
+    /// A receiver that is gone wants no answer.
+    fn send(self, answer: Answer) {
+        match self {
+            Self::One(sender) => drop(sender.send(answer)),
+            Self::Shared(flight) => flight.arrive(&answer),
+        }
+    }
+}
+
 /// Who waits for a row.
 #[derive(Debug)]
 pub enum Reply {
     /// A request of one row.
     Whole {
         /// Where its answer goes.
-        sender: oneshot::Sender<Answer>,
+        sender: Return,
         /// What its sender calls it.
         id: Option<Arc<str>>,
     },
@@ -52,7 +80,7 @@ struct Gathering {
     rows: Vec<Option<AnswerRow>>,
     missing: usize,
     /// Taken by the last row, or by the first that failed.
-    sender: Option<oneshot::Sender<Answer>>,
+    sender: Option<Return>,
 }
 
 /// A batch that a worker is done with: one message for all its requests.
@@ -86,22 +114,24 @@ impl Reply {
     /// Waiters for a request of `count` rows and that name, and where its answer comes.
     pub fn for_rows(count: usize, id: Option<Arc<str>>) -> (Vec<Reply>, oneshot::Receiver<Answer>) {
         let (sender, receiver) = oneshot::channel();
+        (Self::for_return(Return::One(sender), count, id), receiver)
+    }
+
+    /// Waiters for a request of `count` rows whose answer goes there.
+    pub(super) fn for_return(sender: Return, count: usize, id: Option<Arc<str>>) -> Vec<Reply> {
         if count == 1 {
-            return (vec![Self::Whole { sender, id }], receiver);
+            return vec![Self::Whole { sender, id }];
         }
         let gathering = Gathering { rows: vec![None; count], missing: count, sender: Some(sender) };
         let join = Arc::new(Join { gathering: Mutex::new(gathering), id });
-        let replies = (0..count).map(|at| Self::Part { join: Arc::clone(&join), at }).collect();
-        (replies, receiver)
+        (0..count).map(|at| Self::Part { join: Arc::clone(&join), at }).collect()
     }
 
     /// True where nobody waits any more: the sender of the request hung up, or another of its rows has failed.
     pub fn is_gone(&self) -> bool {
         match self {
             Self::Whole { sender, .. } => sender.is_closed(),
-            Self::Part { join, .. } => {
-                join.gathering.lock().sender.as_ref().is_none_or(oneshot::Sender::is_closed)
-            }
+            Self::Part { join, .. } => join.gathering.lock().sender.as_ref().is_none_or(Return::is_closed),
         }
     }
 
@@ -118,7 +148,7 @@ impl Reply {
         match self {
             Self::Whole { sender, .. } => {
                 let answer = row.map(|row| Answered { rows: vec![row], batch: Arc::clone(batch) });
-                drop(sender.send(answer));
+                sender.send(answer);
             }
             Self::Part { join, at } => join.gather(at, row.map(|row| (row, batch))),
         }
@@ -127,7 +157,7 @@ impl Reply {
     /// Tells whoever waits that it never came to an answer.
     pub fn refuse(self, error: Error) {
         match self {
-            Self::Whole { sender, .. } => drop(sender.send(Err(error))),
+            Self::Whole { sender, .. } => sender.send(Err(error)),
             Self::Part { join, at } => join.gather(at, Err(error)),
         }
     }
@@ -152,7 +182,7 @@ impl Join {
             }
         };
         if let Some(sender) = gathering.sender.take() {
-            drop(sender.send(answer));
+            sender.send(answer);
         }
     }
 }

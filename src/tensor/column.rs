@@ -99,6 +99,22 @@ impl Texts {
         self.bytes.get(begin..*self.ends.get(index)?)
     }
 
+    /// All strings, without anything between them.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Where each string ends in [`bytes`](Self::bytes).
+    pub fn ends(&self) -> &[usize] {
+        &self.ends
+    }
+
+    /// The strings that end there; `None` where the ends go back, or do not end with the bytes.
+    pub fn from_parts(bytes: Vec<u8>, ends: Vec<usize>) -> Option<Self> {
+        let fits = ends.is_sorted() && ends.last().copied().unwrap_or(0) == bytes.len();
+        fits.then_some(Self { bytes, ends })
+    }
+
     /// The strings of `range`, in order.
     pub fn range(&self, range: Range<usize>) -> impl Iterator<Item = &[u8]> {
         range.filter_map(|index| self.get(index))

@@ -30,6 +30,11 @@ impl Rows {
         Self { columns: specs.iter().map(|spec| Column::new(spec, spares)).collect() }
     }
 
+    /// Columns that were filled elsewhere, each with the same number of rows.
+    pub fn from_columns(columns: SmallVec<[Column; 1]>) -> Self {
+        Self { columns }
+    }
+
     /// No rows, of the same columns.
     #[must_use]
     pub fn empty_like(&self, spares: &Arc<Spares>) -> Self {

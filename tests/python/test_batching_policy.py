@@ -89,19 +89,6 @@ def test_batching_a_batcher_is_refused() -> None:
         batched(batched(double))
 
 
-def test_generators_are_refused() -> None:
-    def rows(x):
-        yield from x
-
-    async def async_rows(x):
-        for row in x:
-            yield row
-
-    for generator in (rows, async_rows):
-        with pytest.raises(ConfigError, match="generator"):
-            batched(generator)
-
-
 def test_an_async_function_inline_is_refused() -> None:
     async def predict(x: np.ndarray) -> np.ndarray:
         return x

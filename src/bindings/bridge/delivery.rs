@@ -14,6 +14,8 @@ pub(crate) enum Delivery {
         /// Which row answers which future.
         rows: Vec<(usize, usize)>,
     },
+    /// Values of one step for those who want each at once: what takes it, and the value.
+    Values(Vec<(Py<PyAny>, Py<PyAny>)>),
     /// An answer of its own for one future.
     Reply { slot: usize, reply: Box<dyn Reply> },
 }

@@ -373,6 +373,11 @@ impl Port {
         for delivery in deliveries {
             match delivery {
                 Delivery::Rows { results, rows } => self.shared.answer(py, &results, &rows)?,
+                Delivery::Values(values) => {
+                    for (feed, value) in values {
+                        feed.call_method1(py, intern!(py, "push"), (value,))?;
+                    }
+                }
                 Delivery::Reply { slot, reply } => self.shared.answer_one(py, slot, reply)?,
             }
         }

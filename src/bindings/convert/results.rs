@@ -38,6 +38,18 @@ pub(crate) fn split(returned: &Bound<'_, PyAny>, count: usize) -> PyResult<Resul
     Ok(Results::Each(outcomes))
 }
 
+/// The rows of what `who` returned for `count` requests, nobody else's any more; refusals stand among them.
+///
+/// # Errors
+/// As [`split`].
+pub(crate) fn rows<'py>(
+    returned: &Bound<'py, PyAny>,
+    count: usize,
+    who: &str,
+) -> PyResult<Bound<'py, PyList>> {
+    rows_of(returned, count, who).map(Split::into_list)
+}
+
 /// Rows of an array, which cannot be refusals, or of anything else.
 enum Split<'py> {
     Plain(Bound<'py, PyList>),

@@ -174,7 +174,8 @@ fn canonical_keywords<'py>(given: &Bound<'py, PyDict>) -> PyResult<Bound<'py, Py
     PyTuple::new(given.py(), entries)
 }
 
-fn canonical<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+/// A value with its type, so that what differs in kind is not equal: 1, 1.0 and True.
+pub(crate) fn canonical<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let py = value.py();
     let all = |items: Vec<Bound<'py, PyAny>>| items.iter().map(canonical).collect::<PyResult<Vec<_>>>();
     let inner = if value.is_instance_of::<PyFloat>() {

@@ -1,0 +1,378 @@
+"""Functions that are generators: a batch that is answered step by step, while requests leave and join it."""
+
+from __future__ import annotations
+
+import inspect
+from collections import deque
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from penstock.errors import ConfigError, ItemError, OutputError, StreamError
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
+    from typing import Self
+
+    from penstock import _native
+
+R = TypeVar("R")
+
+STREAM_BUFFER = 1024
+"""Values that the reader of a stream may be behind its batch; one more ends the stream with `StreamError`."""
+
+_NONE: Any = object()
+_PLAIN_NUMBERS = frozenset("?dlqD")
+"""Type codes of the columns that Python's own numbers become."""
+
+
+class Batch:
+    """A batch that is being run by a generator, which `penstock.batched` gives it instead of the items.
+
+    Every request has an index for as long as it is in the batch: 0 for the first, and so on; those who join later go on
+    counting. Each `yield` is one step for all that are live: an array or a list with one value for each of `live`, in
+    that order, or a dictionary of values by index, or `None` where the step had no values. An `ItemError` in a value's
+    place fails that request and no other. When the function returns, what is still live is finished.
+
+    A caller that leaves (cancelled, timed out, a stream that was closed) is out of `live` after the next `yield`. Where
+    all that are left leave, the generator is closed.
+
+    Example:
+        >>> import asyncio, penstock
+        >>> @penstock.batched(max_batch_size=8)
+        ... def count_down(batch):
+        ...     left = {}
+        ...     while batch.live:
+        ...         step = {}
+        ...         for i in batch:
+        ...             left[i] = left.get(i, batch[i] + 1) - 1
+        ...             step[i] = left[i]
+        ...         yield step
+        ...         for i in batch.live:
+        ...             if left[i] == 0:
+        ...                 batch.finish(i)
+        ...         batch.join()
+        >>> async def main():
+        ...     return await asyncio.gather(count_down(3), count_down(1))
+        >>> asyncio.run(main())
+        [[3, 2, 1, 0], [1, 0]]
+    """
+
+    def __init__(self, steps: _native.Steps) -> None:
+        self._steps = steps
+        self._riders: dict[int, _Rider] = {}
+        self._known = 0
+        self._add(steps.columns, steps.size)
+
+    @property
+    def live(self) -> list[int]:
+        """The indices of the requests that wait for this batch, in the order in which they came."""
+        return list(self._riders)
+
+    def __len__(self) -> int:
+        """How many requests are live."""
+        return len(self._riders)
+
+    def __iter__(self) -> Iterator[int]:
+        """The indices of `live`, as they are now: a request may be finished meanwhile."""
+        return iter(self.live)
+
+    def __contains__(self, index: object) -> bool:
+        """True where the request is live."""
+        return index in self._riders
+
+    def __getitem__(self, index: int) -> Any:
+        """What a live request gave: its item; of several positional arguments, a tuple.
+
+        Raises:
+            IndexError: where no live request has that index.
+        """
+        rider = self._riders.get(index)
+        if rider is None:
+            raise IndexError(f"no live request has the index {index}; live are {self.live}")
+        return rider.item()
+
+    def finish(self, index: int, value: Any = _NONE) -> None:
+        """Gives a request its result and takes it out of the batch. One that has left already is none of your concern.
+
+        Args:
+            index: of the request.
+            value: its result; without it, the list of the values of its steps. The reader of a stream, who has those,
+                is not given it.
+
+        Raises:
+            IndexError: where no request ever had that index.
+        """
+        rider = self._leave(index)
+        if rider is not None:
+            own = value is _NONE
+            self._steps.finish([(index, rider.values if own else value)], own)
+
+    def fail(self, index: int, error: BaseException) -> None:
+        """Fails a request and takes it out of the batch.
+
+        An `ItemError` is raised as it is, anything else as the cause of a `ModelError`.
+
+        Raises:
+            IndexError: where no request ever had that index.
+        """
+        if not isinstance(error, BaseException):
+            raise TypeError(f"a request fails with an exception, not with {error!r}")
+        if self._leave(index) is not None:
+            self._steps.fail([index], error)
+
+    def join(self, limit: int | None = None) -> list[int]:
+        """Takes requests that wait for a batch like this one: of the same shapes, types and keyword arguments.
+
+        Args:
+            limit: take so many at most; the batch never has more than `max_batch_size` at a time.
+
+        Returns:
+            Their indices; none where nobody waits. It never blocks.
+        """
+        room = self._steps.largest - len(self._riders)
+        limit = room if limit is None else min(limit, room)
+        joined = self._steps.join(limit) if limit > 0 else None
+        if joined is None:
+            return []
+        columns, first, count = joined
+        self._known = first
+        self._add(columns, count)
+        return list(range(first, first + count))
+
+    def remaining(self) -> float | None:
+        """Seconds until the earliest deadline of a live request; `None` where none has one."""
+        return self._steps.remaining(self.live)
+
+    def __repr__(self) -> str:
+        return f"<penstock.Batch live={self.live}>"
+
+    def _add(self, columns: tuple[Any, ...], count: int) -> None:
+        for row in range(count):
+            index = self._known + row
+            self._riders[index] = _Rider(columns, row, self._steps.feed(index))
+        self._known += count
+
+    def _leave(self, index: int) -> _Rider | None:
+        rider = self._riders.pop(index, None)
+        if rider is None and (isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < self._known):
+            raise IndexError(f"no request has the index {index}")
+        return rider
+
+    def _step(self, yielded: Any) -> bool:
+        """Takes the values of a step, and lets go of those who left; false where that leaves nobody."""
+        if yielded is not None:
+            self._give(*self._values(yielded))
+        gone = self._steps.gone(self.live)
+        for index in gone:
+            del self._riders[index]
+        return bool(self._riders) or not gone
+
+    def _values(self, yielded: Any) -> tuple[list[int], list[Any]]:
+        if not isinstance(yielded, dict):
+            indices = self.live
+            return indices, self._steps.rows(yielded, len(indices))
+        for index in yielded:
+            if index not in self._riders:
+                raise OutputError(f"a step has a value for {index!r}, which is not live; live are {self.live}")
+        return list(yielded), self._steps.rows(list(yielded.values()), len(yielded))
+
+    def _give(self, indices: list[int], values: list[Any]) -> None:
+        streamed: list[tuple[int, Any]] = []
+        for index, value in zip(indices, values, strict=True):
+            rider = self._riders[index]
+            if isinstance(value, ItemError):
+                self.fail(index, value)
+            elif rider.feed is None:
+                rider.values.append(value)
+            elif rider.feed.has_room():
+                streamed.append((index, value))
+            else:
+                del self._riders[index]
+                self._steps.refuse(index, StreamError(f"the reader is more than {STREAM_BUFFER} values behind"))
+        if streamed:
+            self._steps.send(streamed)
+
+    def _end(self) -> None:
+        if self._riders:
+            self._steps.finish([(index, rider.values) for index, rider in self._riders.items()], True)  # noqa: FBT003
+            self._riders.clear()
+
+
+class _Rider:
+    """A live request: its row, and the values of its steps or where they go."""
+
+    __slots__ = ("columns", "feed", "row", "values")
+
+    def __init__(self, columns: tuple[Any, ...], row: int, feed: Feed | None) -> None:
+        self.columns = columns
+        self.row = row
+        self.feed = feed
+        self.values: list[Any] = []
+
+    def item(self) -> Any:
+        item = _row(self.columns, self.row)
+        return item[0] if len(item) == 1 else item
+
+
+def _row(columns: Any, row: int) -> Any:
+    if isinstance(columns, tuple):
+        parts = [_row(column, row) for column in columns]
+        return type(columns)(*parts) if hasattr(columns, "_fields") else tuple(parts)
+    if isinstance(columns, dict):
+        return {name: _row(column, row) for name, column in columns.items()}
+    if getattr(columns, "ndim", 0) == 1 and columns.dtype.char in _PLAIN_NUMBERS:
+        # What came as one of Python's own numbers comes back as one.
+        return columns[row].item()
+    return columns[row]
+
+
+def is_stepwise(function: object) -> bool:
+    """True for a generator function, async or not, and for an object that is called as one."""
+    return _is(function, inspect.isgeneratorfunction) or is_async_stepwise(function)
+
+
+def is_async_stepwise(function: object) -> bool:
+    """True for an async generator function."""
+    return _is(function, inspect.isasyncgenfunction)
+
+
+def _is(function: object, kind: Callable[[object], bool]) -> bool:
+    return kind(function) or (not inspect.isclass(function) and kind(type(function).__call__))
+
+
+def driven(function: Callable[..., Generator[Any]]) -> Callable[..., None]:
+    """The function over a whole batch that drives a generator."""
+
+    def run(steps: _native.Steps, **keywords: Any) -> None:
+        batch = Batch(steps)
+        generator = function(batch, **keywords)
+        try:
+            for yielded in generator:
+                if not batch._step(yielded):  # noqa: SLF001  one module
+                    break
+        finally:
+            generator.close()
+        batch._end()  # noqa: SLF001  as above
+
+    return run
+
+
+def driven_async(function: Callable[..., AsyncGenerator[Any]]) -> Callable[..., Coroutine[Any, Any, None]]:
+    """As `driven`, for an async generator."""
+
+    async def run(steps: _native.Steps, **keywords: Any) -> None:
+        batch = Batch(steps)
+        generator = function(batch, **keywords)
+        try:
+            async for yielded in generator:
+                if not batch._step(yielded):  # noqa: SLF001  as above
+                    break
+        finally:
+            await generator.aclose()
+        batch._end()  # noqa: SLF001  as above
+
+    return run
+
+
+class Feed:
+    """Between a batch and the reader of a stream: the batch counts what it sends, the reader what it took."""
+
+    __slots__ = ("done", "left", "sent", "taken", "values", "waiting")
+
+    def __init__(self) -> None:
+        self.values: deque[Any] = deque()
+        self.sent = 0
+        self.taken = 0
+        self.left = False
+        self.waiting: asyncio.Future[None] | None = None
+        self.done: asyncio.Future[Any] | None = None
+
+    def has_room(self) -> bool:
+        """Counts a value that is about to be sent, unless the reader is too far behind."""
+        if self.sent - self.taken >= STREAM_BUFFER:
+            return False
+        self.sent += 1
+        return True
+
+    def push(self, value: Any) -> None:
+        """Takes a value, on the reader's loop."""
+        self.values.append(value)
+        self.wake()
+
+    def wake(self, _: object = None) -> None:
+        """Wakes the reader."""
+        if self.waiting is not None and not self.waiting.done():
+            self.waiting.set_result(None)
+
+
+class Stream(Generic[R]):
+    """The values of one request's steps, as they come: an async iterator, made by `Batcher.stream`.
+
+    Leaving it (`break`, `aclose`, cancelling its reader, dropping it) takes the request out of its batch within one
+    step. The failure of the request is raised after the values that came before it. A reader that falls more than 1024
+    values behind gets `StreamError`: it never holds the batch up.
+    """
+
+    def __init__(self, submit: Callable[[Feed], asyncio.Future[Any]]) -> None:
+        self._feed = Feed()
+        self._ended = False
+        self._feed.done = submit(self._feed)
+        self._feed.done.add_done_callback(_noted)
+        self._feed.done.add_done_callback(self._feed.wake)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> R:
+        """The next value.
+
+        Raises:
+            StreamError: where the reader is too far behind.
+            PenstockError: what the request failed with.
+        """
+        feed = self._feed
+        while not feed.values:
+            done = feed.done
+            if self._ended or done is None or feed.left:
+                raise StopAsyncIteration
+            if done.done():
+                self._ended = True
+                done.result()
+                raise StopAsyncIteration
+            if feed.waiting is not None:
+                raise ConfigError("a stream has one reader at a time")
+            feed.waiting = done.get_loop().create_future()
+            try:
+                await feed.waiting
+            finally:
+                feed.waiting = None
+        feed.taken += 1
+        value: R = feed.values.popleft()
+        return value
+
+    async def aclose(self) -> None:
+        """Leaves the stream. Safe to call twice."""
+        self._leave()
+        if self._feed.done is not None:
+            self._feed.done.cancel()
+        self._feed.values.clear()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        # Whichever thread this is: the batch looks at it between two steps.
+        self._leave()
+
+    def _leave(self) -> None:
+        self._feed.left = True
+        self._feed.wake()
+
+
+def _noted(done: asyncio.Future[Any]) -> None:
+    """A stream that nobody reads to its end need not complain of a failure."""
+    if not done.cancelled():
+        done.exception()

@@ -1,0 +1,130 @@
+//! Callers in Python who wait for a batch that is answered step by step.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+
+use super::bridge::port::{Delivery, Shared};
+use super::convert::structure::Key;
+use super::convert::{assemble, results};
+use super::core::{Core, Roll};
+use super::errors;
+use super::run::{self, Form, Rows};
+use super::steps::{Joined, Passengers, Seats};
+use super::waiter::{Outcome, Results, Waiter};
+use crate::batch::{Attendance, Entry, GroupKey};
+use crate::error::ErrorKind;
+
+/// The callers of one batch.
+pub(crate) struct Riders {
+    core: Arc<Core>,
+    group: Arc<GroupKey<Key>>,
+    seats: Seats<Waiter>,
+}
+
+impl Riders {
+    pub(crate) fn new(core: Arc<Core>, group: Arc<GroupKey<Key>>, entries: Vec<Entry<Waiter>>) -> Self {
+        Self { core, group, seats: Seats::new(entries) }
+    }
+
+    fn answer(&self, py: Python<'_>, seats: impl Iterator<Item = usize>, outcomes: Vec<Outcome>) {
+        let (entries, outcomes): (Vec<_>, Vec<_>) =
+            seats.zip(outcomes).filter_map(|(seat, outcome)| Some((self.seats.take(seat)?, outcome))).unzip();
+        let failed = outcomes.iter().filter(|outcome| !matches!(outcome, Outcome::Value(_))).count();
+        self.core.counters.failed.fetch_add(failed as u64, Ordering::Relaxed);
+        run::hand_out(py, entries, Results::Each(outcomes), None);
+    }
+}
+
+impl Passengers for Riders {
+    fn finish(&self, py: Python<'_>, values: Vec<(usize, Py<PyAny>)>, owned: bool) -> PyResult<()> {
+        let (seats, values): (Vec<_>, Vec<_>) = values.into_iter().unzip();
+        let outcomes = if owned {
+            values.into_iter().map(Outcome::Value).collect()
+        } else {
+            let count = values.len();
+            let values = PyList::new(py, values)?.into_any();
+            run::outcomes(py, results::split(&values, count)?)
+        };
+        self.answer(py, seats.into_iter(), outcomes);
+        Ok(())
+    }
+
+    fn fail(&self, py: Python<'_>, seats: &[usize], error: PyErr) {
+        let outcomes = run::outcomes(py, Rows.fail(py, error, seats.len()));
+        self.answer(py, seats.iter().copied(), outcomes);
+    }
+
+    fn refuse(&self, py: Python<'_>, seat: usize, error: Py<PyAny>) {
+        self.answer(py, std::iter::once(seat), vec![Outcome::Refused(error)]);
+    }
+
+    fn is_gone(&self, py: Python<'_>, seat: usize) -> bool {
+        let mut roll = Roll { py, core: &self.core };
+        let gone = self.seats.look(seat, |waiter| roll.is_gone(waiter)).unwrap_or(true);
+        if gone && let Some(entry) = self.seats.take(seat) {
+            entry.waiter.forget();
+        }
+        gone
+    }
+
+    fn join(&self, py: Python<'_>, limit: usize) -> PyResult<Option<Joined>> {
+        let core = &self.core;
+        let Some(batch) = core.batcher.join(&self.group, limit, &mut Roll { py, core }) else {
+            return Ok(None);
+        };
+        let count = batch.entries.len();
+        // They are seated first: whatever goes wrong from here on, they are told.
+        let first = self.seats.add(batch.entries);
+        let columns = core
+            .input(py, batch.rows, count, false)
+            .and_then(|input| assemble::arguments(py, &self.group.key, &input.whole(py)?));
+        match columns {
+            Ok((columns, _)) => Ok(Some((columns.unbind(), first, count))),
+            Err(error) => {
+                self.fail(py, &(first..first + count).collect::<Vec<_>>(), error);
+                Ok(None)
+            }
+        }
+    }
+
+    fn feed(&self, py: Python<'_>, seat: usize) -> Option<Py<PyAny>> {
+        let feed = |waiter: &Waiter| match waiter {
+            Waiter::Future { feed, .. } => feed.as_ref().map(|feed| feed.clone_ref(py)),
+            _ => None,
+        };
+        self.seats.look(seat, feed).flatten()
+    }
+
+    fn send(&self, py: Python<'_>, values: Vec<(usize, Py<PyAny>)>) {
+        let mut deliveries: Vec<(Arc<Shared>, Vec<_>)> = Vec::with_capacity(1);
+        for (seat, value) in values {
+            let to = self.seats.look(seat, |waiter| match waiter {
+                Waiter::Future { port, feed: Some(feed), .. } => Some((Arc::clone(port), feed.clone_ref(py))),
+                _ => None,
+            });
+            let Some(Some((port, feed))) = to else { continue };
+            match deliveries.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &port)) {
+                Some((_, values)) => values.push((feed, value)),
+                None => deliveries.push((port, vec![(feed, value)])),
+            }
+        }
+        for (port, values) in deliveries {
+            port.deliver(Delivery::Values(values));
+        }
+    }
+
+    fn end(&self, py: Python<'_>) {
+        let forgotten = self.seats.taken();
+        if !forgotten.is_empty() {
+            self.fail(py, &forgotten, errors::raised(py, ErrorKind::Internal, "a batch has no answers"));
+        }
+    }
+
+    fn remaining(&self, seats: &[usize]) -> Option<f64> {
+        let deadline = self.seats.earliest_deadline(seats)?;
+        Some(deadline.since(self.core.batcher.now()).as_secs_f64())
+    }
+}
