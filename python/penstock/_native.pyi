@@ -14,6 +14,7 @@ __all__ = [
     "NativeBatcher",
     "NativeChild",
     "NativeClient",
+    "NativeClock",
     "NativeInferStream",
     "NativeInference",
     "NativeJournal",
@@ -82,6 +83,7 @@ class NativeBatcher:
 class BatchDeadline:
     def remaining(self) -> float: ...
 
+@disjoint_base
 class NativeClock:
     def __new__(cls) -> Self: ...
     def now(self) -> float: ...
