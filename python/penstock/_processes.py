@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from penstock import _native
-from penstock.errors import ConfigError, ItemError, ModelError, PenstockError
+from penstock.errors import Closed, ConfigError, ItemError, ModelError, PenstockError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -87,7 +87,13 @@ def launch_of(kind: str, target: Callable[..., Any], name: str) -> Launch:
         if key in ("authkey", "start_method") or (key.startswith("init_main") and not needs_main):
             del preparation[key]
     hello = pickle.dumps(
-        {"kind": kind, "preparation": preparation, "reference": reference, "name": name, "logs": _logging()}
+        {
+            "kind": kind,
+            "preparation": preparation,
+            "reference": reference,
+            "logs": _logging(),
+            "keeps_memory": getattr(sys.modules.get("penstock.cli"), "keeps_freed_memory", False),
+        }
     )
     path = [place for place in sys.path if isinstance(place, str)]
     code = f"import sys; sys.path[:] = {path!r}; from penstock._child import main; main()"
@@ -267,7 +273,8 @@ def _run_one(
     except ItemError as error:
         worker.raised(error)
     except PenstockError as error:
-        own = ModelError(str(error))
+        # Not raised, it is Penstock's own word, and not what a function raised.
+        own = Closed(str(error)) if isinstance(error, Closed) else ModelError(str(error))
         own.__cause__ = error.__cause__
         worker.failed(own)
         alive = False

@@ -134,7 +134,7 @@ class Batcher(_native.NativeBatcher, Generic[R]):
             None if inline else start,
             policy=policy.native(),
             workers=count,
-            fillers=fillers_of(policy, fn),
+            fillers=(False, False) if steps else fillers_of(policy, fn),
             steps=steps,
             clock=clock,
         )
