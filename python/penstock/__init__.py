@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from penstock import _native, errors
 from penstock._batch_records import BatchRecord
+from penstock._clock import VirtualClock
 from penstock._deadline import remaining
 from penstock._policy import Adaptive, BatchPolicy, BatchStats, Pad
 from penstock._processes import Processes
@@ -65,6 +66,7 @@ __all__ = [
     "Server",
     "Stream",
     "Timeout",
+    "VirtualClock",
     "__version__",
     "batched",
     "errors",

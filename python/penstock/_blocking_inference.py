@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from penstock import _native
     from penstock._headers import HeadersGiven
     from penstock._inference import OverHttp
-    from penstock._questions import Parameter
     from penstock._policy import Priority
+    from penstock._questions import Parameter
     from penstock.pooling import Timeout
 
 

@@ -17,7 +17,7 @@ from multiprocessing import process, spawn
 from typing import TYPE_CHECKING, Any
 
 from penstock import _lifecycle, _native
-from penstock._deadline import DEADLINE
+from penstock._deadline import DEADLINE, Countdown
 from penstock._processes import look_up, pack, unpack
 from penstock.errors import ConfigError, OutputError, PenstockError
 
@@ -140,7 +140,7 @@ class Deadline:
 def _outcome(function: Callable[..., Any], descriptor: int, message: bytes) -> tuple[bool, Any]:
     try:
         args, kwargs, left = unpack(descriptor, message)
-        DEADLINE.set(None if left is None else Deadline(left))
+        DEADLINE.set(None if left is None else Countdown(left))
         return True, function(*args, **(kwargs or {}))
     except BaseException as error:  # noqa: BLE001  whatever it is, somebody waits for it
         return False, _portable(error)

@@ -216,7 +216,7 @@ class RemoteFunction:
         self._name = launch[-1]
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any] | None, deadline: Deadline | None) -> tuple[bool, Any]:
-        """Whether the function returned, and what it returned or raised.
+        """Whether the function returned, and what it returned or raised. It can ask how much time is left.
 
         Raises:
             ItemError: where an argument cannot be sent.
@@ -251,22 +251,25 @@ def run(worker: _native.Worker, remote: RemoteFunction) -> None:
             if not worker.wait():
                 return
             alive = True
+            deadline = worker.deadline()
             while (call := worker.next()) is not None:
                 _, args, kwargs = call
                 del call
-                alive = _run_one(worker, remote, args, kwargs) and alive
+                alive = _run_one(worker, remote, (args, kwargs, deadline)) and alive
                 del args, kwargs
     finally:
         remote.keeper.end(END_SECONDS)
 
 
 def _run_one(
-    worker: _native.Worker, remote: RemoteFunction, args: tuple[Any, ...], kwargs: dict[str, Any] | None
+    worker: _native.Worker,
+    remote: RemoteFunction,
+    call: tuple[tuple[Any, ...], dict[str, Any] | None, Deadline | None],
 ) -> bool:
     """Answers whether the process is as well as it was."""
     alive = True
     try:
-        returned, value = remote.call(args, kwargs, worker.deadline())
+        returned, value = remote.call(*call)
     except ItemError as error:
         worker.raised(error)
     except PenstockError as error:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 from penstock import _lifecycle, _native
 from penstock._batch_records import explanation_of
+from penstock._clock import VirtualClock
+from penstock._deadline import DEADLINE
 from penstock._display import progress_bar
 from penstock._policy import (
     BatchPolicy,
@@ -73,6 +75,7 @@ class Batcher(_native.NativeBatcher, Generic[R]):
         policy: a `BatchPolicy`, or its fields as keywords, never both.
         workers: threads that run the function; `Processes` for functions that hold the interpreter lock; or `"inline"`
             to run it on the event loop, which it blocks: the least delay for functions that take microseconds.
+        clock: a `VirtualClock` to live by, for tests; `None` for the time of the world.
         **settings: the fields of `BatchPolicy`.
 
     Raises:
@@ -82,6 +85,7 @@ class Batcher(_native.NativeBatcher, Generic[R]):
     fn: Callable[..., Any]
     policy: BatchPolicy
     workers: Workers
+    clock: VirtualClock | None
     _threads: list[threading.Thread]
     _remotes: list[RemoteFunction]
     _runs_alone: bool
@@ -89,21 +93,30 @@ class Batcher(_native.NativeBatcher, Generic[R]):
     _tenants: Counter[str]
 
     def __new__(
-        cls, fn: Callable[..., Any], policy: BatchPolicy | None = None, *, workers: Workers = 1, **settings: Any
+        cls,
+        fn: Callable[..., Any],
+        policy: BatchPolicy | None = None,
+        *,
+        workers: Workers = 1,
+        clock: VirtualClock | None = None,
+        **settings: Any,
     ) -> Self:
         """Makes the native half."""
+        if clock is not None and not isinstance(clock, VirtualClock):
+            raise ConfigError(f"clock must be a VirtualClock, not {clock!r}")
         policy = policy_from(policy, settings)
         _check_function(fn)
         inline = check_workers(workers) == "inline"
         context = copy_context()
         steps = is_stepwise(fn)
+        if steps and isinstance(workers, Processes):
+            raise ConfigError(
+                "a generator runs step by step in this process: give it a number of threads, not Processes"
+            )
         runs_alone = is_async_stepwise(fn) or (
             inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
         )
-        if isinstance(workers, Processes):
-            if steps:
-                raise ConfigError("a generator cannot run in processes: the requests of its batch come and go here")
-            runs_alone = False
+        runs_alone = runs_alone and not isinstance(workers, Processes)
         if runs_alone and inline:
             raise ConfigError("an async def function cannot run inline: its loop would wait for itself; use workers=1")
         whole: Callable[..., Any] = (driven_async(fn) if runs_alone else driven(fn)) if steps else fn
@@ -121,12 +134,14 @@ class Batcher(_native.NativeBatcher, Generic[R]):
             None if inline else start,
             policy=policy.native(),
             workers=count,
-            fillers=fillers_of(policy, fn),
+            fillers=(False, False) if steps else fillers_of(policy, fn),
             steps=steps,
+            clock=clock,
         )
         self.fn = fn
         self.policy = policy
         self.workers = workers
+        self.clock = clock
         self._threads = threads
         self._remotes = remotes
         self._runs_alone = runs_alone
@@ -323,7 +338,9 @@ class Options(Generic[R]):
         seconds = -1.0 if self._timeout is None else self._timeout
         future = self._batcher.submit(args, kwargs, (_PRIORITIES[self._priority], self._tenant, seconds), feed)
         if self._timeout is not None:
-            timer = future.get_loop().call_later(self._timeout, _expire, future, self._timeout)
+            clock, loop = self._batcher.clock, future.get_loop()
+            later = loop.call_later if clock is None else partial(clock._call_later, loop)  # noqa: SLF001  one package
+            timer = later(self._timeout, _expire, future, self._timeout)
             future.add_done_callback(lambda _: timer.cancel())
         return future
 
@@ -376,6 +393,7 @@ def batched(
     *,
     policy: BatchPolicy | None = None,
     workers: Workers = 1,
+    clock: VirtualClock | None = None,
     max_batch_size: int = ...,
     min_batch_size: int = ...,
     max_wait: float = ...,
@@ -452,7 +470,9 @@ def _in_context(fn: Callable[..., Any], context: Context) -> Callable[..., Any]:
         return fn
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        return context.copy().run(fn, *args, **kwargs)
+        inner = context.copy()
+        inner.run(DEADLINE.set, DEADLINE.get())
+        return inner.run(fn, *args, **kwargs)
 
     return run
 

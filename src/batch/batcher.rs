@@ -1,10 +1,12 @@
 //! The owner of a [`BatchQueue`]: it lets threads wait for batches and keeps the counters.
 
 use std::hash::Hash;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::queue::Outlook;
+use super::trace::{Event, Recorder};
 use super::{
     Batch, BatchPolicy, BatchQueue, BatchStats, Dispatch, Entry, GroupKey, Ran, Removed, Tenant, Terms,
 };
@@ -50,6 +52,8 @@ struct State<K, W> {
     last_search: Option<Moment>,
     /// The moment that everything in this tick counts as its arrival; `None` where the clock must be read.
     tick: Option<Moment>,
+    /// Where what happens is written down, while it is.
+    recorder: Option<Arc<Recorder>>,
 }
 
 /// A queue of requests and the threads that wait on it.
@@ -76,8 +80,14 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
         policy.check()?;
         let spares = Spares::new(SPARE_BYTES);
         let queue = BatchQueue::with_workers(policy, workers, Arc::clone(&spares));
-        let state =
-            Arc::new(Monitor::new(State { queue, asleep: 0, taking: 0, last_search: None, tick: None }));
+        let state = Arc::new(Monitor::new(State {
+            queue,
+            asleep: 0,
+            taking: 0,
+            last_search: None,
+            tick: None,
+            recorder: None,
+        }));
         if let TimeSource::Virtual(clock) = &clock {
             let state = Arc::downgrade(&state);
             clock.on_move(state);
@@ -119,6 +129,7 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
         attendance: &mut impl Attendance<W>,
     ) -> Result<()> {
         let mut state = self.state.lock();
+        state.record_arrival(key, &terms, 1, &self.clock);
         let (left, admitted) = state.admit(key, &terms, 1, &self.clock, attendance);
         if let Err(error) = admitted {
             drop(state);
@@ -150,6 +161,7 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
         attendance: &mut impl Attendance<W>,
     ) -> Result<()> {
         let mut state = self.state.lock();
+        state.record_arrival(key, &terms, waiters.len(), &self.clock);
         let (left, admitted) = state.admit(key, &terms, waiters.len(), &self.clock, attendance);
         if let Err(error) = admitted {
             drop(state);
@@ -213,18 +225,23 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
     ///
     /// Whoever takes a batch says [`finish`](Self::finish) when its answers are out.
     pub fn take(&self, attendance: &mut impl Attendance<W>) -> Option<Batch<K, W>> {
-        let (expired, taken, more) = {
+        let (expired, taken, more, idle) = {
             let mut state = self.state.lock();
             let now = self.clock.now();
             let expired = state.queue.expire(now);
             let taken = state.queue.take(now);
+            let idle = taken.is_none() && state.is_idle() && state.queue.is_closing();
             state.taking += usize::from(taken.is_some());
             // A window that still runs needs a sleeper of its own: this worker is busy from here on.
             let more = taken.is_some() && state.asleep > 0 && state.queue.outlook(now) != Outlook::Idle;
-            (expired, taken, more)
+            (expired, taken, more, idle)
         };
         if more {
             self.state.wake_one();
+        }
+        // The last to wait may have expired.
+        if idle {
+            self.state.wake_ended();
         }
         if !expired.entries.is_empty() {
             attendance.expire(expired);
@@ -277,9 +294,26 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
         (!batch.entries.is_empty()).then_some(batch)
     }
 
+    /// Writes what comes, and how long the function takes, into a file from here on; [`Recorder::close`] ends it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where the file cannot be written.
+    pub fn record(&self, path: &Path) -> Result<Arc<Recorder>> {
+        let (policy, workers) = {
+            let state = self.state.lock();
+            (state.queue.policy().clone(), state.queue.workers())
+        };
+        let recorder = Recorder::begin(path, &policy, workers)?;
+        // Whichever was there before ends with its last owner, who is not under the lock here.
+        let before = self.state.lock().recorder.replace(Arc::clone(&recorder));
+        drop(before);
+        Ok(recorder)
+    }
+
     /// Says that a batch is done with, and what came of it.
     pub fn finish(&self, number: u64, ran: Ran) {
         let mut state = self.state.lock();
+        state.record_batch(number, ran);
         state.queue.finish(number, ran);
         let idle = state.running() == 0 && state.queue.is_closing();
         drop(state);
@@ -303,7 +337,7 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
     pub fn wait_idle(&self, limit: Duration) -> bool {
         let end = std::time::Instant::now() + limit;
         let mut state = self.state.lock();
-        while state.queue.waiting() > 0 || state.running() > 0 {
+        while !state.is_idle() {
             if std::time::Instant::now() >= end {
                 return false;
             }
@@ -314,7 +348,7 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
 
     /// True where nothing waits and nothing runs; false also where that could not be seen without waiting.
     pub fn is_idle(&self) -> bool {
-        self.state.try_lock().is_some_and(|state| state.queue.waiting() == 0 && state.running() == 0)
+        self.state.try_lock().is_some_and(|state| state.is_idle())
     }
 
     /// True once closing has begun.
@@ -348,8 +382,31 @@ impl<K: Eq + Hash + Clone, W> State<K, W> {
         }
     }
 
+    fn record_arrival(&mut self, key: &GroupKey<K>, terms: &Terms, rows: usize, clock: &TimeSource) {
+        if self.recorder.is_none() {
+            return;
+        }
+        let at = self.arrival(clock);
+        if let Some(recorder) = &self.recorder {
+            let (rows, cost) = (u32::try_from(rows).unwrap_or(u32::MAX), self.queue.cost_of(key, terms));
+            let timeout = terms.deadline.map(|deadline| deadline.since(at));
+            recorder.note(Event::Arrival { at, rows, cost, timeout });
+        }
+    }
+
+    fn record_batch(&self, number: u64, ran: Ran) {
+        let (Some(recorder), Ran::Whole(took)) = (&self.recorder, ran) else { return };
+        if let Some((rows, cost, taken)) = self.queue.batch_of(number) {
+            recorder.note(Event::Batch { taken, rows, cost, took });
+        }
+    }
+
     fn running(&self) -> usize {
         self.taking + self.queue.running()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.queue.waiting() == 0 && self.running() == 0
     }
 
     /// Whether so many requests may wait. Requests that have left make room in a full queue; they must be forgotten,

@@ -348,12 +348,13 @@ impl<K, W> Group<K, W> {
         left
     }
 
-    /// Takes out those whose deadline has passed; and where others wait for their places, those who cannot be answered in
-    /// time any more.
+    /// Takes out those whose deadline has passed; and where others wait for their places, those whom a full batch would
+    /// answer too late. A smaller one would save them at the cost of everyone behind them, and with each the next would be
+    /// smaller still (early drop: Nexus, SOSP 2019).
     pub(super) fn expire(&mut self, now: Moment) -> Removed<W> {
-        let crowded = self.waiting > self.learned.cap();
-        let least = if crowded { self.learned.predict(1, 1).unwrap_or_default() } else { Duration::ZERO };
-        let end = now + least;
+        let cap = self.learned.cap();
+        let full = if self.waiting > cap { self.learned.predict(cap, self.typical_cost(cap)) } else { None };
+        let end = now + full.unwrap_or_default();
         if self.pile.earliest().is_none_or(|earliest| earliest > end) {
             return Removed::none();
         }

@@ -19,6 +19,8 @@ pub mod simulate;
 mod stats;
 #[cfg(test)]
 mod tests;
+pub mod trace;
+pub mod tune;
 
 pub use account::{BatchAccount, Parts, Waited};
 pub use batcher::{Attendance, Batcher, Turn};

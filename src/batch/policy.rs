@@ -202,9 +202,6 @@ pub fn verdict(policy: &BatchPolicy, pressure: &Pressure, now: Moment) -> Verdic
     if pressure.waiting >= pressure.cap {
         return Verdict::Cut(Reason::Full);
     }
-    if budget.is_some_and(|budget| pressure.cost >= budget) {
-        return Verdict::Cut(Reason::Budget);
-    }
     if pressure.closing {
         return Verdict::Cut(Reason::Drain);
     }
@@ -218,6 +215,7 @@ pub fn verdict(policy: &BatchPolicy, pressure: &Pressure, now: Moment) -> Verdic
             _ => Verdict::Cut(Reason::Tick),
         },
         _ if hurried => Verdict::Cut(Reason::Deadline),
+        _ if budget.is_some_and(|budget| pressure.cost >= budget) => Verdict::Cut(Reason::Budget),
         _ if now >= window_end => Verdict::Cut(Reason::Window),
         _ => Verdict::HoldUntil(hold_end),
     }
@@ -308,13 +306,15 @@ mod tests {
     }
 
     #[test]
-    fn a_spent_budget_waits_for_nothing() {
-        let budget = Budget { max_batch: Some(512), ..Budget::default() };
-        let policy = BatchPolicy { budget: Some(budget), ..BatchPolicy::default() };
+    fn a_spent_budget_ends_a_window_and_under_tick_waits_for_whoever_fits_better() {
+        let budget = Some(Budget { max_batch: Some(512), ..Budget::default() });
         let spent = Pressure { cost: 512, ..pressure(3, false) };
-        assert_eq!(verdict(&policy, &spent, at(100)), Verdict::Cut(Reason::Budget));
+        let tick = BatchPolicy { budget, ..BatchPolicy::default() };
+        assert_eq!(verdict(&tick, &spent, at(100)), Verdict::HoldForTick);
+        let window = BatchPolicy { dispatch: Dispatch::Window, ..tick };
+        assert_eq!(verdict(&window, &spent, at(100)), Verdict::Cut(Reason::Budget));
         let left = Pressure { cost: 511, ..spent };
-        assert_eq!(verdict(&policy, &left, at(100)), Verdict::HoldForTick);
+        assert_eq!(verdict(&window, &left, at(100)), Verdict::HoldUntil(at(150)));
     }
 
     fn refusal(change: impl FnOnce(&mut BatchPolicy)) -> String {

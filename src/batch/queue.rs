@@ -35,6 +35,7 @@ struct Running<K> {
     group: Arc<GroupKey<K>>,
     rows: usize,
     padded_cost: u64,
+    taken: Moment,
     /// When it is expected to be done.
     done: Option<Moment>,
 }
@@ -116,13 +117,18 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
         Tenant(number)
     }
 
+    /// Workers that take its batches.
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
     /// True where one more request would be refused.
     pub fn is_full(&self) -> bool {
         self.waiting >= self.policy.max_queue
     }
 
     /// What a request counts with: its length, where rows are filled up, and never nothing.
-    fn cost_of(&self, key: &GroupKey<K>, terms: &Terms) -> u32 {
+    pub(super) fn cost_of(&self, key: &GroupKey<K>, terms: &Terms) -> u32 {
         let Some(budget) = self.policy.budget else { return 1 };
         let length = budget.padding.and_then(|padding| padding.length(&key.specs));
         length.map_or(terms.cost, |length| u32::try_from(length).unwrap_or(u32::MAX)).max(1)
@@ -267,8 +273,8 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
         self.waiting += 1;
         self.cost += u64::from(cost);
         let (cap, budget) = (group.learned.cap(), self.policy.budget.and_then(|budget| budget.max_batch));
-        let full = group.waiting.is_multiple_of(cap)
-            || budget.is_some_and(|budget| before / budget != group.cost() / budget);
+        let spent = budget.is_some_and(|budget| before / budget != group.cost() / budget);
+        let full = group.waiting.is_multiple_of(cap) || (spent && self.policy.dispatch == Dispatch::Window);
         if full {
             group.ready.get_or_insert(arrived);
         }
@@ -416,6 +422,7 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
             group: Arc::clone(&batch.group),
             rows: batch.entries.len(),
             padded_cost: cut.padded_cost,
+            taken: cut.taken,
             done: cut.predicted.map(|predicted| cut.taken + predicted),
         });
     }
@@ -427,6 +434,12 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
         self.stats.joined += requests;
         self.stats.cost += batch.cut.cost;
         self.stats.padded_cost += batch.cut.padded_cost;
+    }
+
+    /// The rows of a batch that a worker has, what it costs, and when it was taken.
+    pub(super) fn batch_of(&self, number: u64) -> Option<(usize, u64, Moment)> {
+        let batch = self.running.iter().find(|batch| batch.number == number)?;
+        Some((batch.rows, batch.padded_cost, batch.taken))
     }
 
     /// Learns from a batch that is done with.

@@ -13,6 +13,7 @@ use super::bridge::lifecycle::generation;
 use super::bridge::lock;
 use super::bridge::port::{self, Port};
 use super::bridge::stock;
+use super::clock::NativeClock;
 use super::convert::assemble::NextCall;
 use super::core::{Asked, Calling, Core, Taken};
 use super::deadline::BatchDeadline;
@@ -24,7 +25,7 @@ use super::run::{Fillers, hand_out};
 use super::waiter::{Failure, Outcome, Parked, Results, SIGNAL_CHECK, Waiter};
 use crate::batch::{Batcher, Removed, Turn};
 use crate::error::ErrorKind;
-use crate::flow::TimeSource;
+use crate::flow::{Moment, TimeSource};
 use crate::metrics::LockCounts;
 
 /// The native half of `penstock.Batcher`, which documents it.
@@ -41,7 +42,8 @@ pub(crate) struct NativeBatcher {
 #[pymethods]
 impl NativeBatcher {
     #[new]
-    #[pyo3(signature = (function, start, *, policy, workers, fillers, steps))]
+    #[pyo3(signature = (function, start, *, policy, workers, fillers, steps, clock = None))]
+    #[allow(clippy::too_many_arguments, reason = "keywords, called from one place")]
     fn new(
         py: Python<'_>,
         function: Py<PyAny>,
@@ -50,15 +52,16 @@ impl NativeBatcher {
         workers: usize,
         fillers: Fillers,
         steps: bool,
+        clock: Option<Py<NativeClock>>,
     ) -> PyResult<Self> {
         let largest_live = steps.then_some(policy.max_size);
         let (isolate, pricing) = (policy.isolate, policy.pricing());
         let flights = policy.single_flight.then(|| Flights::new(policy.max_queue));
-        let batcher =
-            policy.into_core().and_then(|policy| Batcher::with(policy, workers, TimeSource::system()));
+        let time = clock.as_ref().map_or_else(TimeSource::system, |clock| clock.get().source());
+        let batcher = policy.into_core().and_then(|policy| Batcher::with(policy, workers, time));
         let batcher = batcher.map_err(|error| to_python(py, &error))?;
         let inline = start.is_none();
-        let calling = Calling { pricing, fillers, isolate, inline, flights, largest_live };
+        let calling = Calling { pricing, fillers, isolate, inline, flights, largest_live, clock };
         let core = Arc::new(Core::new(batcher, function, calling));
         Ok(Self { core, recent: Mutex::new(None), start, started: AtomicU64::new(0) })
     }
@@ -116,7 +119,7 @@ impl NativeBatcher {
         let py = slf.py();
         let this = slf.get();
         this.ensure_started(py)?;
-        let deadline = asked.timeout().map(|timeout| Instant::now() + timeout);
+        let deadline = asked.timeout().map(|timeout| this.core.batcher.now() + timeout);
         let parked = Arc::new(Parked::default());
         let waiter = || Ok(Waiter::Thread(Arc::clone(&parked)));
         this.core.submit(py, args, kwargs, asked, waiter)?;
@@ -229,7 +232,7 @@ impl NativeBatcher {
         &self,
         py: Python<'_>,
         parked: &Parked,
-        deadline: Option<Instant>,
+        deadline: Option<Moment>,
     ) -> PyResult<(Arc<Results>, usize)> {
         loop {
             if self.core.inline {
@@ -239,7 +242,7 @@ impl NativeBatcher {
             if let Some(answer) = parked.take() {
                 return Ok(answer);
             }
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let left = deadline.map(|deadline| deadline.since(self.core.batcher.now()));
             if left.is_some_and(|left| left.is_zero()) {
                 return Err(raised(
                     py,

@@ -14,6 +14,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::bridge::port::{Port, TickEnd};
+use super::clock::NativeClock;
 use super::convert::assemble::Input;
 use super::convert::items::{self, Item, Leaf};
 use super::convert::pricing::Pricing;
@@ -27,8 +28,8 @@ use super::run::{self, Filled, Fillers, Job};
 use super::steps::{Answering, Run};
 use super::waiter::{Failure, Outcome, Results, Waiter};
 use crate::batch::{
-    Attendance, BatchAccount, BatchStats, Batcher, Entry, History, Priority, Ran, Reason, Removed, Terms,
-    Totals,
+    Attendance, BatchAccount, BatchStats, Batcher, Cut, Entry, History, Priority, Ran, Reason, Removed,
+    Terms, Totals,
 };
 use crate::error::ErrorKind;
 use crate::metrics::LockCounts;
@@ -93,6 +94,8 @@ pub(crate) struct Calling {
     pub(crate) flights: Option<Arc<Flights>>,
     /// Requests that a batch may have at a time, where the function is a generator and they come and go.
     pub(crate) largest_live: Option<usize>,
+    /// The clock that a test moves, where it lives by one.
+    pub(crate) clock: Option<Py<NativeClock>>,
 }
 
 /// What happened to requests after their batch was cut.
@@ -187,7 +190,8 @@ impl Core {
         asked: Asked,
         waiter: impl FnOnce() -> PyResult<Waiter>,
     ) -> PyResult<()> {
-        let item = Item::new(&self.structures, arguments, keywords, &self.calling.pricing)?;
+        let take = if self.calling.largest_live.is_some() { Item::whole } else { Item::new };
+        let item = take(&self.structures, arguments, keywords, &self.calling.pricing)?;
         let cost = self.calling.pricing.cost(&item.leaves, arguments, keywords)?;
         let waiter = waiter()?;
         // A stream has its own values at its own pace.
@@ -269,15 +273,15 @@ impl Core {
         account.add_requests(&batch.entries);
         let isolate = self.calling.isolate;
         let input = self.input(py, batch.rows, count, isolate);
+        let filled = Filled::of(&account.cut, self.calling.fillers);
         let key = batch.group.key.clone();
         let (form, entries) = match self.calling.largest_live {
             None => (Answering::Whole(run::Rows), batch.entries),
             Some(largest) => {
                 let riders = Riders::new(Arc::clone(self), batch.group, batch.entries);
-                (Answering::Steps(Run::new(Box::new(riders), largest)), Vec::new())
+                (Answering::Steps(Run::new(Box::new(riders), largest, Vec::new())), Vec::new())
             }
         };
-        let filled = Filled::of(&account.cut, self.calling.fillers);
         Some(Taken { job: Job::new(form, key, input, filled, isolate, count), entries, account })
     }
 
@@ -300,7 +304,7 @@ impl Core {
     pub(crate) fn finish(&self, py: Python<'_>, taken: Taken, on: Option<&Bound<'_, Port>>) {
         let mut account = taken.account;
         let (busy, reruns) = (taken.job.busy(), taken.job.reruns());
-        account.ran = taken.job.ran();
+        account.ran = self.ran(taken.job.ran(), &account.cut);
         match taken.job.into_answers(py) {
             Some(results) => {
                 account.failed = self.count_failed(&results);
@@ -361,8 +365,25 @@ impl Core {
             return Ok(());
         }
         let alarm = Alarm { core: Arc::clone(self), port: port.clone().unbind() };
-        let set = Bound::new(py, alarm).and_then(|alarm| port.get().call_later(py, wait, alarm.into_any()));
+        let set = Bound::new(py, alarm).and_then(|alarm| self.call_later(port, wait, alarm.into_any()));
         set.inspect_err(|_| self.timer_set.store(false, Ordering::Relaxed))
+    }
+
+    /// Calls back on the loop after `wait`, by whichever clock.
+    fn call_later(&self, port: &Bound<'_, Port>, wait: Duration, callback: Bound<'_, PyAny>) -> PyResult<()> {
+        let py = port.py();
+        let Some(clock) = &self.calling.clock else { return port.get().call_later(py, wait, callback) };
+        let Some(event_loop) = port.get().event_loop(py) else { return Ok(()) };
+        let asked = (event_loop, wait.as_secs_f64(), callback);
+        clock.bind(py).call_method1("_call_later", asked).map(drop)
+    }
+
+    /// What came of a batch. By a clock that a test moves, functions take as long as the test says.
+    fn ran(&self, ran: Ran, cut: &Cut) -> Ran {
+        match ran {
+            Ran::Whole(_) if self.calling.clock.is_some() => Ran::Whole(self.batcher.now().since(cut.taken)),
+            ran => ran,
+        }
     }
 }
 

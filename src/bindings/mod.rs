@@ -3,6 +3,7 @@
 mod batcher;
 mod bridge;
 mod client;
+mod clock;
 mod convert;
 mod core;
 mod deadline;
@@ -21,6 +22,7 @@ mod run;
 mod served;
 mod server;
 mod steps;
+mod visitors;
 mod waiter;
 
 use pyo3::prelude::*;
@@ -37,6 +39,8 @@ mod _native {
         NativeClient, NativeInferStream, NativeInference, NativeMany, NativeQuestion, NativeResponse,
         NativeStream,
     };
+    #[pymodule_export]
+    use super::clock::NativeClock;
     #[pymodule_export]
     use super::deadline::BatchDeadline;
     #[pymodule_export]

@@ -74,7 +74,10 @@ fn launch(does: &str) -> Arc<Launch> {
 fn keeper(does: &str) -> (Keeper, Arc<AtomicUsize>) {
     let restarts = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&restarts);
-    let keeper = Keeper::new(launch(does), move || drop(counted.fetch_add(1, Ordering::Relaxed))).unwrap();
+    let keeper = Keeper::new(launch(does), move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+    })
+    .unwrap();
     (keeper, restarts)
 }
 

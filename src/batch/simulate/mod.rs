@@ -16,10 +16,10 @@ pub use load::{Arrival, Clients, Load, Phase, poisson};
 pub use report::{Answered, Report};
 pub use service::{Call, Linear, Service};
 
-use super::{Attendance, BatchPolicy, Batcher, GroupKey, Ran, Removed, Terms};
+use super::{Attendance, BatchPolicy, Batcher, Cut, GroupKey, Ran, Removed, Terms};
 use crate::error::Result;
 use crate::flow::{Clock, Moment, TimeSource, VirtualClock};
-use crate::tensor::{Padding, Specs};
+use crate::tensor::{Column, ColumnSpec, DType, Rows, Specs};
 
 /// Time after which a client that was refused asks again, where it was not told when.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
@@ -56,8 +56,7 @@ pub fn simulate(setup: &Setup, load: &Load, service: &mut dyn Service) -> Result
         clock,
         batcher,
         tick: setup.tick,
-        padding: setup.policy.budget.and_then(|budget| budget.padding),
-        key: GroupKey { key: (), specs: Specs::new() },
+        padded: setup.policy.budget.is_some_and(|budget| budget.padding.is_some()),
         service,
         rng: fastrand::Rng::with_seed(setup.seed),
         free: setup.workers.max(1),
@@ -76,7 +75,6 @@ pub fn simulate(setup: &Setup, load: &Load, service: &mut dyn Service) -> Result
 struct Request {
     arrived: Moment,
     deadline: Option<Moment>,
-    cost: u32,
     client: Option<usize>,
 }
 
@@ -105,8 +103,8 @@ struct World<'a> {
     clock: Arc<VirtualClock>,
     batcher: Batcher<(), u32>,
     tick: Duration,
-    padding: Option<Padding>,
-    key: GroupKey<()>,
+    /// Rows of different lengths are filled up: their cost is their length.
+    padded: bool,
     service: &'a mut dyn Service,
     rng: fastrand::Rng,
     free: usize,
@@ -192,11 +190,12 @@ impl World<'_> {
         let now = self.clock.now();
         let Ok(number) = u32::try_from(self.requests.len()) else { return };
         let deadline = timeout.map(|timeout| now + timeout);
-        self.requests.push(Request { arrived: now, deadline, cost, client });
+        self.requests.push(Request { arrived: now, deadline, client });
         self.report.asked += 1;
         let terms = Terms { deadline, cost, ..Terms::default() };
         let mut left = Left::default();
-        let asked = self.batcher.submit(&self.key, terms, number, |_| {}, &mut left);
+        let (key, length) = if self.padded { (row_of(cost), cost as usize) } else { (no_row(), 0) };
+        let asked = self.batcher.submit(&key, terms, number, |rows| write(rows, length), &mut left);
         self.leave(&left);
         match asked {
             Ok(()) => {
@@ -232,7 +231,7 @@ impl World<'_> {
             match batch {
                 Some(batch) => {
                     let requests: Vec<u32> = batch.entries.iter().map(|entry| entry.waiter).collect();
-                    self.start(batch.cut.number, requests);
+                    self.start(&batch.cut, requests);
                 }
                 // All whom it would have taken had left.
                 None if self.batcher.stats().queued < waiting => {}
@@ -255,23 +254,13 @@ impl World<'_> {
         }
     }
 
-    fn start(&mut self, number: u64, requests: Vec<u32>) {
-        let costs = requests.iter().filter_map(|number| self.requests.get(*number as usize));
-        let costs: Vec<u32> = costs.map(|request| request.cost).collect();
-        let cost = costs.iter().copied().map(u64::from).sum();
-        let call = Call { rows: requests.len(), cost, padded_cost: self.padded(&costs).unwrap_or(cost) };
+    fn start(&mut self, cut: &Cut, requests: Vec<u32>) {
+        let call = Call { rows: requests.len(), cost: cut.cost, padded_cost: cut.padded_cost };
         let took = self.service.takes(&call, &mut self.rng);
         self.free -= 1;
         self.report.count(&call, took);
-        self.batches.push(Some(Running { number, took, requests }));
+        self.batches.push(Some(Running { number: cut.number, took, requests }));
         self.foresee(self.clock.now() + took, Event::Done(self.batches.len() - 1));
-    }
-
-    /// What a batch costs once its rows are filled up to the longest.
-    fn padded(&self, costs: &[u32]) -> Option<u64> {
-        let padding = self.padding?;
-        let longest = costs.iter().copied().max()? as usize;
-        Some((longest.next_multiple_of(padding.multiple.max(1)) * costs.len()) as u64)
     }
 
     fn finish(&mut self, batch: usize, load: &Load) {
@@ -303,6 +292,25 @@ impl World<'_> {
             if let Some(client) = client {
                 self.foresee(self.clock.now() + ASK_AGAIN, Event::Ask { client });
             }
+        }
+    }
+}
+
+/// Rows without columns, for requests of which only the cost counts.
+fn no_row() -> GroupKey<()> {
+    GroupKey { key: (), specs: Specs::new() }
+}
+
+/// A row of that many bytes.
+fn row_of(length: u32) -> GroupKey<()> {
+    let spec = ColumnSpec::Numbers { dtype: DType::UInt8, shape: std::iter::once(length as usize).collect() };
+    GroupKey { key: (), specs: Specs::from_iter([spec]) }
+}
+
+fn write(rows: &mut Rows, length: usize) {
+    for column in rows.columns_mut() {
+        if let Column::Numbers { memory, .. } = column {
+            memory.grow(length);
         }
     }
 }

@@ -2,12 +2,18 @@
 
 mod admission;
 mod closing;
+#[allow(
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    reason = "the figures are what the proofs are for"
+)]
 mod proofs;
 mod queue;
 mod script;
 mod simulated;
 mod terms;
 mod threads;
+mod traces;
 mod virtual_time;
 mod windows;
 

@@ -300,7 +300,7 @@ impl Port {
     }
 
     /// The loop, unless it has closed.
-    fn event_loop<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+    pub(crate) fn event_loop<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         self.ties.lock().as_ref().map(|ties| ties.event_loop.bind(py).clone())
     }
 
