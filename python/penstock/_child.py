@@ -11,11 +11,13 @@ import inspect
 import os
 import pickle
 import sys
+import time
 import traceback
 from multiprocessing import process, spawn
 from typing import TYPE_CHECKING, Any
 
 from penstock import _lifecycle, _native
+from penstock._deadline import DEADLINE, Countdown
 from penstock._processes import look_up, pack, unpack
 from penstock.errors import ConfigError, OutputError, PenstockError
 
@@ -50,6 +52,10 @@ def _load(child: _native.NativeChild, hello: dict[str, Any]) -> Callable[[], Non
 
         as_json, level = hello["logs"]
         logs.configure(json=as_json, level=level)
+    if hello["keeps_memory"]:
+        from penstock import cli  # noqa: PLC0415  as above
+
+        cli.keep_freed_memory()
     target = _resolve(hello["reference"])
     if hello["kind"] == "model":
         return _model(child, target)
@@ -120,9 +126,21 @@ def _run_function(child: _native.NativeChild, function: Callable[..., Any]) -> N
         del outcome, message
 
 
+class Deadline:
+    """A moment that comes nearer, told by the seconds that were left."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def remaining(self) -> float:
+        """Seconds until then; 0 once it has passed."""
+        return max(0.0, self._end - time.monotonic())
+
+
 def _outcome(function: Callable[..., Any], descriptor: int, message: bytes) -> tuple[bool, Any]:
     try:
-        args, kwargs = unpack(descriptor, message)
+        args, kwargs, left = unpack(descriptor, message)
+        DEADLINE.set(None if left is None else Countdown(left))
         return True, function(*args, **(kwargs or {}))
     except BaseException as error:  # noqa: BLE001  whatever it is, somebody waits for it
         return False, _portable(error)

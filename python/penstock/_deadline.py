@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextvars import ContextVar
 from typing import Protocol
 
@@ -10,6 +11,17 @@ class Deadline(Protocol):
     """A moment that comes nearer."""
 
     def remaining(self) -> float: ...
+
+
+class Countdown:
+    """So many seconds from now, by the system's clock: what a worker process is told."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def remaining(self) -> float:
+        """Seconds until then; 0 once it has passed."""
+        return max(0.0, self._end - time.monotonic())
 
 
 DEADLINE: ContextVar[Deadline | None] = ContextVar("penstock_deadline", default=None)

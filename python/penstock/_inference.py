@@ -69,7 +69,11 @@ class InferResult(Mapping[str, Any]):
 
     @property
     def timing(self) -> dict[str, float]:
-        """Where the server's time went, in seconds: `queue`, `batch`, `model`, `encode`; empty where it is not said."""
+        """Where the server's time went, in seconds; empty where it is not said.
+
+        Penstock says `queue` (until the batch could be taken), `slot` (until a worker took it), `gather` (until the
+        model was called), `model`, `scatter` (until the results were there) and `encode`.
+        """
         return _seconds(self._timing.split(",")) if self._timing else {}
 
     def __getitem__(self, name: str) -> NDArray[Any]:

@@ -210,7 +210,8 @@ class BatchStats(Table):
         lock_acquisitions: times that the workers took the interpreter lock.
         lock_wait_seconds: seconds that the workers waited for it.
         hopeless: requests refused because they could not have been answered in time; they are among the rejected.
-        expired: requests whose deadline passed while they waited.
+        expired: requests whose deadline passed while they waited, or could not be met any more; they are among the
+            abandoned.
         joined: requests that joined a batch while it ran.
         out_of_memory: times that memory ran out.
         cap: requests that a batch may have now; it moves where it is learned, or memory ran out.

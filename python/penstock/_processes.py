@@ -18,11 +18,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from penstock import _native
-from penstock.errors import ConfigError, ItemError, ModelError, PenstockError
+from penstock.errors import Closed, ConfigError, ItemError, ModelError, PenstockError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import ModuleType
+
+    from penstock._deadline import Deadline
 
     Launch = tuple[str, list[str], bytes, str]
     """The program, its arguments, the first message, and whose process it is."""
@@ -85,7 +87,13 @@ def launch_of(kind: str, target: Callable[..., Any], name: str) -> Launch:
         if key in ("authkey", "start_method") or (key.startswith("init_main") and not needs_main):
             del preparation[key]
     hello = pickle.dumps(
-        {"kind": kind, "preparation": preparation, "reference": reference, "name": name, "logs": _logging()}
+        {
+            "kind": kind,
+            "preparation": preparation,
+            "reference": reference,
+            "logs": _logging(),
+            "keeps_memory": getattr(sys.modules.get("penstock.cli"), "keeps_freed_memory", False),
+        }
     )
     path = [place for place in sys.path if isinstance(place, str)]
     code = f"import sys; sys.path[:] = {path!r}; from penstock._child import main; main()"
@@ -207,8 +215,8 @@ class RemoteFunction:
         self.keeper = _native.NativeKeeper(launch)
         self._name = launch[-1]
 
-    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> tuple[bool, Any]:
-        """Whether the function returned, and what it returned or raised.
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any] | None, deadline: Deadline | None) -> tuple[bool, Any]:
+        """Whether the function returned, and what it returned or raised. It can ask how much time is left.
 
         Raises:
             ItemError: where an argument cannot be sent.
@@ -217,7 +225,8 @@ class RemoteFunction:
         keeper = self.keeper
         for attempt in range(1, _MOST_ATTEMPTS + 1):
             try:
-                message = pack(keeper.memory(), (args, kwargs))
+                left = None if deadline is None else deadline.remaining()
+                message = pack(keeper.memory(), (args, kwargs, left))
             except OSError:
                 raise
             except Exception as error:
@@ -242,26 +251,30 @@ def run(worker: _native.Worker, remote: RemoteFunction) -> None:
             if not worker.wait():
                 return
             alive = True
+            deadline = worker.deadline()
             while (call := worker.next()) is not None:
                 _, args, kwargs = call
                 del call
-                alive = _run_one(worker, remote, args, kwargs) and alive
+                alive = _run_one(worker, remote, (args, kwargs, deadline)) and alive
                 del args, kwargs
     finally:
         remote.keeper.end(END_SECONDS)
 
 
 def _run_one(
-    worker: _native.Worker, remote: RemoteFunction, args: tuple[Any, ...], kwargs: dict[str, Any] | None
+    worker: _native.Worker,
+    remote: RemoteFunction,
+    call: tuple[tuple[Any, ...], dict[str, Any] | None, Deadline | None],
 ) -> bool:
     """Answers whether the process is as well as it was."""
     alive = True
     try:
-        returned, value = remote.call(args, kwargs)
+        returned, value = remote.call(*call)
     except ItemError as error:
         worker.raised(error)
     except PenstockError as error:
-        own = ModelError(str(error))
+        # Not raised, it is Penstock's own word, and not what a function raised.
+        own = Closed(str(error)) if isinstance(error, Closed) else ModelError(str(error))
         own.__cause__ = error.__cause__
         worker.failed(own)
         alive = False

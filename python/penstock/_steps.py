@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from penstock.errors import ConfigError, ItemError, OutputError, StreamError
@@ -21,8 +22,6 @@ STREAM_BUFFER = 1024
 """Values that the reader of a stream may be behind its batch; one more ends the stream with `StreamError`."""
 
 _NONE: Any = object()
-_PLAIN_NUMBERS = frozenset("?dlqD")
-"""Type codes of the columns that Python's own numbers become."""
 
 
 class Batch:
@@ -57,11 +56,12 @@ class Batch:
         [[3, 2, 1, 0], [1, 0]]
     """
 
-    def __init__(self, steps: _native.Steps) -> None:
+    def __init__(self, steps: _native.Steps, inputs: Inputs | None = None) -> None:
         self._steps = steps
+        self._declared = inputs
         self._riders: dict[int, _Rider] = {}
         self._known = 0
-        self._add(steps.columns, steps.size)
+        self._add(steps.columns, steps.size, steps.lengths)
 
     @property
     def live(self) -> list[int]:
@@ -81,7 +81,9 @@ class Batch:
         return index in self._riders
 
     def __getitem__(self, index: int) -> Any:
-        """What a live request gave: its item; of several positional arguments, a tuple.
+        """What a live request gave, as it was given: its item; of several positional arguments, a tuple.
+
+        Its arrays are copies. Items of any shapes and types share a batch.
 
         Raises:
             IndexError: where no live request has that index.
@@ -90,6 +92,18 @@ class Batch:
         if rider is None:
             raise IndexError(f"no live request has the index {index}; live are {self.live}")
         return rider.item()
+
+    @property
+    def inputs(self) -> dict[int, dict[str, Any]]:
+        """Of a served model: the inputs of each live request by name, by index.
+
+        Raises:
+            ConfigError: in a function that is not served.
+        """
+        if self._declared is None:
+            raise ConfigError("only a served model has declared inputs: look at batch[i]")
+        names = self._declared.names
+        return {index: dict(zip(names, rider.parts(), strict=True)) for index, rider in self._riders.items()}
 
     def finish(self, index: int, value: Any = _NONE) -> None:
         """Gives a request its result and takes it out of the batch. One that has left already is none of your concern.
@@ -121,7 +135,7 @@ class Batch:
             self._steps.fail([index], error)
 
     def join(self, limit: int | None = None) -> list[int]:
-        """Takes requests that wait for a batch like this one: of the same shapes, types and keyword arguments.
+        """Takes requests that wait for a batch like this one: of the same keyword arguments and `key`.
 
         Args:
             limit: take so many at most; the batch never has more than `max_batch_size` at a time.
@@ -134,9 +148,9 @@ class Batch:
         joined = self._steps.join(limit) if limit > 0 else None
         if joined is None:
             return []
-        columns, first, count = joined
+        columns, first, count, lengths = joined
         self._known = first
-        self._add(columns, count)
+        self._add(columns, count, lengths)
         return list(range(first, first + count))
 
     def remaining(self) -> float | None:
@@ -146,10 +160,13 @@ class Batch:
     def __repr__(self) -> str:
         return f"<penstock.Batch live={self.live}>"
 
-    def _add(self, columns: tuple[Any, ...], count: int) -> None:
+    def _add(self, columns: tuple[Any, ...], count: int, lengths: list[int]) -> None:
         for row in range(count):
             index = self._known + row
-            self._riders[index] = _Rider(columns, row, self._steps.feed(index))
+            rider = _Rider(columns, row, self._steps.feed(index))
+            if lengths and self._declared is not None:
+                rider.padded, rider.length = self._declared.padded, lengths[row]
+            self._riders[index] = rider
         self._known += count
 
     def _leave(self, index: int) -> _Rider | None:
@@ -198,32 +215,34 @@ class Batch:
             self._riders.clear()
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What a served model declares: the names of its inputs, and which of them has rows of any length."""
+
+    names: tuple[str, ...]
+    padded: int | None
+
+
 class _Rider:
     """A live request: its row, and the values of its steps or where they go."""
 
-    __slots__ = ("columns", "feed", "row", "values")
+    __slots__ = ("columns", "feed", "length", "padded", "row", "values")
 
     def __init__(self, columns: tuple[Any, ...], row: int, feed: Feed | None) -> None:
         self.columns = columns
         self.row = row
         self.feed = feed
         self.values: list[Any] = []
+        self.padded: int | None = None
+        self.length = 0
+
+    def parts(self) -> tuple[Any, ...]:
+        rows = (column[self.row] for column in self.columns)
+        return tuple(row[: self.length] if at == self.padded else row for at, row in enumerate(rows))
 
     def item(self) -> Any:
-        item = _row(self.columns, self.row)
-        return item[0] if len(item) == 1 else item
-
-
-def _row(columns: Any, row: int) -> Any:
-    if isinstance(columns, tuple):
-        parts = [_row(column, row) for column in columns]
-        return type(columns)(*parts) if hasattr(columns, "_fields") else tuple(parts)
-    if isinstance(columns, dict):
-        return {name: _row(column, row) for name, column in columns.items()}
-    if getattr(columns, "ndim", 0) == 1 and columns.dtype.char in _PLAIN_NUMBERS:
-        # What came as one of Python's own numbers comes back as one.
-        return columns[row].item()
-    return columns[row]
+        parts = self.parts()
+        return parts[0] if len(parts) == 1 else parts
 
 
 def is_stepwise(function: object) -> bool:
@@ -240,11 +259,11 @@ def _is(function: object, kind: Callable[[object], bool]) -> bool:
     return kind(function) or (not inspect.isclass(function) and kind(type(function).__call__))
 
 
-def driven(function: Callable[..., Generator[Any]]) -> Callable[..., None]:
+def driven(function: Callable[..., Generator[Any]], inputs: Inputs | None = None) -> Callable[..., None]:
     """The function over a whole batch that drives a generator."""
 
     def run(steps: _native.Steps, **keywords: Any) -> None:
-        batch = Batch(steps)
+        batch = Batch(steps, inputs)
         generator = function(batch, **keywords)
         try:
             for yielded in generator:
@@ -257,11 +276,13 @@ def driven(function: Callable[..., Generator[Any]]) -> Callable[..., None]:
     return run
 
 
-def driven_async(function: Callable[..., AsyncGenerator[Any]]) -> Callable[..., Coroutine[Any, Any, None]]:
+def driven_async(
+    function: Callable[..., AsyncGenerator[Any]], inputs: Inputs | None = None
+) -> Callable[..., Coroutine[Any, Any, None]]:
     """As `driven`, for an async generator."""
 
     async def run(steps: _native.Steps, **keywords: Any) -> None:
-        batch = Batch(steps)
+        batch = Batch(steps, inputs)
         generator = function(batch, **keywords)
         try:
             async for yielded in generator:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 from penstock import _lifecycle, _native
 from penstock._batch_records import explanation_of
 from penstock._clock import VirtualClock
+from penstock._deadline import DEADLINE
 from penstock._display import progress_bar
 from penstock._policy import (
     BatchPolicy,
@@ -137,7 +138,7 @@ class Batcher(_native.NativeBatcher, Generic[R]):
             None if inline else start,
             policy=policy.native(),
             workers=count,
-            fillers=fillers_of(policy, fn),
+            fillers=(False, False) if steps else fillers_of(policy, fn),
             steps=steps,
             clock=clock,
         )
@@ -498,7 +499,9 @@ def _in_context(fn: Callable[..., Any], context: Context) -> Callable[..., Any]:
         return fn
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        return context.copy().run(fn, *args, **kwargs)
+        inner = context.copy()
+        inner.run(DEADLINE.set, DEADLINE.get())
+        return inner.run(fn, *args, **kwargs)
 
     return run
 

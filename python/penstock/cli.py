@@ -36,6 +36,9 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _KEPT_BYTES = 64 << 20
 
+keeps_freed_memory = False
+"""True once `keep_freed_memory` was called: worker processes do as their parent does."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and gives its exit status: 0, 2 for a mistake in what was asked for, or that of `bench`."""
@@ -153,7 +156,7 @@ def _hand_the_lock_over_sooner() -> None:
 
 
 def _serve(options: argparse.Namespace, arguments: Sequence[str]) -> int:
-    _keep_freed_memory()
+    keep_freed_memory()
     _hand_the_lock_over_sooner()
     place = (options.host, check_port(options.port), grpc_port_of(options.grpc_port))
     command_line = {setting.name: getattr(options, setting.name) for setting in fields(DoorSettings)}
@@ -178,12 +181,14 @@ def _record_path(record: Path | None, *, as_worker: bool) -> Path | None:
     return record.with_name(f"{record.stem}-{os.getpid()}{record.suffix}")
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Has glibc keep what a model frees, for its next batch.
 
     A worker thread's arena gives the memory of large temporaries back after each batch otherwise, and the next takes
     the faults of every page again: a sixth of the time of MiniLM. What `MALLOC_` variables say has precedence.
     """
+    global keeps_freed_memory  # noqa: PLW0603  there is one allocator for the process
+    keeps_freed_memory = True
     if any(name.startswith("MALLOC_") for name in os.environ):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

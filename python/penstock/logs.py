@@ -24,7 +24,9 @@ Attributes of an access record, for formatters (`%(status)d`) and filters:
     model: the name of the model that was asked, or `None`.
     rows: rows that the request held, or `None`.
     batch: rows in the batch that it was answered with, or `None`.
-    queue_seconds, batch_seconds, model_seconds, encode_seconds: where the time went, each or `None`.
+    reason: why that batch was cut, or `None`.
+    queue_seconds, slot_seconds, gather_seconds, model_seconds, scatter_seconds, encode_seconds: where the time went,
+        each or `None`.
 """
 
 from __future__ import annotations

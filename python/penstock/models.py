@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from penstock import _lifecycle
 from penstock._policy import BatchPolicy, fillers_of
 from penstock._processes import Processes
+from penstock._steps import Inputs, driven, driven_async, is_async_stepwise, is_stepwise
 from penstock.errors import ConfigError, LoadFailed, PenstockError
 
 if TYPE_CHECKING:
@@ -80,6 +81,9 @@ def model(
     With `pad=`, rows of different lengths share batches: inputs whose first axis is -1 are filled up to the longest,
     and a function with a parameter `mask` or `lengths` is told which places are theirs.
 
+    A generator function, `async` or not, is given a `penstock.Batch`, with `batch.inputs[i]` by name: a request is
+    answered with what it is finished with, or with the values of its last step.
+
     Each input comes as an array `[n, *axes]` of the declared type, texts as (nested) lists of `str` or `bytes`. Inputs
     are passed by name where the parameters have the inputs' names, by position otherwise. One output may be returned
     as it is, several as a dictionary by name. A list may hold an `ItemError` in a row's place.
@@ -123,6 +127,10 @@ def model(
             raise ConfigError(f"a model must be a function or a class, not {target!r}")
         if inspect.isclass(target) and not callable(getattr(target, "predict", None)):
             raise ConfigError(f"model '{name}': the class {target.__name__} has no method predict")
+        if isinstance(workers, Processes) and is_stepwise(getattr(target, "predict", target)):
+            raise ConfigError(
+                f"model '{name}' is a generator, which runs step by step in this process: give it threads"
+            )
         spec = ModelSpec(name, str(version), dict(inputs), dict(outputs), policy, workers, target)
         setattr(target, _ATTRIBUTE, spec)
         return target
@@ -142,6 +150,7 @@ class LoadedModel:
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
         self.is_async: bool = False
+        self.steps: bool = False
         self.fillers: tuple[bool, bool] = (False, False)
         self._instance: Any = None
 
@@ -168,6 +177,11 @@ class LoadedModel:
                 raise LoadFailed(f"model '{spec.name}' failed to load: {type(error).__name__}: {error}") from error
             function = self._instance.predict
         self.is_async = _is_async(function)
+        self.steps = is_stepwise(function)
+        if self.steps:
+            self.is_async = is_async_stepwise(function)
+            inputs = _inputs_of(spec)
+            return driven_async(function, inputs) if self.is_async else driven(function, inputs)
         self.fillers = fillers_of(spec.policy, function)
         return _by_columns(spec, function)
 
@@ -205,6 +219,16 @@ def _by_columns(spec: ModelSpec, function: Callable[..., Any]) -> Callable[..., 
     if count < len(names) and not any(one.kind is one.VAR_POSITIONAL for one in parameters.values()):
         raise ConfigError(f"model '{spec.name}' has inputs {list(names)}, but its function takes {count} arguments")
     return function
+
+
+def _inputs_of(spec: ModelSpec) -> Inputs:
+    names = tuple(spec.inputs)
+    padded = [at for at, (_, axes) in enumerate(spec.inputs.values()) if axes and axes[0] == -1]
+    if not spec.policy.pad:
+        return Inputs(names, None)
+    if len(padded) > 1:
+        raise ConfigError(f"model '{spec.name}' is a generator: with pad it may have one input of any length")
+    return Inputs(names, padded[0] if padded else None)
 
 
 def _check_tensors(what: str, tensors: object) -> None:

@@ -364,7 +364,7 @@ class Server:
         loaded = LoadedModel(spec)
         self._models.append(loaded)
         function = loaded.load()
-        workers = [native.worker(index, function, loaded.fillers) for _ in range(count)]
+        workers = [native.worker(index, function, loaded.fillers, loaded.steps) for _ in range(count)]
         if loaded.is_async:
             overlap = Overlap(workers, _lifecycle.own_loop())
             self._overlaps.append(overlap)

@@ -50,7 +50,7 @@ class DoorSettings:
         idle_timeout: time that a connection may stay open without a request.
         drain_timeout: time that closing waits for requests that were accepted.
         access_log: log each request, as `penstock.logs` says.
-        server_timing: whether answers carry `Server-Timing`: queue, batch, model and encode, in milliseconds.
+        server_timing: whether answers carry `Server-Timing`, which says in milliseconds where their time went.
     """
 
     max_body: int = _setting(64 << 20, "size", "bytes of a request body at most (413)")

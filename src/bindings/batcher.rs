@@ -45,6 +45,7 @@ pub(crate) struct NativeBatcher {
 impl NativeBatcher {
     #[new]
     #[pyo3(signature = (function, start, *, policy, workers, fillers, steps, clock = None))]
+    #[allow(clippy::too_many_arguments, reason = "keywords, called from one place")]
     fn new(
         py: Python<'_>,
         function: Py<PyAny>,

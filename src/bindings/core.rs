@@ -190,7 +190,8 @@ impl Core {
         asked: Asked,
         waiter: impl FnOnce() -> PyResult<Waiter>,
     ) -> PyResult<()> {
-        let item = Item::new(&self.structures, arguments, keywords, &self.calling.pricing)?;
+        let take = if self.calling.largest_live.is_some() { Item::whole } else { Item::new };
+        let item = take(&self.structures, arguments, keywords, &self.calling.pricing)?;
         let cost = self.calling.pricing.cost(&item.leaves, arguments, keywords)?;
         let waiter = waiter()?;
         // A stream has its own values at its own pace.
@@ -272,15 +273,15 @@ impl Core {
         account.add_requests(&batch.entries);
         let isolate = self.calling.isolate;
         let input = self.input(py, batch.rows, count, isolate);
+        let filled = Filled::of(&account.cut, self.calling.fillers);
         let key = batch.group.key.clone();
         let (form, entries) = match self.calling.largest_live {
             None => (Answering::Whole(run::Rows), batch.entries),
             Some(largest) => {
                 let riders = Riders::new(Arc::clone(self), batch.group, batch.entries);
-                (Answering::Steps(Run::new(Box::new(riders), largest)), Vec::new())
+                (Answering::Steps(Run::new(Box::new(riders), largest, Vec::new())), Vec::new())
             }
         };
-        let filled = Filled::of(&account.cut, self.calling.fillers);
         Some(Taken { job: Job::new(form, key, input, filled, isolate, count), entries, account })
     }
 

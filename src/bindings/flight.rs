@@ -67,6 +67,13 @@ impl Flights {
                 Leaf::Array(array) => arrays::with_bytes(array, |bytes| input.push(bytes)),
                 Leaf::Number(bytes, length) => input.push(bytes.get(..*length).unwrap_or_default()),
                 Leaf::Object(object) => {
+                    if let Some(array) = arrays::as_exact(object)
+                        && let Some((spec, true)) = arrays::describe(array)
+                    {
+                        input.push(format!("{spec:?}").as_bytes());
+                        arrays::with_bytes(array, |bytes| input.push(bytes));
+                        continue;
+                    }
                     let object = canonical(object).ok()?;
                     hasher.write_isize(object.hash().ok()?);
                     input.objects.push(object.unbind());

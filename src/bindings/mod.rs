@@ -23,6 +23,7 @@ mod run;
 mod served;
 mod server;
 mod steps;
+mod visitors;
 mod waiter;
 
 use pyo3::prelude::*;

@@ -20,7 +20,7 @@ use super::errors::{raised, to_python};
 use super::run::{Filled, Fillers, Job};
 use super::served::Columns;
 use super::server::Model;
-use crate::batch::Ran;
+use crate::batch::{Cut, Ran};
 use crate::error::{Error, ErrorKind};
 use crate::flow::{Clock, Moment, TimeSource};
 use crate::metrics::LockCounts;
@@ -29,7 +29,7 @@ use crate::process::{
     Answer, Attempt, Broken, Keeper, Launch, Link, Question, Reins, SharedMemory, Verdict, end_with_parent,
     question_rows,
 };
-use crate::tensor::{Rows, Spares};
+use crate::tensor::Spares;
 
 /// Bytes of unused batch memory that a child keeps.
 const SPARE_BYTES: usize = 64 << 20;
@@ -151,21 +151,17 @@ struct Served {
     function: Py<PyAny>,
     spec: Arc<ModelSpec>,
     isolate: bool,
-    fillers: Fillers,
     spares: Arc<Spares>,
     counters: Counters,
-    running: Option<(Job<Columns>, usize)>,
+    fillers: Fillers,
     clock: TimeSource,
-    deadline: Option<Moment>,
+    running: Option<Running>,
 }
 
-impl Served {
-    /// The length of rows that are filled up.
-    fn longest(&self, rows: &Rows) -> usize {
-        let inputs = self.spec.inputs.iter().zip(rows.columns());
-        let open = inputs.filter(|(input, _)| matches!(input.axes.first(), Some(None)));
-        open.filter_map(|(_, column)| column.length()).max().unwrap_or_default()
-    }
+/// A batch, and when its first answer is worth nothing any more.
+struct Running {
+    job: Job<Columns>,
+    deadline: Option<Moment>,
 }
 
 #[pymethods]
@@ -223,12 +219,11 @@ impl NativeChild {
             function,
             spec: Arc::new(spec),
             isolate,
-            fillers,
             spares: Spares::new(SPARE_BYTES),
             counters: Counters::default(),
-            running: None,
+            fillers,
             clock: TimeSource::system(),
-            deadline: None,
+            running: None,
         });
         Ok(())
     }
@@ -239,10 +234,12 @@ impl NativeChild {
         let served = Self::served(py, &mut served)?;
         let question = lock::without(py, &LockCounts::new(), || self.question(&served.spares))?;
         let Some((question, rows)) = question else { return Ok(false) };
+        let deadline = question.remaining.map(|remaining| served.clock.now() + remaining);
+        let cut = Cut { lengths: question.lengths, padded_cost: question.padded_cost, ..Cut::default() };
+        let filled = Filled::of(&cut, served.fillers);
         let form = Columns::new(&served.spec, &served.spares);
-        served.deadline = question.remaining.map(|left| served.clock.now() + left);
-        let filled = Filled::new(question.lengths, served.longest(&rows), served.fillers);
-        served.running = Some((form.job(py, rows, question.rows, filled, served.isolate), question.rows));
+        let job = form.job(py, rows, question.rows, filled, served.isolate);
+        served.running = Some(Running { job, deadline });
         Ok(true)
     }
 
@@ -250,18 +247,18 @@ impl NativeChild {
     fn deadline(&self) -> Option<BatchDeadline> {
         let served = self.served.lock();
         let served = served.as_ref()?;
-        BatchDeadline::of(&served.clock, served.deadline)
+        BatchDeadline::of(&served.clock, served.running.as_ref()?.deadline)
     }
 
     /// The function and the arguments of its next call, or `None` where the batch is done and its answer is on its way.
     fn next<'py>(&self, py: Python<'py>) -> PyResult<Option<NextCall<'py>>> {
         let mut served = self.served.lock();
         let served = Self::served(py, &mut served)?;
-        let Some((job, _)) = served.running.as_mut() else { return Ok(None) };
+        let Some(Running { job, .. }) = served.running.as_mut() else { return Ok(None) };
         if let Some((arguments, keywords)) = job.next(py, &served.counters) {
             return Ok(Some((served.function.clone_ref(py), arguments, keywords)));
         }
-        if let Some((job, _)) = served.running.take() {
+        if let Some(Running { job, .. }) = served.running.take() {
             self.answer(py, job, &served.counters)?;
         }
         Ok(None)
@@ -269,7 +266,8 @@ impl NativeChild {
 
     /// Takes what the model returned.
     fn returned(&self, value: &Bound<'_, PyAny>) {
-        if let Some(Served { running: Some((job, _)), counters, .. }) = self.served.lock().as_mut() {
+        if let Some(Served { running: Some(Running { job, .. }), counters, .. }) = self.served.lock().as_mut()
+        {
             job.returned(value, counters);
         }
     }
@@ -277,7 +275,8 @@ impl NativeChild {
     /// Takes what the model raised.
     fn raised(&self, error: Bound<'_, PyAny>) {
         let py = error.py();
-        if let Some(Served { running: Some((job, _)), counters, .. }) = self.served.lock().as_mut() {
+        if let Some(Served { running: Some(Running { job, .. }), counters, .. }) = self.served.lock().as_mut()
+        {
             job.raised(py, PyErr::from_value(error), counters);
         }
     }

@@ -82,7 +82,7 @@ impl Passengers for Riders {
             .input(py, batch.rows, count, false)
             .and_then(|input| assemble::arguments(py, &self.group.key, &input.whole(py)?));
         match columns {
-            Ok((columns, _)) => Ok(Some((columns.unbind(), first, count))),
+            Ok((columns, _)) => Ok(Some((columns.unbind(), first, count, Vec::new()))),
             Err(error) => {
                 self.fail(py, &(first..first + count).collect::<Vec<_>>(), error);
                 Ok(None)

@@ -51,6 +51,11 @@ pub(crate) trait Form {
     /// Takes what the function returned for `count` requests apart.
     fn split(&self, returned: &Bound<'_, PyAny>, count: usize) -> PyResult<Self::Answers>;
 
+    /// Cuts answers back to the lengths that their rows had before they were filled up to `longest`.
+    fn cut_back(&self, answers: Self::Answers, _lengths: &[u32], _longest: usize) -> Self::Answers {
+        answers
+    }
+
     /// The same failure for `count` requests.
     fn fail(&self, py: Python<'_>, error: PyErr, count: usize) -> Self::Answers;
 
@@ -89,7 +94,6 @@ impl Filled {
 
     /// What there is to tell of rows that were so long and are `longest` now.
     pub(crate) fn new(lengths: Vec<u32>, longest: usize, told: Fillers) -> Self {
-        let lengths = if told.0 || told.1 { lengths } else { Vec::new() };
         Self { lengths, longest, told }
     }
 
@@ -101,7 +105,8 @@ impl Filled {
         spares: &Arc<Spares>,
         keywords: Option<Bound<'py, PyDict>>,
     ) -> PyResult<Option<Bound<'py, PyDict>>> {
-        let Some(lengths) = self.lengths.get(from..to).filter(|lengths| !lengths.is_empty()) else {
+        let told = self.told.0 || self.told.1;
+        let Some(lengths) = self.lengths.get(from..to).filter(|lengths| told && !lengths.is_empty()) else {
             return Ok(keywords);
         };
         let keywords = keywords.unwrap_or_else(|| PyDict::new(py));
@@ -235,7 +240,7 @@ impl<F: Form> Job<F> {
         };
         let (arguments, keywords) = assemble::arguments(py, &self.key, &leaves)?;
         let keywords = self.filled.add(py, (from, to), input.spares(), keywords)?;
-        self.form.arguments(py, (arguments, keywords), self.now).map(Some)
+        self.form.arguments(py, (arguments, keywords), (from, to)).map(Some)
     }
 
     /// Takes what the function returned. The caller holds the only reference that it knows of.
@@ -246,7 +251,15 @@ impl<F: Form> Job<F> {
         }
         let py = returned.py();
         self.guarded(py, (), |job| match job.form.split(returned, job.now.1 - job.now.0) {
-            Ok(answers) => job.add(py, answers),
+            Ok(answers) => {
+                let lengths =
+                    job.filled.lengths.get(job.now.0..job.now.1).filter(|lengths| !lengths.is_empty());
+                let answers = match lengths {
+                    Some(lengths) => job.form.cut_back(answers, lengths, job.filled.longest),
+                    None => answers,
+                };
+                job.add(py, answers);
+            }
             Err(error) => job.split_or_fail(py, error),
         });
     }

@@ -16,8 +16,10 @@ use super::deadline::BatchDeadline;
 use super::errors;
 use super::records;
 use super::run::{Filled, Fillers, Form, Job};
+use super::steps::{Answering, Run};
+use super::visitors::Visitors;
 use super::waiter::Failure;
-use crate::batch::{Entry, Turn};
+use crate::batch::{Entry, Ran, Turn};
 use crate::error::{Error, ErrorKind, Result as CoreResult};
 use crate::pipeline::{AnswerRow, BatchAccount, Endpoint, Finished, ModelSpec, Reply};
 use crate::tensor::{Column, DType, Elements, Rows, Shape, Spares, TensorSpec, Texts};
@@ -30,11 +32,13 @@ pub(crate) struct ServedWorker {
     counters: Arc<Counters>,
     isolate: bool,
     fillers: Fillers,
+    /// Requests that a batch may have at a time, where the model is a generator and they come and go.
+    largest_live: Option<usize>,
     taken: Mutex<Option<Taken>>,
 }
 
 struct Taken {
-    job: Job<Columns>,
+    job: Job<Answering<Columns>>,
     entries: Vec<Entry<Reply>>,
     account: BatchAccount,
 }
@@ -46,18 +50,29 @@ impl ServedWorker {
         counters: Arc<Counters>,
         isolate: bool,
         fillers: Fillers,
+        largest_live: Option<usize>,
     ) -> Self {
-        Self { endpoint, function, counters, isolate, fillers, taken: Mutex::new(None) }
+        Self { endpoint, function, counters, isolate, fillers, largest_live, taken: Mutex::new(None) }
     }
 
     fn take(&self, py: Python<'_>) -> Option<Taken> {
         let endpoint = &self.endpoint;
         let (batch, account) = endpoint.take()?;
         let count = batch.entries.len();
+        let columns = Columns::new(&endpoint.spec, endpoint.spares());
+        let input = columns.input(py, batch.rows, count, self.isolate);
+        let (form, entries) = match self.largest_live {
+            None => (Answering::Whole(columns), batch.entries),
+            Some(largest) => {
+                let visitors =
+                    Visitors::new(Arc::clone(endpoint), columns, batch.group, batch.entries, account.clone());
+                let lengths = account.cut.lengths.clone();
+                (Answering::Steps(Run::new(Box::new(visitors), largest, lengths)), Vec::new())
+            }
+        };
         let filled = Filled::of(&account.cut, self.fillers);
-        let form = Columns::new(&endpoint.spec, endpoint.spares());
-        let job = form.job(py, batch.rows, count, filled, self.isolate);
-        Some(Taken { job, entries: batch.entries, account })
+        let job = Job::new(form, None, input, filled, self.isolate, count);
+        Some(Taken { job, entries, account })
     }
 }
 
@@ -92,7 +107,9 @@ impl ServedWorker {
         } else {
             records::close(&mut taken.account, taken.job.busy(), taken.job.reruns());
             let ran = taken.job.ran();
-            let rows = taken.job.into_answers(py);
+            // As long as its requests wanted it to take: that says nothing of the next batch.
+            let (rows, ran) =
+                taken.job.into_answers(py).map_or((Vec::new(), Ran::Unknown), |rows| (rows, ran));
             self.endpoint.finish(Finished { entries: taken.entries, rows, account: taken.account, ran });
         }
         next.map(|(arguments, keywords)| (self.function.clone_ref(py), arguments, keywords))
@@ -174,6 +191,26 @@ impl Form for Columns {
         Ok(refusals.of_row.into_iter().map(answer).collect())
     }
 
+    fn cut_back(&self, mut answers: Self::Answers, lengths: &[u32], longest: usize) -> Self::Answers {
+        let open: Vec<bool> =
+            self.spec.outputs.iter().map(|output| matches!(output.axes.first(), Some(None))).collect();
+        if open.iter().any(|open| *open) {
+            let rows = answers
+                .iter_mut()
+                .zip(lengths)
+                .filter_map(|(row, length)| Some((row.as_mut().ok()?, *length)));
+            for (row, length) in rows {
+                let columns = row.columns.iter().zip(&open).map(|(column, open)| {
+                    let to =
+                        if *open && column.length() == Some(longest) { Some(length as usize) } else { None };
+                    column.row_cut_to(row.row, to, &self.spares)
+                });
+                *row = AnswerRow { columns: Arc::new(columns.collect()), row: 0 };
+            }
+        }
+        answers
+    }
+
     fn fail(&self, py: Python<'_>, error: PyErr, count: usize) -> Self::Answers {
         let failure = Failure::of(py, error);
         if failure.kind != ErrorKind::Item {
@@ -193,6 +230,23 @@ impl Columns {
         Self { spec: Arc::clone(spec), spares: Arc::clone(spares) }
     }
 
+    /// The columns of a batch that came through a door; `repeatable` keeps what it takes to run parts of it again.
+    pub(crate) fn input(
+        &self,
+        py: Python<'_>,
+        rows: Rows,
+        count: usize,
+        repeatable: bool,
+    ) -> PyResult<Input> {
+        let no_objects = |_| None;
+        let texts = |at: usize, texts: &Texts, row: &[usize]| {
+            let elements = self.spec.inputs.get(at).map_or(Elements::Bytes, |input| input.elements);
+            let axes: Shape = std::iter::once(&count).chain(row).copied().collect();
+            nested_texts(py, texts, &axes, &mut 0, elements).map(Bound::unbind)
+        };
+        Input::new(py, rows, count, &self.spares, repeatable, no_objects, texts)
+    }
+
     /// A job for `count` rows that came through a door.
     pub(crate) fn job(
         self,
@@ -202,13 +256,7 @@ impl Columns {
         filled: Filled,
         isolate: bool,
     ) -> Job<Self> {
-        let no_objects = |_| None;
-        let texts = |at: usize, texts: &Texts, row: &[usize]| {
-            let elements = self.spec.inputs.get(at).map_or(Elements::Bytes, |input| input.elements);
-            let axes: Shape = std::iter::once(&count).chain(row).copied().collect();
-            nested_texts(py, texts, &axes, &mut 0, elements).map(Bound::unbind)
-        };
-        let input = Input::new(py, rows, count, &self.spares, isolate, no_objects, texts);
+        let input = self.input(py, rows, count, isolate);
         Job::new(self, None, input, filled, isolate, count)
     }
 

@@ -92,6 +92,7 @@ struct Served {
     isolate: bool,
     /// Its worker processes, where it has some.
     processes: OnceLock<Processes>,
+    max_size: usize,
 }
 
 /// An answer, for Python: status, headers, body, and the class of the error that it stands for.
@@ -160,19 +161,21 @@ impl NativeServer {
     }
 
     /// A worker thread's side of model `index`, which calls `function`; `fillers` says whether it wants to be told of a
-    /// mask, and of lengths.
+    /// mask, and of lengths; `steps` that it is a generator over a batch.
     fn worker(
         &self,
         py: Python<'_>,
         index: usize,
         function: Py<PyAny>,
         fillers: Fillers,
+        steps: bool,
     ) -> PyResult<ServedWorker> {
         let served = self.endpoints.get(index).ok_or_else(|| {
             raised(py, ErrorKind::Internal, "a worker was asked for a model that is not served")
         })?;
         let counters = Arc::clone(&served.counters);
-        Ok(ServedWorker::new(Arc::clone(&served.endpoint), function, counters, served.isolate, fillers))
+        let (endpoint, largest_live) = (Arc::clone(&served.endpoint), steps.then_some(served.max_size));
+        Ok(ServedWorker::new(endpoint, function, counters, served.isolate, fillers, largest_live))
     }
 
     /// Begins to start `count` worker processes for model `index`.
@@ -265,12 +268,8 @@ impl NativeServer {
         let all = PyDict::new(py);
         for served in &self.endpoints {
             let stats = served.endpoint.stats();
-            let counters = served.counters.shown(
-                py,
-                &stats,
-                &served.endpoint.history().totals(),
-                &served.endpoint.locks,
-            )?;
+            let totals = served.endpoint.history().totals();
+            let counters = served.counters.shown(py, &stats, &totals, &served.endpoint.locks)?;
             counters.set_item("shared", served.endpoint.shared())?;
             all.set_item(&served.endpoint.spec.name, counters)?;
         }
@@ -325,7 +324,7 @@ impl NativeServer {
         let registry = Arc::new(Registry::new());
         let mut endpoints = Vec::with_capacity(models.len());
         for model in models {
-            let (isolate, workers) = (model.policy.isolate, model.workers);
+            let (isolate, workers, max_size) = (model.policy.isolate, model.workers, model.policy.max_size);
             let single_flight = model.policy.single_flight;
             let (spec, policy) = model.into_spec()?;
             let metrics = registry.model(&spec.name);
@@ -337,6 +336,7 @@ impl NativeServer {
                 endpoint,
                 counters: Arc::default(),
                 isolate,
+                max_size,
                 processes: OnceLock::new(),
             });
         }

@@ -16,8 +16,9 @@ use super::run::Form;
 use crate::batch::Entry;
 use crate::flow::Moment;
 
-/// Columns as the function of a whole batch would be given them, the seat of their first row, and how many rows there are.
-pub(crate) type Joined = (Py<PyTuple>, usize, usize);
+/// Columns as the function of a whole batch would be given them, the seat of their first row, how many rows there are,
+/// and how long these were where they were filled up.
+pub(crate) type Joined = (Py<PyTuple>, usize, usize, Vec<u32>);
 
 /// Those who wait for a running batch, whoever they are. Each has a seat, which stands empty once they were answered or
 /// have left.
@@ -94,6 +95,8 @@ pub(crate) struct Run {
     /// True once anybody was told anything: from then on the batch cannot be run again.
     begun: AtomicBool,
     largest: usize,
+    /// How long the first rows were before they were filled up, where they were.
+    lengths: Vec<u32>,
 }
 
 /// What becomes of a batch: it is answered as a whole, or step by step.
@@ -103,9 +106,11 @@ pub(crate) enum Answering<F> {
 }
 
 impl Run {
-    /// A run over a batch that may have `largest` requests at a time.
-    pub(crate) fn new(passengers: Box<dyn Passengers>, largest: usize) -> Arc<Self> {
-        Arc::new(Self { passengers, seats: Mutex::default(), begun: AtomicBool::new(false), largest })
+    /// A run over a batch that may have `largest` requests at a time, and whose rows had these lengths before they were
+    /// filled up.
+    pub(crate) fn new(passengers: Box<dyn Passengers>, largest: usize, lengths: Vec<u32>) -> Arc<Self> {
+        let (seats, begun) = (Mutex::default(), AtomicBool::new(false));
+        Arc::new(Self { passengers, seats, begun, largest, lengths })
     }
 
     fn start<'py>(
@@ -116,7 +121,8 @@ impl Run {
     ) -> PyResult<Arguments<'py>> {
         *self.seats.lock() = (from..to).collect();
         self.begun.store(false, Ordering::Relaxed);
-        let steps = Steps { run: Arc::clone(self), columns: columns.unbind(), size: to - from };
+        let lengths = self.lengths.get(from..to).unwrap_or_default().to_vec();
+        let steps = Steps { run: Arc::clone(self), columns: columns.unbind(), size: to - from, lengths };
         Ok((PyTuple::new(py, [Bound::new(py, steps)?])?, keywords))
     }
 
@@ -197,6 +203,9 @@ pub(crate) struct Steps {
     /// How many these are.
     #[pyo3(get)]
     size: usize,
+    /// How long their rows were before they were filled up, where they were.
+    #[pyo3(get)]
+    lengths: Vec<u32>,
 }
 
 #[pymethods]
@@ -241,14 +250,17 @@ impl Steps {
         gone.map(|(index, _)| index).collect()
     }
 
-    /// Takes at most `limit` more requests: their columns, the index of the first, and how many they are.
+    /// Takes at most `limit` more requests: their columns, the index of the first, how many they are, and the lengths
+    /// of their rows.
     fn join(&self, py: Python<'_>, limit: usize) -> PyResult<Option<Joined>> {
         self.begin();
-        let Some((columns, seat, count)) = self.run.passengers.join(py, limit)? else { return Ok(None) };
+        let Some((columns, seat, count, lengths)) = self.run.passengers.join(py, limit)? else {
+            return Ok(None);
+        };
         let mut seats = self.run.seats.lock();
         let first = seats.len();
         seats.extend(seat..seat + count);
-        Ok(Some((columns, first, count)))
+        Ok(Some((columns, first, count, lengths)))
     }
 
     /// Where the values of every step go that the request wants at once, if it does.

@@ -60,10 +60,12 @@ impl Failure {
             Some(ErrorKind::Item) => {
                 Self { kind: ErrorKind::Item, message: text, cause: Some(value.unbind()) }
             }
-            // Nobody raised it: what Penstock says of a function whose process has died.
-            Some(ErrorKind::Model) if value.getattr("__traceback__").is_ok_and(|at| at.is_none()) => {
+            // Nobody raised it: what Penstock says of a function whose process has died, or was ended.
+            Some(kind @ (ErrorKind::Model | ErrorKind::Closed))
+                if value.getattr("__traceback__").is_ok_and(|at| at.is_none()) =>
+            {
                 let cause = value.getattr("__cause__").ok().filter(|cause| !cause.is_none());
-                Self { kind: ErrorKind::Model, message: text, cause: cause.map(Bound::unbind) }
+                Self { kind, message: text, cause: cause.map(Bound::unbind) }
             }
             _ => {
                 let class = value.get_type().name().map(|name| name.to_string()).unwrap_or_default();

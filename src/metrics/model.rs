@@ -134,6 +134,7 @@ pub struct Registry {
     queue_depth: Family<OfModel, Gauge>,
     lock_acquisitions: Family<OfModel, Counter>,
     lock_wait_seconds: Family<OfModel, Counter<f64, AtomicU64>>,
+    worker_restarts: Family<OfModel, Counter>,
 }
 
 /// Upper bounds in seconds: from the delay of one batch of a small model to a minute.
@@ -157,6 +158,7 @@ impl Registry {
             queue_depth: Family::default(),
             lock_acquisitions: Family::default(),
             lock_wait_seconds: Family::default(),
+            worker_restarts: Family::default(),
         };
         registry.name_families();
         registry
@@ -196,6 +198,11 @@ impl Registry {
             "lock_acquisitions",
             "Times that a worker took the interpreter lock",
             self.lock_acquisitions.clone(),
+        );
+        names.register(
+            "worker_restarts",
+            "Worker processes that took the place of dead ones",
+            self.worker_restarts.clone(),
         );
         names.register_with_unit(
             "lock_wait",
@@ -274,6 +281,11 @@ impl ModelMetrics {
         let key = ByReason { model: self.of.model.clone(), reason };
         self.registry.batches.get_or_create(&key).inc();
         self.batch_size.observe(rows as f64);
+    }
+
+    /// Counts a worker process that took the place of a dead one.
+    pub fn restarted(&self) {
+        self.registry.worker_restarts.get_or_create(&self.of).inc();
     }
 
     /// Counts where the time of a batch went that is done, and what it cost.

@@ -16,7 +16,7 @@ use crate::batch::{
     Attendance, Batch, BatchAccount, BatchPolicy, Batcher, GroupKey, History, Removed, Terms, Turn,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::{Moment, TimeSource};
+use crate::flow::TimeSource;
 use crate::metrics::{LockCounts, ModelMetrics, Outcome};
 use crate::tensor::{Rows, Specs, TensorSpec};
 
@@ -45,6 +45,8 @@ pub struct Endpoint {
     pub locks: LockCounts,
     batcher: Batcher<(), Reply>,
     max_queue: usize,
+    /// Requests cost what their rows are long.
+    costed: bool,
     /// Requests that others may share the answer of, where they may.
     flights: OnceLock<Arc<Flights>>,
     ticker: Arc<Ticker>,
@@ -68,7 +70,7 @@ impl Endpoint {
         metrics: ModelMetrics,
         runtime: &Handle,
     ) -> Result<Arc<Self>> {
-        let max_queue = policy.max_queue;
+        let (max_queue, costed) = (policy.max_queue, policy.budget.is_some());
         let batcher = Batcher::with(policy, workers, TimeSource::system())?;
         let ticker = Ticker::new();
         let (finished, mut done) = mpsc::unbounded_channel::<Finished>();
@@ -96,6 +98,7 @@ impl Endpoint {
                 locks: LockCounts::new(),
                 batcher,
                 max_queue,
+                costed,
                 flights: OnceLock::new(),
                 ticker,
                 finished,
@@ -147,6 +150,11 @@ impl Endpoint {
         answer
     }
 
+    /// Counts a worker process that took the place of a dead one.
+    pub(super) fn count_restart(&self) {
+        self.metrics.restarted();
+    }
+
     /// Counts a request that never came as far as [`infer`](Self::infer).
     pub fn count_invalid(&self) {
         self.metrics.refused(Outcome::Invalid);
@@ -172,7 +180,7 @@ impl Endpoint {
             let message = format!("{count} rows in one request exceed max_queue={}", self.max_queue);
             return Err(Error::new(ErrorKind::Item, message));
         }
-        let terms = self.terms_of(&asked);
+        let mut terms = self.terms_of(&asked, &rows);
         let key = GroupKey { key: (), specs };
         let Some(flights) = self.flights.get() else {
             let (replies, answer) = Reply::for_rows(count, asked.id);
@@ -183,8 +191,8 @@ impl Endpoint {
         match flights.place(key.specs.clone(), rows, count, asked.id) {
             Place::Shared(answer) => Ok(answer),
             Place::Own(flight, replies, answer) => {
-                // Each of its senders has a deadline of its own and leaves by itself.
-                let terms = Terms { deadline: None, ..terms };
+                // Each of those who wait hangs up by itself when its time has passed.
+                terms.deadline = None;
                 self.queue(&key, terms, &flight.rows, replies)?;
                 flights.depart(flight);
                 Ok(answer)
@@ -210,14 +218,14 @@ impl Endpoint {
     }
 
     /// The same terms as the queue knows them, where the rows are one by one.
-    fn terms_of(&self, asked: &RequestTerms) -> Terms {
+    fn terms_of(&self, asked: &RequestTerms, rows: &Rows) -> Terms {
         let in_queue =
             |deadline: Instant| self.batcher.now() + deadline.saturating_duration_since(Instant::now());
         Terms {
             priority: asked.priority,
             tenant: asked.tenant.as_deref().map(|name| self.batcher.tenant(name)).unwrap_or_default(),
             deadline: asked.deadline.map(in_queue),
-            ..Terms::default()
+            cost: if self.costed { u32::try_from(rows.longest()).unwrap_or(u32::MAX) } else { 1 },
         }
     }
 
@@ -242,13 +250,23 @@ impl Endpoint {
         Some((batch, account))
     }
 
-    /// Sends a batch's answers on their way: one message for all.
-    pub fn finish(&self, finished: Finished) {
-        let (number, ran) = (finished.account.cut.number, finished.ran);
+    /// More requests of that group for a batch that is being run, at most `limit` of them.
+    pub fn join(&self, group: &GroupKey<()>, limit: usize) -> Option<Batch<(), Reply>> {
+        self.batcher.join(group, limit, &mut Doorway)
+    }
+
+    /// Sends answers on their way, of a batch that goes on: one message for all.
+    pub fn answer(&self, finished: Finished) {
         // The receiving task lives as long as this endpoint does.
         if let Err(unsent) = self.finished.send(finished) {
             unsent.0.hand_out(|_| ());
         }
+    }
+
+    /// Sends a batch's answers on their way, the last of them.
+    pub fn finish(&self, finished: Finished) {
+        let (number, ran) = (finished.account.cut.number, finished.ran);
+        self.answer(finished);
         self.batcher.finish(number, ran);
     }
 
@@ -294,11 +312,6 @@ impl Endpoint {
     /// True where nothing waits and nothing more will come.
     pub fn is_done(&self) -> bool {
         self.batcher.is_closed() && self.batcher.stats().queued == 0
-    }
-
-    /// The moment that deadlines of this endpoint are counted in.
-    pub fn now(&self) -> Moment {
-        self.batcher.now()
     }
 
     /// Blocks until nothing waits and nothing runs, for at most `limit`.

@@ -183,8 +183,7 @@ fn are_equal(one: &Rows, other: &Rows) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::Cut;
-    use crate::pipeline::BatchAccount;
+    use crate::batch::{BatchAccount, Cut};
     use crate::tensor::{AnswerRow, ColumnSpec, DType, Shape, Spares};
 
     fn specs() -> Specs {

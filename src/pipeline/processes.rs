@@ -2,6 +2,7 @@
 //!
 //! No interpreter's lock is taken here: while Python computes in this process, such a model goes on answering.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
@@ -12,6 +13,7 @@ use parking_lot::Mutex;
 use super::{BatchAccount, Endpoint, Finished, Reply};
 use crate::batch::{Batch, Ran, Turn};
 use crate::error::{Error, ErrorKind, Result};
+use crate::flow::Clock;
 use crate::process::{Answer, Broken, Child, Keeper, Launch, Question, Reins, SharedMemory, answer_columns};
 use crate::tensor::AnswerRow;
 
@@ -52,8 +54,12 @@ impl Processes {
         let (tell, started) = channel();
         let (mut reins, mut threads) = (Vec::new(), Vec::new());
         for number in 0..count {
-            let counted = Arc::clone(tally);
-            let keeper = Keeper::new(Arc::clone(&launch), move || counted.restarted())?;
+            let (counted, counting) = (Arc::clone(tally), Arc::clone(endpoint));
+            let restarted = move || {
+                counted.restarted();
+                counting.count_restart();
+            };
+            let keeper = Keeper::new(Arc::clone(&launch), restarted)?;
             reins.push(Arc::clone(keeper.reins()));
             let worker = Worker { endpoint: Arc::clone(endpoint), keeper, tally: Arc::clone(tally) };
             let tell = tell.clone();
@@ -140,10 +146,15 @@ impl Worker {
     fn run(&mut self, batch: Batch<(), Reply>, mut account: BatchAccount) {
         let count = batch.entries.len();
         let endpoint = Arc::clone(&self.endpoint);
-        let asked = self.keeper.run(|child, memory| ask(&endpoint, &batch, child, memory));
+        let keeper = &mut self.keeper;
+        let asking = || keeper.run(|child, memory| ask(&endpoint, &batch, &mut account, child, memory));
+        let asked = catch_unwind(AssertUnwindSafe(asking)).unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Internal, "penstock panicked while it talked to a process"))
+        });
         let (rows, ran) = match asked {
             Ok((rows, answer)) => {
                 self.tally.ran(answer.busy, answer.reruns);
+                account.reruns = u32::try_from(answer.reruns).unwrap_or(u32::MAX);
                 account.close(answer.busy);
                 (rows, ran(&answer))
             }
@@ -168,6 +179,7 @@ fn ran(answer: &Answer) -> Ran {
 fn ask(
     endpoint: &Endpoint,
     batch: &Batch<(), Reply>,
+    account: &mut BatchAccount,
     child: &mut Child,
     memory: &SharedMemory,
 ) -> std::result::Result<(Vec<Result<AnswerRow>>, Answer), Broken> {
@@ -177,9 +189,11 @@ fn ask(
     };
     let mut question =
         Question::write(count, batch.rows.columns(), memory).map_err(|error| here("given to", &error))?;
-    question.lengths.clone_from(&batch.cut.lengths);
-    question.remaining = batch.cut.deadline.map(|deadline| deadline.since(endpoint.now()));
+    question.lengths.clone_from(&account.cut.lengths);
+    question.padded_cost = account.cut.padded_cost;
+    question.remaining = account.deadline.map(|deadline| deadline.since(endpoint.clock().now()));
     let message = postcard::to_stdvec(&question).map_err(|error| here("described to", &error))?;
+    account.call();
     child.say(&message)?;
     let answer = child.hear()?.ok_or(Broken::Child)?;
     let answer: Answer = postcard::from_bytes(&answer).map_err(|_| Broken::Child)?;

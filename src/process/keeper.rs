@@ -116,14 +116,16 @@ impl Keeper {
         Ok(())
     }
 
-    /// As [`start`](Self::start), again and again while it fails and `wanted`; answers whether a child is there.
+    /// As [`start`](Self::start), again and again while it fails and a child is `wanted`; answers whether one is there.
     pub fn keep_alive(&mut self, wanted: impl Fn() -> bool) -> bool {
-        while wanted() && !self.reins.is_let_go() {
-            if self.start().is_ok() {
-                return true;
+        while !self.child.as_ref().is_some_and(Child::is_alive) {
+            if !wanted() || self.reins.is_let_go() {
+                return false;
             }
+            // Why it failed is told to those who wait, should they come.
+            let _ = self.start();
         }
-        false
+        true
     }
 
     /// Has a batch run: once more, by another child, where the first one dies of it.

@@ -21,6 +21,8 @@ pub struct Question {
     pub columns: Vec<ColumnNote>,
     /// How long each row was before it was padded, where rows are.
     pub lengths: Vec<u32>,
+    /// What the batch costs: where rows are padded, the longest of them times their number.
+    pub padded_cost: u64,
     /// Time until the first answer is worth nothing any more.
     pub remaining: Option<Duration>,
 }

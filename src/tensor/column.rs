@@ -189,6 +189,18 @@ impl Column {
         }
     }
 
+    /// The length of its longest row: of an array its first axis, of a text its bytes; 1 for anything else.
+    pub(super) fn longest(&self) -> usize {
+        match self {
+            Self::Numbers { shape, .. } => shape.first().copied().unwrap_or(1),
+            Self::Texts { texts, shape } => {
+                let bytes = texts.range(0..texts.len()).map(<[u8]>::len).max();
+                bytes.unwrap_or(1).max(shape.first().copied().unwrap_or(1))
+            }
+            Self::Objects(_) => 1,
+        }
+    }
+
     /// The number of the object in row `row`, where the column holds objects.
     pub fn object(&self, row: usize) -> Option<u64> {
         match self {

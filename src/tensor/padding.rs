@@ -86,6 +86,29 @@ impl Column {
         }
     }
 
+    /// A column of row `row` alone, with the first `length` places of its first axis where one is given.
+    #[must_use]
+    pub fn row_cut_to(&self, row: usize, length: Option<usize>, spares: &Arc<Spares>) -> Self {
+        let whole = self.spec();
+        let spec = length.map_or_else(|| whole.clone(), |length| whole.with_length(length));
+        let mut cut = Self::new(&spec, spares);
+        match (&mut cut, self) {
+            (
+                Self::Numbers { memory, row_bytes, .. },
+                Self::Numbers { memory: all, row_bytes: of_row, .. },
+            ) => {
+                let from = row * of_row;
+                memory.extend(all.as_slice().get(from..from + *row_bytes).unwrap_or_default());
+            }
+            (Self::Texts { texts, .. }, Self::Texts { texts: all, .. }) => {
+                let from = row * whole.elements();
+                all.range(from..from + spec.elements()).for_each(|text| texts.push(text));
+            }
+            _ => cut.push_from(self, row),
+        }
+        cut
+    }
+
     /// Adds the only row of `from`, filled up to the length of this column's rows.
     fn push_padded(&mut self, from: &Column, value: f64) {
         match (self, from) {
@@ -175,6 +198,27 @@ mod tests {
         assert_eq!(texts, [&b"a"[..], b"", b"", b"", b"a", b"b", b"c", b""]);
         assert_eq!(flags.as_slice(), [1, 3]);
         assert_eq!(mask(&[1, 3], 4, &spares).as_slice(), [1, 0, 0, 0, 1, 1, 1, 0]);
+    }
+
+    #[test]
+    fn a_row_is_cut_back_to_its_own_length() {
+        let spares = Spares::new(1 << 16);
+        let family: Specs = smallvec![
+            numbers(DType::Int16, &[OPEN_AXIS, 2]),
+            ColumnSpec::Texts { shape: smallvec![OPEN_AXIS] }
+        ];
+        let rows = [row(1, &spares), row(3, &spares)];
+        let batch = padded(&family, rows.iter(), &padding(4, 0.0), &spares);
+        let cut = batch.columns()[0].row_cut_to(1, Some(3), &spares);
+        assert_eq!(cut.length(), Some(3));
+        let Column::Numbers { memory, .. } = cut else { panic!() };
+        assert_eq!(memory.as_slice(), [3_i16, 4, 5, 6, 7, 8].map(i16::to_ne_bytes).concat());
+        let Column::Texts { texts, .. } = batch.columns()[1].row_cut_to(1, Some(3), &spares) else {
+            panic!()
+        };
+        assert_eq!(texts.range(0..9).collect::<Vec<_>>(), [b"a", b"b", b"c"]);
+        let Column::Texts { texts, .. } = batch.columns()[1].row_cut_to(0, None, &spares) else { panic!() };
+        assert_eq!(texts.len(), 4);
     }
 
     #[test]

@@ -41,6 +41,11 @@ impl Rows {
         Self { columns: self.columns.iter().map(|column| Column::new(&column.spec(), spares)).collect() }
     }
 
+    /// The length of the longest row: of an array its first axis, of a text its bytes.
+    pub fn longest(&self) -> usize {
+        self.columns.iter().map(Column::longest).max().unwrap_or(1)
+    }
+
     /// The columns, in the order of their specs.
     pub fn columns(&self) -> &[Column] {
         &self.columns

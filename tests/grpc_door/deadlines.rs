@@ -37,7 +37,7 @@ fn a_request_whose_time_passes_in_the_queue_leaves_it() {
     assert_eq!(running.end().numbers(), [2.0]);
     assert_eq!(patient.end().numbers(), [6.0]);
     assert_eq!(door.seen(), [1.0, 3.0]);
-    assert_eq!(door.endpoint.stats().abandoned, 1);
+    assert_eq!(door.endpoint.stats().expired, 1);
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn a_request_whose_time_passes_in_the_queue_leaves_it() {
     door.gate.open();
     assert_eq!(wires[0].answer().numbers(), [2.0]);
     assert_eq!(wires[3].answer().numbers(), [8.0]);
-    until("those who had left were found", || door.endpoint.stats().abandoned == 2);
+    until("those who were too late were found", || door.endpoint.stats().expired == 2);
     let metrics = Wire::open(door.address()).ask(bare("GET", "/metrics"));
     let line = "penstock_requests_total{model=\"double\",outcome=\"expired\"} 2";
     assert!(metrics.text().contains(line), "{}", metrics.text());

@@ -174,9 +174,9 @@ def test_a_request_whose_time_has_passed_leaves_the_queue(server: Server) -> Non
         answer = client.post("/v2/models/slow/infer", json={}, headers={"x-request-timeout": "soon"})
         assert (answer.status_code, "x-request-timeout" in answer.text) == (400, True)
         client.infer("slow", X)
-        # Its two rows were found to be gone, and no batch held them.
+        # Its two rows were found to be late, and no batch held them.
         after = server.stats().models["slow"]
-        assert (after.requests - before.requests, after.abandoned - before.abandoned) == (4, 2)
+        assert (after.requests - before.requests, after.expired - before.expired) == (4, 2)
 
 
 def test_a_time_that_is_named_is_told(server: Server) -> None:

@@ -118,6 +118,31 @@ async def test_async_functions_run_on_a_loop_of_their_process() -> None:
     assert far.awaits.call(1) - 1 in numbers_of(far.awaits)
 
 
+async def test_the_time_that_is_left_is_known_in_the_process() -> None:
+    assert await far.time_left(1) is None
+    left = await far.time_left.options(timeout=20)(1)
+    assert 5 < left <= 20
+
+
+async def test_rows_are_filled_up_before_they_are_sent() -> None:
+    rows = await outcomes(far.lengths_of(np.ones(length)) for length in (3, 1, 2))
+    assert [row.tolist() for row in rows] == [[3, 3], [1, 3], [2, 3]]
+
+
+async def test_memory_that_runs_out_in_a_process_splits_the_batch() -> None:
+    rows = await outcomes(far.runs_out_of_memory(number) for number in range(8))
+    assert rows == list(range(8))
+    assert far.runs_out_of_memory.stats().out_of_memory == 1
+
+
+def test_a_generator_is_refused() -> None:
+    def steps(batch: Any) -> Any:
+        yield [1] * len(batch.live)
+
+    with pytest.raises(ConfigError, match="a generator cannot run in processes"):
+        Batcher(steps, workers=Processes(1))
+
+
 async def test_the_input_of_a_process_is_empty() -> None:
     assert await far.reads_its_input(1) == ""
 
@@ -178,8 +203,8 @@ async def test_closing_in_time_kills_what_never_ends() -> None:
     await asyncio.wait_for(f.aclose(timeout=0.1), PATIENCE)
     assert all(map(is_gone, numbers))
     (error,) = await outcomes([future])
-    assert isinstance(error, ModelError | Closed)
-    assert "closed" in str(error)
+    assert isinstance(error, Closed)
+    assert "the function 'sleeps' was closed before this batch was answered" in str(error)
 
 
 async def test_a_batcher_that_nobody_holds_any_more_ends_its_processes() -> None:

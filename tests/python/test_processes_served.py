@@ -121,6 +121,7 @@ def test_a_process_that_dies_is_replaced_and_its_batch_fails_by_name() -> None:
         os.kill(number, signal.SIGKILL)
         assert ask(client, "fragile", 2)["y"].tolist() == [4]
         assert server.stats().models["fragile"].restarts == 3
+        assert 'penstock_worker_restarts_total{model="fragile"} 3' in server.metrics()
 
 
 def test_a_batch_whose_process_is_killed_is_run_again() -> None:
@@ -137,6 +138,32 @@ def test_a_batch_whose_process_is_killed_is_run_again() -> None:
         os.kill(second, signal.SIGKILL)
         with pytest.raises(PenstockError, match=r"killed by signal 9 \(SIGKILL\) while it ran this batch"):
             asked.result(30)
+
+
+def test_a_record_says_where_the_time_went() -> None:
+    with Server([far.fragile], port=0) as server:
+        ask(TestClient(server), "fragile", 1, 2)
+        (record,) = server.explain("fragile")
+        assert record.rows == 2
+        assert record.model_seconds > 0
+
+
+def test_the_time_that_is_left_is_known_in_the_process() -> None:
+    with Server([far.hurried], port=0) as server, Client(server.url) as client:
+        inputs = {"x": np.zeros(1, np.float32)}
+        assert 5 < client.infer("hurried", inputs, timeout=20)["y"][0] <= 20
+        assert server.stats().models["hurried"].failed == 0
+
+
+def test_rows_of_different_lengths_are_filled_up_and_told_apart() -> None:
+    with Server([far.padded], port=0) as server, Client(server.url) as client, ThreadPoolExecutor(8) as threads:
+
+        def one(length: int) -> list[float]:
+            rows = client.infer("padded", {"x": np.ones((1, length), np.float32)})["y"]
+            return [float(value) for value in rows[0]]
+
+        lengths = [3, 1, 5, 2, 7, 4, 6, 8]
+        assert list(threads.map(one, lengths)) == [[length, length] for length in lengths]
 
 
 def test_async_models_run_in_processes() -> None:

@@ -57,7 +57,7 @@ async def test_a_batcher_writes_what_comes_and_how_long_it_takes(tmp_path: Path)
         clock.advance(0.25)
         return x
 
-    f = Batcher(slow, max_batch_size=8, clock=clock)
+    f: Batcher[Any] = Batcher(slow, max_batch_size=8, clock=clock)
     with f.record(tmp_path / "load.jsonl") as recording:
         await outcomes([f(1), f(2), f.options(timeout=5)(3)])
     assert recording.path == tmp_path / "load.jsonl"
@@ -72,7 +72,7 @@ async def test_a_batcher_writes_what_comes_and_how_long_it_takes(tmp_path: Path)
 
 
 async def test_closing_the_batcher_ends_its_recording(tmp_path: Path) -> None:
-    f = Batcher(lambda x: x)
+    f: Batcher[Any] = Batcher(lambda x: x)
     recording = f.record(str(tmp_path / "load.jsonl"))
     assert await outcomes([f(1)]) == [1]
     await f.aclose()
@@ -82,7 +82,7 @@ async def test_closing_the_batcher_ends_its_recording(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    f = Batcher(lambda x: x)
+    f: Batcher[Any] = Batcher(lambda x: x)
     with pytest.raises(ConfigError, match="nowhere"):
         f.record(tmp_path / "nowhere" / "load.jsonl")
     f.close()
@@ -172,7 +172,8 @@ async def test_a_real_load_is_recorded_and_replayed(tmp_path: Path) -> None:
         return x
 
     path = tmp_path / "load.jsonl"
-    async with Batcher(work, max_batch_size=16) as f:
+    f: Batcher[Any] = Batcher(work, max_batch_size=16)
+    async with f:
         f.record(path)
         for _ in range(10):
             await outcomes([f(number) for number in range(20)])

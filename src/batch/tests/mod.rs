@@ -2,6 +2,11 @@
 
 mod admission;
 mod closing;
+#[allow(
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    reason = "the figures are what the proofs are for"
+)]
 mod proofs;
 mod queue;
 mod script;

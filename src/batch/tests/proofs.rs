@@ -43,7 +43,6 @@ fn grid() -> Vec<BatchPolicy> {
 }
 
 /// In each phase, what it reaches as a share of what the best fixed choice does.
-#[allow(clippy::print_stdout, reason = "the figures are what the proof is for")]
 fn shares(adaptive: &BatchPolicy, score: impl Fn(&Report, &Range<Duration>) -> f64) -> [f64; 3] {
     let reached = run(adaptive.clone());
     let fixed: Vec<_> = grid().into_iter().map(|policy| (run(policy.clone()), policy)).collect();

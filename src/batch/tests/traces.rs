@@ -1,5 +1,6 @@
 //! What is recorded, read again, and what policy it asks for.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -122,11 +123,11 @@ fn slow_by_small_batches() -> String {
     let mut rng = fastrand::Rng::with_seed(3);
     for number in 0..6_000_u32 {
         let at = f64::from(number) / 1_000.0 + 0.0005 * rng.f64();
-        text += &format!("{{\"at\":{at},\"rows\":1,\"cost\":1}}\n");
+        writeln!(text, "{{\"at\":{at},\"rows\":1,\"cost\":1}}").unwrap();
     }
     for size in 1..=64_u32 {
         let took = 0.010 + 0.0001 * f64::from(size) * (1.0 + 0.1 * rng.f64());
-        text += &format!("{{\"taken\":0.0,\"batch\":{size},\"cost\":{size},\"took\":{took}}}\n");
+        writeln!(text, "{{\"taken\":0.0,\"batch\":{size},\"cost\":{size},\"took\":{took}}}").unwrap();
     }
     text
 }

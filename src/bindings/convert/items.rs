@@ -15,6 +15,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::arrays;
 use super::pricing::Pricing;
+use super::results;
 use super::structure::{Key, Node, Structures, TypeName};
 use crate::batch::GroupKey;
 use crate::bindings::errors;
@@ -72,6 +73,30 @@ impl<'py> Item<'py> {
         let asked = pricing.key(structures, arguments, given)?;
         let key = GroupKey { key: structures.key(nodes, keywords, asked), specs: parts.specs };
         Ok(Self { key, leaves: parts.leaves })
+    }
+
+    /// Takes the arguments of a call as they are, for a function that looks at them one by one: whatever they are, they
+    /// share a batch with others. Arrays are copied: whoever sent them may change them meanwhile.
+    ///
+    /// # Errors
+    /// `TypeError` as for [`new`](Self::new).
+    pub(crate) fn whole(
+        structures: &Structures,
+        arguments: &Bound<'py, PyTuple>,
+        keywords: Option<&Bound<'py, PyDict>>,
+        pricing: &Pricing,
+    ) -> PyResult<Self> {
+        if arguments.is_empty() {
+            return Err(PyTypeError::new_err("a call needs an item: pass at least one positional argument"));
+        }
+        let given = keywords.filter(|keywords| !keywords.is_empty());
+        let keywords = given.map(|keywords| structures.keywords(keywords)).transpose()?;
+        let asked = pricing.key(structures, arguments, given)?;
+        let nodes = arguments.iter().map(|_| Node::Leaf).collect();
+        let specs = arguments.iter().map(|_| ColumnSpec::Objects).collect();
+        let leaves = arguments.iter().map(|argument| results::owned(argument).map(Leaf::Object));
+        let leaves = leaves.collect::<PyResult<_>>()?;
+        Ok(Self { key: GroupKey { key: structures.key(nodes, keywords, asked), specs }, leaves })
     }
 }
 

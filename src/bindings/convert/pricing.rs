@@ -1,8 +1,10 @@
 //! What an item costs, and which others it may share a batch with beyond its shape: as the policy's functions say.
 
+use numpy::{PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyString, PyTuple};
 
+use super::arrays;
 use super::items::Leaf;
 use super::structure::{Keywords, Structures};
 use crate::bindings::errors;
@@ -99,9 +101,12 @@ fn refused(py: Python<'_>, which: &str, error: PyErr) -> PyErr {
 
 fn length(leaf: &Leaf<'_>) -> usize {
     match leaf {
-        Leaf::Array(array) => numpy::PyUntypedArrayMethods::shape(array).first().copied().unwrap_or(1),
+        Leaf::Array(array) => length_of_array(array),
         Leaf::Number(..) => 1,
         Leaf::Object(object) => {
+            if let Some(array) = arrays::as_exact(object) {
+                return length_of_array(array);
+            }
             let counted = object.is_instance_of::<PyString>()
                 || object.is_instance_of::<PyBytes>()
                 || object.is_instance_of::<PyByteArray>()
@@ -110,4 +115,8 @@ fn length(leaf: &Leaf<'_>) -> usize {
             if counted { object.len().unwrap_or(1) } else { 1 }
         }
     }
+}
+
+fn length_of_array(array: &Bound<'_, PyUntypedArray>) -> usize {
+    array.shape().first().copied().unwrap_or(1)
 }

@@ -139,6 +139,11 @@ fn list_rows<'py>(list: &Bound<'py, PyList>, count: usize, who: &str) -> PyResul
     PyList::new(py, rows)
 }
 
+/// A value whose arrays, inside tuples, lists and dictionaries too, are copies that nobody else knows of.
+pub(crate) fn owned(value: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
+    own(value, true, 0)
+}
+
 /// How deep in tuples, lists and dictionaries arrays are looked for.
 const DEEPEST: usize = 16;
 

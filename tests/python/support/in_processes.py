@@ -88,6 +88,23 @@ async def awaits(x: np.ndarray) -> np.ndarray:
 
 
 @batched(workers=ONE)
+def time_left(x: np.ndarray) -> list[float | None]:
+    return [penstock.remaining()] * len(x)
+
+
+@batched(workers=ONE, pad=True)
+def lengths_of(x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    return np.stack([lengths, np.full(len(x), x.shape[1])], 1)
+
+
+@batched(workers=ONE)
+def runs_out_of_memory(x: np.ndarray) -> np.ndarray:
+    if len(x) > 2:
+        raise MemoryError
+    return x
+
+
+@batched(workers=ONE)
 def sleeps(x: np.ndarray) -> np.ndarray:
     time.sleep(3600)
     return x
@@ -142,6 +159,25 @@ def fragile(x: np.ndarray) -> Any:
 @model("wrong", inputs={"x": SCALAR}, outputs={"y": ("float32", [2])}, workers=ONE)
 def wrong(x: np.ndarray) -> np.ndarray:
     return x
+
+
+@model("hurried", inputs={"x": SCALAR}, outputs={"y": SCALAR}, workers=ONE)
+def hurried(x: np.ndarray) -> np.ndarray:
+    left = penstock.remaining()
+    return np.full(len(x), -1 if left is None else left, np.float32)
+
+
+@model(
+    "padded",
+    inputs={"x": ("float32", [-1])},
+    outputs={"y": ("float32", [2])},
+    workers=ONE,
+    pad=penstock.Pad(value=9),
+    max_wait=0.05,
+    dispatch="window",
+)
+def padded(x: np.ndarray, mask: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    return np.stack([(x * mask).sum(1), lengths], 1).astype(np.float32)
 
 
 @model("coroutine", inputs={"x": SCALAR}, outputs={"y": ("int64", [])}, workers=TWO)
