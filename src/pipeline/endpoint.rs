@@ -50,7 +50,8 @@ pub struct Endpoint {
     /// Requests that others may share the answer of, where they may.
     flights: OnceLock<Arc<Flights>>,
     ticker: Arc<Ticker>,
-    finished: mpsc::UnboundedSender<Finished>,
+    /// Answers, and whether their batch is done with them.
+    finished: mpsc::UnboundedSender<(Finished, bool)>,
     metrics: ModelMetrics,
     history: Arc<History>,
     ready: AtomicBool,
@@ -73,15 +74,17 @@ impl Endpoint {
         let (max_queue, costed) = (policy.max_queue, policy.budget.is_some());
         let batcher = Batcher::with(policy, workers, TimeSource::system())?;
         let ticker = Ticker::new();
-        let (finished, mut done) = mpsc::unbounded_channel::<Finished>();
+        let (finished, mut done) = mpsc::unbounded_channel::<(Finished, bool)>();
         let history = Arc::new(History::default());
         let (kept, counted) = (Arc::clone(&history), metrics.clone());
         let answers = runtime.spawn(async move {
-            while let Some(batch) = done.recv().await {
+            while let Some((batch, last)) = done.recv().await {
                 // First, so that whoever has his answer finds his batch.
                 batch.hand_out(|batch| {
-                    counted.finished(&batch.count());
-                    kept.keep(batch);
+                    if last {
+                        counted.finished(&batch.count());
+                        kept.keep(batch);
+                    }
                 });
             }
         });
@@ -257,16 +260,13 @@ impl Endpoint {
 
     /// Sends answers on their way, of a batch that goes on: one message for all.
     pub fn answer(&self, finished: Finished) {
-        // The receiving task lives as long as this endpoint does.
-        if let Err(unsent) = self.finished.send(finished) {
-            unsent.0.hand_out(|_| ());
-        }
+        self.send(finished, false);
     }
 
-    /// Sends a batch's answers on their way, the last of them.
+    /// Sends a batch's answers on their way, the last of them: one message for all.
     pub fn finish(&self, finished: Finished) {
         let (number, ran) = (finished.account.cut.number, finished.ran);
-        self.answer(finished);
+        self.send(finished, true);
         self.batcher.finish(number, ran);
     }
 
@@ -276,6 +276,13 @@ impl Endpoint {
     /// [`ErrorKind::Config`] where the file cannot be written.
     pub fn record(&self, path: &std::path::Path) -> Result<Arc<crate::batch::trace::Recorder>> {
         self.batcher.record(path)
+    }
+
+    fn send(&self, finished: Finished, last: bool) {
+        // The receiving task lives as long as this endpoint does.
+        if let Err(unsent) = self.finished.send((finished, last)) {
+            unsent.0.0.hand_out(|_| ());
+        }
     }
 
     /// Where request memory comes from and goes back to.

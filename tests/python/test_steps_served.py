@@ -71,6 +71,9 @@ async def test_requests_are_answered_with_their_last_step_or_what_they_are_finis
         stats = server.stats().models
         assert stats["sync"].requests == 24
         assert stats["sync"].queued == 0
+        # One record for each batch, however many times it answered.
+        numbers = [record.number for record in server.explain("sync", last=256).batches]
+        assert len(numbers) == len(set(numbers)) == stats["sync"].batches
 
 
 async def test_several_outputs_and_texts_by_name() -> None:
