@@ -11,7 +11,6 @@ import inspect
 import os
 import pickle
 import sys
-import time
 import traceback
 from multiprocessing import process, spawn
 from typing import TYPE_CHECKING, Any
@@ -124,17 +123,6 @@ def _run_function(child: _native.NativeChild, function: Callable[..., Any]) -> N
         child.send(answer)
         # While it waits, the process must hold on to nothing.
         del outcome, message
-
-
-class Deadline:
-    """A moment that comes nearer, told by the seconds that were left."""
-
-    def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
-
-    def remaining(self) -> float:
-        """Seconds until then; 0 once it has passed."""
-        return max(0.0, self._end - time.monotonic())
 
 
 def _outcome(function: Callable[..., Any], descriptor: int, message: bytes) -> tuple[bool, Any]:
