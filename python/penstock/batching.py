@@ -114,9 +114,7 @@ class Batcher(_native.NativeBatcher, Generic[R]):
         context = copy_context()
         steps = is_stepwise(fn)
         if steps and isinstance(workers, Processes):
-            raise ConfigError(
-                "a generator runs step by step in this process: give it a number of threads, not Processes"
-            )
+            raise ConfigError("a generator cannot run in processes: the requests of its batch come and go in this one")
         runs_alone = is_async_stepwise(fn) or (
             inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
         )
