@@ -166,3 +166,20 @@ fn twice_the_load_costs_no_goodput() {
     assert!(good(&four) >= 0.95 * good(&one), "{} after {}", good(&four), good(&one));
     assert!(two.quantile(&seconds, 0.99) <= LIMIT);
 }
+
+/// The mean batch of 64 clients and four workers of a function that takes 5 ms.
+fn mean_of_four_workers(gather: Duration) -> f64 {
+    let phases = vec![Phase { clients: 64, lasts: PHASE }];
+    let clients = Clients { turnaround: MS / 10, turnaround_spread: MS / 5, ..Clients::in_phases(phases) };
+    let setup = Setup { workers: 4, tick: gather, ..Setup::new(tick(100)) };
+    let mut service = Linear { fixed: MS * 5, per_cost: Duration::ZERO, noise: 0.3 };
+    simulate(&setup, &Load::Closed(clients), &mut service).unwrap().stats.mean_size()
+}
+
+#[test]
+fn one_queue_makes_three_times_the_batches_of_workers_that_race() {
+    // Workers that race take the first request that comes, with whatever is there already.
+    let (one_queue, race) = (mean_of_four_workers(MS / 5), mean_of_four_workers(Duration::ZERO));
+    println!("64 clients of 4 workers: mean batch {one_queue:.1} by ticks, {race:.1} where workers race");
+    assert!(one_queue >= 3.0 * race, "{one_queue} beside {race}");
+}
