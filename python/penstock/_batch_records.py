@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from penstock._display import Table, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 PARTS = ("queue", "slot", "gather", "model", "scatter")
 """The parts of a batch's time, from the arrival of its first request to its answers."""
@@ -108,6 +108,9 @@ class BatchExplanation:
     """
 
     batches: tuple[BatchRecord, ...]
+
+    def __iter__(self) -> Iterator[BatchRecord]:
+        return iter(self.batches)
 
     def __len__(self) -> int:
         return len(self.batches)
