@@ -184,6 +184,7 @@ impl NativeBatcher {
     }
 
     /// Writes what comes and how long the function takes into a file, which replaces one of that name.
+    #[allow(clippy::needless_pass_by_value, reason = "a path of Python comes as a value")]
     fn begin_record(&self, py: Python<'_>, path: PathBuf) -> PyResult<NativeRecording> {
         let recorder = self.core.batcher.record(&path).map_err(|error| to_python(py, &error))?;
         Ok(NativeRecording::new(recorder))

@@ -49,12 +49,13 @@ impl NativeRecording {
 /// The policy that a trace asks for, as `penstock tune` prints it; times in seconds. `workers` is 0 for those of the trace.
 #[pyfunction]
 #[pyo3(signature = (path, target, workers))]
-pub(crate) fn tune_trace<'py>(
-    py: Python<'py>,
+#[allow(clippy::needless_pass_by_value, reason = "a path of Python comes as a value")]
+pub(crate) fn tune_trace(
+    py: Python<'_>,
     path: PathBuf,
     target: Option<f64>,
     workers: usize,
-) -> PyResult<Bound<'py, PyDict>> {
+) -> PyResult<Bound<'_, PyDict>> {
     let target = target.and_then(|target| Duration::try_from_secs_f64(target).ok());
     let found = lock::without(py, &LockCounts::new(), || {
         let trace = Trace::read(&path)?;

@@ -226,6 +226,7 @@ impl NativeServer {
     }
 
     /// Writes what comes to model `index`, and how long it takes, into a file.
+    #[allow(clippy::needless_pass_by_value, reason = "a path of Python comes as a value")]
     fn begin_record(&self, py: Python<'_>, index: usize, path: PathBuf) -> PyResult<NativeRecording> {
         let served = self.endpoints.get(index).ok_or_else(|| {
             raised(py, ErrorKind::Internal, "a recording was asked for of a model that is not served")
