@@ -3,20 +3,24 @@
 //! Rows are 256 bytes (float32[64]); every figure is for all rows of a tick, and Criterion divides it by them.
 
 use std::hint::black_box;
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use penstock::batch::{
-    Attendance, BatchPolicy, Batcher, GroupKey, Pressure, Ran, Removed, Terms, Turn, verdict,
+    Attendance, BatchPolicy, Batcher, Budget, GroupKey, Pressure, Ran, Removed, Terms, Turn, verdict,
 };
-use penstock::flow::{BurstQueue, Moment};
-use penstock::tensor::{Column, ColumnSpec, DType, Rows, Specs};
+use penstock::flow::{BurstQueue, Moment, TimeSource};
+use penstock::tensor::{Column, ColumnSpec, DType, Padding, Rows, Specs};
 
 const ROW: [u8; 256] = [7; 256];
 /// Rows in a tick.
 const TICKS: [usize; 3] = [1, 100, 1_000];
+/// Clients that wait for their answers, and workers that give them.
+const CLIENTS: usize = 64;
+const WORKERS: usize = 4;
 
 type Key = GroupKey<u32>;
 
@@ -61,6 +65,129 @@ fn submit_tick(batcher: &Batcher<u32, usize>, key: &Key, rows: usize) -> usize {
         .count();
     batcher.release();
     accepted
+}
+
+/// Requests with terms: what each kind of them costs beside one that has none.
+fn with_terms(criterion: &mut Criterion) -> penstock::error::Result<()> {
+    let plain = BatchPolicy::default;
+    let budget = Budget { max_batch: Some(2_000), ..Budget::default() };
+    let padding = Padding { multiple: 8, value_bits: 0, columns: 1 };
+    let padded = Budget { max_batch: Some(100 * 64), padding: Some(padding), ..budget };
+    let weights = vec![("a".to_owned(), 2.0), ("b".to_owned(), 1.0)];
+    let policies = [
+        ("deadlines", plain()),
+        ("costs", BatchPolicy { budget: Some(budget), ..plain() }),
+        ("padding", BatchPolicy { budget: Some(padded), ..plain() }),
+        ("weights", BatchPolicy { weights, ..plain() }),
+    ];
+    let mut group = criterion.benchmark_group("batcher/terms");
+    for (name, policy) in policies {
+        for rows in [100, 1_000] {
+            let batcher = Batcher::new(policy.clone())?;
+            let key = key();
+            let tenants = [batcher.tenant("a"), batcher.tenant("b")];
+            let dated = name == "deadlines";
+            group.throughput(Throughput::Elements(rows as u64));
+            group.bench_function(BenchmarkId::new(name, rows), |bencher| {
+                bencher.iter(|| {
+                    let deadline = dated.then(|| batcher.now() + Duration::from_secs(3_600));
+                    for waiter in 0..rows {
+                        let [first, second] = tenants;
+                        let tenant = if waiter % 2 == 0 { first } else { second };
+                        let cost = 1 + u32::try_from(waiter % 40).unwrap_or(1);
+                        let terms = Terms { deadline, tenant, cost, ..Terms::default() };
+                        let submitted = batcher.submit(&key, terms, waiter, write, &mut Patient);
+                        assert!(submitted.is_ok(), "it was refused");
+                    }
+                    batcher.release();
+                    assert_eq!(take_all(&batcher), rows, "a row was lost");
+                });
+            });
+        }
+    }
+    group.finish();
+    Ok(())
+}
+
+/// Four workers of a function that takes 2 ms, and 64 clients that ask again when they are answered. Workers that race for
+/// each request are the same code, told of the end of a tick after every single one.
+fn one_queue_or_a_race(criterion: &mut Criterion) -> penstock::error::Result<()> {
+    let mut group = criterion.benchmark_group("batcher/64 clients of 4 workers");
+    group.sample_size(10).throughput(Throughput::Elements(CLIENTS as u64));
+    for (name, races) in [("one queue", false), ("race", true)] {
+        let batcher = Arc::new(Batcher::with(BatchPolicy::default(), WORKERS, TimeSource::system())?);
+        let (answers, answered) = std::sync::mpsc::channel::<Vec<usize>>();
+        let workers: Vec<_> = (0..WORKERS).map(|_| worker(&batcher, answers.clone())).collect();
+        group.bench_function(name, |bencher| {
+            bencher.iter_custom(|rounds| ask_again_and_again(&batcher, &answered, rounds, races));
+        });
+        let stats = batcher.stats();
+        let mut out = std::io::stderr().lock();
+        // Nobody reads it where that fails.
+        let _ = writeln!(out, "{name}: mean batch {:.1}, largest {}", stats.mean_size(), stats.largest);
+        drop(batcher.close(true));
+        for worker in workers {
+            assert!(worker.join().is_ok(), "a worker panicked");
+        }
+    }
+    group.finish();
+    Ok(())
+}
+
+fn worker(
+    batcher: &Arc<Batcher<u32, usize>>,
+    answers: std::sync::mpsc::Sender<Vec<usize>>,
+) -> std::thread::JoinHandle<()> {
+    let batcher = Arc::clone(batcher);
+    std::thread::spawn(move || {
+        while batcher.wait() == Turn::Work {
+            while let Some(batch) = batcher.take(&mut Patient) {
+                std::thread::sleep(Duration::from_millis(2));
+                // Whoever waited may have left at the end of a measurement.
+                let _ = answers.send(batch.entries.iter().map(|entry| entry.waiter).collect());
+                batcher.finish(batch.cut.number, Ran::Unknown);
+            }
+        }
+    })
+}
+
+/// The time in which every client is answered so many times.
+fn ask_again_and_again(
+    batcher: &Batcher<u32, usize>,
+    answered: &std::sync::mpsc::Receiver<Vec<usize>>,
+    rounds: u64,
+    races: bool,
+) -> Duration {
+    let key = key();
+    let submit = |client| {
+        let submitted = batcher.submit(&key, Terms::default(), client, write, &mut Patient);
+        assert!(submitted.is_ok(), "it was refused");
+        if races {
+            batcher.release();
+        }
+    };
+    let mut left: Vec<u64> = vec![rounds; CLIENTS];
+    let mut out = CLIENTS;
+    let start = Instant::now();
+    (0..CLIENTS).for_each(submit);
+    batcher.release();
+    while out > 0 {
+        let Ok(mut clients) = answered.recv() else { break };
+        // Whatever else was answered meanwhile belongs to this tick.
+        clients.extend(answered.try_iter().flatten());
+        out -= clients.len();
+        for client in clients {
+            if let Some(left) = left.get_mut(client) {
+                *left -= 1;
+                if *left > 0 {
+                    submit(client);
+                    out += 1;
+                }
+            }
+        }
+        batcher.release();
+    }
+    start.elapsed()
 }
 
 /// Takes every batch that may be taken; answers how many rows they held.
@@ -185,6 +312,8 @@ fn main() -> penstock::error::Result<()> {
         .configure_from_args();
     one_thread(&mut criterion)?;
     two_threads(&mut criterion)?;
+    with_terms(&mut criterion)?;
+    one_queue_or_a_race(&mut criterion)?;
     decision(&mut criterion);
     burst_queue(&mut criterion);
     criterion.final_summary();

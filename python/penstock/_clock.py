@@ -35,7 +35,8 @@ class VirtualClock(_native.NativeClock):
         ...     waiting = [double(i) for i in range(3)]
         ...     await asyncio.sleep(0)               # the end of the tick
         ...     clock.advance(60)                    # the end of the window
-        ...     return await asyncio.gather(*waiting), double.stats().reasons
+        ...     rows = await asyncio.gather(*waiting)
+        ...     return [int(row) for row in rows], double.stats().reasons
         >>> asyncio.run(main())
         ([0, 2, 4], {'window': 1})
     """

@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, Literal, Self, TypeAlias, final
 
@@ -14,6 +15,7 @@ __all__ = [
     "NativeBatcher",
     "NativeChild",
     "NativeClient",
+    "NativeClock",
     "NativeInferStream",
     "NativeInference",
     "NativeJournal",
@@ -21,6 +23,7 @@ __all__ = [
     "NativeLoad",
     "NativeMany",
     "NativeQuestion",
+    "NativeRecording",
     "NativeResponse",
     "NativeServer",
     "NativeStream",
@@ -34,6 +37,7 @@ __all__ = [
     "lock_acquisitions",
     "reset_after_fork",
     "shutdown",
+    "tune_trace",
 ]
 
 VERSION: Final[str]
@@ -72,6 +76,7 @@ class NativeBatcher:
     def begin_close(self, drain: bool) -> None: ...
     def wait_idle(self, limit: float) -> bool: ...
     def runs_here(self) -> bool: ...
+    def begin_record(self, path: Path) -> NativeRecording: ...
     def wait_idle_async(self, limit: float) -> asyncio.Future[bool]: ...
     @property
     def closed(self) -> bool: ...
@@ -82,6 +87,14 @@ class NativeBatcher:
 class BatchDeadline:
     def remaining(self) -> float: ...
 
+@final
+class NativeRecording:
+    def counts(self) -> tuple[int, int]: ...
+    def close(self) -> None: ...
+
+def tune_trace(path: str, target: float | None, workers: int) -> dict[str, Any]: ...
+
+@disjoint_base
 class NativeClock:
     def __new__(cls) -> Self: ...
     def now(self) -> float: ...
@@ -175,6 +188,7 @@ class NativeServer:
     def end_processes(self, limit: float) -> None: ...
     def process_numbers(self, index: int) -> list[int]: ...
     def set_ready(self, index: int) -> None: ...
+    def begin_record(self, index: int, path: Path) -> NativeRecording: ...
     @property
     def address(self) -> tuple[str, int] | None: ...
     @property

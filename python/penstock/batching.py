@@ -11,6 +11,7 @@ import weakref
 from collections import Counter, deque
 from contextvars import Context, copy_context
 from functools import partial, update_wrapper
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 from penstock import _lifecycle, _native
@@ -33,12 +34,14 @@ from penstock._policy import (
 )
 from penstock._processes import END_SECONDS, Processes, RemoteFunction, launch_of
 from penstock._processes import run as run_in_process
+from penstock._recording import Recording
 from penstock._steps import Stream, driven, driven_async, is_async_stepwise, is_stepwise
 from penstock._worker import work
 from penstock.errors import ConfigError, DeadlineExceeded
 
 if TYPE_CHECKING:
     import asyncio
+    import os
     from collections.abc import Awaitable, Callable, Iterable
     from types import TracebackType
     from typing import Self
@@ -91,6 +94,7 @@ class Batcher(_native.NativeBatcher, Generic[R]):
     _runs_alone: bool
     _steps: bool
     _tenants: Counter[str]
+    _recordings: list[Recording]
 
     def __new__(
         cls,
@@ -110,9 +114,7 @@ class Batcher(_native.NativeBatcher, Generic[R]):
         context = copy_context()
         steps = is_stepwise(fn)
         if steps and isinstance(workers, Processes):
-            raise ConfigError(
-                "a generator runs step by step in this process: give it a number of threads, not Processes"
-            )
+            raise ConfigError("a generator cannot run in processes: the requests of its batch come and go in this one")
         runs_alone = is_async_stepwise(fn) or (
             inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
         )
@@ -147,6 +149,7 @@ class Batcher(_native.NativeBatcher, Generic[R]):
         self._runs_alone = runs_alone
         self._steps = steps
         self._tenants = Counter()
+        self._recordings = []
         return self
 
     def __init__(self, *_args: Any, **_settings: Any) -> None:
@@ -210,6 +213,23 @@ class Batcher(_native.NativeBatcher, Generic[R]):
         check_count("last", last)
         return explanation_of(self.explain_batches(last))
 
+    def record(self, path: str | os.PathLike[str]) -> Recording:
+        """Writes what comes, and how long the function takes, into a file from here on, for `penstock tune`.
+
+        One JSON object a line: when requests came, what they cost and by when they must be answered, and how long each
+        batch took; never the items themselves. A request never waits for the file: what cannot be written in time is
+        left out and counted. It ends with `close` of what is returned, or of the batcher.
+
+        Args:
+            path: the file; one of that name is replaced.
+
+        Raises:
+            ConfigError: where it cannot be written.
+        """
+        path = Path(path)
+        self._recordings.append(recording := Recording(self.begin_record(path), path))
+        return recording
+
     def close(self, *, drain: bool = True, timeout: float | None = None) -> None:
         """Accepts nothing more and waits for what runs. Safe to call twice.
 
@@ -221,6 +241,7 @@ class Batcher(_native.NativeBatcher, Generic[R]):
         self._begin_close(drain=drain)
         if not self._waits_for_itself():
             self._end_processes(idle=self.wait_idle(math.inf if timeout is None else timeout))
+        self._end_recordings()
 
     async def aclose(self, *, drain: bool = True, timeout: float | None = None) -> None:
         """As `close`, without blocking the event loop."""
@@ -231,6 +252,7 @@ class Batcher(_native.NativeBatcher, Generic[R]):
                 import asyncio  # noqa: PLC0415  importing it costs as much as a third of `import numpy`
 
                 await asyncio.get_running_loop().run_in_executor(None, partial(self._end_processes, idle=idle))
+        self._end_recordings()
 
     def __enter__(self) -> Self:
         return self
@@ -285,6 +307,10 @@ class Batcher(_native.NativeBatcher, Generic[R]):
         for remote in remotes:
             remote.keeper.kill()
 
+    def _end_recordings(self) -> None:
+        for recording in self._recordings:
+            recording.close()
+
     def _waits_for_itself(self) -> bool:
         return self.runs_here() or (self._runs_alone and threading.current_thread() is _lifecycle.own_loop().thread)
 
@@ -300,6 +326,7 @@ class Batcher(_native.NativeBatcher, Generic[R]):
         self._end_processes(idle=idle, limit=max(0.0, deadline - time.monotonic()) / 2)
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+        self._end_recordings()
 
 
 class Options(Generic[R]):

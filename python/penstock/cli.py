@@ -1,4 +1,4 @@
-"""The command line: `penstock serve app.py`, `penstock bench URL`."""
+"""The command line: `penstock serve app.py`, `penstock bench URL`, `penstock tune FILE`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penstock import __version__, _bench, logs
+from penstock import __version__, _bench, _tune, logs
 from penstock._supervised import Post, Supervised
 from penstock._supervisor import Supervisor, listeners
 from penstock.errors import ConfigError, PenstockError
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     options = _parser().parse_args(arguments)
     try:
-        if options.command == "bench":
+        if options.command in {"bench", "tune"}:
             return int(options.carry_out(options))
         logs.configure(json=options.log_format == "json", level=options.log_level)
         return _serve(options, arguments[1:])
@@ -82,11 +82,19 @@ def _parser() -> argparse.ArgumentParser:
         help="the lowest level that is logged; --access-log is apart from it (default: %(default)s)",
     )
     serve.add_argument("--workers", metavar="N", help="processes that share the port (default: 1)")
+    serve.add_argument(
+        "--record",
+        type=Path,
+        metavar="FILE",
+        help="write when requests came and how long batches took, for `penstock tune`; several models, and several "
+        "processes, have a file each: FILE-model-process",
+    )
     serve.add_argument("--as-worker", type=Post.parse, help=argparse.SUPPRESS)
     limits = serve.add_argument_group("limits", "each also by its variable, such as PENSTOCK_MAX_BODY")
     for setting in fields(DoorSettings):
         _add_setting(limits, setting)
     _bench.add_parser(commands)
+    _tune.add_parser(commands)
     return parser
 
 
@@ -154,7 +162,8 @@ def _serve(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     command_line = {setting.name: getattr(options, setting.name) for setting in fields(DoorSettings)}
 
     def make() -> Server:
-        return Server._of_command(find_models(options.target), place, command_line)  # noqa: SLF001  one package
+        record = _record_path(options.record, as_worker=options.as_worker is not None)
+        return Server._of_command(find_models(options.target), place, command_line, record)  # noqa: SLF001  one package
 
     if options.as_worker is not None:
         return Supervised(options.as_worker).serve(make, _explained)
@@ -163,6 +172,13 @@ def _serve(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         settings = DoorSettings.resolve({}, command_line)
         return Supervisor(listeners(*place), arguments, count, settings.drain_timeout).run()
     return _serve_alone(make())
+
+
+def _record_path(record: Path | None, *, as_worker: bool) -> Path | None:
+    """Where this process writes what comes: processes that share a port have a file each."""
+    if record is None or not as_worker:
+        return record
+    return record.with_name(f"{record.stem}-{os.getpid()}{record.suffix}")
 
 
 def keep_freed_memory() -> None:

@@ -18,6 +18,7 @@ from penstock._batch_records import explanation_of
 from penstock._display import Table
 from penstock._policy import check_count
 from penstock._processes import Processes, launch_of
+from penstock._recording import Recording
 from penstock._worker import Overlap, work
 from penstock.errors import Closed, ConfigError
 from penstock.models import LoadedModel, ModelSpec, spec_of
@@ -25,6 +26,7 @@ from penstock.settings import DoorSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
     from types import TracebackType
     from typing import Self, TypeAlias
 
@@ -136,13 +138,20 @@ class Server:
         self._threads: list[threading.Thread] = []
         self._overlaps: list[Overlap] = []
         self._closed = False
+        self._record_path: Path | None = None
+        self._recordings: list[Recording] = []
 
     @classmethod
     def _of_command(
-        cls, models: Iterable[Any], place: tuple[str, int, int | None], command_line: Mapping[str, Any]
+        cls,
+        models: Iterable[Any],
+        place: tuple[str, int, int | None],
+        command_line: Mapping[str, Any],
+        record: Path | None = None,
     ) -> Self:
         host, port, grpc_port = place
         server = cls(models, host=host, port=port, grpc_port=grpc_port)
+        server._record_path = record
         server._settings = DoorSettings.resolve({}, command_line)
         return server
 
@@ -198,11 +207,19 @@ class Server:
             raise
         _lifecycle.close_at_exit(self)
         try:
+            if self._record_path is not None:
+                self._record(self._record_path)
             for index, spec in enumerate(self._specs):
                 self._start_model(self._native, index, spec)
         except BaseException:
             self.close(drain=False)
             raise
+
+    def _record(self, path: Path) -> None:
+        """Has what comes to each model written down; where there are several, each has a file of its own."""
+        for index, name in enumerate(self.names):
+            own = path if len(self.names) == 1 else path.with_name(f"{path.stem}-{name}{path.suffix}")
+            self._recordings.append(Recording(self._running().begin_record(index, own), own))
 
     def _accept(self) -> None:
         self._running().accept()
@@ -282,6 +299,7 @@ class Server:
             self._native.close(drain, limit)
             self._end_processes(deadline)
             self._close_models()
+            self._end_recordings()
             self._release_journal()
 
     async def aclose(self, *, drain: bool = True, timeout: float | None = None) -> None:
@@ -295,7 +313,12 @@ class Server:
             await self._native.close_async(drain, limit)
             await asyncio.get_running_loop().run_in_executor(None, self._end_processes, deadline)
             await asyncio.get_running_loop().run_in_executor(None, self._close_models)
+            await asyncio.get_running_loop().run_in_executor(None, self._end_recordings)
             await asyncio.get_running_loop().run_in_executor(None, self._release_journal)
+
+    def _end_recordings(self) -> None:
+        for recording in self._recordings:
+            recording.close()
 
     def __enter__(self) -> Self:
         return self.start()

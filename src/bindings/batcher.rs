@@ -1,5 +1,6 @@
 //! The native half of `penstock.Batcher`: thin classes over [`Core`].
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use super::deadline::BatchDeadline;
 use super::errors::{raised, to_python};
 use super::flight::Flights;
 use super::policy::Policy;
+use super::recording::NativeRecording;
 use super::records;
 use super::run::{Fillers, hand_out};
 use super::waiter::{Failure, Outcome, Parked, Results, SIGNAL_CHECK, Waiter};
@@ -179,6 +181,12 @@ impl NativeBatcher {
 
     fn __clear__(&self) {
         drop(self.core.batcher.close(true));
+    }
+
+    /// Writes what comes and how long the function takes into a file, which replaces one of that name.
+    fn begin_record(&self, py: Python<'_>, path: PathBuf) -> PyResult<NativeRecording> {
+        let recorder = self.core.batcher.record(&path).map_err(|error| to_python(py, &error))?;
+        Ok(NativeRecording::new(recorder))
     }
 
     /// True once closing has begun.

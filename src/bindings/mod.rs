@@ -16,6 +16,7 @@ mod load;
 mod messages;
 mod policy;
 mod processes;
+mod recording;
 mod records;
 mod riders;
 mod run;
@@ -56,6 +57,8 @@ mod _native {
     use super::policy::check_policy;
     #[pymodule_export]
     use super::processes::{NativeChild, NativeKeeper};
+    #[pymodule_export]
+    use super::recording::{NativeRecording, tune_trace};
     #[pymodule_export]
     use super::served::ServedWorker;
     #[pymodule_export]

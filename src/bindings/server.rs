@@ -1,7 +1,7 @@
 //! The native half of `penstock.Server`: endpoints, a door, and how they close.
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use super::errors::{raised, to_python};
 use super::journal::NativeJournal;
 use super::policy::Policy;
 use super::processes::Start;
+use super::recording::NativeRecording;
 use super::records;
 use super::run::Fillers;
 use super::served::ServedWorker;
@@ -222,6 +223,15 @@ impl NativeServer {
         if let Some(served) = self.endpoints.get(index) {
             served.endpoint.set_ready(true);
         }
+    }
+
+    /// Writes what comes to model `index`, and how long it takes, into a file.
+    fn begin_record(&self, py: Python<'_>, index: usize, path: PathBuf) -> PyResult<NativeRecording> {
+        let served = self.endpoints.get(index).ok_or_else(|| {
+            raised(py, ErrorKind::Internal, "a recording was asked for of a model that is not served")
+        })?;
+        let recorder = served.endpoint.record(&path).map_err(|error| to_python(py, &error))?;
+        Ok(NativeRecording::new(recorder))
     }
 
     /// Host and port that it listens on, if it does.

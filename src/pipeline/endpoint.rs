@@ -277,6 +277,14 @@ impl Endpoint {
         }
     }
 
+    /// Writes what comes, and how long the model takes, into a file from here on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where the file cannot be written.
+    pub fn record(&self, path: &std::path::Path) -> Result<Arc<crate::batch::trace::Recorder>> {
+        self.batcher.record(path)
+    }
+
     /// Where request memory comes from and goes back to.
     pub fn spares(&self) -> &Arc<crate::tensor::Spares> {
         self.batcher.spares()

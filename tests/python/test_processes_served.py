@@ -143,8 +143,8 @@ def test_a_batch_whose_process_is_killed_is_run_again() -> None:
 def test_a_record_says_where_the_time_went() -> None:
     with Server([far.fragile], port=0) as server:
         ask(TestClient(server), "fragile", 1, 2)
-        (record,) = server.explain("fragile")
-        assert record.rows == 2
+        (record,) = server.explain("fragile").batches
+        assert record.size == 2
         assert record.model_seconds > 0
 
 
@@ -152,7 +152,6 @@ def test_the_time_that_is_left_is_known_in_the_process() -> None:
     with Server([far.hurried], port=0) as server, Client(server.url) as client:
         inputs = {"x": np.zeros(1, np.float32)}
         assert 5 < client.infer("hurried", inputs, timeout=20)["y"][0] <= 20
-        assert server.stats().models["hurried"].failed == 0
 
 
 def test_rows_of_different_lengths_are_filled_up_and_told_apart() -> None:

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 import penstock
-from penstock import Batcher, Server, batched, model
+from penstock import Batcher, Processes, Server, batched, model
 from penstock.errors import DeadlineExceeded
 from penstock.testing import TestClient
+
+PROCESS = Processes(1)
 
 
 def asks(x: np.ndarray) -> list[float | None]:
@@ -25,7 +27,10 @@ async def asks_later(x: np.ndarray) -> list[float | None]:
     return [penstock.remaining()] * len(x)
 
 
-@pytest.mark.parametrize(("function", "workers"), [(asks, 1), (asks, 2), (asks, "inline"), (asks_later, 1)])
+@pytest.mark.parametrize(
+    ("function", "workers"),
+    [(asks, 1), (asks, 2), (asks, "inline"), (asks_later, 1), (asks, PROCESS), (asks_later, PROCESS)],
+)
 async def test_a_function_sees_the_time_that_its_batch_has_left(function: Any, workers: Any) -> None:
     with Batcher(function, workers=workers) as f:
         assert penstock.remaining() is None
@@ -104,10 +109,15 @@ async def left_async(x: Any) -> Any:
     return left(x)
 
 
-@pytest.mark.parametrize("name", ["left", "left_async"])
+@model("left_process", inputs={"x": ("float32", [1])}, outputs={"y": ("float64", [])}, workers=PROCESS)
+def left_process(x: Any) -> Any:
+    return left(x)
+
+
+@pytest.mark.parametrize("name", ["left", "left_async", "left_process"])
 def test_a_served_model_sees_the_time_that_its_clients_gave(name: str) -> None:
     x = np.ones((2, 1), np.float32)
-    with Server([left, left_async], port=0) as server:
+    with Server([left, left_async, left_process], port=0) as server:
         for url, default in ((server.url, -1.0), (server.grpc_url, 600.0)):
             # What a client gives by default, it says over gRPC only.
             with penstock.Client(url) as client:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from penstock import Batcher, VirtualClock, batched
+from penstock import Batcher, VirtualClock
 from penstock.errors import ConfigError, DeadlineExceeded
 from tests.python.support.waiting import Gate, outcomes, until
 
@@ -45,13 +45,13 @@ def test_what_is_no_time_is_refused(seconds: Any) -> None:
 
 def test_what_is_no_clock_is_refused() -> None:
     with pytest.raises(ConfigError, match="clock must be a VirtualClock"):
-        batched(double, clock=asyncio)
+        Batcher(double, clock=asyncio)
 
 
 @pytest.mark.parametrize("workers", [1, 2, "inline"])
 async def test_a_window_of_an_hour_ends_when_the_clock_says_so(workers: Any) -> None:
     clock = VirtualClock()
-    f = Batcher(double, workers=workers, dispatch="window", max_wait=HOUR, clock=clock)
+    f: Batcher[Any] = Batcher(double, workers=workers, dispatch="window", max_wait=HOUR, clock=clock)
     first = [f(number) for number in range(3)]
     await end_of_tick()
     clock.advance(HOUR - 1)
@@ -67,7 +67,7 @@ async def test_a_window_of_an_hour_ends_when_the_clock_says_so(workers: Any) -> 
 
 async def test_a_deadline_passes_when_the_clock_says_so() -> None:
     clock, gate = VirtualClock(), Gate()
-    f = Batcher(gate.run, clock=clock)
+    f: Batcher[Any] = Batcher(gate.run, clock=clock)
     first = f(1)
     await gate.is_entered()
     late, patient = f.options(timeout=0.2)(2), f.options(timeout=HOUR)(3)
@@ -86,7 +86,7 @@ async def test_a_deadline_passes_when_the_clock_says_so() -> None:
 
 def test_a_blocking_call_gives_up_when_the_clock_says_so() -> None:
     clock, gate = VirtualClock(), Gate()
-    f = Batcher(gate.run, clock=clock)
+    f: Batcher[Any] = Batcher(gate.run, clock=clock)
     caught: list[BaseException] = []
 
     def call() -> None:
@@ -107,7 +107,7 @@ def test_a_blocking_call_gives_up_when_the_clock_says_so() -> None:
 
 async def test_a_low_priority_ages_by_the_clock() -> None:
     clock, gate = VirtualClock(), Gate()
-    f = Batcher(gate.run, max_batch_size=1, aging=10, clock=clock)
+    f: Batcher[Any] = Batcher(gate.run, max_batch_size=1, aging=10, clock=clock)
     blocking = f(0)
     await gate.is_entered()
     old = f.options(priority="low")(1)
@@ -128,7 +128,7 @@ async def test_a_function_takes_as_long_as_it_moves_the_clock() -> None:
         clock.advance(2.0)
         return x
 
-    f = Batcher(slow, clock=clock)
+    f: Batcher[Any] = Batcher(slow, clock=clock)
     for number in range(3):
         assert await asyncio.wait_for(f(number), 30) == number
     # What it has learned: two seconds a call, so one in half a second is hopeless.
@@ -140,7 +140,7 @@ async def test_a_function_takes_as_long_as_it_moves_the_clock() -> None:
 
 async def test_a_timer_of_a_loop_that_has_closed_is_let_go_of() -> None:
     clock = VirtualClock()
-    f = Batcher(double, dispatch="window", max_wait=1, clock=clock)
+    f: Batcher[Any] = Batcher(double, dispatch="window", max_wait=1, clock=clock)
 
     async def leave() -> None:
         f.options(timeout=1)(1).cancel()

@@ -53,7 +53,7 @@ def _served(each: int) -> float:
     declared = {"inputs": {"x": ("float32", [64])}, "outputs": {"y": ("float32", [64])}}
     model = penstock.model("double", max_batch_size=CLIENTS, **declared)(_millisecond)
     with penstock.Server(model, port=0) as server:
-        body = testing.infer_body({"x": np.ones((1, 64), np.float32)})
+        body = testing.infer_body({"x": ("FP32", [1, 64], [1.0] * 64)})
         report = testing.load(f"{server.url}/v2/models/double/infer", [body], clients=CLIENTS, requests_per_client=each)
         if report.ok != report.planned:
             raise AssertionError(f"{report.planned - report.ok} requests were not answered")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 import penstock
 from benches.python.batching.story import Story
 from benches.python.measure import paired_ratio, spread, table
 from penstock import testing
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 SIZE = 8
@@ -56,7 +55,7 @@ def _once(rate: float, seconds: float) -> testing.LoadReport:
 
     with penstock.Server(fixed, port=0) as server:
         url = f"{server.url}/v2/models/fixed/infer"
-        body = testing.infer_body({"x": np.ones((1, 8), np.float32)})
+        body = testing.infer_body({"x": ("FP32", [1, 8], [1.0] * 8)})
         testing.load(url, [body], clients=SIZE, requests_per_client=50)
         return testing.load(
             url, [body], clients=400, rate=rate, duration=seconds, headers={"X-Request-Timeout": str(DEADLINE)}

@@ -9,8 +9,6 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 import penstock
 from benches.python.batching.story import Story
 from benches.python.measure import paired_ratio, spread, table
@@ -19,6 +17,7 @@ from penstock import testing
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy as np
     from numpy.typing import NDArray
 
 MILLISECONDS = 2.0
@@ -91,7 +90,7 @@ def run(rounds: int, *, quick: bool) -> Story:
 
 
 def _rate(url: str, name: str, seconds: float) -> float:
-    body = testing.infer_body({"x": np.ones((1, 8), np.float32)})
+    body = testing.infer_body({"x": ("FP32", [1, 8], [1.0] * 8)})
     target = f"{url}/v2/models/{name}/infer"
     testing.load(target, [body], clients=CLIENTS, requests_per_client=10)
     probe = testing.load(target, [body], clients=CLIENTS, requests_per_client=20)
