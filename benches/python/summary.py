@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HEADINGS = {
+    "promises": "What batching promises",
     "batching": "Batching beside others",
     "bridge": "The bridge beside the stock bridge",
     "footprint": "Idle and import",

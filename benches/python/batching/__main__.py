@@ -39,7 +39,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds of every table (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="once and short: does it still run?")
     parser.add_argument("--json", type=Path, help="where the figures go")
-    parser.add_argument("--out", type=Path, help="not used: everything is in this process")
     return parser.parse_args()
 
 
