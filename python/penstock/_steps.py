@@ -302,9 +302,9 @@ class Feed:
 
     def __init__(self) -> None:
         self.values: deque[Any] = deque()
-        self.sent = 0
-        self.taken = 0
-        self.left = False
+        self.sent: int = 0
+        self.taken: int = 0
+        self.left: bool = False
         self.waiting: asyncio.Future[None] | None = None
         self.done: asyncio.Future[Any] | None = None
 

@@ -36,7 +36,7 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _KEPT_BYTES = 64 << 20
 
-keeps_freed_memory = False
+keeps_freed_memory: bool = False
 """True once `keep_freed_memory` was called: worker processes do as their parent does."""
 
 
