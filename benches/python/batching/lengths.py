@@ -23,7 +23,7 @@ CALLERS = 256
 
 def run(rounds: int, *, quick: bool) -> Story:
     model = MiniLM.load()
-    texts = _sentences(64 if quick else 768)
+    texts = _sentences(64 if quick else 512)
     policies: dict[str, dict[str, Any]] = {
         "as they come": {"max_batch_size": SIZE},
         "by length: `pad=True`": {"max_batch_size": SIZE, "pad": True},
