@@ -52,9 +52,7 @@ pub(crate) trait Form {
     fn split(&self, returned: &Bound<'_, PyAny>, count: usize) -> PyResult<Self::Answers>;
 
     /// Cuts answers back to the lengths that their rows had before they were filled up to `longest`.
-    fn cut_back(&self, answers: Self::Answers, _lengths: &[u32], _longest: usize) -> Self::Answers {
-        answers
-    }
+    fn cut_back(&self, answers: Self::Answers, lengths: &[u32], longest: usize) -> Self::Answers;
 
     /// The same failure for `count` requests.
     fn fail(&self, py: Python<'_>, error: PyErr, count: usize) -> Self::Answers;
@@ -371,6 +369,11 @@ impl Form for Rows {
 
     fn split(&self, returned: &Bound<'_, PyAny>, count: usize) -> PyResult<Results> {
         results::split(returned, count)
+    }
+
+    /// A caller in Python gets its row as the function made it.
+    fn cut_back(&self, answers: Results, _lengths: &[u32], _longest: usize) -> Results {
+        answers
     }
 
     /// One exception for each request: what the function raised, wrapped unless it is Penstock's own word for it.

@@ -168,6 +168,13 @@ impl<F: Form> Form for Answering<F> {
         }
     }
 
+    fn cut_back(&self, answers: Self::Answers, lengths: &[u32], longest: usize) -> Self::Answers {
+        match self {
+            Self::Whole(form) => answers.map(|answers| form.cut_back(answers, lengths, longest)),
+            Self::Steps(_) => answers,
+        }
+    }
+
     fn fail(&self, py: Python<'_>, error: PyErr, count: usize) -> Self::Answers {
         match self {
             Self::Whole(form) => Some(form.fail(py, error, count)),
