@@ -126,7 +126,6 @@ fn fill(candidates: &[Candidate], rows: usize, budget: u64) -> Choice {
 
 /// Takes those whose lengths are near the first one's: of all batches that hold it, the one that does the most useful work
 /// for what it costs. The longest row decides what each row costs.
-#[allow(clippy::cast_precision_loss, reason = "costs stay far below 2^52")]
 fn homogeneous(
     candidates: &[Candidate],
     rows: usize,
@@ -135,48 +134,35 @@ fn homogeneous(
     overhead: Option<f64>,
 ) -> Choice {
     let Some(first) = candidates.first() else { return Choice::default() };
-    let mut by_length: Vec<usize> = (0..candidates.len()).collect();
-    let cost = |at: usize| candidates.get(at).map_or(0, |candidate| u64::from(candidate.cost));
-    // Of those with one length, who goes first comes last, and is left behind last.
-    by_length.sort_by_key(|at| (cost(*at), Reverse(*at)));
-    let mut sums = Vec::with_capacity(by_length.len() + 1);
-    sums.push(0);
-    for at in &by_length {
-        sums.push(sums.last().copied().unwrap_or(0) + cost(*at));
-    }
-    let sum = |from: usize, to: usize| sums.get(to).unwrap_or(&0) - sums.get(from).unwrap_or(&0);
-    let anchor = by_length.iter().position(|at| *at == 0).unwrap_or(0);
-    let longest_of_all = by_length.last().map_or(1, |at| cost(*at)).max(1);
-    let in_rows = longest_of_all as f64 * OVERHEAD_IN_ROWS;
-    let usual = budget.map_or(in_rows, |budget| budget as f64 * OVERHEAD_OF_BUDGET);
-    let overhead = overhead.unwrap_or(usual).clamp(1.0, OVERHEAD_AT_MOST);
+    let line = ByLength::of(candidates);
+    let overhead = overhead.unwrap_or_else(|| line.usual_overhead(budget)).clamp(1.0, OVERHEAD_AT_MOST);
+    let anchor = line.order.iter().position(|at| *at == 0).unwrap_or(0);
     let mut best = (f64::MIN, anchor, anchor + 1);
-    for end in anchor + 1..=by_length.len() {
-        let length = |place: usize| by_length.get(place).map(|at| cost(*at));
-        if length(end) == length(end - 1) {
+    for end in anchor + 1..=candidates.len() {
+        // Whoever has the same length costs nothing more.
+        if line.cost(end) == line.cost(end - 1) {
             continue;
         }
-        let longest = length(end - 1).unwrap_or(1).max(1).next_multiple_of(multiple);
+        let longest = line.cost(end - 1).unwrap_or(1).max(1).next_multiple_of(multiple);
         let fit = budget.map_or(usize::MAX, |budget| usize::try_from(budget / longest).unwrap_or(usize::MAX));
         let count = fit.min(rows).max(1).min(end);
-        let alone = by_length.get(end - 1).is_some_and(|at| cost(*at) == u64::from(first.cost));
-        if count == 1 && !alone {
+        if count == 1 && line.cost(end - 1) != Some(u64::from(first.cost)) {
             break;
         }
         let from = end - count;
         let useful = if from <= anchor {
-            sum(from, end)
+            line.sum(from, end)
         } else {
             // The first one takes the place of the shortest.
-            sum(from + 1, end) + u64::from(first.cost)
+            line.sum(from + 1, end) + u64::from(first.cost)
         };
-        let score = useful as f64 / ((count as u64 * longest) as f64 + overhead);
+        let score = worth(useful, count as u64 * longest, overhead);
         if score > best.0 {
             best = (score, from, end);
         }
     }
     let (_, from, end) = best;
-    let mut picked: Vec<usize> = by_length.get(from..end).unwrap_or_default().to_vec();
+    let mut picked: Vec<usize> = line.order.get(from..end).unwrap_or_default().to_vec();
     if from > anchor
         && let Some(shortest) = picked.first_mut()
     {
@@ -185,6 +171,52 @@ fn homogeneous(
     picked.sort_unstable();
     let over_budget = picked.len() < rows && picked.len() < candidates.len();
     Choice { picked, over_budget }
+}
+
+/// Useful work for each unit of what a batch costs.
+#[allow(clippy::cast_precision_loss, reason = "costs stay far below 2^52")]
+fn worth(useful: u64, cost: u64, overhead: f64) -> f64 {
+    useful as f64 / (cost as f64 + overhead)
+}
+
+/// Candidates in the order of their lengths.
+struct ByLength<'a> {
+    candidates: &'a [Candidate],
+    order: Vec<usize>,
+    /// What all before a place cost.
+    sums: Vec<u64>,
+}
+
+impl<'a> ByLength<'a> {
+    fn of(candidates: &'a [Candidate]) -> Self {
+        let cost = |at: &usize| candidates.get(*at).map_or(0, |candidate| u64::from(candidate.cost));
+        let mut order: Vec<usize> = (0..candidates.len()).collect();
+        // Of those with one length, who goes first comes last, and is left behind last.
+        order.sort_by_key(|at| (cost(at), Reverse(*at)));
+        let mut sums = Vec::with_capacity(order.len() + 1);
+        sums.push(0);
+        for at in &order {
+            sums.push(sums.last().copied().unwrap_or(0) + cost(at));
+        }
+        Self { candidates, order, sums }
+    }
+
+    fn cost(&self, place: usize) -> Option<u64> {
+        Some(u64::from(self.candidates.get(*self.order.get(place)?)?.cost))
+    }
+
+    /// What those from one place to another cost.
+    fn sum(&self, from: usize, to: usize) -> u64 {
+        self.sums.get(to).unwrap_or(&0) - self.sums.get(from).unwrap_or(&0)
+    }
+
+    /// What a call costs besides its rows, where nothing was learned yet.
+    #[allow(clippy::cast_precision_loss, reason = "costs stay far below 2^52")]
+    fn usual_overhead(&self, budget: Option<u64>) -> f64 {
+        let longest = self.order.len().checked_sub(1).and_then(|last| self.cost(last)).unwrap_or(1).max(1);
+        let in_rows = longest as f64 * OVERHEAD_IN_ROWS;
+        budget.map_or(in_rows, |budget| budget as f64 * OVERHEAD_OF_BUDGET)
+    }
 }
 
 /// The largest of the preferred sizes that is not above `size`; `size` where all are.
