@@ -113,14 +113,7 @@ class Batcher(_native.NativeBatcher, Generic[R]):
         inline = check_workers(workers) == "inline"
         context = copy_context()
         steps = is_stepwise(fn)
-        if steps and isinstance(workers, Processes):
-            raise ConfigError("a generator cannot run in processes: the requests of its batch come and go in this one")
-        runs_alone = is_async_stepwise(fn) or (
-            inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
-        )
-        runs_alone = runs_alone and not isinstance(workers, Processes)
-        if runs_alone and inline:
-            raise ConfigError("an async def function cannot run inline: its loop would wait for itself; use workers=1")
+        runs_alone = _runs_on_own_loop(fn, workers)
         whole: Callable[..., Any] = (driven_async(fn) if runs_alone else driven(fn)) if steps else fn
         called = _lifecycle.on_own_loop(whole) if runs_alone else whole
         name = str(getattr(fn, "__qualname__", type(fn).__name__))
@@ -502,6 +495,19 @@ def _in_context(fn: Callable[..., Any], context: Context) -> Callable[..., Any]:
         return inner.run(fn, *args, **kwargs)
 
     return run
+
+
+def _runs_on_own_loop(fn: Callable[..., Any], workers: Workers) -> bool:
+    """Whether a function is awaited on Penstock's own loop; refuses it where these workers cannot run it."""
+    if isinstance(workers, Processes):
+        if is_stepwise(fn):
+            raise ConfigError("a generator cannot run in processes: the requests of its batch come and go in this one")
+        return False
+    awaited = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
+    awaited = awaited or is_async_stepwise(fn)
+    if awaited and workers == "inline":
+        raise ConfigError("an async def function cannot run inline: its loop would wait for itself; use workers=1")
+    return awaited
 
 
 def _check_function(fn: object) -> None:
