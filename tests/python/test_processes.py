@@ -139,7 +139,7 @@ def test_a_generator_is_refused() -> None:
     def steps(batch: Any) -> Any:
         yield [1] * len(batch.live)
 
-    with pytest.raises(ConfigError, match="a generator runs step by step in this process"):
+    with pytest.raises(ConfigError, match="a generator cannot run in processes"):
         Batcher(steps, workers=Processes(1))
 
 
