@@ -121,6 +121,10 @@ def model(
         policy = BatchPolicy(**settings) if policy is None else policy
     except TypeError as error:
         raise ConfigError(f"unknown setting of a model: {error}") from error
+    if policy.key is not None or callable(policy.cost):
+        raise ConfigError(
+            f"model '{name}': key= and cost=<function> would run Python for each request; use cost='length'"
+        )
 
     def declare(target: T) -> T:
         if not callable(target):

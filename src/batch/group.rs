@@ -136,7 +136,10 @@ impl<K, W> Group<K, W> {
             released: self.released(),
             closing,
             latest_start: self.pile.earliest().and_then(start),
-            deferrable: busy && self.pile.waiting() == self.waiting && self.pile.all_dated(),
+            deferrable: busy
+                && self.waiting * 2 >= self.learned.cap()
+                && self.pile.waiting() == self.waiting
+                && self.pile.all_dated(),
         })
     }
 

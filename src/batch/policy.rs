@@ -175,8 +175,8 @@ pub struct Pressure {
     pub closing: bool,
     /// When a batch must start to be answered by the earliest deadline among them, where there is one and enough is known.
     pub latest_start: Option<Moment>,
-    /// True where they may wait for company although a worker is free: it is the last of several, and all of them say by
-    /// when they must be answered.
+    /// True where they may wait for company although a worker is free: it is the last of several, half a batch waits, and
+    /// all of them say by when they must be answered.
     pub deferrable: bool,
 }
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from penstock import Pad, Processes, Server, model
+from penstock.errors import ConfigError, ItemError
 from penstock.testing import TestClient
 
 if TYPE_CHECKING:
@@ -62,6 +63,37 @@ def test_outputs_are_as_long_as_the_request_that_they_answer(served: Callable[..
         assert answer["sum"].tolist() == [sum(row)]
         assert np.asarray(answer["words"]).shape == (1, len(row))
     assert {word for answer in answers for word in np.asarray(answer["words"]).ravel().tolist()} == {"3"}
+
+
+@pytest.mark.parametrize("settings", [{"key": len}, {"cost": len, "max_batch_cost": 5}])
+def test_a_model_asks_no_function_about_each_request(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="cost='length'"):
+        model("asked", **settings, **DECLARED)
+
+
+def test_a_budget_of_texts_counts_their_bytes() -> None:
+    sizes: list[int] = []
+
+    @model(
+        "letters",
+        inputs={"text": ("string", [])},
+        outputs={"n": ("int64", [])},
+        cost="length",
+        max_batch_cost=10,
+        min_batch_size=3,
+        max_wait=0.5,
+    )
+    def letters(text: list[str]) -> NDArray[np.int64]:
+        sizes.append(sum(map(len, text)))
+        return np.array([len(one) for one in text], np.int64)
+
+    texts = ["a" * 6, "b" * 7, "c" * 3]
+    with TestClient(Server(letters, port=0)) as client, ThreadPoolExecutor(len(texts)) as pool:
+        answers = list(pool.map(lambda text: client.infer("letters", {"text": np.array([text], object)}), texts))
+        with pytest.raises(ItemError, match="max_batch_cost=10"):
+            client.infer("letters", {"text": np.array(["d" * 11], object)})
+    assert [answer["n"].tolist() for answer in answers] == [[6], [7], [3]]
+    assert max(sizes) <= 10
 
 
 def test_the_halves_of_a_padded_batch_keep_their_lengths() -> None:

@@ -300,6 +300,34 @@ fn a_batch_is_made_smaller_where_a_larger_one_would_be_late() {
 }
 
 #[test]
+fn the_last_free_worker_waits_for_company_only_where_half_a_batch_waits() {
+    let mut line = Line::with(tick(8), 2);
+    line.teach(MILLI);
+    let busy = line.push(1, Terms::default());
+    line.release();
+    assert_eq!(line.numbers(), [busy]);
+    for few in [1, 3] {
+        for _ in 0..few {
+            let terms = line.by(500);
+            line.push(1, terms);
+        }
+        line.release();
+        assert_eq!(line.numbers().len(), few, "few waited: they go at once");
+        line.queue.finish(line.queue.stats().batches, Ran::Unknown);
+    }
+    for _ in 0..4 {
+        let terms = line.by(500);
+        line.push(1, terms);
+    }
+    line.release();
+    let hold = line.clock.now() + MILLI * 50;
+    assert_eq!(line.queue.outlook(line.clock.now()), Outlook::Later(hold));
+    line.push(1, Terms::default());
+    line.release();
+    assert_eq!(line.queue.outlook(line.clock.now()), Outlook::Ready, "one of them names no deadline");
+}
+
+#[test]
 fn a_batch_that_runs_is_joined_whether_it_is_time_or_not() {
     let mut line = Line::new(tick(10));
     let numbers: Vec<_> = (0..5).map(|_| line.push(1, Terms::default())).collect();
