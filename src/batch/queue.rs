@@ -181,6 +181,11 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
     /// [`ErrorKind::Overloaded`], with the time after which it would have been accepted.
     pub fn check_deadline(&self, key: &GroupKey<K>, terms: &Terms, now: Moment) -> Result<()> {
         let Some(deadline) = terms.deadline else { return Ok(()) };
+        // A worker that is free learns from whatever it gets: where it got nothing, one slow hour would be held against
+        // the function for ever.
+        if self.waiting == 0 && self.running.len() < self.workers {
+            return Ok(());
+        }
         let cost = self.cost_of(key, terms);
         let learned = self
             .index

@@ -278,6 +278,25 @@ fn a_hopeless_request_is_refused_with_the_time_after_which_it_would_be_accepted(
 }
 
 #[test]
+fn an_idle_worker_refuses_nobody_and_so_learns_that_the_function_is_fast_again() {
+    let mut line = Line::new(tick(1));
+    line.teach(MILLI * 500);
+    for _ in 0..400 {
+        let soon = line.by(20);
+        line.queue.check_deadline(&key(1), &soon, line.clock.now()).unwrap();
+        line.push(1, soon);
+        line.release();
+        let batch = line.take().unwrap();
+        let refused = line.queue.check_deadline(&key(1), &line.by(0), line.clock.now());
+        assert!(refused.is_err(), "it is busy");
+        line.queue.finish(batch.cut.number, Ran::Whole(MILLI));
+    }
+    let busy = line.by(20);
+    line.push(1, busy);
+    line.queue.check_deadline(&key(1), &line.by(20), line.clock.now()).expect("it is fast again");
+}
+
+#[test]
 fn a_batch_is_made_smaller_where_a_larger_one_would_be_late() {
     let mut line = Line::new(tick(100));
     for rows in [1_u32, 10, 20, 40, 5, 30, 2, 60] {
