@@ -343,6 +343,7 @@ def test_a_model_that_takes_too_long(client: Any, server: Server) -> None:
 async def test_time_outs_on_asyncio(aio_client: Any) -> None:
     with pytest.raises(InferenceServerException) as caught:
         await aio_client.infer("slow", pair([[1, 2]]), client_timeout=SLOW_SECONDS / 5)
-    assert caught.value.status() == "StatusCode.DEADLINE_EXCEEDED"
+    # Behind a batch that still runs, what is known to take longer is refused at once.
+    assert caught.value.status() in {"StatusCode.DEADLINE_EXCEEDED", "StatusCode.RESOURCE_EXHAUSTED"}
     result = await aio_client.infer("double", pair([[1, 2]]), client_timeout=PATIENCE)
     assert result.as_numpy("y").tolist() == [[2, 4]]
