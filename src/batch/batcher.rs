@@ -128,24 +128,13 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
         write: impl FnOnce(&mut Rows),
         attendance: &mut impl Attendance<W>,
     ) -> Result<()> {
-        let mut state = self.state.lock();
-        state.record_arrival(key, &terms, 1, &self.clock);
-        let (left, admitted) = state.admit(key, &terms, 1, &self.clock, attendance);
-        if let Err(error) = admitted {
-            drop(state);
-            forget(left, attendance);
-            return Err(error);
-        }
-        let arrived = state.arrival(&self.clock);
-        let entry = Entry { waiter, arrived, deadline: terms.deadline };
-        let look = state.queue.push(key, terms, entry, write);
-        let wake = look && state.asleep > 0;
-        drop(state);
-        if wake {
-            self.state.wake_one();
-        }
-        forget(left, attendance);
-        Ok(())
+        let mut write = Some(write);
+        let row = |rows: &mut Rows, _| {
+            if let Some(write) = write.take() {
+                write(rows);
+            }
+        };
+        self.enter(key, terms, std::iter::once(waiter), row, attendance)
     }
 
     /// Adds several requests or none of them, as [`submit`](Self::submit) does.
@@ -157,6 +146,17 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
         key: &GroupKey<K>,
         terms: Terms,
         waiters: Vec<W>,
+        write: impl FnMut(&mut Rows, usize),
+        attendance: &mut impl Attendance<W>,
+    ) -> Result<()> {
+        self.enter(key, terms, waiters.into_iter(), write, attendance)
+    }
+
+    fn enter(
+        &self,
+        key: &GroupKey<K>,
+        terms: Terms,
+        waiters: impl ExactSizeIterator<Item = W>,
         mut write: impl FnMut(&mut Rows, usize),
         attendance: &mut impl Attendance<W>,
     ) -> Result<()> {
@@ -170,7 +170,7 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
         }
         let arrived = state.arrival(&self.clock);
         let mut look = false;
-        for (row, waiter) in waiters.into_iter().enumerate() {
+        for (row, waiter) in waiters.enumerate() {
             let entry = Entry { waiter, arrived, deadline: terms.deadline };
             look |= state.queue.push(key, terms, entry, |rows| write(rows, row));
         }

@@ -97,8 +97,6 @@ pub struct Cut {
     pub ready: Moment,
     /// When a worker took it.
     pub taken: Moment,
-    /// The earliest deadline among its requests.
-    pub deadline: Option<Moment>,
     /// What its requests cost.
     pub cost: u64,
     /// What the batch costs: more than that where rows are padded.

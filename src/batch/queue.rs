@@ -57,7 +57,6 @@ pub struct BatchQueue<K, W> {
     tenants: HashMap<String, Tenant, ahash::RandomState>,
     shares: Shares,
     closing: bool,
-    batches: u64,
     /// What new groups begin with.
     learned: Learned,
     stats: BatchStats,
@@ -89,7 +88,6 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
             tenants,
             shares: by_weight,
             closing: false,
-            batches: 0,
             stats: BatchStats { cap: learned.cap(), ..BatchStats::default() },
             learned,
         }
@@ -392,13 +390,11 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
         } else {
             ready.unwrap_or(now)
         };
-        let deadline = gathered.entries.iter().filter_map(|entry| entry.deadline).min();
         let cut = Cut {
             number: 0,
             oldest: pressure.oldest,
             ready: ready.min(now),
             taken: now,
-            deadline,
             cost: gathered.cost,
             padded_cost: gathered.padded_cost,
             cap,
@@ -416,10 +412,9 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
 
     /// Counts a batch that goes to the model, gives it its number, and expects it to be finished.
     pub fn begin(&mut self, batch: &mut Batch<K, W>) {
-        self.batches += 1;
-        let cut = &mut batch.cut;
-        cut.number = self.batches;
         self.stats.count(batch.entries.len(), batch.reason);
+        let cut = &mut batch.cut;
+        cut.number = self.stats.batches;
         self.stats.cost += cut.cost;
         self.stats.padded_cost += cut.padded_cost;
         self.running.push(Running {

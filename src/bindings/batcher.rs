@@ -139,7 +139,7 @@ impl NativeBatcher {
     fn begin_close(&self, py: Python<'_>, drain: bool) -> PyResult<()> {
         let left = self.core.batcher.close(drain);
         self.fail_closed(py, left);
-        if self.core.inline {
+        if self.core.calling.inline {
             let port = port::running_loop(py)?.and_then(|_| Port::current(py, &self.recent).ok());
             while self.core.run_here(py, port.as_ref())? {}
         }
@@ -244,7 +244,7 @@ impl NativeBatcher {
         deadline: Option<Moment>,
     ) -> PyResult<(Arc<Results>, usize)> {
         loop {
-            if self.core.inline {
+            if self.core.calling.inline {
                 self.core.batcher.release();
                 while self.core.run_here(py, None)? {}
             }
@@ -259,7 +259,7 @@ impl NativeBatcher {
                     "no answer came within the timeout of the call",
                 ));
             }
-            let window = if self.core.inline { self.core.batcher.look_again_in() } else { None };
+            let window = if self.core.calling.inline { self.core.batcher.look_again_in() } else { None };
             let limit = SIGNAL_CHECK.min(left.unwrap_or(SIGNAL_CHECK)).min(window.unwrap_or(SIGNAL_CHECK));
             lock::without(py, &LockCounts::new(), || parked.wait(limit));
             py.check_signals()?;

@@ -72,9 +72,7 @@ pub(crate) struct Core {
     pub(crate) locks: LockCounts,
     pub(crate) counters: Counters,
     pub(crate) history: History,
-    /// Run on the event loop instead of on worker threads.
-    pub(crate) inline: bool,
-    calling: Calling,
+    pub(crate) calling: Calling,
     objects: Mutex<Slab<Py<PyAny>>>,
     timer_set: AtomicBool,
     /// Threads that are in the function now: one that asks to wait for the function would wait for itself.
@@ -170,7 +168,6 @@ impl Core {
             locks: LockCounts::new(),
             counters: Counters::default(),
             history: History::default(),
-            inline: calling.inline,
             calling,
             objects: Mutex::default(),
             timer_set: AtomicBool::new(false),
@@ -393,7 +390,7 @@ fn is_request_to_stop(py: Python<'_>, error: &PyErr) -> bool {
 
 impl TickEnd for Core {
     fn end_tick(self: Arc<Self>, py: Python<'_>, port: &Bound<'_, Port>) -> PyResult<()> {
-        if self.inline {
+        if self.calling.inline {
             return self.run_inline(py, port);
         }
         self.batcher.release();

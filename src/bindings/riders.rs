@@ -10,12 +10,10 @@ use super::bridge::port::{Delivery, Shared};
 use super::convert::structure::Key;
 use super::convert::{assemble, results};
 use super::core::{Core, Roll};
-use super::errors;
 use super::run::{self, Form, Rows};
 use super::steps::{Joined, Passengers, Seats};
 use super::waiter::{Outcome, Results, Waiter};
 use crate::batch::{Attendance, Entry, GroupKey};
-use crate::error::ErrorKind;
 
 /// The callers of one batch.
 pub(crate) struct Riders {
@@ -81,13 +79,7 @@ impl Passengers for Riders {
         let columns = core
             .input(py, batch.rows, count, false)
             .and_then(|input| assemble::arguments(py, &self.group.key, &input.whole(py)?));
-        match columns {
-            Ok((columns, _)) => Ok(Some((columns.unbind(), first, count, Vec::new()))),
-            Err(error) => {
-                self.fail(py, &(first..first + count).collect::<Vec<_>>(), error);
-                Ok(None)
-            }
-        }
+        Ok(self.board(py, (first, count), columns, Vec::new()))
     }
 
     fn feed(&self, py: Python<'_>, seat: usize) -> Option<Py<PyAny>> {
@@ -116,11 +108,8 @@ impl Passengers for Riders {
         }
     }
 
-    fn end(&self, py: Python<'_>) {
-        let forgotten = self.seats.taken();
-        if !forgotten.is_empty() {
-            self.fail(py, &forgotten, errors::raised(py, ErrorKind::Internal, "a batch has no answers"));
-        }
+    fn waiting(&self) -> Vec<usize> {
+        self.seats.taken()
     }
 
     fn remaining(&self, seats: &[usize]) -> Option<f64> {

@@ -12,8 +12,10 @@ use pyo3::types::{PyList, PyTuple};
 
 use super::convert::assemble::Arguments;
 use super::convert::results;
+use super::errors;
 use super::run::Form;
 use crate::batch::Entry;
+use crate::error::ErrorKind;
 use crate::flow::Moment;
 
 /// Columns as the function of a whole batch would be given them, the seat of their first row, how many rows there are,
@@ -47,8 +49,33 @@ pub(crate) trait Passengers: Send + Sync {
     /// Seconds until the earliest deadline among these seats.
     fn remaining(&self, seats: &[usize]) -> Option<f64>;
 
+    /// The seats that are not empty.
+    fn waiting(&self) -> Vec<usize>;
+
     /// Fails whoever was forgotten: nobody waits for ever.
-    fn end(&self, py: Python<'_>);
+    fn end(&self, py: Python<'_>) {
+        let forgotten = self.waiting();
+        if !forgotten.is_empty() {
+            self.fail(py, &forgotten, errors::raised(py, ErrorKind::Internal, "a batch has no answers"));
+        }
+    }
+
+    /// What those who were seated from `first` on bring along; they are told where that could not be made.
+    fn board(
+        &self,
+        py: Python<'_>,
+        (first, count): (usize, usize),
+        brought: PyResult<Arguments<'_>>,
+        lengths: Vec<u32>,
+    ) -> Option<Joined> {
+        match brought {
+            Ok((columns, _)) => Some((columns.unbind(), first, count, lengths)),
+            Err(error) => {
+                self.fail(py, &(first..first + count).collect::<Vec<_>>(), error);
+                None
+            }
+        }
+    }
 }
 
 /// Who sits where.

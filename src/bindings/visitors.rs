@@ -110,13 +110,7 @@ impl Passengers for Visitors {
             .columns
             .input(py, batch.rows, count, false)
             .and_then(|input| assemble::arguments(py, &None, &input.whole(py)?));
-        match columns {
-            Ok((columns, _)) => Ok(Some((columns.unbind(), first, count, batch.cut.lengths))),
-            Err(error) => {
-                self.fail(py, &(first..first + count).collect::<Vec<_>>(), error);
-                Ok(None)
-            }
-        }
+        Ok(self.board(py, (first, count), columns, batch.cut.lengths))
     }
 
     fn feed(&self, _py: Python<'_>, _seat: usize) -> Option<Py<PyAny>> {
@@ -130,10 +124,7 @@ impl Passengers for Visitors {
         Some(deadline.since(self.endpoint.clock().now()).as_secs_f64())
     }
 
-    fn end(&self, py: Python<'_>) {
-        let forgotten = self.seats.taken();
-        if !forgotten.is_empty() {
-            self.fail(py, &forgotten, errors::raised(py, ErrorKind::Internal, "a batch has no answers"));
-        }
+    fn waiting(&self) -> Vec<usize> {
+        self.seats.taken()
     }
 }
