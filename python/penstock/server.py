@@ -297,10 +297,7 @@ class Server:
             limit = self._settings.drain_timeout if timeout is None else timeout
             deadline = time.monotonic() + limit
             self._native.close(drain, limit)
-            self._end_processes(deadline)
-            self._close_models()
-            self._end_recordings()
-            self._release_journal()
+            self._end(deadline)
 
     async def aclose(self, *, drain: bool = True, timeout: float | None = None) -> None:
         """As `close`, without blocking the event loop."""
@@ -311,10 +308,13 @@ class Server:
             limit = self._settings.drain_timeout if timeout is None else timeout
             deadline = time.monotonic() + limit
             await self._native.close_async(drain, limit)
-            await asyncio.get_running_loop().run_in_executor(None, self._end_processes, deadline)
-            await asyncio.get_running_loop().run_in_executor(None, self._close_models)
-            await asyncio.get_running_loop().run_in_executor(None, self._end_recordings)
-            await asyncio.get_running_loop().run_in_executor(None, self._release_journal)
+            await asyncio.get_running_loop().run_in_executor(None, self._end, deadline)
+
+    def _end(self, deadline: float) -> None:
+        self._end_processes(deadline)
+        self._close_models()
+        self._end_recordings()
+        self._release_journal()
 
     def _end_recordings(self) -> None:
         for recording in self._recordings:

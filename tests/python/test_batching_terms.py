@@ -12,6 +12,7 @@ import pytest
 import penstock
 from penstock import Adaptive, Pad, batched
 from penstock.errors import ConfigError, DeadlineExceeded, ItemError, ModelError, Overloaded
+from tests.python.support.waiting import soon
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,8 +87,7 @@ async def test_a_queue_is_bounded_in_cost() -> None:
         return texts
 
     running = slow("a")
-    while not slow.stats().running:  # noqa: ASYNC110  there is no event for it
-        await asyncio.sleep(0.001)
+    await soon(lambda: bool(slow.stats().running))
     waiting = [slow("x" * 6), slow("x" * 4)]
     with pytest.raises(Overloaded, match="max_queue_cost=10"):
         slow("b")
@@ -154,8 +154,7 @@ async def test_tenants_get_their_shares() -> None:
         return names
 
     first = note("first")
-    while not note.stats().running:  # noqa: ASYNC110  there is no event for it
-        await asyncio.sleep(0.001)
+    await soon(lambda: bool(note.stats().running))
     crowd = [note.options(tenant="crowd")("crowd") for _ in range(12)]
     gold = [note.options(tenant="gold")("gold") for _ in range(12)]
     gate.set()
@@ -174,8 +173,7 @@ async def test_low_priorities_age() -> None:
         return names
 
     first = note("first")
-    while not note.stats().running:  # noqa: ASYNC110  there is no event for it
-        await asyncio.sleep(0.001)
+    await soon(lambda: bool(note.stats().running))
     low = note.options(priority="low")("low")
     await asyncio.sleep(0.05)
     high = note.options(priority="high")("high")
@@ -195,8 +193,7 @@ async def test_the_earliest_deadline_goes_first() -> None:
         return names
 
     first = note("first")
-    while not note.stats().running:  # noqa: ASYNC110  there is no event for it
-        await asyncio.sleep(0.001)
+    await soon(lambda: bool(note.stats().running))
     rest = [note.options(timeout=timeout)(f"{timeout}") for timeout in (30.0, 10.0, 20.0)]
     gate.set()
     await asyncio.gather(first, *rest)
@@ -214,8 +211,7 @@ async def test_an_expired_request_never_reaches_the_function() -> None:
         return names
 
     first = note("first")
-    while not note.stats().running:  # noqa: ASYNC110  there is no event for it
-        await asyncio.sleep(0.001)
+    await soon(lambda: bool(note.stats().running))
     late = note.options(timeout=0.02)("late")
     with pytest.raises(DeadlineExceeded):
         await late
