@@ -62,7 +62,7 @@ KINDS = [count_up, count_up_async, never_joins]
 
 @pytest.mark.parametrize("function", KINDS)
 async def test_a_slow_reader_pauses_its_own_request_and_nobody_elses(function: Any) -> None:
-    steps = batched(function, max_batch_size=8)
+    steps = Batcher[Any](function, max_batch_size=8)
     async with steps:
         slow, quick = steps.stream(MANY), [steps.stream(MANY) for _ in range(3)]
         whole = steps(MANY)
@@ -77,7 +77,7 @@ async def test_a_slow_reader_pauses_its_own_request_and_nobody_elses(function: A
 
 @pytest.mark.parametrize("function", KINDS)
 async def test_where_all_are_slow_the_batch_waits_for_them(function: Any) -> None:
-    steps = batched(function, max_batch_size=8)
+    steps = Batcher[Any](function, max_batch_size=8)
     async with steps:
         streams = [steps.stream(MANY) for _ in range(3)]
         firsts = [await asyncio.wait_for(anext(stream), PATIENCE) for stream in streams]
@@ -91,7 +91,7 @@ async def test_where_all_are_slow_the_batch_waits_for_them(function: Any) -> Non
 
 @pytest.mark.parametrize("function", [count_up, count_up_async])
 async def test_others_join_a_batch_whose_readers_are_all_slow(function: Any) -> None:
-    steps = batched(function, max_batch_size=8)
+    steps = Batcher[Any](function, max_batch_size=8)
     async with steps:
         slow = [steps.stream(MANY) for _ in range(2)]
         for stream in slow:
@@ -142,7 +142,7 @@ async def test_a_function_that_ends_while_somebody_is_paused_fails_his_stream() 
 
 
 async def test_closing_without_draining_fails_whoever_is_waited_for() -> None:
-    steps = batched(count_up)
+    steps = Batcher[Any](count_up)
     stream = steps.stream(MANY)
     await asyncio.wait_for(anext(stream), PATIENCE)
     await soon(lambda: stream._feed.paused)
@@ -152,7 +152,7 @@ async def test_closing_without_draining_fails_whoever_is_waited_for() -> None:
 
 
 async def test_a_buffer_keeps_everything_and_drop_leaves_out_what_has_no_room() -> None:
-    steps = batched(count_up)
+    steps = Batcher[Any](count_up)
     async with steps:
         kept = steps.options(slow_reader="buffer").stream(MANY)
         left_out = steps.options(slow_reader="drop").stream(MANY)
@@ -175,7 +175,7 @@ async def test_the_reader_of_an_inline_batcher_cannot_be_waited_for() -> None:
 
 def test_the_policy_is_one_of_three() -> None:
     with pytest.raises(ConfigError, match="slow_reader"):
-        batched(count_up).options(slow_reader="wait")  # type: ignore[arg-type]
+        Batcher[Any](count_up).options(slow_reader="wait")  # type: ignore[arg-type]
 
 
 async def test_a_failure_while_somebody_is_paused_reaches_him_after_his_values() -> None:
