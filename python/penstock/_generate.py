@@ -8,10 +8,15 @@ from dataclasses import FrozenInstanceError, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator
+
+    from penstock._steps import Batch
 
 MAX_TOKENS = 2048
 """Tokens of an answer at most, where nothing else is said."""
+
+ASYNC_WORKERS = 100
+"""Requests that an `async def` text model answers at a time, where nothing else is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +37,8 @@ class _Asked:
 class GenerateRequest(_Asked):
     """What a model of `task="generate"` is asked; it cannot be changed, except for `prompt_tokens`.
 
-    Penstock sees to `max_tokens` and `stop` itself: a model that goes on is not asked for more. A token is what the model
-    yields at a time.
+    Penstock sees to `max_tokens` and `stop` itself: a model that goes on is not asked for more. A token is what the
+    model yields at a time.
 
     Attributes:
         prompt: the text that is to be gone on with; `None` in a chat.
@@ -110,11 +115,11 @@ def as_generator(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _called(function: Callable[..., Any]) -> Callable[..., Iterator[Any]]:
-    def one(request: GenerateRequest) -> Iterator[Any]:
+    def one(request: GenerateRequest) -> Generator[Any, Any, Any]:
         answer = function(request)
         if isinstance(answer, str | bytes):
             yield answer
-            return None
+            return "stop"
         return (yield from answer)
 
     return one
@@ -130,3 +135,35 @@ def _awaited(function: Callable[..., Any]) -> Callable[..., AsyncIterator[Any]]:
             yield piece
 
     return one
+
+
+def one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The generator over batches of one request of a generator function over a request."""
+    if inspect.isasyncgenfunction(function) or inspect.isasyncgenfunction(type(function).__call__):
+
+        async def run_async(batch: Batch) -> AsyncIterator[Any]:
+            (index,) = batch.live
+            pieces = function(batch[index])
+            try:
+                async for piece in pieces:
+                    yield {index: piece}
+            finally:
+                await pieces.aclose()
+
+        return run_async
+
+    def run(batch: Batch) -> Iterator[Any]:
+        (index,) = batch.live
+        pieces = function(batch[index])
+        try:
+            while True:
+                try:
+                    piece = next(pieces)
+                except StopIteration as end:
+                    batch.finish(index, end.value)
+                    return
+                yield {index: piece}
+        finally:
+            pieces.close()
+
+    return run
