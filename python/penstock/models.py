@@ -49,6 +49,7 @@ class ModelSpec:
         policy: how requests become batches.
         workers: threads that run it, or processes.
         target: the decorated function or class.
+        task: `"tensors"`, `"generate"` for text piece by piece, or `"embed"` for vectors of texts.
     """
 
     name: str
@@ -58,6 +59,7 @@ class ModelSpec:
     policy: BatchPolicy
     workers: int | Processes
     target: Callable[..., Any]
+    task: str = "tensors"
 
 
 def model(

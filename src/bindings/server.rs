@@ -26,7 +26,7 @@ use super::{in_process, inherited};
 use crate::batch::{BatchAccount, BatchPolicy};
 use crate::error::{Error, ErrorKind, Result as CoreResult};
 use crate::metrics::{LockCounts, Registry};
-use crate::pipeline::{Endpoint, ModelSpec, Processes, Tally};
+use crate::pipeline::{Endpoint, ModelSpec, Processes, Tally, Task};
 use crate::runtime;
 use crate::serve::{AccessLog, Door, HttpServer, HttpSettings, Service, listen};
 use crate::tensor::TensorSpec;
@@ -39,6 +39,7 @@ type Tensor = (String, String, Vec<i64>);
 pub(crate) struct Model {
     name: String,
     version: String,
+    task: String,
     inputs: Vec<Tensor>,
     outputs: Vec<Tensor>,
     policy: Policy,
@@ -461,6 +462,10 @@ impl Model {
             version: self.version,
             inputs: tensors(self.inputs)?,
             outputs: tensors(self.outputs)?,
+            task: Task::from_name(&self.task).ok_or_else(|| {
+                let message = format!("task must be tensors, generate or embed, not '{}'", self.task);
+                Error::new(ErrorKind::Config, message)
+            })?,
         };
         if let Some(padding) = policy.budget.as_mut().and_then(|budget| budget.padding.as_mut()) {
             let open = |(at, input): (usize, &TensorSpec)| {
