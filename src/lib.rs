@@ -14,6 +14,7 @@ pub mod pool;
 pub mod process;
 pub mod runtime;
 pub mod serve;
+pub mod stream;
 pub mod tensor;
 pub mod wire;
 
