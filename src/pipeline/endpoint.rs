@@ -70,6 +70,7 @@ pub struct Endpoint {
     limits: OnceLock<StreamLimits>,
     /// Closed, and nobody is waited for any more.
     hurried: AtomicBool,
+    stepwise: AtomicBool,
     metrics: ModelMetrics,
     history: Arc<History>,
     ready: AtomicBool,
@@ -115,6 +116,7 @@ impl Endpoint {
                 bell: Bell::new(),
                 limits: OnceLock::new(),
                 hurried: AtomicBool::new(false),
+                stepwise: AtomicBool::new(false),
                 metrics,
                 history,
                 ready: AtomicBool::new(false),
@@ -323,6 +325,16 @@ impl Endpoint {
     /// [`ErrorKind::Config`] where the file cannot be written.
     pub fn record(&self, path: &std::path::Path) -> Result<Arc<crate::batch::trace::Recorder>> {
         self.batcher.record(path)
+    }
+
+    /// Notes that the model is a generator: it answers step by step.
+    pub fn set_stepwise(&self) {
+        self.stepwise.store(true, Ordering::Relaxed);
+    }
+
+    /// True where the model is known to answer step by step.
+    pub fn is_stepwise(&self) -> bool {
+        self.stepwise.load(Ordering::Relaxed)
     }
 
     /// Wakes the readers of a step: one message for all.
