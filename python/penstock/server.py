@@ -432,6 +432,7 @@ def declaration_of(spec: ModelSpec) -> _Declaration:
     return _Declaration(
         name=spec.name,
         version=spec.version,
+        task=spec.task,
         inputs=[(name, elements, list(axes)) for name, (elements, axes) in spec.inputs.items()],
         outputs=[(name, elements, list(axes)) for name, (elements, axes) in spec.outputs.items()],
         policy=spec.policy.native(),
@@ -445,6 +446,7 @@ class _Declaration:
 
     name: str
     version: str
+    task: str
     inputs: list[tuple[str, str, list[int]]]
     outputs: list[tuple[str, str, list[int]]]
     policy: NativePolicy

@@ -13,7 +13,7 @@ use super::steps::{Joined, Passengers, Seats};
 use crate::batch::{Entry, GroupKey, Ran};
 use crate::error::{ErrorKind, Result as CoreResult};
 use crate::flow::Clock;
-use crate::pipeline::{AnswerRow, BatchAccount, Endpoint, Finished, Reply};
+use crate::pipeline::{AnswerRow, BatchAccount, Endpoint, Finished, Reply, Said};
 
 /// The requests of one batch.
 pub(crate) struct Visitors {
@@ -36,8 +36,10 @@ impl Visitors {
     }
 
     fn answer(&self, seats: impl Iterator<Item = usize>, rows: Vec<CoreResult<AnswerRow>>) {
-        let (entries, rows) =
-            seats.zip(rows).filter_map(|(seat, row)| Some((self.seats.take(seat)?, row))).unzip();
+        let (entries, rows) = seats
+            .zip(rows)
+            .filter_map(|(seat, row)| Some((self.seats.take(seat)?, row.map(Said::Row))))
+            .unzip();
         let mut account = self.account.clone();
         account.close(account.taken.elapsed());
         self.endpoint.answer(Finished { entries, rows, account, ran: Ran::Unknown });

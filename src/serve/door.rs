@@ -14,14 +14,16 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header}
 use hyper::body::Body;
 
 use super::access::{AccessLog, Answered, Note};
+use super::answer::ReplyBody;
 use super::body::{self, Refusal};
 use super::deadline::Deadline;
 use super::routes::{self, Reply, Route};
+use super::stream::Streams;
 use super::terms::HeadTerms;
 use super::watch::{Phase, Watch};
 use super::{Connections, HttpSettings, Service, Siblings, grpc, infer};
 use crate::error::{Error, ErrorKind, Result};
-use crate::metrics::{DoorMetrics, InFlight, Registry};
+use crate::metrics::{DoorMetrics, InFlight, Registry, StreamMetrics};
 use crate::pipeline::Endpoint;
 
 /// Answers requests for a [`Service`], over connections or, in the same process, without one.
@@ -29,6 +31,7 @@ pub struct Door {
     pub(super) service: Arc<Service>,
     pub(super) settings: HttpSettings,
     pub(super) metrics: DoorMetrics,
+    pub(super) streams: Arc<Streams>,
     pub(super) connections: Connections,
     pub(super) access_log: Option<Arc<dyn AccessLog>>,
     pub(super) siblings: OnceLock<Siblings>,
@@ -58,8 +61,13 @@ impl Door {
         registry: &Registry,
     ) -> Result<Arc<Self>> {
         settings.check()?;
+        let limits = settings.stream_limits();
+        for model in service.models() {
+            model.limit_streams(limits.clone());
+        }
         Ok(Arc::new(Self {
             service,
+            streams: Streams::new(&settings, limits.memory, StreamMetrics::new(registry)),
             settings,
             metrics: DoorMetrics::new(registry),
             connections: Connections::default(),
@@ -67,6 +75,11 @@ impl Door {
             siblings: OnceLock::new(),
             http_address: OnceLock::new(),
         }))
+    }
+
+    /// Ends the streamed answers that run, with `error` as the last that is said in them.
+    pub fn end_streams(&self, error: &Error) {
+        self.streams.end_all(error);
     }
 
     /// What it serves.
@@ -98,6 +111,7 @@ impl Door {
     /// The text of every metric of this process.
     pub fn metrics_text(&self) -> String {
         self.metrics.observe(self.connections.count());
+        self.streams.observe();
         self.service.metrics()
     }
 
@@ -134,7 +148,11 @@ impl Door {
         }
         self.metrics.responded(reply.status().as_u16());
         if let Some((log, began)) = logged {
-            log.access(note.record(&parts, origin.peer, &Answered::replied(&reply), began));
+            let record = note.record(&parts, origin.peer, &Answered::replied(&reply), began);
+            match reply.body_mut() {
+                ReplyBody::Whole(_) => log.access(record),
+                ReplyBody::Stream(body) => body.log(log, record, began),
+            }
         }
         reply
     }

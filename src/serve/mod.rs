@@ -1,6 +1,7 @@
 //! The doors: how requests come in from the network.
 
 mod access;
+mod answer;
 mod body;
 mod connection;
 mod deadline;
@@ -15,11 +16,14 @@ mod settings;
 mod siblings;
 mod socket;
 mod sockets;
+#[allow(dead_code, reason = "until the routes of text models are there")]
+mod stream;
 mod terms;
 mod timing;
 mod watch;
 
 pub use access::{AccessLog, AccessRecord};
+pub use answer::ReplyBody;
 pub use door::Door;
 pub use http::{HttpServer, listen};
 pub use routes::Reply;
@@ -27,4 +31,5 @@ pub use service::Service;
 pub use settings::HttpSettings;
 pub use siblings::Siblings;
 pub use sockets::Connections;
+pub use stream::StreamBody;
 pub use timing::Timing;

@@ -9,6 +9,7 @@ use http_body_util::Full;
 use hyper::body::Body;
 
 use super::Service;
+use super::answer::ReplyBody;
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::{grpc, oip};
 
@@ -21,7 +22,7 @@ const OPEN_METRICS: HeaderValue =
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
 /// What a door answers with.
-pub type Reply = Response<Full<Bytes>>;
+pub type Reply = Response<ReplyBody>;
 
 /// A path that is known.
 #[derive(Debug, PartialEq, Eq)]
@@ -175,7 +176,7 @@ pub(super) fn not_here(http: Option<&SocketAddr>) -> Reply {
 pub(super) fn leave_out_body(reply: &mut Reply) {
     let length = reply.body().size_hint().lower();
     reply.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    *reply.body_mut() = Full::default();
+    *reply.body_mut() = ReplyBody::Whole(Full::default());
 }
 
 fn ok(body: Vec<u8>) -> Reply {
@@ -183,7 +184,7 @@ fn ok(body: Vec<u8>) -> Reply {
 }
 
 fn reply(status: StatusCode, kind: HeaderValue, body: Vec<u8>) -> Reply {
-    let mut reply = Response::new(Full::new(Bytes::from(body)));
+    let mut reply = Response::new(ReplyBody::Whole(Full::new(Bytes::from(body))));
     *reply.status_mut() = status;
     reply.headers_mut().insert(header::CONTENT_TYPE, kind);
     reply
