@@ -10,6 +10,7 @@ mod grpc;
 mod http;
 mod infer;
 mod offload;
+mod openai;
 mod routes;
 mod service;
 mod settings;
@@ -21,6 +22,7 @@ mod stream;
 mod terms;
 mod timing;
 mod watch;
+mod words;
 
 pub use access::{AccessLog, AccessRecord};
 pub use answer::ReplyBody;
