@@ -68,6 +68,8 @@ pub struct Endpoint {
     /// Rung where a batch may wait for it whose readers are all too slow: one of them has made room, or a request came.
     bell: Arc<Bell>,
     limits: OnceLock<StreamLimits>,
+    /// Closed, and nobody is waited for any more.
+    hurried: AtomicBool,
     metrics: ModelMetrics,
     history: Arc<History>,
     ready: AtomicBool,
@@ -112,6 +114,7 @@ impl Endpoint {
                 told,
                 bell: Bell::new(),
                 limits: OnceLock::new(),
+                hurried: AtomicBool::new(false),
                 metrics,
                 history,
                 ready: AtomicBool::new(false),
@@ -374,10 +377,19 @@ impl Endpoint {
     /// Accepts nothing more; what waits is still answered if `drain`, and refused otherwise.
     pub fn close(&self, drain: bool) {
         let left = self.batcher.close(drain);
+        if !drain {
+            self.hurried.store(true, Ordering::SeqCst);
+            self.bell.ring();
+        }
         for entry in left.entries {
             let message = format!("model '{}' was closed before this request was run", self.spec.name);
             entry.waiter.refuse(Error::new(ErrorKind::Closed, message));
         }
+    }
+
+    /// True once it was closed and readers are not waited for any more.
+    pub fn is_hurried(&self) -> bool {
+        self.hurried.load(Ordering::SeqCst)
     }
 
     /// True where nothing waits and nothing more will come.
