@@ -157,13 +157,14 @@ impl Exchange {
         }
     }
 
-    /// Waits for more of the body, which is added to what has `arrived`; false at its end.
-    pub(super) async fn more(&mut self, due: Option<Due>) -> Result<bool> {
+    /// Waits for more of the body, which is added to what has `arrived`, until what is `due` is missed; false at its end.
+    pub(super) async fn more(&mut self, due: impl Fn() -> Option<Due>) -> Result<bool> {
         if self.decoder.is_done() {
             return Ok(false);
         }
         poll_fn(|context| match self.poll_portion(context) {
-            Poll::Pending => self.poll_due(due, context),
+            // It is asked anew each time: it may have moved.
+            Poll::Pending => self.poll_due(due(), context),
             done @ Poll::Ready(_) => done,
         })
         .await?;

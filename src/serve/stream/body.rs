@@ -306,7 +306,9 @@ impl Open {
             state.wake();
         } else if !state.waits && waited > limits.stall && !state.flow.is_over() {
             let message = format!("the reader took nothing for body_timeout={:?}", limits.stall_time);
-            state.flow.fail(&Error::new(ErrorKind::Stream, message));
+            // It is said where the reader comes back.
+            state.ending.get_or_insert(Error::new(ErrorKind::Stream, message));
+            state.flow.abandon();
         }
     }
 }
