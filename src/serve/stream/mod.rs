@@ -55,7 +55,7 @@ pub(super) trait Frames: Send {
 pub(super) struct Streams {
     keep_alive: Duration,
     packs: bool,
-    /// Answers that are packed now.
+    /// Bytes of memory that answers take that are packed now.
     packed: Arc<AtomicUsize>,
     /// What their readers have not taken yet.
     memory: Arc<StreamMemory>,
