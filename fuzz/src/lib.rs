@@ -1,13 +1,19 @@
 //! What every target looks at: a request is read or refused, and what was read comes back as it was.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use penstock::error::ErrorKind;
+use penstock::stream::{self, Event, LineDecoder, MAX_EVENT, SseDecoder};
 use penstock::tensor::{Column, DType, Spares, TensorSpec};
 use penstock::wire::grpc::PREFIX;
 use penstock::wire::grpc::proto::inference::ModelInferRequest;
 use penstock::wire::oip::{AnswerRow, InferAnswer, InferRequest, InferResponse, StreamAnswer};
 use prost::Message;
+
+/// The rules of server-sent events, written down step by step.
+#[path = "../../src/stream/tests/reference.rs"]
+mod reference;
 
 /// Reads `body` for a model of every data type; its one input is `x`, as in `tests/oip_corpus.rs`.
 pub fn read_for_every_type(body: &[u8], header_length: Option<usize>) {
@@ -87,4 +93,43 @@ fn comes_back(request: InferRequest, specs: &[TensorSpec]) {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// Reads a stream of events whole, byte by byte and in portions: all mean what the rules say, and are read back as written.
+pub fn read_events(stream: &[u8]) {
+    let meaning = reference::interpret(stream);
+    for portion in [1, 3, stream.len().max(1)] {
+        let (mut decoder, mut events) = (SseDecoder::new(MAX_EVENT), VecDeque::new());
+        stream.chunks(portion).for_each(|some| decoder.feed(some, &mut events).unwrap());
+        assert_eq!(Vec::from(events), meaning.events);
+        assert_eq!(**decoder.last_event_id(), meaning.last_event_id);
+        assert_eq!(decoder.retry().map(|delay| delay.as_millis()), meaning.retry.map(u128::from));
+    }
+    let mut written = Vec::new();
+    for Event { event, data, id } in &meaning.events {
+        stream::write_event(&mut written, Some(event), Some(id), data.as_bytes());
+    }
+    let (mut decoder, mut events) = (SseDecoder::new(2 * MAX_EVENT), VecDeque::new());
+    decoder.feed(&written, &mut events).unwrap();
+    assert_eq!(Vec::from(events), meaning.events);
+    let mut events = VecDeque::new();
+    if let Err(error) = SseDecoder::new(64).feed(stream, &mut events) {
+        assert_eq!(error.kind(), ErrorKind::Stream);
+    }
+    assert!(events.iter().all(|event| event.data.len() <= 3 * 64), "U+FFFD has three bytes");
+}
+
+/// Cuts a body into lines, whole and byte by byte.
+pub fn read_lines(body: &[u8]) {
+    let cut = |portion| {
+        let (mut decoder, mut lines) = (LineDecoder::new(MAX_EVENT), VecDeque::new());
+        body.chunks(portion).for_each(|some| decoder.feed(some, &mut lines).unwrap());
+        decoder.end(&mut lines);
+        lines
+    };
+    let lines = cut(body.len().max(1));
+    assert_eq!(cut(1), lines);
+    assert!(lines.iter().all(|line| !line.iter().any(|byte| matches!(byte, b'\n' | b'\r'))));
+    let breaks = body.iter().filter(|byte| matches!(byte, b'\n' | b'\r')).count();
+    assert_eq!(lines.iter().map(Vec::len).sum::<usize>(), body.len() - breaks);
 }

@@ -107,6 +107,11 @@ def _add_setting(group: argparse._ArgumentGroup, setting: Field[Any]) -> None:
         help_text = f"{text} (default: {said})"
         group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=help_text)
         return
+    if kind == "choice":
+        # Whatever is no choice is refused where all sources are checked.
+        choices = "|".join(setting.metadata["choices"])
+        group.add_argument(flag, metavar=choices, help=f"{text} (default: {setting.default})")
+        return
     metavar = {"size": "SIZE", "count": "N", "seconds": "SECONDS"}[kind]
     group.add_argument(flag, metavar=metavar, help=f"{text} (default: {_shown(kind, setting.default)})")
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from penstock import _lifecycle
+from penstock._generate import ASYNC_WORKERS, as_generator, one_by_one
 from penstock._policy import BatchPolicy, fillers_of
 from penstock._processes import Processes
 from penstock._steps import Inputs, driven, driven_async, is_async_stepwise, is_stepwise
@@ -49,6 +50,8 @@ class ModelSpec:
         policy: how requests become batches.
         workers: threads that run it, or processes.
         target: the decorated function or class.
+        task: `"tensors"`, `"generate"` for text piece by piece, or `"embed"` for vectors of texts.
+        batched: true for a text model that answers many requests one step at a time.
     """
 
     name: str
@@ -58,15 +61,19 @@ class ModelSpec:
     policy: BatchPolicy
     workers: int | Processes
     target: Callable[..., Any]
+    task: str = "tensors"
+    batched: bool = False
 
 
 def model(
     name: str,
     *,
-    inputs: Mapping[str, TensorDeclaration],
-    outputs: Mapping[str, TensorDeclaration],
+    inputs: Mapping[str, TensorDeclaration] | None = None,
+    outputs: Mapping[str, TensorDeclaration] | None = None,
+    task: str = "tensors",
+    batched: bool = False,
     version: str = "1",
-    workers: int | Processes = 1,
+    workers: int | Processes | None = None,
     policy: BatchPolicy | None = None,
     **settings: Any,
 ) -> Callable[[T], T]:
@@ -94,10 +101,13 @@ def model(
             the package ml_dtypes is installed) and the axes of one row, without the batch axis; -1 is an axis of any
             length, and rows of different lengths go into batches of their own.
         outputs: likewise.
+        task: `"tensors"`; `"generate"` for text that comes token by token; `"embed"` for vectors of texts. The latter
+            two are served by OpenAI's endpoints, too.
+        batched: true for a text model that answers many requests one step at a time.
         version: its version, as text.
-        workers: threads that run it; of an `async def` model, batches that may overlap. `penstock.Processes(n)` runs it
-            in processes, each with an instance of its own: for models that hold the interpreter lock, and for those
-            that must go on answering while other Python computes in the server.
+        workers: threads that run it, 1 by default; of an `async def` model, batches that may overlap.
+            `penstock.Processes(n)` runs it in processes, each with an instance of its own: for models that hold the
+            interpreter lock, and for those that must go on answering while other Python computes in the server.
         policy: a `BatchPolicy`, or its fields as keywords, never both.
         **settings: the fields of `BatchPolicy`.
 
@@ -111,16 +121,19 @@ def model(
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigError(f"a model's name is made of letters, digits, '.', '_' and '-', not {name!r}")
-    if isinstance(workers, bool) or not (isinstance(workers, Processes) or (isinstance(workers, int) and workers >= 1)):
+    whole = isinstance(workers, int) and not isinstance(workers, bool) and workers >= 1
+    if workers is not None and not isinstance(workers, Processes) and not whole:
         raise ConfigError(f"workers must be a whole number of at least 1, or penstock.Processes, not {workers!r}")
-    _check_tensors("inputs", inputs)
-    _check_tensors("outputs", outputs)
+    taken, given = _tensors_of(name, task, inputs, outputs)
+    _check_steps(name, task, settings, batched=batched)
     if policy is not None and settings:
         raise ConfigError(f"policy and {', '.join(sorted(settings))} exclude each other: put them into the policy")
     try:
         policy = BatchPolicy(**settings) if policy is None else policy
     except TypeError as error:
         raise ConfigError(f"unknown setting of a model: {error}") from error
+    if task == "generate" and not batched:
+        policy = replace(policy, max_batch_size=1)
     if policy.key is not None or callable(policy.cost):
         raise ConfigError(
             f"model '{name}': key= and cost=<function> would run Python for each request; use cost='length'"
@@ -131,11 +144,8 @@ def model(
             raise ConfigError(f"a model must be a function or a class, not {target!r}")
         if inspect.isclass(target) and not callable(getattr(target, "predict", None)):
             raise ConfigError(f"model '{name}': the class {target.__name__} has no method predict")
-        if isinstance(workers, Processes) and is_stepwise(getattr(target, "predict", target)):
-            raise ConfigError(
-                f"model '{name}' is a generator, which runs step by step in this process: give it threads"
-            )
-        spec = ModelSpec(name, str(version), dict(inputs), dict(outputs), policy, workers, target)
+        count = _workers_of(name, task, getattr(target, "predict", target), workers, batched=batched)
+        spec = ModelSpec(name, str(version), taken, given, policy, count, target, task, batched)
         setattr(target, _ATTRIBUTE, spec)
         return target
 
@@ -180,6 +190,8 @@ class LoadedModel:
             except Exception as error:
                 raise LoadFailed(f"model '{spec.name}' failed to load: {type(error).__name__}: {error}") from error
             function = self._instance.predict
+        if spec.task == "generate":
+            function = function if spec.batched else one_by_one(as_generator(function))
         self.is_async = _is_async(function)
         self.steps = is_stepwise(function)
         if self.steps:
@@ -235,7 +247,51 @@ def _inputs_of(spec: ModelSpec) -> Inputs:
     return Inputs(names, padded[0] if padded else None)
 
 
-def _check_tensors(what: str, tensors: object) -> None:
+def _workers_of(
+    name: str, task: str, function: Callable[..., Any], workers: int | Processes | None, *, batched: bool
+) -> int | Processes:
+    """How many run a model, where its function can be run so."""
+    if isinstance(workers, Processes) and (task == "generate" or is_stepwise(function)):
+        raise ConfigError(f"model '{name}' is a generator, which runs step by step in this process: give it threads")
+    if batched and not is_stepwise(function):
+        raise ConfigError(f"model '{name}' is no generator: with batched=True it must be one, over a penstock.Batch")
+    if workers is not None:
+        return workers
+    return ASYNC_WORKERS if task == "generate" and not batched and is_async_stepwise(as_generator(function)) else 1
+
+
+def _check_steps(name: str, task: str, settings: Mapping[str, Any], *, batched: bool) -> None:
+    if batched and task != "generate":
+        raise ConfigError(f"model '{name}': batched=True is for task='generate'; models of tensors always are")
+    if task == "generate" and not batched and "max_batch_size" in settings:
+        raise ConfigError(f"model '{name}' answers one request at a time: max_batch_size is for batched=True")
+
+
+def _tensors_of(
+    name: str, task: str, inputs: object, outputs: object
+) -> tuple[dict[str, TensorDeclaration], dict[str, TensorDeclaration]]:
+    """The inputs and outputs of a model, or those of its task."""
+    if task == "generate":
+        if inputs is not None or outputs is not None:
+            raise ConfigError(f"model '{name}': task='generate' has neither inputs nor outputs of its own")
+        return {"text_input": ("string", ())}, {"text_output": ("string", ())}
+    if task == "embed":
+        inputs = {"text": ("string", ())} if inputs is None else inputs
+        outputs = {"embedding": ("float32", (-1,))} if outputs is None else outputs
+    elif task != "tensors":
+        raise ConfigError(f"model '{name}': task must be 'tensors', 'generate' or 'embed', not {task!r}")
+    taken, given = _check_tensors("inputs", inputs), _check_tensors("outputs", outputs)
+    if task == "embed":
+        is_text = [(elements, len(axes)) for elements, axes in taken.values()] == [("string", 0)]
+        is_vector = [(elements, len(axes)) for elements, axes in given.values()] == [("float32", 1)]
+        if not is_text or not is_vector:
+            raise ConfigError(
+                f"model '{name}': task='embed' takes one input ('string', []) and gives one ('float32', [n])"
+            )
+    return taken, given
+
+
+def _check_tensors(what: str, tensors: object) -> dict[str, TensorDeclaration]:
     if not isinstance(tensors, dict) or not tensors:
         raise ConfigError(f"{what} must be a dict like {{'x': ('float32', [64])}}, not {tensors!r}")
     for name, declared in tensors.items():
@@ -246,6 +302,7 @@ def _check_tensors(what: str, tensors: object) -> None:
             raise ConfigError(f"{what}: the axes of {name!r} must be whole numbers, not {declared[1]!r}")
         if declared[0] == "bfloat16" and not _knows_bfloat16():
             raise ConfigError(f"{what}: {name!r} is bfloat16, which NumPy has from a package: pip install ml_dtypes")
+    return dict(tensors)
 
 
 def _knows_bfloat16() -> bool:

@@ -16,6 +16,7 @@ from penstock.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from dataclasses import Field
 
 _UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
@@ -27,8 +28,8 @@ _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 
 
-def _setting(default: Any, kind: str, text: str) -> Any:
-    return field(default=default, metadata={"kind": kind, "help": text})
+def _setting(default: Any, kind: str, text: str, choices: tuple[str, ...] = ()) -> Any:
+    return field(default=default, metadata={"kind": kind, "help": text, "choices": choices})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,15 @@ class DoorSettings:
         drain_timeout: time that closing waits for requests that were accepted.
         access_log: log each request, as `penstock.logs` says.
         server_timing: whether answers carry `Server-Timing`, which says in milliseconds where their time went.
+        keep_alive: time without a piece of a streamed answer after which a comment is sent. The head of such an answer
+            waits that long for the first piece: until then a failure is a status of its own.
+        compression: `"auto"` packs streamed answers with zstd or gzip where the client accepts that and it saves a
+            fifth or more, 64 of them at a time at most; `"off"` packs none.
+        stream_window: bytes of one streamed answer at most that its reader has not taken yet.
+        stream_memory: bytes of all streamed answers together at most that their readers have not taken yet.
+        slow_reader: what becomes of a streamed answer whose reader is too slow: `"pause"` gives its request no step
+            until there is room, while the others of its batch go on; `"buffer"` lets it have more than `stream_window`,
+            as far as `stream_memory` goes; `"drop"` leaves out what has no room, and counts it.
     """
 
     max_body: int = _setting(64 << 20, "size", "bytes of a request body at most (413)")
@@ -64,6 +74,13 @@ class DoorSettings:
     drain_timeout: float = _setting(10.0, "seconds", "time that stopping waits for answers")
     access_log: bool = _setting(False, "switch", "log each request")  # noqa: FBT003
     server_timing: bool = _setting(True, "switch", "say in Server-Timing where the time of an answer went")  # noqa: FBT003
+    keep_alive: float = _setting(15.0, "seconds", "time without a piece of a stream before a comment is sent")
+    compression: str = _setting("auto", "choice", "whether streams are packed", ("auto", "off"))
+    stream_window: int = _setting(1 << 20, "size", "bytes that one stream may hold for its reader")
+    stream_memory: int = _setting(10 << 20, "size", "bytes that all streams may hold for their readers")
+    slow_reader: str = _setting(
+        "pause", "choice", "what a stream does that is read too slowly", ("pause", "buffer", "drop")
+    )
 
     @classmethod
     def resolve(
@@ -92,7 +109,7 @@ class DoorSettings:
                 (flag, (command_line or {}).get(each.name)),
             ):
                 if given is not None:
-                    values[each.name] = _CHECKS[each.metadata["kind"]](source, given)
+                    values[each.name] = _checked(each, source, given)
         return cls(**values)
 
 
@@ -131,6 +148,18 @@ def grpc_port_of(command_line: str | int | None, environment: Mapping[str, str] 
                 raise ConfigError(f"{source} must be a port between 0 and {_MOST_PORT}, not {given!r}")
             port = int(text)
     return port
+
+
+def _checked(setting: Field[Any], source: str, value: Any) -> Any:
+    if choices := setting.metadata["choices"]:
+        return _choice(source, value, choices)
+    return _CHECKS[setting.metadata["kind"]](source, value)
+
+
+def _choice(source: str, value: Any, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise ConfigError(f"{source} must be {' or '.join(map(repr, choices))}, not {value!r}")
+    return str(value)
 
 
 def _size(source: str, value: Any) -> int:

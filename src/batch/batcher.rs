@@ -294,6 +294,11 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
         (!batch.entries.is_empty()).then_some(batch)
     }
 
+    /// True where a request of that group waits, as far as it is known without asking whether it still does.
+    pub fn has_waiting(&self, group: &GroupKey<K>) -> bool {
+        self.state.lock().queue.has_waiting(group)
+    }
+
     /// Writes what comes, and how long the function takes, into a file from here on; [`Recorder::close`] ends it.
     ///
     /// # Errors

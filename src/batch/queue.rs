@@ -369,6 +369,12 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
         self.cut(at, limit, Reason::Tick, now)
     }
 
+    /// True where a request of that group waits.
+    pub fn has_waiting(&self, key: &GroupKey<K>) -> bool {
+        let group = self.index.get(key).and_then(|at| self.groups.get(*at));
+        group.is_some_and(|group| group.waiting > 0)
+    }
+
     fn cut(&mut self, at: usize, limit: usize, reason: Reason, now: Moment) -> Option<Batch<K, W>> {
         let group = self.groups.get_mut(at)?;
         let (cap, before) = (group.learned.cap(), group.cost());

@@ -21,7 +21,7 @@ use super::visitors::Visitors;
 use super::waiter::Failure;
 use crate::batch::{Entry, Ran, Turn};
 use crate::error::{Error, ErrorKind, Result as CoreResult};
-use crate::pipeline::{AnswerRow, BatchAccount, Endpoint, Finished, ModelSpec, Reply};
+use crate::pipeline::{AnswerRow, BatchAccount, Endpoint, Finished, ModelSpec, Reply, Said};
 use crate::tensor::{Column, DType, Elements, Rows, Shape, Spares, TensorSpec, Texts};
 
 /// One worker thread's side of a served model; as `Worker`.
@@ -108,8 +108,9 @@ impl ServedWorker {
             records::close(&mut taken.account, taken.job.busy(), taken.job.reruns());
             let ran = taken.job.ran();
             // As long as its requests wanted it to take: that says nothing of the next batch.
-            let (rows, ran) =
-                taken.job.into_answers(py).map_or((Vec::new(), Ran::Unknown), |rows| (rows, ran));
+            let (rows, ran) = taken.job.into_answers(py).map_or((Vec::new(), Ran::Unknown), |rows| {
+                (rows.into_iter().map(|row| row.map(Said::Row)).collect(), ran)
+            });
             self.endpoint.finish(Finished { entries: taken.entries, rows, account: taken.account, ran });
         }
         next.map(|(arguments, keywords)| (self.function.clone_ref(py), arguments, keywords))

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Collected, Full};
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
@@ -25,8 +25,9 @@ use super::served::ServedWorker;
 use super::{in_process, inherited};
 use crate::batch::{BatchAccount, BatchPolicy};
 use crate::error::{Error, ErrorKind, Result as CoreResult};
+use crate::flow::SlowReader;
 use crate::metrics::{LockCounts, Registry};
-use crate::pipeline::{Endpoint, ModelSpec, Processes, Tally};
+use crate::pipeline::{Endpoint, ModelSpec, Processes, Tally, Task};
 use crate::runtime;
 use crate::serve::{AccessLog, Door, HttpServer, HttpSettings, Service, listen};
 use crate::tensor::TensorSpec;
@@ -39,6 +40,7 @@ type Tensor = (String, String, Vec<i64>);
 pub(crate) struct Model {
     name: String,
     version: String,
+    task: String,
     inputs: Vec<Tensor>,
     outputs: Vec<Tensor>,
     policy: Policy,
@@ -57,7 +59,15 @@ pub(crate) struct Limits {
     body_timeout: f64,
     idle_timeout: f64,
     server_timing: bool,
+    keep_alive: f64,
+    compression: String,
+    stream_window: usize,
+    stream_memory: usize,
+    slow_reader: String,
 }
+
+/// Time for the clients of answers that are cut short to hear of it.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Where a server is reached.
 #[derive(FromPyObject)]
@@ -149,15 +159,17 @@ impl NativeServer {
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| raised(py, ErrorKind::Config, &format!("this is no http request: {error}")))?;
         let door = Arc::clone(&self.door);
-        let answer = in_process::ask(py, async move { door.ask(request).await })?;
-        let (parts, body) = answer.into_parts();
+        let (parts, body) = in_process::ask(py, async move {
+            let (parts, body) = door.ask(request).await.into_parts();
+            // It cannot fail.
+            (parts, body.collect().await.map(Collected::to_bytes).unwrap_or_default())
+        })?;
         let headers = parts.headers.iter();
         let headers = headers
             .map(|(name, value)| (name.as_str().to_owned(), PyBytes::new(py, value.as_bytes())))
             .collect();
-        let bytes = body.into_inner().unwrap_or_default();
         let error = parts.extensions.get::<ErrorKind>().map(|kind| kind.meaning().class);
-        Ok((parts.status.as_u16(), headers, PyBytes::new(py, &bytes), error))
+        Ok((parts.status.as_u16(), headers, PyBytes::new(py, &body), error))
     }
 
     /// A worker thread's side of model `index`, which calls `function`; `fillers` says whether it wants to be told of a
@@ -375,7 +387,8 @@ impl NativeServer {
         if first {
             self.begin_close();
         }
-        let connections = self.door.connection_count();
+        let door = Arc::clone(&self.door);
+        let connections = door.connection_count();
         move || {
             let end = Instant::now() + limit;
             let left = || end.saturating_duration_since(Instant::now());
@@ -386,6 +399,11 @@ impl NativeServer {
             }
             // Whoever is connected may still be sending: the queues close when the connections have ended.
             let quiet = connections.wait_none(left());
+            if !quiet {
+                let message = format!("the server closes, and drain_timeout={limit:?} has passed");
+                door.end_streams(&Error::new(ErrorKind::Closed, message));
+                connections.wait_none(LAST_WORDS);
+            }
             for endpoint in &endpoints {
                 endpoint.close(drain);
             }
@@ -440,6 +458,12 @@ impl Limits {
             body_timeout: time("body_timeout", self.body_timeout)?,
             idle_timeout: time("idle_timeout", self.idle_timeout)?,
             server_timing: self.server_timing,
+            keep_alive: time("keep_alive", self.keep_alive)?,
+            compression: self.compression == "auto",
+            stream_window: self.stream_window,
+            stream_memory: self.stream_memory,
+            // Python has refused what is none of them.
+            slow_reader: SlowReader::from_name(&self.slow_reader).unwrap_or_default(),
         })
     }
 }
@@ -461,6 +485,10 @@ impl Model {
             version: self.version,
             inputs: tensors(self.inputs)?,
             outputs: tensors(self.outputs)?,
+            task: Task::from_name(&self.task).ok_or_else(|| {
+                let message = format!("task must be tensors, generate or embed, not '{}'", self.task);
+                Error::new(ErrorKind::Config, message)
+            })?,
         };
         if let Some(padding) = policy.budget.as_mut().and_then(|budget| budget.padding.as_mut()) {
             let open = |(at, input): (usize, &TensorSpec)| {

@@ -1,13 +1,17 @@
 //! How work moves: time that tests can turn by hand, the queues that wake their reader once per burst, and what the core
 //! has to say about itself.
 
+mod bell;
 mod burst;
+mod channel;
 mod clock;
 pub mod events;
 mod journal;
 mod monitor;
 
+pub use bell::{Bell, Listener};
 pub use burst::BurstQueue;
+pub use channel::{Receiver, Sender, SlowReader, StreamLimits, StreamMemory, Weight, channel};
 pub use clock::{Clock, Moment, OnMove, SystemClock, TimeSource, VirtualClock};
 pub use journal::{Burst, Journal, Pace};
 pub use monitor::{Held, Monitor};

@@ -3,9 +3,11 @@
 mod door;
 mod merge;
 mod model;
+mod stream;
 #[cfg(test)]
 mod tests;
 
 pub use door::{DoorMetrics, InFlight};
 pub use merge::{Merged, Refused, merge};
 pub use model::{BatchCount, LockCounts, ModelMetrics, Outcome, PARTS, Registry};
+pub use stream::StreamMetrics;

@@ -1,8 +1,10 @@
 //! A served model's side of the data plane: its queue, its tick, its way back, its numbers.
 
+use std::borrow::Borrow;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -11,12 +13,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::flight::{Flights, Place};
+use super::steps::{self, Pieces, Task};
 use super::{Answer, Finished, Reply, RequestTerms, Ticker};
 use crate::batch::{
     Attendance, Batch, BatchAccount, BatchPolicy, Batcher, GroupKey, History, Removed, Terms, Turn,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::TimeSource;
+use crate::flow::{Bell, StreamLimits, TimeSource};
 use crate::metrics::{LockCounts, ModelMetrics, Outcome};
 use crate::tensor::{Rows, Specs, TensorSpec};
 
@@ -31,6 +34,16 @@ pub struct ModelSpec {
     pub inputs: Vec<TensorSpec>,
     /// Outputs.
     pub outputs: Vec<TensorSpec>,
+    /// What it is for.
+    pub task: Task,
+}
+
+/// One message of a worker: the runtime is woken once for it.
+enum Told {
+    /// Answers, and whether their batch is done with them.
+    Answers(Finished, bool),
+    /// Readers that sleep, and that a step said something for.
+    Step(Vec<Waker>),
 }
 
 /// Somebody who wants to know whether a model can answer.
@@ -50,8 +63,13 @@ pub struct Endpoint {
     /// Requests that others may share the answer of, where they may.
     flights: OnceLock<Arc<Flights>>,
     ticker: Arc<Ticker>,
-    /// Answers, and whether their batch is done with them.
-    finished: mpsc::UnboundedSender<(Finished, bool)>,
+    /// What workers tell the runtime.
+    told: mpsc::UnboundedSender<Told>,
+    /// Rung where a batch may wait for it whose readers are all too slow: one of them has made room, or a request came.
+    bell: Arc<Bell>,
+    limits: OnceLock<StreamLimits>,
+    /// Closed, and nobody is waited for any more.
+    hurried: AtomicBool,
     metrics: ModelMetrics,
     history: Arc<History>,
     ready: AtomicBool,
@@ -74,20 +92,9 @@ impl Endpoint {
         let (max_queue, costed) = (policy.max_queue, policy.budget.is_some());
         let batcher = Batcher::with(policy, workers, TimeSource::system())?;
         let ticker = Ticker::new();
-        let (finished, mut done) = mpsc::unbounded_channel::<(Finished, bool)>();
+        let (told, heard) = mpsc::unbounded_channel();
         let history = Arc::new(History::default());
-        let (kept, counted) = (Arc::clone(&history), metrics.clone());
-        let answers = runtime.spawn(async move {
-            while let Some((batch, last)) = done.recv().await {
-                // First, so that whoever has his answer finds his batch.
-                batch.hand_out(|batch| {
-                    if last {
-                        counted.finished(&batch.count());
-                        kept.keep(batch);
-                    }
-                });
-            }
-        });
+        let answers = runtime.spawn(hear(heard, Arc::clone(&history), metrics.clone()));
         Ok(Arc::new_cyclic(|this: &std::sync::Weak<Self>| {
             let this = this.clone();
             let at_end = move || {
@@ -104,7 +111,10 @@ impl Endpoint {
                 costed,
                 flights: OnceLock::new(),
                 ticker,
-                finished,
+                told,
+                bell: Bell::new(),
+                limits: OnceLock::new(),
+                hurried: AtomicBool::new(false),
                 metrics,
                 history,
                 ready: AtomicBool::new(false),
@@ -129,27 +139,54 @@ impl Endpoint {
         rows: Rows,
         count: usize,
     ) -> impl Future<Output = Answer> + Send + use<'_> {
-        let counted = Counted {
-            metrics: &self.metrics,
-            start: Instant::now(),
-            deadline: terms.deadline,
-            outcome: Outcome::Gone,
-        };
+        let counted = Counted::new(&self.metrics, terms.deadline);
         let asked = self.ask(terms, specs, rows, count);
         self.answered(asked, counted)
     }
 
-    async fn answered(&self, asked: Result<oneshot::Receiver<Answer>>, mut counted: Counted<'_>) -> Answer {
+    /// Asks the model about the one row of `rows`, for an answer piece by piece: a generator's steps as they come, the
+    /// one answer of any other model as its only piece. It is queued at once.
+    ///
+    /// # Errors
+    /// As [`infer`](Self::infer), where it was not queued; what comes later is said by [`Pieces::end`].
+    pub fn stream(&self, terms: RequestTerms, specs: Specs, rows: &Rows) -> Result<Pieces> {
+        let mut counted = Counted::new(self.metrics.clone(), terms.deadline);
+        let refused = self.admits(1).err();
+        if let Some(error) = refused {
+            counted.note(Some(&error));
+            return Err(error);
+        }
+        let in_queue = self.terms_of(&terms, rows);
+        let limits = self.limits.get_or_init(StreamLimits::default).clone();
+        let bell = Arc::clone(&self.bell);
+        let (speaker, mut pieces) = steps::pieces(limits, bell, terms.deadline, counted, &self.spec.name);
+        let reply = Reply::Steps { speaker: Box::new(speaker), id: terms.id };
+        match self.queue(&GroupKey { key: (), specs }, in_queue, rows, vec![reply]) {
+            Ok(()) => Ok(pieces),
+            Err(error) => {
+                pieces.refused(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Has streams keep within those limits from here on; the first who says so is heard.
+    pub fn limit_streams(&self, limits: StreamLimits) {
+        self.limits.get_or_init(|| limits);
+    }
+
+    async fn answered(
+        &self,
+        asked: Result<oneshot::Receiver<Answer>>,
+        mut counted: Counted<&ModelMetrics>,
+    ) -> Answer {
         let answer = match asked {
             Ok(answer) => answer.await.unwrap_or_else(|_| {
                 Err(Error::new(ErrorKind::Closed, format!("model '{}' was closed", self.spec.name)))
             }),
             Err(error) => Err(error),
         };
-        counted.outcome = match &answer {
-            Ok(_) => Outcome::Ok,
-            Err(error) => outcome(error.kind()),
-        };
+        counted.note(answer.as_ref().err());
         answer
     }
 
@@ -175,12 +212,9 @@ impl Endpoint {
         rows: Rows,
         count: usize,
     ) -> Result<oneshot::Receiver<Answer>> {
-        if !self.is_ready() {
-            let message = format!("model '{}' is not ready", self.spec.name);
-            return Err(Error::new(ErrorKind::ModelNotReady, message));
-        }
-        if count > self.max_queue {
-            let message = format!("{count} rows in one request exceed max_queue={}", self.max_queue);
+        self.admits(count)?;
+        if self.spec.task == Task::Generate {
+            let message = format!("model '{}' answers with text: ask it to generate", self.spec.name);
             return Err(Error::new(ErrorKind::Item, message));
         }
         let mut terms = self.terms_of(&asked, &rows);
@@ -203,10 +237,23 @@ impl Endpoint {
         }
     }
 
+    fn admits(&self, count: usize) -> Result<()> {
+        if !self.is_ready() {
+            let message = format!("model '{}' is not ready", self.spec.name);
+            return Err(Error::new(ErrorKind::ModelNotReady, message));
+        }
+        if count > self.max_queue {
+            let message = format!("{count} rows in one request exceed max_queue={}", self.max_queue);
+            return Err(Error::new(ErrorKind::Item, message));
+        }
+        Ok(())
+    }
+
     fn queue(&self, key: &GroupKey<()>, terms: Terms, rows: &Rows, replies: Vec<Reply>) -> Result<()> {
         let write = |batch: &mut Rows, row| batch.push_from(rows, row);
         self.batcher.submit_all(key, terms, replies, write, &mut Doorway)?;
         self.ticker.touch();
+        self.bell.ring();
         Ok(())
     }
 
@@ -260,13 +307,13 @@ impl Endpoint {
 
     /// Sends answers on their way, of a batch that goes on: one message for all.
     pub fn answer(&self, finished: Finished) {
-        self.send(finished, false);
+        self.tell(Told::Answers(finished, false));
     }
 
     /// Sends a batch's answers on their way, the last of them: one message for all.
     pub fn finish(&self, finished: Finished) {
         let (number, ran) = (finished.account.cut.number, finished.ran);
-        self.send(finished, true);
+        self.tell(Told::Answers(finished, true));
         self.batcher.finish(number, ran);
     }
 
@@ -278,10 +325,30 @@ impl Endpoint {
         self.batcher.record(path)
     }
 
-    fn send(&self, finished: Finished, last: bool) {
+    /// Wakes the readers of a step: one message for all.
+    pub fn wake(&self, sleepers: Vec<Waker>) {
+        if !sleepers.is_empty() {
+            self.tell(Told::Step(sleepers));
+        }
+    }
+
+    /// What rings when a request comes, or a reader that was too slow has made room or has left: for a batch that has
+    /// nothing else to do.
+    pub fn bell(&self) -> &Arc<Bell> {
+        &self.bell
+    }
+
+    /// True where a request of that group waits.
+    pub fn has_waiting(&self, group: &GroupKey<()>) -> bool {
+        self.batcher.has_waiting(group)
+    }
+
+    fn tell(&self, told: Told) {
         // The receiving task lives as long as this endpoint does.
-        if let Err(unsent) = self.finished.send((finished, last)) {
-            unsent.0.0.hand_out(|_| ());
+        match self.told.send(told) {
+            Ok(()) => {}
+            Err(mpsc::error::SendError(Told::Answers(finished, _))) => finished.hand_out(|_| ()),
+            Err(mpsc::error::SendError(Told::Step(sleepers))) => sleepers.into_iter().for_each(Waker::wake),
         }
     }
 
@@ -310,10 +377,19 @@ impl Endpoint {
     /// Accepts nothing more; what waits is still answered if `drain`, and refused otherwise.
     pub fn close(&self, drain: bool) {
         let left = self.batcher.close(drain);
+        if !drain {
+            self.hurried.store(true, Ordering::SeqCst);
+            self.bell.ring();
+        }
         for entry in left.entries {
             let message = format!("model '{}' was closed before this request was run", self.spec.name);
             entry.waiter.refuse(Error::new(ErrorKind::Closed, message));
         }
+    }
+
+    /// True once it was closed and readers are not waited for any more.
+    pub fn is_hurried(&self) -> bool {
+        self.hurried.load(Ordering::SeqCst)
     }
 
     /// True where nothing waits and nothing more will come.
@@ -348,6 +424,22 @@ impl Endpoint {
     }
 }
 
+/// Hands out what workers say, on the runtime's thread, as long as the endpoint lives.
+async fn hear(mut heard: mpsc::UnboundedReceiver<Told>, history: Arc<History>, metrics: ModelMetrics) {
+    while let Some(told) = heard.recv().await {
+        match told {
+            // Kept first, so that whoever has his answer finds his batch.
+            Told::Answers(batch, last) => batch.hand_out(|batch| {
+                if last {
+                    metrics.finished(&batch.count());
+                    history.keep(batch);
+                }
+            }),
+            Told::Step(sleepers) => sleepers.into_iter().for_each(Waker::wake),
+        }
+    }
+}
+
 impl Drop for Endpoint {
     fn drop(&mut self) {
         for task in &self.tasks {
@@ -357,20 +449,31 @@ impl Drop for Endpoint {
 }
 
 /// A request that is counted when it ends, also where its sender hangs up before.
-struct Counted<'a> {
-    metrics: &'a ModelMetrics,
+pub(super) struct Counted<M: Borrow<ModelMetrics>> {
+    metrics: M,
     start: Instant,
     deadline: Option<Instant>,
-    outcome: Outcome,
+    pub(super) outcome: Outcome,
 }
 
-impl Drop for Counted<'_> {
+impl<M: Borrow<ModelMetrics>> Counted<M> {
+    fn new(metrics: M, deadline: Option<Instant>) -> Self {
+        Self { metrics, start: Instant::now(), deadline, outcome: Outcome::Gone }
+    }
+
+    /// Notes how it ended.
+    pub(super) fn note(&mut self, failure: Option<&Error>) {
+        self.outcome = failure.map_or(Outcome::Ok, |error| outcome(error.kind()));
+    }
+}
+
+impl<M: Borrow<ModelMetrics>> Drop for Counted<M> {
     fn drop(&mut self) {
         // Who gives up when his time has passed does not hang up.
         if self.outcome == Outcome::Gone && self.deadline.is_some_and(|end| end <= Instant::now()) {
             self.outcome = Outcome::Expired;
         }
-        self.metrics.request(self.outcome, self.start.elapsed());
+        self.metrics.borrow().request(self.outcome, self.start.elapsed());
     }
 }
 

@@ -184,6 +184,7 @@ fn are_equal(one: &Rows, other: &Rows) -> bool {
 mod tests {
     use super::*;
     use crate::batch::{BatchAccount, Cut};
+    use crate::pipeline::Said;
     use crate::tensor::{AnswerRow, ColumnSpec, DType, Shape, Spares};
 
     fn specs() -> Specs {
@@ -224,7 +225,7 @@ mod tests {
     fn answer(replies: Vec<Reply>) {
         let batch = Arc::new(BatchAccount::open(1, "tick", Cut::default()));
         for reply in replies {
-            reply.answer(Ok(AnswerRow { columns: Arc::new(Vec::new()), row: 7 }), &batch);
+            reply.answer(Ok(Said::Row(AnswerRow { columns: Arc::new(Vec::new()), row: 7 })), &batch);
         }
     }
 

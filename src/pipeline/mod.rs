@@ -4,6 +4,7 @@ mod endpoint;
 mod flight;
 mod processes;
 mod reply;
+mod steps;
 mod terms;
 mod ticker;
 
@@ -12,5 +13,6 @@ pub use crate::tensor::AnswerRow;
 pub use endpoint::{Endpoint, ModelSpec};
 pub use processes::{Processes, Tally};
 pub use reply::{Answer, Answered, Finished, Reply};
+pub use steps::{Finish, Piece, Pieces, Said, Speaker, Task};
 pub use terms::RequestTerms;
 pub use ticker::Ticker;

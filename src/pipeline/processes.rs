@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::{BatchAccount, Endpoint, Finished, Reply};
+use super::{BatchAccount, Endpoint, Finished, Reply, Said};
 use crate::batch::{Batch, Ran, Turn};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::Clock;
@@ -160,9 +160,10 @@ impl Worker {
             }
             Err(error) => {
                 account.close(Duration::ZERO);
-                ((0..count).map(|_| Err(error.clone())).collect(), Ran::Unknown)
+                ((0..count).map(|_| Err(error.clone())).collect::<Vec<_>>(), Ran::Unknown)
             }
         };
+        let rows = rows.into_iter().map(|row| row.map(Said::Row)).collect();
         endpoint.finish(Finished { entries: batch.entries, rows, account, ran });
     }
 }

@@ -1,11 +1,13 @@
 //! The way back: from the rows of a batch to the requests that they came from.
 
 use std::sync::Arc;
+use std::task::Waker;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::flight::Flight;
+use super::steps::{Finish, Piece, Said, Speaker};
 use crate::batch::{BatchAccount, Entry, Ran};
 use crate::error::{Error, ErrorKind, Result};
 use crate::tensor::AnswerRow;
@@ -66,6 +68,13 @@ pub enum Reply {
         /// Which of them this one is.
         at: usize,
     },
+    /// A request of one row whose answer is wanted piece by piece.
+    Steps {
+        /// The model's end.
+        speaker: Box<Speaker>,
+        /// What its sender calls it.
+        id: Option<Arc<str>>,
+    },
 }
 
 /// A request of several rows, which may be answered by several batches.
@@ -89,7 +98,7 @@ pub struct Finished {
     /// The requests.
     pub entries: Vec<Entry<Reply>>,
     /// What each of them gets, in the same order.
-    pub rows: Vec<Result<AnswerRow>>,
+    pub rows: Vec<Result<Said>>,
     /// Where its time went.
     pub account: BatchAccount,
     /// What there is to learn from it.
@@ -132,25 +141,35 @@ impl Reply {
         match self {
             Self::Whole { sender, .. } => sender.is_closed(),
             Self::Part { join, .. } => join.gathering.lock().sender.as_ref().is_none_or(Return::is_closed),
+            Self::Steps { speaker, .. } => speaker.is_left(),
         }
     }
 
     /// What its sender calls the request.
     pub fn id(&self) -> Option<&Arc<str>> {
         match self {
-            Self::Whole { id, .. } => id.as_ref(),
+            Self::Whole { id, .. } | Self::Steps { id, .. } => id.as_ref(),
             Self::Part { join, .. } => join.id.as_ref(),
         }
     }
 
+    /// The model's end, where the answer is wanted piece by piece.
+    pub fn speaker(&self) -> Option<&Speaker> {
+        match self {
+            Self::Steps { speaker, .. } => Some(speaker),
+            _ => None,
+        }
+    }
+
     /// Gives the row its answer, from that batch. A receiver that is gone wants none.
-    pub fn answer(self, row: Result<AnswerRow>, batch: &Arc<BatchAccount>) {
+    pub fn answer(self, said: Result<Said>, batch: &Arc<BatchAccount>) {
         match self {
             Self::Whole { sender, .. } => {
-                let answer = row.map(|row| Answered { rows: vec![row], batch: Arc::clone(batch) });
-                sender.send(answer);
+                let answer = said.and_then(row_of);
+                sender.send(answer.map(|row| Answered { rows: vec![row], batch: Arc::clone(batch) }));
             }
-            Self::Part { join, at } => join.gather(at, row.map(|row| (row, batch))),
+            Self::Part { join, at } => join.gather(at, said.and_then(row_of).map(|row| (row, batch))),
+            Self::Steps { speaker, .. } => finish(*speaker, said, batch),
         }
     }
 
@@ -159,7 +178,36 @@ impl Reply {
         match self {
             Self::Whole { sender, .. } => sender.send(Err(error)),
             Self::Part { join, at } => join.gather(at, Err(error)),
+            Self::Steps { speaker, .. } => wake(speaker.finish(Err(error))),
         }
+    }
+}
+
+/// The last row of an answer that is wanted as a whole.
+fn row_of(said: Said) -> Result<AnswerRow> {
+    match said {
+        Said::Row(row) => Ok(row),
+        Said::Finish { .. } => Err(Error::new(ErrorKind::Output, "a request was finished without a value")),
+    }
+}
+
+fn finish(speaker: Speaker, said: Result<Said>, batch: &Arc<BatchAccount>) {
+    let finish = |reason, prompt_tokens| Finish { reason, prompt_tokens, batch: Arc::clone(batch) };
+    let before = match &said {
+        Ok(Said::Row(row)) => speaker.say(Piece::Row(row.clone())),
+        _ => None,
+    };
+    let end = said.map(|said| match said {
+        Said::Row(_) => finish(None, None),
+        Said::Finish { reason, prompt_tokens } => finish(reason, prompt_tokens),
+    });
+    let then = speaker.finish(end);
+    wake(before.or(then));
+}
+
+fn wake(sleeper: Option<Waker>) {
+    if let Some(sleeper) = sleeper {
+        sleeper.wake();
     }
 }
 
@@ -205,7 +253,7 @@ mod tests {
         let (replies, mut receiver) = Reply::for_rows(3, None);
         for (at, reply) in replies.into_iter().enumerate().rev() {
             assert!(receiver.try_recv().is_err());
-            reply.answer(Ok(row(10 + at)), &batch());
+            reply.answer(Ok(Said::Row(row(10 + at))), &batch());
         }
         let rows = receiver.try_recv().unwrap().unwrap().rows;
         assert_eq!(rows.iter().map(|row| row.row).collect::<Vec<_>>(), [10, 11, 12]);
@@ -218,7 +266,7 @@ mod tests {
         assert!(!last.is_gone());
         replies.pop().unwrap().refuse(Error::new(ErrorKind::Item, "bad"));
         assert!(last.is_gone());
-        last.answer(Ok(row(1)), &batch());
+        last.answer(Ok(Said::Row(row(1))), &batch());
         assert_eq!(receiver.try_recv().unwrap().unwrap_err().message(), "bad");
     }
 

@@ -9,9 +9,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::Request;
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
@@ -19,6 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use super::answer::ReplyBody;
 use super::door::{Door, Origin};
 use super::grpc::{self, AnswerBody};
 use super::http::Speaks;
@@ -112,8 +111,11 @@ async fn serve_http1(
             watch.enter(Phase::Body);
             async move {
                 let origin = Origin { watch: Some(&watch), peer: Some(peer), grpc_only };
-                let reply = door.answer(request, origin).await;
-                watch.enter(Phase::Sending);
+                let mut reply = door.answer(request, origin).await;
+                match reply.body_mut() {
+                    ReplyBody::Whole(_) => watch.enter(Phase::Sending),
+                    ReplyBody::Stream(body) => body.watched_by(&watch),
+                }
                 Ok::<_, Infallible>(reply)
             }
         })
@@ -157,9 +159,11 @@ async fn serve_http2(
                     return Ok::<_, Infallible>(door.call(request, peer, stream).await);
                 }
                 let origin = Origin { watch: None, peer: Some(peer), grpc_only };
-                let reply = door.answer(request, origin).await;
-                drop(stream);
-                Ok(reply.map(AnswerBody::Whole))
+                let mut reply = door.answer(request, origin).await;
+                if let ReplyBody::Stream(body) = reply.body_mut() {
+                    body.hold(stream);
+                }
+                Ok(reply.map(AnswerBody::Reply))
             }
         })
     };
@@ -206,7 +210,7 @@ trait Connection: Future<Output = hyper::Result<()>> + Unpin {
 
 impl<S> Connection for http1::Connection<TokioIo<Socket>, S>
 where
-    S: HttpService<Incoming, ResBody = Full<Bytes>> + Unpin,
+    S: HttpService<Incoming, ResBody = ReplyBody> + Unpin,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     Self: Future<Output = hyper::Result<()>> + Unpin,
 {

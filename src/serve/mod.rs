@@ -1,6 +1,7 @@
 //! The doors: how requests come in from the network.
 
 mod access;
+mod answer;
 mod body;
 mod connection;
 mod deadline;
@@ -9,17 +10,21 @@ mod grpc;
 mod http;
 mod infer;
 mod offload;
+mod openai;
 mod routes;
 mod service;
 mod settings;
 mod siblings;
 mod socket;
 mod sockets;
+mod stream;
 mod terms;
 mod timing;
 mod watch;
+mod words;
 
 pub use access::{AccessLog, AccessRecord};
+pub use answer::ReplyBody;
 pub use door::Door;
 pub use http::{HttpServer, listen};
 pub use routes::Reply;
@@ -27,4 +32,5 @@ pub use service::Service;
 pub use settings::HttpSettings;
 pub use siblings::Siblings;
 pub use sockets::Connections;
+pub use stream::StreamBody;
 pub use timing::Timing;

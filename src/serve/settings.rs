@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::flow::{SlowReader, StreamLimits, StreamMemory};
 
 /// Limits of a door. Whatever a stranger can make grow has one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,11 +26,22 @@ pub struct HttpSettings {
     pub idle_timeout: Duration,
     /// Whether answers say in `Server-Timing` where their time went.
     pub server_timing: bool,
+    /// Time without a piece of a streamed answer after which a comment is sent; the first comes with the head.
+    pub keep_alive: Duration,
+    /// Whether streamed answers are packed where the client accepts that and it is worth it.
+    pub compression: bool,
+    /// Bytes of one streamed answer that its reader has not taken yet.
+    pub stream_window: usize,
+    /// The same, of all streamed answers together.
+    pub stream_memory: usize,
+    /// What becomes of a streamed answer whose reader is too slow.
+    pub slow_reader: SlowReader,
 }
 
 impl Default for HttpSettings {
     /// Bodies of 64 MiB, heads of 64 KiB, 10,000 connections, 10,000 requests in flight, 128 streams; 10 s for a head,
-    /// 60 s for a body, 75 s idle; `Server-Timing` is sent.
+    /// 60 s for a body, 75 s idle; `Server-Timing` is sent; a comment after 15 s without a piece of a stream, which is
+    /// packed where that is worth it; 1 MiB of one stream and 10 MiB of all for slow readers, who pause their model.
     fn default() -> Self {
         Self {
             max_body: 64 << 20,
@@ -41,6 +53,11 @@ impl Default for HttpSettings {
             body_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(75),
             server_timing: true,
+            keep_alive: Duration::from_secs(15),
+            compression: true,
+            stream_window: StreamLimits::WINDOW,
+            stream_memory: StreamLimits::MEMORY,
+            slow_reader: SlowReader::Pause,
         }
     }
 }
@@ -49,6 +66,12 @@ impl Default for HttpSettings {
 const LEAST_HEAD: usize = 8 << 10;
 
 impl HttpSettings {
+    /// What streamed answers may hold for their readers, of a memory of their own.
+    pub(super) fn stream_limits(&self) -> StreamLimits {
+        let memory = StreamMemory::new(self.stream_memory);
+        StreamLimits { window: self.stream_window, memory, slow_reader: self.slow_reader }
+    }
+
     /// Makes sure that requests can be served under these limits.
     ///
     /// # Errors
@@ -60,6 +83,8 @@ impl HttpSettings {
             ("max_connections", self.max_connections),
             ("max_in_flight", self.max_in_flight),
             ("max_streams", self.max_streams as usize),
+            ("stream_window", self.stream_window),
+            ("stream_memory", self.stream_memory),
         ] {
             if count == 0 {
                 return wrong(format!("{name} must be at least 1"));
@@ -72,6 +97,7 @@ impl HttpSettings {
             ("header_timeout", self.header_timeout),
             ("body_timeout", self.body_timeout),
             ("idle_timeout", self.idle_timeout),
+            ("keep_alive", self.keep_alive),
         ] {
             if time.is_zero() {
                 return wrong(format!("{name} must be longer than nothing"));

@@ -39,6 +39,14 @@ impl Socket {
         let seen_before = std::mem::replace(&mut self.half_closed, true);
         match self.watch.phase() {
             Phase::Answering => self.poll_hung_up(context),
+            Phase::Streaming => {
+                // Within an answer nothing else can be sent: whoever writes it says something soon.
+                if !seen_before {
+                    self.watch.doubt();
+                    context.waker().wake_by_ref();
+                }
+                self.poll_refused(context)
+            }
             // Where the body is whole, the request has gone on by the next time.
             Phase::Body if !seen_before => {
                 context.waker().wake_by_ref();
@@ -54,18 +62,32 @@ impl Socket {
     /// answer; who closed the socket wants none, and the model should not see his request. Both look the same (a FIN),
     /// but only the closed socket refuses (with RST) what is sent to it.
     fn poll_hung_up(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.hung_up.is_none() && self.stream.try_write(INTERIM).is_err() {
+            return Poll::Ready(());
+        }
+        self.poll_refused(context)
+    }
+
+    /// Ready when something that was sent has been refused.
+    fn poll_refused(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.hung_up.is_none() {
-            let Ok(hung_up) = self.probe() else { return Poll::Ready(()) };
+            let Ok(hung_up) = self.refusal() else { return Poll::Ready(()) };
             self.hung_up = Some(hung_up);
         }
         self.hung_up.as_mut().map_or(Poll::Ready(()), |hung_up| hung_up.as_mut().poll(context))
     }
 
-    fn probe(&self) -> io::Result<HungUp> {
+    /// An answer that is still made waits for who does not take it, and goes on when he does.
+    fn note_stall(&self, stalled: bool, context: &Context<'_>) {
+        if self.watch.stalled(stalled) && self.watch.phase() == Phase::Streaming {
+            context.waker().wake_by_ref();
+        }
+    }
+
+    fn refusal(&self) -> io::Result<HungUp> {
         // A second handle of the same socket: the first is in the hands of the HTTP library.
         let handle = std::net::TcpStream::from(self.stream.as_fd().try_clone_to_owned()?);
         let handle = TcpStream::from_std(handle)?;
-        self.stream.try_write(INTERIM)?;
         Ok(Box::pin(async move {
             // An error in waiting is an end, too.
             let _ = handle.ready(Interest::ERROR).await;
@@ -150,7 +172,7 @@ impl AsyncWrite for Socket {
             return Poll::Ready(Ok(length));
         }
         let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.watch.stalled(polled.is_pending());
+        self.note_stall(polled.is_pending(), context);
         polled
     }
 
@@ -165,7 +187,7 @@ impl AsyncWrite for Socket {
             return Poll::Ready(Ok(length));
         }
         let polled = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.watch.stalled(polled.is_pending());
+        self.note_stall(polled.is_pending(), context);
         polled
     }
 

@@ -28,6 +28,8 @@ pub(super) enum Phase {
     Answering,
     /// An answer is written.
     Sending,
+    /// An answer is written while its model works on it.
+    Streaming,
     /// Between two requests.
     Idle,
     /// An HTTP/2 connection with open requests.
@@ -69,7 +71,7 @@ impl Limits {
             Phase::New => (waited > self.head).then_some(Verdict::Drop),
             Phase::Head => (waited > self.head).then_some(Verdict::LateHead),
             Phase::Idle | Phase::Quiet => (waited > self.idle).then_some(Verdict::Idle),
-            Phase::Body | Phase::Answering | Phase::Sending | Phase::Streams => None,
+            Phase::Body | Phase::Answering | Phase::Sending | Phase::Streaming | Phase::Streams => None,
         }
     }
 }
@@ -130,6 +132,7 @@ impl Warden {
             phase: AtomicU8::new(Phase::New as u8),
             since: AtomicU64::new(self.now.load(Ordering::Relaxed)),
             stalled_since: AtomicU64::new(NEVER),
+            doubtful: AtomicBool::new(false),
             streams: AtomicUsize::new(0),
             verdict: AtomicU8::new(0),
             bell: Notify::new(),
@@ -164,6 +167,8 @@ pub(super) struct Watch {
     phase: AtomicU8,
     since: AtomicU64,
     stalled_since: AtomicU64,
+    /// The other side sends no more, and may be gone: what is sent to it will show.
+    doubtful: AtomicBool,
     /// Requests that an HTTP/2 connection has open.
     streams: AtomicUsize,
     verdict: AtomicU8,
@@ -178,12 +183,13 @@ impl Watch {
     }
 
     pub(super) fn phase(&self) -> Phase {
-        const ALL: [Phase; 8] = [
+        const ALL: [Phase; 9] = [
             Phase::New,
             Phase::Head,
             Phase::Body,
             Phase::Answering,
             Phase::Sending,
+            Phase::Streaming,
             Phase::Idle,
             Phase::Streams,
             Phase::Quiet,
@@ -208,14 +214,31 @@ impl Watch {
         answered
     }
 
-    /// The other side takes bytes, or does not.
-    pub(super) fn stalled(&self, stalled: bool) {
+    /// The other side takes bytes, or does not; true where it takes some again.
+    pub(super) fn stalled(&self, stalled: bool) -> bool {
         let since = self.stalled_since.load(Ordering::Relaxed);
         if stalled && since == NEVER {
             self.stalled_since.store(self.warden.now.load(Ordering::Relaxed), Ordering::Relaxed);
         } else if !stalled && since != NEVER {
             self.stalled_since.store(NEVER, Ordering::Relaxed);
+            return true;
         }
+        false
+    }
+
+    /// True where the other side does not take what is written.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stalled_since.load(Ordering::Relaxed) != NEVER
+    }
+
+    /// The other side may be gone: whoever writes is asked to send something soon.
+    pub(super) fn doubt(&self) {
+        self.doubtful.store(true, Ordering::Relaxed);
+    }
+
+    /// True once after [`doubt`](Self::doubt).
+    pub(super) fn take_doubt(&self) -> bool {
+        self.doubtful.load(Ordering::Relaxed) && self.doubtful.swap(false, Ordering::Relaxed)
     }
 
     /// A request of an HTTP/2 connection begins.
@@ -289,6 +312,7 @@ mod tests {
             (Phase::Body, None),
             (Phase::Answering, None),
             (Phase::Sending, None),
+            (Phase::Streaming, None),
             (Phase::Idle, Some(Verdict::Idle)),
             (Phase::Streams, None),
             (Phase::Quiet, Some(Verdict::Idle)),
@@ -300,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_client_that_takes_nothing_is_dropped_whatever_it_is_at() {
-        for phase in [Phase::Body, Phase::Answering, Phase::Sending, Phase::Idle] {
+        for phase in [Phase::Body, Phase::Answering, Phase::Sending, Phase::Streaming, Phase::Idle] {
             assert_eq!(LIMITS.judge(phase, 0, Some(48)), None);
             assert_eq!(LIMITS.judge(phase, 0, Some(49)), Some(Verdict::Drop));
         }

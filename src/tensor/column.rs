@@ -201,6 +201,18 @@ impl Column {
         }
     }
 
+    /// Bytes that row `row` takes.
+    pub(super) fn bytes_of(&self, row: usize) -> usize {
+        match self {
+            Self::Numbers { row_bytes, .. } => *row_bytes,
+            Self::Texts { texts, shape } => {
+                let elements = shape.iter().product::<usize>();
+                texts.range(row * elements..(row + 1) * elements).map(<[u8]>::len).sum()
+            }
+            Self::Objects(_) => size_of::<u64>(),
+        }
+    }
+
     /// The number of the object in row `row`, where the column holds objects.
     pub fn object(&self, row: usize) -> Option<u64> {
         match self {

@@ -24,6 +24,13 @@ pub struct AnswerRow {
     pub row: usize,
 }
 
+impl AnswerRow {
+    /// Bytes that the row takes.
+    pub fn bytes(&self) -> usize {
+        self.columns.iter().map(|column| column.bytes_of(self.row)).sum()
+    }
+}
+
 impl Rows {
     /// No rows yet; one column for each spec.
     pub fn new(specs: &[ColumnSpec], spares: &Arc<Spares>) -> Self {

@@ -3,3 +3,4 @@
 pub mod grpc;
 pub mod http1;
 pub mod oip;
+pub mod openai;

@@ -22,6 +22,8 @@ def rows() -> list[tuple[str, ...]]:
 def shown(kind: str, default: Any) -> str:
     if kind == "switch":
         return "on" if default else "off"
+    if kind == "choice":
+        return str(default)
     if kind == "size":
         return f"{default >> 20} MiB" if default % (1 << 20) == 0 else f"{default >> 10} KiB"
     return f"{default:g} s" if kind == "seconds" else f"{default:,}"

@@ -7,18 +7,18 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 
 use super::account::Account;
 use super::reply;
+use crate::serve::answer::ReplyBody;
 use crate::wire::grpc::{Code, Status};
 
 /// The body of an answer over HTTP/2.
 pub(in crate::serve) enum AnswerBody {
-    /// Bytes that are known as a whole.
-    Whole(Full<Bytes>),
+    /// What is no call of gRPC, or one that was refused.
+    Reply(ReplyBody),
     /// The one message of a call that went well.
     Message(Left),
     /// Messages that come while the call goes on.
@@ -48,7 +48,7 @@ impl Body for AnswerBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let frame = match self.get_mut() {
-            Self::Whole(bytes) => return Pin::new(bytes).poll_frame(context),
+            Self::Reply(body) => return Pin::new(body).poll_frame(context),
             Self::Stream(stream) => return stream.poll_frame(context).map(|frame| frame.map(Ok)),
             Self::Message(left) => match std::mem::replace(left, Left::Nothing) {
                 Left::Message(message) => {
@@ -64,7 +64,7 @@ impl Body for AnswerBody {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Whole(bytes) => bytes.is_end_stream(),
+            Self::Reply(body) => body.is_end_stream(),
             Self::Message(left) => matches!(left, Left::Nothing),
             Self::Stream(stream) => stream.ended,
         }
@@ -72,7 +72,7 @@ impl Body for AnswerBody {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Whole(bytes) => bytes.size_hint(),
+            Self::Reply(body) => body.size_hint(),
             // A length would go into the head of the answer, and calls have none there.
             Self::Message(_) | Self::Stream(_) => SizeHint::default(),
         }

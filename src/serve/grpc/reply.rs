@@ -6,9 +6,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header
 use http_body_util::Full;
 
 use super::AnswerBody;
+use crate::serve::answer::ReplyBody;
 use crate::serve::deadline::Deadline;
-use crate::serve::routes::whole_seconds;
+
 use crate::serve::terms::HeadTerms;
+use crate::serve::words::whole_seconds;
 use crate::wire::grpc::{self, Code, Encoding, Status, parse_timeout};
 
 const GRPC: HeaderValue = HeaderValue::from_static(grpc::CONTENT_TYPE);
@@ -87,7 +89,7 @@ pub(super) fn message(framed: Bytes, timing: Option<HeaderValue>) -> Response<An
 
 /// The answer to a call that failed before it had anything to say: its trailers stand in its head.
 pub(super) fn failure(status: &Status) -> Response<AnswerBody> {
-    let mut reply = of(AnswerBody::Whole(Full::default()));
+    let mut reply = of(AnswerBody::Reply(ReplyBody::Whole(Full::default())));
     put(reply.headers_mut(), status);
     if status.code == Code::Unimplemented {
         // Packed otherwise, the same call may be understood.

@@ -111,7 +111,7 @@ fn what_saves_nothing_is_stored_for_a_few_bytes_more() {
     for coding in CODINGS {
         let portions = noise(100, 10_000);
         let packed = packed(coding, &portions).len();
-        assert!(packed < 1_000_000 + 4_000, "{coding:?}: {packed} bytes of 1,000,000");
+        assert!(packed < 1_000_000 + 5_000, "{coding:?}: {packed} bytes of 1,000,000");
     }
     let (mut packer, mut out) = (Packer::new(Coding::Zstd), Vec::new());
     packer.push(&noise(1, 100_000)[0], &mut out);
@@ -142,7 +142,7 @@ fn a_packer_takes_little_memory() {
         packer.push(&event, &mut out);
     }
     let memory = packer.memory().unwrap();
-    assert!(memory < 300_000, "{memory} bytes");
+    assert!(memory <= Coding::Zstd.memory(), "{memory} bytes");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use penstock::batch::{Batch, BatchPolicy, Ran, Turn};
 use penstock::error::Result;
 use penstock::metrics::Registry;
-use penstock::pipeline::{AnswerRow, Endpoint, Finished, ModelSpec, Reply};
+use penstock::pipeline::{AnswerRow, Endpoint, Finished, ModelSpec, Reply, Said, Task};
 use penstock::serve::{Door as Inside, HttpServer, HttpSettings, Service, listen};
 use penstock::tensor::{Column, ColumnSpec, DType, Spares, TensorSpec};
 
@@ -85,6 +85,7 @@ impl Door {
             version: "3".to_owned(),
             inputs: vec![TensorSpec::new("x", "float32", &[-1]).unwrap()],
             outputs: vec![TensorSpec::new("y", "float32", &[-1]).unwrap()],
+            task: Task::Tensors,
         };
         let metrics = registry.model("double");
         let endpoint = Endpoint::open(spec, setup.policy, 1, metrics, &runtime).unwrap();
@@ -135,6 +136,7 @@ impl Door {
                 let began = Instant::now();
                 account.call();
                 let rows = model(&inputs, endpoint.spares());
+                let rows = rows.into_iter().map(|row| row.map(Said::Row)).collect();
                 account.close(began.elapsed());
                 endpoint.finish(Finished { entries: batch.entries, rows, account, ran: Ran::Unknown });
             }

@@ -1,0 +1,143 @@
+//! Answers that come in pieces while their model works on them: from the steps of a model to the body of an answer.
+
+mod body;
+mod flow;
+mod keeper;
+mod packing;
+
+use std::future::poll_fn;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, Response, header};
+use tokio::time::timeout;
+
+pub use body::StreamBody;
+
+use self::body::Account;
+use self::flow::Flow;
+use self::keeper::Keeper;
+use super::HttpSettings;
+use super::answer::ReplyBody;
+use super::routes::Reply;
+use crate::error::{Error, Result};
+use crate::flow::StreamMemory;
+use crate::metrics::{InFlight, StreamMetrics};
+use crate::pipeline::{Finish, Piece, Pieces};
+
+/// What an answer that comes in pieces looks like on the wire. Each method appends to `out`.
+pub(super) trait Frames: Send {
+    /// The content type of the answer.
+    fn content_type(&self) -> HeaderValue;
+
+    /// What the model said for a choice. [`ControlFlow::Break`] where the choice has all that was asked for: its generation
+    /// is stopped, and [`end_choice`](Self::end_choice) is not called for it.
+    fn piece(&mut self, choice: usize, piece: &Piece, out: &mut Vec<u8>) -> ControlFlow<()>;
+
+    /// The model has said all that it had to say for a choice.
+    fn end_choice(&mut self, choice: usize, end: &Finish, out: &mut Vec<u8>);
+
+    /// Every choice is done.
+    fn close(&mut self, out: &mut Vec<u8>);
+
+    /// It broke off: the last that is said.
+    fn failed(&mut self, error: &Error, out: &mut Vec<u8>);
+
+    /// Something that clients skip, so that nobody between takes the connection for dead; nothing where the format has
+    /// no such thing.
+    fn keep_alive(&mut self, out: &mut Vec<u8>);
+}
+
+/// What the streamed answers of a door have in common.
+pub(super) struct Streams {
+    keep_alive: Duration,
+    packs: bool,
+    /// Bytes of memory that answers take that are packed now.
+    packed: Arc<AtomicUsize>,
+    /// What their readers have not taken yet.
+    memory: Arc<StreamMemory>,
+    metrics: StreamMetrics,
+    keeper: Arc<Keeper>,
+}
+
+impl Streams {
+    pub(super) fn new(
+        settings: &HttpSettings,
+        memory: Arc<StreamMemory>,
+        metrics: StreamMetrics,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            memory,
+            keep_alive: settings.keep_alive,
+            packs: settings.compression,
+            packed: Arc::default(),
+            metrics,
+            keeper: Keeper::new(settings),
+        })
+    }
+
+    /// Brings what is counted elsewhere up to date before the text of the metrics is made.
+    pub(super) fn observe(&self) {
+        let memory = &self.memory;
+        self.metrics.observe(memory.held(), memory.pauses(), memory.dropped());
+    }
+
+    /// Ends what runs, with `error` as the last that is said.
+    pub(super) fn end_all(&self, error: &Error) {
+        self.keeper.end_all(error);
+    }
+}
+
+/// Begins an answer: its head is there with the first piece of it, or after `keep_alive` without one. From then on the
+/// pieces leave as they come; all that are there leave together, and nothing waits for more.
+///
+/// `in_flight` counts as long as the answer lives.
+///
+/// # Errors
+/// What the model fails with before its first piece; what comes later is said by [`Frames::failed`].
+///
+/// # Cancellation
+/// Dropping the future, or the body of the answer, stops the generation of every choice.
+pub(super) async fn streamed(
+    streams: &Arc<Streams>,
+    choices: Vec<Pieces>,
+    frames: Box<dyn Frames>,
+    headers: &HeaderMap,
+    in_flight: InFlight,
+) -> Result<Reply> {
+    let mut account = Account::open(&streams.metrics, in_flight);
+    let mut flow = Flow::new(choices, frames);
+    let begun = poll_fn(|context| match flow.fill(context, FIRST) {
+        Ok(()) if flow.is_quiet() => Poll::Pending,
+        filled => Poll::Ready(filled),
+    });
+    // No longer than an intermediary waits for the head.
+    match timeout(streams.keep_alive, begun).await {
+        Ok(begun) => begun.inspect_err(|_| account.failed())?,
+        Err(_) => flow.keep_alive(),
+    }
+    let kind = flow.content_type();
+    let packing = packing::begin(streams, headers, &flow);
+    let mut reply = Response::new(());
+    let fields = reply.headers_mut();
+    if kind.as_bytes().starts_with(b"text/event-stream") {
+        fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        // Some proxies gather an answer unless they are told not to.
+        fields.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    }
+    fields.insert(header::CONTENT_TYPE, kind);
+    if streams.packs {
+        fields.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    }
+    if let Some(packing) = &packing {
+        fields.insert(header::CONTENT_ENCODING, packing.name());
+    }
+    let body = StreamBody::open(streams, flow, packing, account);
+    Ok(reply.map(|()| ReplyBody::Stream(Box::new(body))))
+}
+
+/// Bytes of frames that the head waits for at most.
+const FIRST: usize = 8 << 10;
