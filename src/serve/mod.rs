@@ -17,7 +17,6 @@ mod settings;
 mod siblings;
 mod socket;
 mod sockets;
-#[allow(dead_code, reason = "until the routes of text models are there")]
 mod stream;
 mod terms;
 mod timing;

@@ -16,7 +16,7 @@ fn each_piece_leaves_as_it_is_said() {
     let talk = talking.take(1);
     talk.say("0");
     let head = wire.read(false).unwrap();
-    assert_eq!((head.status, head.header("content-type")), (200, Some("text/event-stream")));
+    assert_eq!((head.status, head.header("content-type")), (200, Some("text/event-stream; charset=utf-8")));
     assert_eq!(
         (head.header("cache-control"), head.header("x-accel-buffering"), head.header("transfer-encoding")),
         (Some("no-cache"), Some("no"), Some("chunked"))

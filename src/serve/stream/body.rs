@@ -41,7 +41,7 @@ pub(super) struct Account {
     metrics: StreamMetrics,
     began: Instant,
     ended: bool,
-    in_flight: InFlight,
+    _in_flight: InFlight,
 }
 
 /// A record that is written when the answer has ended.
@@ -80,7 +80,7 @@ struct State {
 impl Account {
     pub(super) fn open(metrics: &StreamMetrics, in_flight: InFlight) -> Self {
         metrics.started();
-        Self { metrics: metrics.clone(), began: Instant::now(), ended: false, in_flight }
+        Self { metrics: metrics.clone(), began: Instant::now(), ended: false, _in_flight: in_flight }
     }
 
     /// It came to an end, be it a failure that was told.
