@@ -38,7 +38,7 @@ class Digits:
         return self._classifier.predict(x)
 
 
-@penstock.model("minilm", inputs={"text": ("string", [])}, outputs={"embedding": ("float32", [384])}, max_batch_size=32)
+@penstock.model("minilm", task="embed", outputs={"embedding": ("float32", [384])}, max_batch_size=32)
 class SentenceEmbeddings:
     """Texts as vectors that are near when the texts mean alike."""
 

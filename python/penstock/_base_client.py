@@ -52,6 +52,8 @@ class BaseClient(Connections):
         trust_env: bool = True,
         http2: bool | Literal["always"] = True,
         max_response: int | None = None,
+        stream_window: int = 1 << 20,
+        stream_memory: int = 10 << 20,
     ) -> None:
         self._builder = RequestBuilder(checked_urls(base_url), params, headers, auth, timeout_of(timeout))
         native = native_client(
@@ -69,6 +71,8 @@ class BaseClient(Connections):
             trust_env=trust_env,
             http2=http2,
             max_response=max_response,
+            stream_window=stream_window,
+            stream_memory=stream_memory,
         )
         super().__init__(self._builder.origins, native, pool)
         self._calls = _native.NativeInference(native)

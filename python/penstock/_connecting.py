@@ -39,6 +39,8 @@ class ConnectionOptions(TypedDict, total=False):
     trust_env: bool
     http2: bool | Literal["always"]
     max_response: int | None
+    stream_window: int
+    stream_memory: int
 
 
 class Connections:
@@ -61,8 +63,8 @@ class Connections:
         return self._native.closed
 
     def stats(self) -> ClientStats:
-        """What happened so far, for each endpoint."""
-        return client_stats(self._native.counters())
+        """What happened so far, for each endpoint, and what became of the streams."""
+        return client_stats(self._native.counters(), self._native.streams())
 
     def explain(self) -> Explanation:
         """What the pools hold now, and why requests wait; it shows itself as text, in a notebook as a table."""
@@ -151,6 +153,8 @@ def native_client(
     trust_env: bool = True,
     http2: bool | Literal["always"] = True,
     max_response: int | None = None,
+    stream_window: int = 1 << 20,
+    stream_memory: int = 10 << 20,
 ) -> _native.NativeClient:
     """The extension's client.
 
@@ -160,6 +164,10 @@ def native_client(
     check_choice("balance", balance, BALANCES)
     if max_response is not None:
         check_count("max_response", max_response)
+    for name, size in (("stream_window", stream_window), ("stream_memory", stream_memory)):
+        check_count(name, size)
+        if size < 1:
+            raise ConfigError(f"{name} must be at least 1 byte, not {size}")
     settings = {
         "headers": defaults,
         "pool": _of_kind("pool", pool, Pool).native_settings(),
@@ -173,6 +181,8 @@ def native_client(
         "http2": _http2(http2),
         "decompress": decompress,
         "max_response": max_response,
+        "stream_window": stream_window,
+        "stream_memory": stream_memory,
     }
     return _native.NativeClient(origins, settings)
 

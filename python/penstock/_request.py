@@ -28,8 +28,9 @@ Prepared = tuple[str, str, "Pairs | None", bytes | None, "Limits | None", int]
 Manner = tuple["Pairs | None", "Limits | None", int]
 """How a call of gRPC is sent: metadata, time-outs, options."""
 
-AGAIN, NEVER_AGAIN, UNDECODED = 1, 2, 4
-"""The options of a request: bits of a number."""
+AGAIN, NEVER_AGAIN, UNDECODED, BY_BYTES = 1, 2, 4, 8
+"""The options of a request: bits of a number. With the last, time-outs are those of other clients: the head of the answer
+comes first, and every byte counts."""
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 

@@ -10,9 +10,10 @@ from penstock._display import progress_bar
 from penstock._infer_stream import AsyncInferStream, InferStream
 from penstock._inference import InferResult
 from penstock._many import POLL_SECONDS, Many, collected, collected_one, watch
+from penstock._native import Event
 from penstock._request import RequestOptions
 from penstock._response import Response
-from penstock._stream import AsyncStream, Stream, caller
+from penstock._stream import AsyncStream, Stream, StreamStats, caller
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -28,11 +29,13 @@ __all__ = [
     "AsyncInferStream",
     "AsyncStream",
     "Client",
+    "Event",
     "InferResult",
     "InferStream",
     "RequestOptions",
     "Response",
     "Stream",
+    "StreamStats",
 ]
 
 
@@ -66,6 +69,8 @@ class AsyncClient(AsyncInference):
         trust_env: without `proxy`, use that of `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`.
         http2: use HTTP/2 where a server offers it over TLS; `"always"` speaks it without TLS, too.
         max_response: bytes of an answer at most that is read whole, packed and unpacked.
+        stream_window: bytes of one stream at most that have come and that nobody has taken; then its server has to wait.
+        stream_memory: bytes of all streams of the client at most that nobody has taken; each may have something.
 
     Raises:
         ConfigError: for a setting that cannot be.
@@ -170,9 +175,11 @@ class AsyncClient(AsyncInference):
 
         Example:
             ```
-            async with client.stream("GET", "/big") as answer:
-                async for chunk in answer.chunks():
-                    ...
+            async with client.stream("POST", "/v1/chat/completions", json={..., "stream": True}) as answer:
+                async for event in answer.raise_for_status().sse():
+                    if event.data == "[DONE]":
+                        break
+                    print(event.json()["choices"][0]["delta"].get("content", ""), end="")
             ```
         """
         place = caller()

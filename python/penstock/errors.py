@@ -72,7 +72,15 @@ class Overloaded(PenstockError):
 
 
 class DeadlineExceeded(PenstockError, TimeoutError):
-    """The time that the caller gave has passed."""
+    """The time that the caller gave has passed.
+
+    Attributes:
+        partial: of an answer that was read while it came, the last of its bytes that had arrived; else `None`.
+        partial_start: which byte of the body is the first of them.
+    """
+
+    partial: bytes | None = None
+    partial_start: int = 0
 
 
 class AcquireTimeout(DeadlineExceeded):
@@ -185,13 +193,15 @@ class StreamError(PenstockError):
 
 
 class StreamInterrupted(StreamError):
-    """A stream ended before its end.
+    """A stream ended before its end; the `TransportError` is the `__cause__`.
 
     Attributes:
-        partial: everything that had arrived.
+        partial: the bytes of the body that had arrived, unpacked, taken or not: the last of them, where there were many.
+        partial_start: which byte of the body is the first of them.
     """
 
     partial: Any = None
+    partial_start: int = 0
 
 
 class StreamClosed(StreamError):

@@ -76,8 +76,10 @@ class Timeout:
         connect: to open a connection, its TLS handshake included: `ConnectTimeout`. Connections belong to the pool: the
             client's own counts, that of a single request does not.
         acquire: to wait for a connection of the pool: `AcquireTimeout`.
-        first: from the request being sent to the head of its answer: `FirstChunkTimeout`.
-        idle: between two pieces of an answer: `IdleTimeout`.
+        first: from the request being sent to the head of its answer; of a stream, to its first event, line or bytes, for
+            which comments do not count: `FirstChunkTimeout`.
+        idle: between two pieces of an answer; of a stream, between two events, lines or pieces, while nothing lies ready
+            to be taken: who takes late is not waited for. `IdleTimeout`.
         total: for all of it, retries and redirects included: `DeadlineExceeded`.
     """
 
@@ -225,19 +227,29 @@ class ClientStats(Table):
     Attributes:
         total: the sum over the endpoints.
         endpoints: `PoolStats` by endpoint.
+        streams: answers that were asked for to be read as they come.
+        streams_open: those of them that are not over.
+        streams_cancelled: those whose caller left before their end; their servers were told.
+        streams_failed: those that broke off, ran out of time or never began.
+        streams_drained: those whose caller left at `data: [DONE]`, and whose connection serves on.
     """
 
     total: PoolStats
     endpoints: dict[str, PoolStats] = field(default_factory=dict)
+    streams: int = 0
+    streams_open: int = 0
+    streams_cancelled: int = 0
+    streams_failed: int = 0
+    streams_drained: int = 0
 
     def _repr_html_(self) -> str:
         return rows_as_html("ClientStats", [*self.endpoints.values(), self.total])
 
 
-def client_stats(counters: Iterable[Mapping[str, Any]]) -> ClientStats:
+def client_stats(counters: Iterable[Mapping[str, Any]], streams: Mapping[str, int]) -> ClientStats:
     """The statistics that the extension's counters tell."""
     pools = [PoolStats(**each) for each in counters]
-    return ClientStats(_sum(pools), {pool.endpoint: pool for pool in pools})
+    return ClientStats(_sum(pools), {pool.endpoint: pool for pool in pools}, **streams)
 
 
 def _sum(pools: list[PoolStats]) -> PoolStats:

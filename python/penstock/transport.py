@@ -16,7 +16,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from penstock._connecting import Connections, checked_urls, native_client
-from penstock._request import UNDECODED, RequestBuilder
+from penstock._request import BY_BYTES, UNDECODED, RequestBuilder
 from penstock.errors import (
     AcquireTimeout,
     Closed,
@@ -26,6 +26,7 @@ from penstock.errors import (
     DeadlineExceeded,
     PenstockError,
     ProtocolError,
+    StreamInterrupted,
     TransportError,
     WriteFailed,
 )
@@ -95,7 +96,7 @@ class _BaseTransport(Connections):
         origin = f"{url.scheme}://{url.netloc.decode('ascii')}"
         if origin not in self._endpoints:
             target = origin + target
-        return (request.method, target, headers, body or None, _limits(request), UNDECODED)
+        return (request.method, target, headers, body or None, _limits(request), UNDECODED | BY_BYTES)
 
 
 class AsyncTransport(_BaseTransport, _AsyncBase):
@@ -152,8 +153,9 @@ class _Translated:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: object) -> None:
+        found = error.__cause__ if isinstance(error, StreamInterrupted) else error
         for ours, theirs in _ERRORS:
-            if isinstance(error, ours):
+            if isinstance(found, ours):
                 raise getattr(self._package, theirs)(str(error)) from error
 
 
@@ -220,8 +222,11 @@ def _bytes(package: ModuleType) -> type[Any]:
 
         def __iter__(self) -> Iterator[bytes]:
             with _Translated(self._package):
-                while (chunk := self._stream.next_blocking()) is not None:
-                    yield chunk
+                while (chunk := self._stream.take()) is not None:
+                    if chunk is False:
+                        self._stream.wait_blocking()
+                    else:
+                        yield chunk
 
         def close(self) -> None:
             self._stream.close()

@@ -62,11 +62,14 @@ pub(crate) fn raised(py: Python<'_>, kind: ErrorKind, message: &str) -> PyErr {
     exception(py, kind, message, None).map_or_else(|error| error, PyErr::from_value)
 }
 
-/// The Python exception for a failure of the core; its Rust causes become the text of `__cause__`.
+/// The Python exception for a failure of the core. A cause of Penstock's own becomes its `__cause__`, any other the text of
+/// that.
 pub(crate) fn to_python(py: Python<'_>, error: &Error) -> PyErr {
     let build = || {
-        let cause = std::error::Error::source(error)
-            .map(|source| PyRuntimeError::new_err(source.to_string()).into_value(py).into_bound(py));
+        let cause = std::error::Error::source(error).map(|source| match source.downcast_ref::<Error>() {
+            Some(error) => to_python(py, error).into_value(py).into_bound(py),
+            None => PyRuntimeError::new_err(source.to_string()).into_value(py).into_bound(py),
+        });
         let cause = cause.as_ref().map(Bound::as_any);
         let exception = exception(py, error.kind(), error.message(), cause)?;
         if let Some(wait) = error.wait_before_retry() {

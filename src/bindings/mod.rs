@@ -6,6 +6,7 @@ mod client;
 mod clock;
 mod convert;
 mod core;
+mod crowd;
 mod deadline;
 mod errors;
 mod flight;
@@ -20,9 +21,11 @@ mod recording;
 mod records;
 mod riders;
 mod run;
+mod seats;
 mod served;
 mod server;
 mod steps;
+mod texts;
 mod visitors;
 mod waiter;
 
@@ -37,8 +40,8 @@ mod _native {
     use super::bridge::lifecycle::{lock_acquisitions, reset_after_fork, shutdown};
     #[pymodule_export]
     use super::client::{
-        NativeClient, NativeInferStream, NativeInference, NativeMany, NativeQuestion, NativeResponse,
-        NativeStream,
+        NativeClient, NativeEvent, NativeInferStream, NativeInference, NativeMany, NativeQuestion,
+        NativeResponse, NativeStream,
     };
     #[pymodule_export]
     use super::clock::NativeClock;

@@ -1,5 +1,7 @@
 //! An answer whose head is there: its body as it comes, over either version of HTTP, and the connection that it came over.
 
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,8 +12,9 @@ use super::decode::Decoding;
 use super::fleet::Trip;
 use super::http1::Exchange;
 use super::http2::Http2Body;
-use super::request::Deadlines;
+use super::request::{Deadlines, Due};
 use super::response::Response;
+use super::timer::Timer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pool::{Lease, Outcome};
 
@@ -40,6 +43,10 @@ pub(super) struct Answer {
     pub(super) outcome: Outcome,
     pub(super) deadlines: Deadlines,
     pub(super) started: Instant,
+    /// When the request was sent that this is the answer to.
+    pub(super) sent: Instant,
+    /// What is waited by over HTTP/2; a connection of HTTP/1.1 has its own.
+    pub(super) timer: Timer,
     /// How long the server keeps the connection when it is idle.
     pub(super) keep_alive: Option<Duration>,
     pub(super) decoding: Option<Box<Decoding>>,
@@ -48,9 +55,10 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// Waits for the next portion of the body as it was sent, and adds it to `into`; false at its end.
-    async fn portion(&mut self, into: &mut Vec<u8>) -> Result<bool> {
-        let read = self.read(into).await;
+    /// Waits for the next portion of the body as it was sent, and adds it to `into`; false at its end. `due` says by when,
+    /// and is asked again when that has come: it may have moved.
+    async fn portion(&mut self, into: &mut Vec<u8>, due: impl Fn() -> Option<Due>) -> Result<bool> {
+        let read = self.read(into, due).await;
         match &read {
             // It says nothing about the endpoint: the caller's own limit may be short.
             Err(error) if error.kind() == ErrorKind::DeadlineExceeded => {}
@@ -60,32 +68,34 @@ impl Answer {
         read
     }
 
-    async fn read(&mut self, into: &mut Vec<u8>) -> Result<bool> {
-        let due = self.deadlines.idle(Instant::now());
+    async fn read(&mut self, into: &mut Vec<u8>, due: impl Fn() -> Option<Due>) -> Result<bool> {
         match &mut self.source {
             Source::Alone(exchange) => {
-                if exchange.arrived.is_empty() && !exchange.more(due).await? {
-                    return Ok(false);
-                }
+                let more = if exchange.arrived.is_empty() { exchange.more(due).await } else { Ok(true) };
+                // What came before a failure has come.
                 if into.is_empty() {
                     std::mem::swap(into, &mut exchange.arrived);
                 } else {
                     into.append(&mut exchange.arrived);
                 }
-                Ok(true)
+                more
             }
             Source::Called(message) => {
                 into.extend_from_slice(&std::mem::take(message));
                 Ok(!into.is_empty())
             }
             Source::Shared(body) => {
-                let next = match due {
-                    Some(due) => tokio::time::timeout_at(due.at, body.next())
-                        .await
-                        .map_err(|_| due.missed(&self.response.endpoint))?,
-                    None => body.next().await,
-                };
-                Ok(match next.transpose()? {
+                let (timer, endpoint) = (&mut self.timer, &self.response.endpoint);
+                let next = poll_fn(|context| match body.poll_next(context) {
+                    Poll::Pending => match due() {
+                        Some(due) => {
+                            timer.poll_until(due.at, context).map(|()| Some(Err(due.missed(endpoint))))
+                        }
+                        None => Poll::Pending,
+                    },
+                    came @ Poll::Ready(_) => came,
+                });
+                Ok(match next.await.transpose()? {
                     Some(portion) => {
                         into.extend_from_slice(&portion);
                         true
@@ -109,7 +119,7 @@ impl Answer {
             let left = exchange.left().unwrap_or(0).min(MAX_RESERVED);
             body.reserve_exact(usize::try_from(left).unwrap_or(0));
         }
-        while self.read_on(&mut body).await? {
+        while self.read_on(&mut body, self.idle()).await? {
             if body.len() > limit {
                 return Ok(None);
             }
@@ -133,55 +143,64 @@ impl Answer {
         Ok(response)
     }
 
-    async fn read_on(&mut self, body: &mut Vec<u8>) -> Result<bool> {
+    async fn read_on(&mut self, body: &mut Vec<u8>, due: impl Fn() -> Option<Due>) -> Result<bool> {
         if let Source::Alone(exchange) = &self.source
             && exchange.is_done()
             && exchange.arrived.is_empty()
         {
             return Ok(false);
         }
-        self.portion(body).await
+        self.portion(body, due).await
     }
 
-    /// Waits for the next portion of the body without its content coding; none at its end.
-    pub(super) async fn next(&mut self) -> Result<Option<Vec<u8>>> {
+    /// By when the next portion must come where every byte counts.
+    pub(super) fn idle(&self) -> impl Fn() -> Option<Due> + use<> {
+        let (deadlines, now) = (self.deadlines, Instant::now());
+        move || deadlines.idle(now)
+    }
+
+    /// Waits for the next portion of the body without its content coding, and adds it to `into`; false at its end. Where
+    /// it fails, what came before is added all the same. `due` is as of [`Answer::portion`].
+    pub(super) async fn next(&mut self, into: &mut Vec<u8>, due: impl Fn() -> Option<Due>) -> Result<bool> {
+        let before = into.len();
         loop {
-            if let Some(decoded) = self.decode_some()? {
-                return Ok(Some(decoded));
+            self.decode_some(into)?;
+            if into.len() > before {
+                return Ok(true);
+            }
+            if self.decoding.is_none() {
+                let goes_on = self.read_on(into, &due).await?;
+                if into.len() > before || !goes_on {
+                    return Ok(goes_on);
+                }
+                continue;
             }
             let mut portion = Vec::new();
-            let goes_on = self.read_on(&mut portion).await?;
-            if self.decoding.is_some() && goes_on {
-                self.coded = portion.into();
-                continue;
+            let read = self.read_on(&mut portion, &due).await;
+            self.coded = portion.into();
+            if !self.coded.is_empty() && read.is_err() {
+                // The failure stands behind what came before it.
+                self.decode_some(into)?;
             }
-            if goes_on && portion.is_empty() {
-                continue;
-            }
-            if goes_on {
-                return Ok(Some(portion));
-            }
-            let Some(mut decoding) = self.decoding.take() else { return Ok(None) };
-            let mut decoded = Vec::new();
-            decoding.end(&mut decoded, usize::MAX)?;
-            if !decoded.is_empty() {
-                return Ok(Some(decoded));
+            if !read? {
+                let Some(mut decoding) = self.decoding.take() else { return Ok(false) };
+                decoding.end(into, usize::MAX)?;
+                return Ok(into.len() > before);
             }
         }
     }
 
     /// Takes the coding off of what has come, until it is enough for a chunk: in small steps, for what a few bytes unfold
     /// to may be ten thousand times as long.
-    fn decode_some(&mut self) -> Result<Option<Vec<u8>>> {
-        let mut decoded = Vec::new();
+    fn decode_some(&mut self, into: &mut Vec<u8>) -> Result<()> {
         while let Some(decoding) = self.decoding.as_mut().filter(|_| !self.coded.is_empty()) {
             let some = self.coded.split_to(self.coded.len().min(DECODED_AT_ONCE));
-            decoding.feed(&some, &mut decoded, usize::MAX)?;
-            if decoded.len() >= ENOUGH_DECODED {
+            decoding.feed(&some, into, usize::MAX)?;
+            if into.len() >= ENOUGH_DECODED {
                 break;
             }
         }
-        Ok((!decoded.is_empty()).then_some(decoded))
+        Ok(())
     }
 
     /// Lets go of an answer that is asked for again: it says something about its endpoint. Where it is whole, its

@@ -17,7 +17,7 @@ use super::http1::{Exchange, Lost};
 use super::http2::{Http2, Inbound, SendError};
 use super::request::{Deadlines, Request};
 use super::response::{GrpcEnd, Response};
-use super::timer::Timers;
+use super::timer::{Timer, Timers};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pool::{Lease, Outcome, Place};
 use crate::wire::http1::Fields;
@@ -243,7 +243,8 @@ impl<'a> Errand<'a> {
         reused: bool,
         attempts: u32,
     ) -> Box<Answer> {
-        let Began { status, version, fields, keep_alive, encoded, grpc, is_broken, source, .. } = began;
+        let Began { status, version, fields, keep_alive, encoded, grpc, is_broken, source, first_byte } =
+            began;
         let decoding = (encoded && self.request.decode)
             .then(|| fields.get("content-encoding").and_then(Decoding::of).map(Box::new));
         let elapsed = self.started.elapsed();
@@ -282,6 +283,8 @@ impl<'a> Errand<'a> {
             outcome,
             deadlines,
             started,
+            sent: Instant::now().checked_sub(first_byte).unwrap_or(started),
+            timer: Timer::default(),
             keep_alive,
             decoding: decoding.flatten(),
             coded: Bytes::new(),

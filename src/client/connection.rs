@@ -212,7 +212,7 @@ impl HttpConnector {
                 let Some(socket) = connection.take() else { return Ok(200) };
                 let mut exchange = Exchange::new(socket, &request, &self.authority, &self.label);
                 let (head, _) = exchange.head(total).await.map_err(|lost: Lost| lost.error)?;
-                while exchange.more(total).await? {
+                while exchange.more(|| total).await? {
                     if exchange.arrived.len() > MAX_READY {
                         let message =
                             format!("{} answers {READY} with more than {MAX_READY} bytes", self.label);

@@ -8,6 +8,7 @@
 //! | `connection` | what the pool pools, and how its health is checked |
 //! | `fleet` `retry` `attempt` `attempts` `answer` | which endpoint, over which connection, how often, and the body |
 //! | `decode` | content codings taken off |
+//! | `inflow` | a body that is read while it comes: forms, windows, time-outs, what has arrived |
 //! | `owner` | the client itself |
 //! | `metrics` | what its pools count, as OpenMetrics |
 
@@ -22,6 +23,7 @@ mod fleet;
 mod grpc;
 mod http1;
 mod http2;
+mod inflow;
 mod io;
 mod metrics;
 mod owner;
@@ -40,6 +42,10 @@ pub use connect::{ConnectSettings, Connected, Dialer, Http2Choice};
 pub use decode::ACCEPTED;
 pub use grpc::{Duplex, DuplexReceiver, DuplexSender};
 pub use http2::{Http2, Http2Body, Http2Settings, SendError};
+pub use inflow::{
+    Arrivals, DRAINED_FOR, Form, StreamCount, StreamCounts, StreamFigures, StreamMemory, StreamSettings,
+    StreamTicket, Taken,
+};
 pub use io::{Idle, Stream};
 pub use metrics::metrics_text;
 pub use owner::{Body, Client, ClientSettings, EndpointStats, Route};

@@ -1,5 +1,6 @@
 //! The client itself: its fleet, the origins that it met on the way, and a request from its route to its answer.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +19,8 @@ use super::fleet::{Endpoint, Fleet};
 use super::grpc::Duplex;
 use super::http1::Lost;
 use super::http2::Http2Settings;
-use super::request::{Request, Target, config};
+use super::inflow::{Arrivals, Pace, StreamMemory};
+use super::request::{Due, Request, Target, config};
 use super::response::Response;
 use super::retry::Retry;
 use crate::error::{Error, ErrorKind, Result};
@@ -362,24 +364,57 @@ fn target(rest: &str) -> Result<Target> {
 }
 
 impl Body {
-    /// Waits for the next portion; none at the end.
+    /// Waits for the next portion; none at the end. Every byte counts for the time-out between two of them.
     ///
     /// # Errors
     /// The time-outs of the request, and those of a connection that fails.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>> {
-        let Some(answer) = &mut self.answer else { return Ok(None) };
-        match answer.next().await {
-            Ok(Some(portion)) => Ok(Some(portion)),
-            Ok(None) => {
+        let Some(answer) = &self.answer else { return Ok(None) };
+        let mut portion = Vec::new();
+        let due = answer.idle();
+        Ok(self.read(&mut portion, due).await?.then_some(portion))
+    }
+
+    /// What comes of it, for whoever reads it into there and others who take it: [`Body::read_for`]. `by_bytes` says that
+    /// the head of the answer was its first byte, and that each further one counts: else it is events, lines or portions
+    /// that the time-outs wait for.
+    pub fn arrivals(&self, memory: &Arc<StreamMemory>, by_bytes: bool) -> Option<Arrivals> {
+        let answer = self.answer.as_ref()?;
+        let pace = Pace::new(answer.deadlines, answer.sent, by_bytes);
+        let endpoint = Arc::clone(&answer.response.endpoint);
+        Some(Arrivals::of_body(pace, memory, answer.started, endpoint))
+    }
+
+    /// Waits for the next portion, within the time-outs of `arrivals` that others take from meanwhile, and adds it to
+    /// `into`; false at the end. Where it fails, `into` has what came before.
+    ///
+    /// # Errors
+    /// As [`Body::next`].
+    pub async fn read_for(
+        &mut self,
+        arrivals: impl Fn(&dyn Fn(&Arrivals)),
+        into: &mut Vec<u8>,
+    ) -> Result<bool> {
+        let due = || {
+            let due = Cell::new(None);
+            arrivals(&|arrivals| due.set(arrivals.due()));
+            due.take()
+        };
+        self.read(into, due).await
+    }
+
+    async fn read(&mut self, into: &mut Vec<u8>, due: impl Fn() -> Option<Due>) -> Result<bool> {
+        let Some(answer) = &mut self.answer else { return Ok(false) };
+        let read = answer.next(into, due).await;
+        match &read {
+            Ok(true) => {}
+            Ok(false) => {
                 if let Some(answer) = self.answer.take() {
                     drop(answer.finish());
                 }
-                Ok(None)
             }
-            Err(error) => {
-                self.answer = None;
-                Err(error)
-            }
+            Err(_) => self.answer = None,
         }
+        read
     }
 }

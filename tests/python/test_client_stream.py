@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from penstock import AsyncClient, Client, Pool, Timeout
-from penstock.errors import ConfigError, IdleTimeout, ReadFailed, RemoteError, StreamClosed
+from penstock.errors import ConfigError, IdleTimeout, ReadFailed, RemoteError, StreamClosed, StreamInterrupted
 from tests.python.support.http_server import HttpServer
 from tests.python.support.waiting import PATIENCE, soon, until
 
@@ -250,12 +250,13 @@ async def test_a_stream_that_is_cut_is_an_error_after_what_came() -> None:
         async with AsyncClient(server.url) as client, client.stream("GET", "/") as answer:
             chunks = answer.chunks()
             assert await anext(chunks) == b"some"
-            with pytest.raises(ReadFailed):
+            with pytest.raises(StreamInterrupted) as caught:
                 await anext(chunks)
+            assert isinstance(caught.value.__cause__, ReadFailed)
         with Client(server.url) as blocking, blocking.stream("GET", "/") as stream:
             pieces = stream.chunks()
             assert next(pieces) == b"some"
-            with pytest.raises(ReadFailed):
+            with pytest.raises(StreamInterrupted):
                 next(pieces)
 
 

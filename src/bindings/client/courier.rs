@@ -16,12 +16,12 @@ use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinHandle};
 
 use super::duplex::Flows;
+use super::inflow::Inflow;
 use super::many::Gathered;
 use super::reply::Answered;
-use super::stream::{Inflow, Source};
 use crate::bindings::bridge::port::{Delivery, Port, Shared, TickEnd};
 use crate::bindings::waiter::Parked;
-use crate::client::{Client, Request, Route};
+use crate::client::{Client, Request, Route, StreamCounts, StreamMemory};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::BurstQueue;
 use crate::pipeline::Ticker;
@@ -31,6 +31,9 @@ use crate::runtime;
 /// One client's way to the runtime.
 pub(crate) struct Courier {
     pub(crate) client: Arc<Client>,
+    /// What bodies hold that are read as they come.
+    pub(crate) memory: Arc<StreamMemory>,
+    pub(crate) streams: Arc<StreamCounts>,
     inbox: BurstQueue<Job>,
     arrived: Notify,
     /// Told when the client begins to close.
@@ -59,8 +62,8 @@ pub(crate) struct Errand {
 pub(crate) enum Manner {
     /// To its end.
     Whole,
-    /// Its body as it comes.
-    Streamed(Place),
+    /// Its body as it comes; with the time-outs of other clients, [by bytes](crate::client::Body::arrivals).
+    Streamed { place: Place, by_bytes: bool },
     /// Message by message, while others are sent.
     Duplex(Place),
 }
@@ -98,9 +101,11 @@ impl Waits {
 
 impl Courier {
     /// Starts the tasks that take requests over.
-    pub(crate) fn start(client: Client) -> Result<Arc<Self>> {
+    pub(crate) fn start(client: Client, memory: Arc<StreamMemory>) -> Result<Arc<Self>> {
         let courier = Arc::new(Self {
             client: Arc::new(client),
+            memory,
+            streams: Arc::default(),
             inbox: BurstQueue::new(),
             arrived: Notify::new(),
             stopping: Notify::new(),
@@ -261,10 +266,15 @@ async fn carry_out(errand: Box<Errand>) {
             let opened = Box::pin(Client::duplex(route, request, place)).await;
             Answered::Opened(opened.map(|opened| Box::new(Flows::start(opened, &recipient.courier))))
         }
-        Manner::Streamed(place) => {
+        Manner::Streamed { place, by_bytes } => {
+            let mut ticket = recipient.courier.streams.begin();
             let begun = Client::stream(route, request, place).await;
-            Answered::Begun(begun.map(|(response, body)| {
-                Box::new((response, Inflow::start(Source::Body(body), Arc::clone(&recipient.courier))))
+            if begun.is_err() {
+                ticket.failed();
+            }
+            Answered::Begun(begun.and_then(|(response, body)| {
+                let inflow = Inflow::of_body(body, by_bytes, ticket, &recipient.courier)?;
+                Ok(Box::new((response, inflow)))
             }))
         }
     };

@@ -14,7 +14,7 @@ use tokio::task::AbortHandle;
 use super::bell::Bell;
 use super::courier::{Address, Courier};
 use super::inference::{Asked, answer_object, request_message};
-use super::stream::{Inflow, Source};
+use super::inflow::Inflow;
 use crate::bindings::bridge::lock;
 use crate::bindings::bridge::port::Port;
 use crate::bindings::errors::to_python;
@@ -72,7 +72,7 @@ impl Flows {
     pub(crate) fn start(duplex: Duplex, courier: &Arc<Courier>) -> Self {
         let endpoint = Arc::clone(duplex.endpoint());
         let (sender, receiver) = duplex.split();
-        let inflow = Inflow::start(Source::Messages(Box::new(receiver)), Arc::clone(courier));
+        let inflow = Inflow::of_messages(receiver, Arc::clone(&endpoint), courier);
         Self { inflow, outflow: Outflow::start(sender, Arc::clone(courier)), endpoint }
     }
 }
@@ -239,7 +239,7 @@ impl NativeInferStream {
     /// The next answer, if it has come: what went wrong with it, or none, and the answer; `None` at the end, `False` where
     /// nothing has come yet.
     fn take<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        match self.flows.inflow.take() {
+        match self.flows.inflow.take_message() {
             Some(next) => answer(py, next),
             None => Ok(PyBool::new(py, false).to_owned().into_any()),
         }
@@ -252,8 +252,12 @@ impl NativeInferStream {
 
     /// As `take`, waiting with the lock given back.
     fn next_blocking<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let next = self.flows.inflow.next_blocking(py)?;
-        answer(py, next)
+        loop {
+            self.flows.inflow.wait_blocking(py)?;
+            if let Some(next) = self.flows.inflow.take_message() {
+                return answer(py, next);
+            }
+        }
     }
 
     /// Gives up what is left: the stream is reset.

@@ -5,7 +5,9 @@
 mod bell;
 mod courier;
 mod duplex;
+mod event;
 mod inference;
+mod inflow;
 mod many;
 mod native;
 mod reply;
@@ -14,6 +16,7 @@ mod settings;
 mod stream;
 
 pub(crate) use duplex::NativeInferStream;
+pub(crate) use event::NativeEvent;
 pub(crate) use inference::{NativeInference, NativeQuestion};
 pub(crate) use many::NativeMany;
 pub(crate) use native::NativeClient;

@@ -9,7 +9,7 @@ use http::Method;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::PyList;
+use pyo3::types::{PyDict, PyList};
 
 use super::courier::{Courier, Errand, Manner as Sending, Waits};
 use super::inference::{Manner, OverHttp};
@@ -20,7 +20,9 @@ use crate::bindings::bridge::port::Port;
 use crate::bindings::bridge::stock;
 use crate::bindings::errors::{raised, to_python};
 use crate::bindings::waiter::{Parked, SIGNAL_CHECK};
-use crate::client::{Client, ClientSettings, GrpcCall, Request, RequestFields, Route, Timeouts};
+use crate::client::{
+    Client, ClientSettings, GrpcCall, Request, RequestFields, Route, StreamMemory, StreamSettings, Timeouts,
+};
 use crate::error::{ErrorKind, Result as CoreResult};
 use crate::pool::Place;
 use crate::runtime;
@@ -31,6 +33,8 @@ const IDEMPOTENT: u8 = 1;
 const NO_RETRIES: u8 = 2;
 /// The content coding of its answer stays.
 const RAW: u8 = 4;
+/// The time-outs of its body are those of other clients: of bytes, and the first came with the head.
+const BY_BYTES: u8 = 8;
 
 pub(super) type Headers = Vec<(PyBackedBytes, PyBackedBytes)>;
 
@@ -46,6 +50,7 @@ pub(crate) struct NativeClient {
     /// The fields of a request that names none.
     fields: RequestFields,
     timeouts: Timeouts,
+    streams: StreamSettings,
     decode: bool,
     max_response: usize,
     /// With the generation that it belongs to: a forked child makes its own.
@@ -65,6 +70,7 @@ impl NativeClient {
             Ok(Self {
                 fields: fields::<Vec<u8>>(&[], &defaults)?,
                 timeouts: timeouts(settings.timeout)?,
+                streams: settings.streams(),
                 decode: settings.decompress,
                 max_response: settings.max_response.unwrap_or(usize::MAX),
                 courier: Mutex::new(None),
@@ -115,7 +121,7 @@ impl NativeClient {
     ) -> PyResult<Bound<'py, PyAny>> {
         let courier = self.courier(py)?;
         let asked = self.request(py, &courier, method, url, headers, body, timeout, options)?;
-        self.on_the_loop(py, &courier, asked, Sending::Streamed(named(place)))
+        self.on_the_loop(py, &courier, asked, streamed(place, options))
     }
 
     /// Blocks until the answer is there, with the lock given back; Ctrl-C gives the request up.
@@ -152,7 +158,7 @@ impl NativeClient {
     ) -> PyResult<Bound<'py, PyAny>> {
         let courier = self.courier(py)?;
         let asked = self.request(py, &courier, method, url, headers, body, timeout, options)?;
-        in_a_thread(py, &courier, asked, Sending::Streamed(named(place)))
+        in_a_thread(py, &courier, asked, streamed(place, options))
     }
 
     /// Sends many requests in one crossing.
@@ -183,6 +189,11 @@ impl NativeClient {
     /// One dictionary for each endpoint.
     fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         super::report::counters(py, &self.courier(py)?.client)
+    }
+
+    /// What all streams have come to.
+    fn streams<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        super::report::streams(py, self.courier(py)?.streams.now())
     }
 
     /// Who waits, for what, and who holds what for long: one dictionary for each endpoint.
@@ -253,7 +264,7 @@ impl NativeClient {
         }
         let started = runtime::handle()
             .and_then(|handle| Client::new(&self.urls, self.settings.clone(), handle))
-            .and_then(Courier::start)
+            .and_then(|client| Courier::start(client, StreamMemory::new(self.streams)))
             .map_err(|error| to_python(py, &error))?;
         if self.closed() {
             started.client.close();
@@ -384,6 +395,10 @@ fn fields<T: AsRef<[u8]>>(named: &[(T, T)], defaults: &[(Vec<u8>, Vec<u8>)]) -> 
     let named = named.iter().map(|(name, value)| (name.as_ref(), value.as_ref()));
     let defaults = defaults.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
     RequestFields::new(&named, defaults)
+}
+
+fn streamed(place: Option<String>, options: u8) -> Sending {
+    Sending::Streamed { place: named(place), by_bytes: options & BY_BYTES != 0 }
 }
 
 pub(super) fn named(place: Option<String>) -> Place {

@@ -8,7 +8,8 @@ use pyo3::types::{PyBytes, PyList, PyTuple};
 
 use super::duplex::{Flows, NativeInferStream};
 use super::inference::answer_object;
-use super::stream::{Inflow, NativeStream};
+use super::inflow::Inflow;
+use super::stream::NativeStream;
 use crate::bindings::bridge::port::Reply;
 use crate::bindings::errors::to_python;
 use crate::client::Response;
@@ -23,8 +24,6 @@ pub(crate) enum Answered {
     Begun(CoreResult<Box<(Response, Arc<Inflow>)>>),
     /// A stream that is open.
     Opened(CoreResult<Box<Flows>>),
-    /// A portion of a body; none at its end.
-    Portion(CoreResult<Option<Vec<u8>>>),
     /// There is something to take.
     Ready,
     /// Many answers, in the order of their requests.
@@ -41,8 +40,7 @@ impl Answered {
                 NativeStream::new(py, response, inflow).map(Bound::into_any)
             }
             Self::Opened(Ok(flows)) => NativeInferStream::new(py, *flows).map(Bound::into_any),
-            Self::Portion(Ok(Some(portion))) => Ok(PyBytes::new(py, &portion).into_any()),
-            Self::Portion(Ok(None)) | Self::Ready => Ok(py.None().into_bound(py)),
+            Self::Ready => Ok(py.None().into_bound(py)),
             Self::Many(answers) => {
                 let list = PyList::empty(py);
                 for answer in answers {
@@ -53,10 +51,9 @@ impl Answered {
                 }
                 Ok(list.into_any())
             }
-            Self::Whole(Err(error))
-            | Self::Begun(Err(error))
-            | Self::Opened(Err(error))
-            | Self::Portion(Err(error)) => Err(to_python(py, &error)),
+            Self::Whole(Err(error)) | Self::Begun(Err(error)) | Self::Opened(Err(error)) => {
+                Err(to_python(py, &error))
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
-use crate::client::{Client, EndpointStats};
+use crate::client::{Client, EndpointStats, StreamCount};
 use crate::pool::Retired;
 
 /// The numbers, endpoint by endpoint; times in seconds.
@@ -44,6 +44,17 @@ pub(super) fn counters<'py>(py: Python<'py>, client: &Client) -> PyResult<Bound<
         list.append(dict)?;
     }
     Ok(list)
+}
+
+/// What all streams have come to.
+pub(super) fn streams(py: Python<'_>, count: StreamCount) -> PyResult<Bound<'_, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("streams", count.opened)?;
+    dict.set_item("streams_open", count.open)?;
+    dict.set_item("streams_cancelled", count.cancelled)?;
+    dict.set_item("streams_failed", count.failed)?;
+    dict.set_item("streams_drained", count.drained)?;
+    Ok(dict)
 }
 
 /// Who waits, for what and for how long, and who holds what they wait for; times in seconds.

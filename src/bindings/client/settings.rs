@@ -5,12 +5,17 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 
-use crate::client::{ClientSettings, ConnectSettings, Http2Choice, Proxies, Retry, Timeouts, TlsSettings};
+use crate::client::{
+    ClientSettings, ConnectSettings, Http2Choice, Proxies, Retry, StreamSettings, Timeouts, TlsSettings,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pool::{BalancePolicy, EjectSettings, PoolSettings};
 
 /// connect, acquire, first, idle, total.
 pub(crate) type Times = (Option<f64>, Option<f64>, Option<f64>, Option<f64>, Option<f64>);
+
+/// The most that a window of HTTP/2 can be (RFC 9113, section 6.9.1).
+const MOST_WINDOW: u32 = (1 << 31) - 1;
 
 /// Longer than any process lives.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86400);
@@ -31,6 +36,8 @@ pub(crate) struct Settings {
     http2: String,
     pub(crate) decompress: bool,
     pub(crate) max_response: Option<usize>,
+    stream_window: usize,
+    stream_memory: usize,
 }
 
 #[derive(FromPyObject)]
@@ -105,6 +112,9 @@ impl Settings {
             ..EjectSettings::default()
         };
         settings.http2.streams = self.pool.streams_per_connection;
+        // What a server may send that nobody has taken, before it has to wait.
+        let window = u32::try_from(self.stream_window).unwrap_or(MOST_WINDOW);
+        settings.http2.stream_window = window.clamp(u32::from(u16::MAX), MOST_WINDOW);
         settings.connect = ConnectSettings {
             timeout: optional("timeout.connect", connect)?.unwrap_or(FOR_EVER),
             tls: self.tls(),
@@ -117,6 +127,11 @@ impl Settings {
             ..ConnectSettings::default()
         };
         Ok(settings)
+    }
+
+    /// How much bodies may hold that are read as they come.
+    pub(crate) fn streams(&self) -> StreamSettings {
+        StreamSettings { window: self.stream_window.max(1), memory: self.stream_memory.max(1) }
     }
 
     fn balance(&self) -> Result<BalancePolicy> {

@@ -1,206 +1,24 @@
-//! What is read as it comes, a body or the messages of a stream: the runtime reads a little ahead, and stops where nobody
-//! takes it.
+//! An answer whose body still comes, as Python takes it: bytes, lines and events, many in one call.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes};
-use tokio::sync::Notify;
-use tokio::task::AbortHandle;
+use pyo3::types::{PyBool, PyDict, PyList, PyString};
 
-use super::bell::Bell;
-use super::courier::{Address, Courier};
-use super::reply::{Answered, NativeResponse};
-use crate::bindings::bridge::lock;
+use super::event::EventMaker;
+use super::inflow::Inflow;
+use super::reply::NativeResponse;
 use crate::bindings::bridge::port::Port;
-use crate::bindings::waiter::SIGNAL_CHECK;
-use crate::client::{Body, DuplexReceiver, GrpcEnd, Response};
-use crate::error::{Error, ErrorKind, Result as CoreResult};
-use crate::flow::Monitor;
-use crate::metrics::LockCounts;
+use crate::bindings::errors::{raised, to_python};
+use crate::client::{Form, Response, Taken};
+use crate::error::ErrorKind;
+use crate::stream::Event;
 
-/// Bytes that are read ahead of whoever reads the stream.
-const AHEAD: usize = 256 * 1024;
-/// Bytes of one chunk at most.
+/// Bytes of one chunk at most, where nobody says it.
 const CHUNK: usize = 64 * 1024;
-
-/// What has come and was not taken.
-pub(crate) struct Inflow {
-    state: Monitor<State>,
-    /// Told when there is room again.
-    room: Notify,
-    reader: OnceLock<AbortHandle>,
-    courier: Arc<Courier>,
-    /// How a stream of gRPC ended.
-    status: OnceLock<GrpcEnd>,
-}
-
-/// Where it comes from.
-pub(crate) enum Source {
-    /// A body, which is handed on in chunks.
-    Body(Body),
-    /// A stream of gRPC, of which each message is handed on as it is.
-    Messages(Box<DuplexReceiver>),
-}
-
-#[derive(Default)]
-struct State {
-    chunks: VecDeque<Vec<u8>>,
-    bytes: usize,
-    end: Option<CoreResult<()>>,
-    bell: Bell,
-}
-
-impl State {
-    fn is_empty(&self) -> bool {
-        self.chunks.is_empty() && self.end.is_none()
-    }
-
-    /// The next portion, the end, or a failure; none where nothing has come yet.
-    fn take(&mut self) -> Option<CoreResult<Option<Vec<u8>>>> {
-        if let Some(chunk) = self.chunks.pop_front() {
-            self.bytes -= chunk.len();
-            return Some(Ok(Some(chunk)));
-        }
-        self.end.as_ref().map(|end| end.clone().map(|()| None))
-    }
-}
-
-impl Inflow {
-    /// Begins to read.
-    pub(crate) fn start(source: Source, courier: Arc<Courier>) -> Arc<Self> {
-        let inflow = Arc::new(Self {
-            state: Monitor::new(State::default()),
-            room: Notify::new(),
-            reader: OnceLock::new(),
-            courier,
-            status: OnceLock::new(),
-        });
-        let task = inflow.courier.spawn(read(source, Reading(Arc::clone(&inflow)))).abort_handle();
-        inflow.courier.remember(inflow.address(), task.clone());
-        let _ = inflow.reader.set(task);
-        inflow
-    }
-
-    /// Adds a portion: a message, or what is handed on in chunks.
-    fn arrived(&self, portion: Vec<u8>, is_message: bool) {
-        let mut state = self.state.lock();
-        state.bytes += portion.len();
-        if portion.len() <= CHUNK || is_message {
-            state.chunks.push_back(portion);
-        } else {
-            state.chunks.extend(portion.chunks(CHUNK).map(<[u8]>::to_vec));
-        }
-        self.tell(&mut state);
-    }
-
-    /// Whatever comes first is the end.
-    fn ended(&self, end: CoreResult<()>) {
-        let mut state = self.state.lock();
-        state.end.get_or_insert(end);
-        self.tell(&mut state);
-    }
-
-    /// The number that the task which reads goes by.
-    fn address(&self) -> Address {
-        (std::ptr::from_ref(self) as usize, 0)
-    }
-
-    /// Tells whoever waits that there is something to take.
-    fn tell(&self, state: &mut State) {
-        state.bell.ring(&self.courier);
-        self.state.wake_all();
-    }
-
-    fn is_full(&self) -> bool {
-        self.state.lock().bytes >= AHEAD
-    }
-
-    /// What has come, its end, or a failure; none where nothing has come yet.
-    pub(super) fn take(&self) -> Option<CoreResult<Option<Vec<u8>>>> {
-        let taken = self.state.lock().take();
-        if matches!(taken, Some(Ok(Some(_)))) {
-            self.room.notify_one();
-        }
-        taken
-    }
-
-    /// How a stream of gRPC ended, once it has.
-    pub(super) fn status(&self) -> Option<&GrpcEnd> {
-        self.status.get()
-    }
-
-    /// A future of the running loop that is done when there is something to take. One reader at a time.
-    pub(super) fn wait<'py>(&self, py: Python<'py>, port: &Bound<'py, Port>) -> PyResult<Bound<'py, PyAny>> {
-        let mut state = self.state.lock();
-        let is_there = !state.is_empty();
-        state.bell.hang(py, port, is_there)
-    }
-
-    /// Waits for something to take, with the lock given back.
-    pub(super) fn next_blocking(&self, py: Python<'_>) -> PyResult<CoreResult<Option<Vec<u8>>>> {
-        loop {
-            if let Some(next) = self.take() {
-                return Ok(next);
-            }
-            lock::without(py, &LockCounts::new(), || {
-                let end = std::time::Instant::now() + SIGNAL_CHECK;
-                let mut state = self.state.lock();
-                while state.is_empty() && std::time::Instant::now() < end {
-                    state = self.state.wait(state, Some(end));
-                }
-            });
-            py.check_signals()?;
-        }
-    }
-
-    /// Gives up the rest.
-    pub(super) fn close(&self) {
-        if let Some(reader) = self.reader.get() {
-            reader.abort();
-        }
-    }
-}
-
-/// The task that reads a body. Where it is ended before its time, whoever waits for a chunk is told.
-struct Reading(Arc<Inflow>);
-
-impl Drop for Reading {
-    fn drop(&mut self) {
-        let closed = Error::new(ErrorKind::StreamClosed, "the stream was closed");
-        self.0.ended(Err(self.0.courier.given_up(closed)));
-        self.0.courier.forget(self.0.address());
-    }
-}
-
-/// Reads until the end, no further ahead than it may.
-async fn read(mut source: Source, reading: Reading) {
-    let inflow = &reading.0;
-    loop {
-        while inflow.is_full() {
-            inflow.room.notified().await;
-        }
-        let next = match &mut source {
-            Source::Body(body) => body.next().await,
-            Source::Messages(receiver) => receiver.next().await.map(|message| message.map(Vec::from)),
-        };
-        match next {
-            Ok(Some(portion)) => inflow.arrived(portion, matches!(source, Source::Messages(_))),
-            Ok(None) => {
-                if let Source::Messages(receiver) = &source
-                    && let Some(end) = receiver.end()
-                {
-                    // Nobody else sets it.
-                    let _ = inflow.status.set(end.clone());
-                }
-                return inflow.ended(Ok(()));
-            }
-            Err(error) => return inflow.ended(Err(error)),
-        }
-    }
-}
 
 /// An answer whose body still comes. Dropping it gives it up, and the upstream is told to stop.
 #[pyclass(frozen, module = "penstock._native")]
@@ -209,23 +27,103 @@ pub(crate) struct NativeStream {
     response: Py<NativeResponse>,
     inflow: Arc<Inflow>,
     recent: Mutex<Option<Py<Port>>>,
+    taking: Mutex<Taking>,
+}
+
+/// Room that is used again for each burst.
+#[derive(Default)]
+struct Taking {
+    events: Vec<Event>,
+    lines: Vec<Vec<u8>>,
+    maker: Option<EventMaker>,
 }
 
 impl NativeStream {
     pub(crate) fn new(py: Python<'_>, response: Response, inflow: Arc<Inflow>) -> PyResult<Bound<'_, Self>> {
         let response = NativeResponse::new(py, response)?.unbind();
-        Bound::new(py, Self { response, inflow, recent: Mutex::new(None) })
+        let (recent, taking) = (Mutex::new(None), Mutex::default());
+        Bound::new(py, Self { response, inflow, recent, taking })
+    }
+
+    /// What was taken; `None` at the end, and `False` where nothing has come yet.
+    fn taken<'py>(
+        &self,
+        py: Python<'py>,
+        taken: Taken<impl IntoPyObjectExt<'py>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        match taken {
+            None => Ok(PyBool::new(py, false).to_owned().into_any()),
+            Some(Ok(None)) => Ok(py.None().into_bound(py)),
+            Some(Ok(Some(taken))) => taken.into_bound_py_any(py),
+            Some(Err(error)) => Err(self.inflow.failure(py, &error)),
+        }
+    }
+
+    fn events<'py>(&self, py: Python<'py>) -> PyResult<Taken<Bound<'py, PyList>>> {
+        let mut taking = self.taking.lock();
+        let Taking { events, maker, .. } = &mut *taking;
+        let taken = self.inflow.take_events(events);
+        if !matches!(taken, Some(Ok(Some(())))) {
+            return Ok(taken.map(|taken| taken.map(|_| None)));
+        }
+        let maker = maker.get_or_insert_with(|| EventMaker::new(py));
+        // The first stands last: whoever hands them out takes them from there.
+        let made: Vec<_> =
+            events.drain(..).rev().map(|event| maker.make(py, event)).collect::<PyResult<_>>()?;
+        Ok(Some(Ok(Some(PyList::new(py, made)?))))
+    }
+
+    fn lines<'py>(&self, py: Python<'py>) -> PyResult<Taken<Bound<'py, PyList>>> {
+        let mut taking = self.taking.lock();
+        let Taking { lines, .. } = &mut *taking;
+        let taken = self.inflow.take_lines(lines);
+        if !matches!(taken, Some(Ok(Some(())))) {
+            return Ok(taken.map(|taken| taken.map(|_| None)));
+        }
+        let text = |line: Vec<u8>| PyString::new(py, &String::from_utf8_lossy(&line));
+        let made: Vec<_> = lines.drain(..).rev().map(text).collect();
+        Ok(Some(Ok(Some(PyList::new(py, made)?))))
+    }
+
+    fn chunks<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Taken<Bound<'py, PyList>>> {
+        Ok(match self.inflow.take_bytes(py, most) {
+            Some(Ok(Some(chunk))) => Some(Ok(Some(PyList::new(py, [chunk])?))),
+            Some(Ok(None)) => Some(Ok(None)),
+            Some(Err(error)) => Some(Err(error)),
+            None => None,
+        })
     }
 }
 
 #[pymethods]
 impl NativeStream {
-    /// The next chunk, if it has come: bytes, `None` at the end, and `False` where nothing has come yet.
-    fn take<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        match self.inflow.take() {
-            Some(next) => Answered::Portion(next).object(py),
-            None => Ok(PyBool::new(py, false).to_owned().into_any()),
-        }
+    /// The next bytes, at most so many, if any have come; `None` at the end, and `False` where nothing has come yet.
+    #[pyo3(signature = (most=CHUNK))]
+    fn take<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Bound<'py, PyAny>> {
+        let taken = self.inflow.take_bytes(py, most);
+        self.taken(py, taken)
+    }
+
+    /// What has come, in the form that is decoded, as a list whose first stands last; `None` and `False` as `take`.
+    #[pyo3(signature = (most=CHUNK))]
+    fn take_many<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Bound<'py, PyAny>> {
+        let taken = match self.inflow.form() {
+            Form::Events => self.events(py)?,
+            Form::Lines => self.lines(py)?,
+            Form::Chunks | Form::Messages => self.chunks(py, most)?,
+        };
+        self.taken(py, taken)
+    }
+
+    /// Takes the body as `"chunks"`, `"lines"` or `"events"` from here on, each of at most so many bytes.
+    fn decode(&self, py: Python<'_>, form: &str, most: usize) -> PyResult<()> {
+        let form = match form {
+            "chunks" => Form::Chunks,
+            "lines" => Form::Lines,
+            "events" => Form::Events,
+            _ => return Err(raised(py, ErrorKind::Config, "there are chunks, lines and events")),
+        };
+        self.inflow.decode(form, most).map_err(|error| to_python(py, &error))
     }
 
     /// A future of the running loop that is done when there is something to take. One reader at a time.
@@ -233,15 +131,38 @@ impl NativeStream {
         self.inflow.wait(py, &Port::current(py, &self.recent)?)
     }
 
-    /// The next chunk, or `None` at the end. Blocks with the lock given back.
-    fn next_blocking<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        let next = Answered::Portion(self.inflow.next_blocking(py)?).object(py)?;
-        Ok(next.cast_into::<PyBytes>().ok())
+    /// Blocks until there is something to take, with the lock given back.
+    fn wait_blocking(&self, py: Python<'_>) -> PyResult<()> {
+        self.inflow.wait_blocking(py)
     }
 
-    /// Gives up the rest: the connection is closed, or its stream reset.
+    /// Gives up the rest: the connection is closed, or its stream reset. Where `[DONE]` was the last that came, its end is
+    /// read, and the connection goes on.
     fn close(&self) {
         self.inflow.close();
+    }
+
+    /// What it has come to; times in seconds.
+    fn figures<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let figures = self.inflow.figures();
+        let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
+        let dict = PyDict::new(py);
+        dict.set_item("first", seconds(figures.first))?;
+        dict.set_item("gap_p50", seconds(figures.gap_p50))?;
+        dict.set_item("gap_p99", seconds(figures.gap_p99))?;
+        dict.set_item("stalls", figures.stalls)?;
+        dict.set_item("stalled", figures.stalled.as_secs_f64())?;
+        dict.set_item("bytes", figures.bytes)?;
+        dict.set_item("events", figures.events)?;
+        dict.set_item("comments", figures.comments)?;
+        Ok(dict)
+    }
+
+    /// The id of the last event that came, where events are taken; and the seconds that the server asks to wait before the
+    /// next connection, where it has.
+    fn resumption(&self) -> (Option<String>, Option<f64>) {
+        let (id, retry) = self.inflow.resumption();
+        (id.map(|id| id.to_string()), retry.map(|retry| retry.as_secs_f64()))
     }
 }
 
