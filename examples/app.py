@@ -68,13 +68,7 @@ class ByteLanguageModel:
         return Writing.after(prompt, request.temperature, request.top_p, request.seed)
 
 
-@penstock.model(
-    "minilm",
-    task="embed",
-    inputs={"text": ("string", [])},
-    outputs={"embedding": ("float32", [384])},
-    max_batch_size=32,
-)
+@penstock.model("minilm", task="embed", outputs={"embedding": ("float32", [384])}, max_batch_size=32)
 class SentenceEmbeddings:
     """Texts as vectors that are near when the texts mean alike."""
 

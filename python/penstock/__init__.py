@@ -20,6 +20,7 @@ from penstock.errors import ItemError, PenstockError
 
 if TYPE_CHECKING:
     from penstock import transport
+    from penstock._generate import GenerateRequest
     from penstock.client import AsyncClient, Client, Response
     from penstock.models import LoadContext, model
     from penstock.pooling import Eject, Pool, Retry, Timeout
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 else:
     _LATER = {
         **dict.fromkeys(("AsyncClient", "Client", "Response"), "client"),
+        "GenerateRequest": "_generate",
         **dict.fromkeys(("LoadContext", "model"), "models"),
         **dict.fromkeys(("Eject", "Pool", "Retry", "Timeout"), "pooling"),
         "Server": "server",
@@ -55,6 +57,7 @@ __all__ = [
     "Batcher",
     "Client",
     "Eject",
+    "GenerateRequest",
     "ItemError",
     "LoadContext",
     "Pad",

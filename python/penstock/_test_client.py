@@ -79,7 +79,9 @@ class TestResponse:
     def _as_error(self) -> PenstockError:
         kind: type[PenstockError] = RemoteError if self._error is None else getattr(errors, self._error)
         try:
-            message = str(self.json()["error"])
+            said = self.json()["error"]
+            # OpenAI's API has the words among others.
+            message = str(said["message"] if isinstance(said, dict) else said)
         except (ValueError, LookupError, TypeError):
             message = f"status {self.status_code}"
         error = kind(message)

@@ -12,7 +12,7 @@ from collections import Counter, deque
 from contextvars import Context, copy_context
 from functools import partial, update_wrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, get_args, overload
 
 from penstock import _lifecycle, _native
 from penstock._batch_records import explanation_of
@@ -35,7 +35,7 @@ from penstock._policy import (
 from penstock._processes import END_SECONDS, Processes, RemoteFunction, launch_of
 from penstock._processes import run as run_in_process
 from penstock._recording import Recording
-from penstock._steps import Stream, driven, driven_async, is_async_stepwise, is_stepwise
+from penstock._steps import SlowReader, Stream, driven, driven_async, is_async_stepwise, is_stepwise
 from penstock._worker import work
 from penstock.errors import ConfigError, DeadlineExceeded
 
@@ -184,7 +184,12 @@ class Batcher(_native.NativeBatcher, Generic[R]):
         return await Options(self).map(*items, progress=progress)
 
     def options(
-        self, *, priority: Priority = "normal", tenant: str | None = None, timeout: float | None = None
+        self,
+        *,
+        priority: Priority = "normal",
+        tenant: str | None = None,
+        timeout: float | None = None,
+        slow_reader: SlowReader = "pause",
     ) -> Options[R]:
         """This batcher with other terms for the calls made through it.
 
@@ -194,8 +199,11 @@ class Batcher(_native.NativeBatcher, Generic[R]):
             tenant: on whose behalf; counted in `stats().tenants`.
             timeout: seconds until the result must be there; then the call raises `DeadlineExceeded` and leaves its
                 batch.
+            slow_reader: what a stream does whose reader is 1024 values behind: `"pause"` leaves its request out of the
+                steps until it has caught up, and goes on with the others; `"buffer"` keeps everything; `"drop"` leaves
+                out what comes until there is room.
         """
-        return Options(self, priority=priority, tenant=tenant, timeout=timeout)
+        return Options(self, priority=priority, tenant=tenant, timeout=timeout, slow_reader=slow_reader)
 
     def stats(self) -> BatchStats:
         """What happened so far."""
@@ -332,8 +340,10 @@ class Options(Generic[R]):
         priority: Priority = "normal",
         tenant: str | None = None,
         timeout: float | None = None,
+        slow_reader: SlowReader = "pause",
     ) -> None:
         check_choice("priority", priority, tuple(_PRIORITIES))
+        check_choice("slow_reader", slow_reader, get_args(SlowReader))
         if timeout is not None:
             check_seconds("timeout", timeout)
         if tenant is not None and not isinstance(tenant, str):
@@ -342,6 +352,7 @@ class Options(Generic[R]):
         self._priority: Priority = priority
         self._tenant = tenant
         self._timeout = timeout
+        self._slow_reader: SlowReader = slow_reader
 
     def __call__(self, *args: Any, **kwargs: Any) -> asyncio.Future[R]:
         """Adds one item to the next batch; the future is the item's own result."""
@@ -351,7 +362,7 @@ class Options(Generic[R]):
         """As `Batcher.stream`; `timeout` is for the whole stream."""
         if not self._batcher._steps:  # noqa: SLF001  one module
             raise ConfigError("only a generator function has steps to stream: yield the values of each step")
-        return Stream(partial(self._submit, args, kwargs))
+        return Stream(partial(self._submit, args, kwargs), self._slow_reader, self._batcher.ring)
 
     def _submit(self, args: tuple[Any, ...], kwargs: dict[str, Any], feed: Feed | None = None) -> asyncio.Future[R]:
         self._count()

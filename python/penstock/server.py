@@ -1,4 +1,4 @@
-"""The server: models behind the Open Inference Protocol, version 2."""
+"""The server: models behind the Open Inference Protocol, version 2, and OpenAI's API."""
 
 from __future__ import annotations
 
@@ -96,8 +96,9 @@ class Server:
     As a context manager it starts on entering and closes on leaving; `start` and `close` do the same by hand. Requests
     are accepted, parsed, gathered and answered by Rust; the interpreter is used once a batch.
 
-    Paths: `/v2/health/live`, `/v2/health/ready`, `/v2`, `/v2/models/NAME[/versions/V]`, `.../ready`, `.../infer`, and
-    `/metrics` in the OpenMetrics format.
+    Paths: `/v2/health/live`, `/v2/health/ready`, `/v2`, `/v2/models/NAME[/versions/V]`, `.../ready`, `.../infer`,
+    `.../generate`, `.../generate_stream`, and `/metrics` in the OpenMetrics format. Models of text and of embeddings
+    are served by OpenAI's API, too: `/v1/models`, `/v1/embeddings`, `/v1/completions`, `/v1/chat/completions`.
 
     Calls of gRPC are answered on the same port, over HTTP/2 without TLS: `inference.GRPCInferenceService`, the standard
     health service `grpc.health.v1.Health`, and reflection. `grpc_port` adds a port for gRPC alone. All of them share

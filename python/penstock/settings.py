@@ -78,7 +78,9 @@ class DoorSettings:
     compression: str = _setting("auto", "choice", "whether streams are packed", ("auto", "off"))
     stream_window: int = _setting(1 << 20, "size", "bytes that one stream may hold for its reader")
     stream_memory: int = _setting(10 << 20, "size", "bytes that all streams may hold for their readers")
-    slow_reader: str = _setting("pause", "choice", "what a stream does that is read too slowly", ("pause", "buffer", "drop"))
+    slow_reader: str = _setting(
+        "pause", "choice", "what a stream does that is read too slowly", ("pause", "buffer", "drop")
+    )
 
     @classmethod
     def resolve(

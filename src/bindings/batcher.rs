@@ -135,10 +135,19 @@ impl NativeBatcher {
         results.get(py, row)?.map_err(PyErr::from_value)
     }
 
+    /// Has a batch that waits for its readers look at them.
+    fn ring(&self) {
+        self.core.bell.ring();
+    }
+
     /// Accepts nothing more; without `drain` whoever waits gets `Closed`. Does not wait.
     fn begin_close(&self, py: Python<'_>, drain: bool) -> PyResult<()> {
         let left = self.core.batcher.close(drain);
         self.fail_closed(py, left);
+        if !drain {
+            self.core.hurried.store(true, Ordering::SeqCst);
+            self.core.bell.ring();
+        }
         if self.core.calling.inline {
             let port = port::running_loop(py)?.and_then(|_| Port::current(py, &self.recent).ok());
             while self.core.run_here(py, port.as_ref())? {}

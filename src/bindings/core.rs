@@ -32,6 +32,7 @@ use crate::batch::{
     Terms, Totals,
 };
 use crate::error::ErrorKind;
+use crate::flow::Bell;
 use crate::metrics::LockCounts;
 use crate::tensor::Rows;
 
@@ -73,6 +74,10 @@ pub(crate) struct Core {
     pub(crate) counters: Counters,
     pub(crate) history: History,
     pub(crate) calling: Calling,
+    /// Rung where a batch may wait for it whose readers are all too slow.
+    pub(crate) bell: Arc<Bell>,
+    /// Set once the batcher is closed and nobody is waited for any more.
+    pub(crate) hurried: AtomicBool,
     objects: Mutex<Slab<Py<PyAny>>>,
     timer_set: AtomicBool,
     /// Threads that are in the function now: one that asks to wait for the function would wait for itself.
@@ -169,6 +174,8 @@ impl Core {
             counters: Counters::default(),
             history: History::default(),
             calling,
+            bell: Bell::new(),
+            hurried: AtomicBool::new(false),
             objects: Mutex::default(),
             timer_set: AtomicBool::new(false),
             running_in: Mutex::default(),
@@ -234,6 +241,7 @@ impl Core {
         if admitted.is_err() {
             self.drop_objects(&objects);
         }
+        self.bell.ring();
         admitted.map_err(|error| errors::to_python(py, &error))
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
@@ -10,10 +11,16 @@ use super::bridge::port::{Delivery, Shared};
 use super::convert::structure::Key;
 use super::convert::{assemble, results};
 use super::core::{Core, Roll};
+use super::crowd::Place;
+use super::errors;
 use super::run::{self, Form, Rows};
-use super::steps::{Joined, Passengers, Seats};
+use super::seats::Seats;
+use super::steps::{Ending, Joined, Kind, Passengers};
 use super::waiter::{Outcome, Results, Waiter};
 use crate::batch::{Attendance, Entry, GroupKey};
+use crate::error::ErrorKind;
+use crate::flow::Bell;
+use crate::metrics::LockCounts;
 
 /// The callers of one batch.
 pub(crate) struct Riders {
@@ -37,6 +44,20 @@ impl Riders {
 }
 
 impl Passengers for Riders {
+    fn kind(&self) -> Kind {
+        Kind::Callers
+    }
+
+    fn step(&self, yielded: &Bound<'_, PyAny>, _live: &[Place]) -> PyResult<()> {
+        let message = "values for callers in python are kept in python";
+        Err(errors::raised(yielded.py(), ErrorKind::Internal, message))
+    }
+
+    fn end_steps(&self, py: Python<'_>, ended: Vec<(usize, Ending)>) {
+        let seats: Vec<_> = ended.into_iter().map(|(seat, _)| seat).collect();
+        self.fail(py, &seats, errors::raised(py, ErrorKind::Internal, "callers in python get values"));
+    }
+
     fn finish(&self, py: Python<'_>, values: Vec<(usize, Py<PyAny>)>, owned: bool) -> PyResult<()> {
         let (seats, values): (Vec<_>, Vec<_>) = values.into_iter().unzip();
         let outcomes = if owned {
@@ -59,13 +80,42 @@ impl Passengers for Riders {
         self.answer(py, std::iter::once(seat), vec![Outcome::Refused(error)]);
     }
 
-    fn is_gone(&self, py: Python<'_>, seat: usize) -> bool {
+    fn look(&self, py: Python<'_>, places: &mut [Place]) {
         let mut roll = Roll { py, core: &self.core };
-        let gone = self.seats.look(seat, |waiter| roll.is_gone(waiter)).unwrap_or(true);
-        if gone && let Some(entry) = self.seats.take(seat) {
-            entry.waiter.forget();
+        for place in places {
+            let feed = self.feed(py, place.seat);
+            let gone = self.seats.hold().get(place.seat).is_none_or(|waiter| roll.is_gone(waiter));
+            place.gone = gone;
+            if gone {
+                if let Some(entry) = self.seats.take(place.seat) {
+                    entry.waiter.forget();
+                }
+            } else if let Some(feed) = feed {
+                let slow = feed.call_method0(py, intern!(py, "is_slow")).and_then(|slow| slow.is_truthy(py));
+                place.slow = slow.unwrap_or(false);
+            }
         }
-        gone
+    }
+
+    fn has_waiting(&self) -> bool {
+        self.core.batcher.has_waiting(&self.group)
+    }
+
+    fn bell(&self) -> &Arc<Bell> {
+        &self.core.bell
+    }
+
+    /// An inline function runs on the very loop that its readers are on.
+    fn may_wait(&self) -> bool {
+        !self.core.calling.inline
+    }
+
+    fn is_closing(&self) -> bool {
+        self.core.hurried.load(Ordering::Relaxed)
+    }
+
+    fn locks(&self) -> &LockCounts {
+        &self.core.locks
     }
 
     fn join(&self, py: Python<'_>, limit: usize) -> PyResult<Option<Joined>> {

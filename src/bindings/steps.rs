@@ -5,18 +5,24 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
+use super::bridge::{lock, stock};
 use super::convert::assemble::Arguments;
 use super::convert::results;
+use super::crowd::{Changes, Crowd, Place};
 use super::errors;
 use super::run::Form;
-use crate::batch::Entry;
 use crate::error::ErrorKind;
-use crate::flow::Moment;
+use crate::flow::Bell;
+use crate::metrics::LockCounts;
+
+/// How long a batch waits for its readers until it looks at them all the same.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Columns as the function of a whole batch would be given them, the seat of their first row, how many rows there are,
 /// and how long these were where they were filled up.
@@ -25,8 +31,17 @@ pub(crate) type Joined = (Py<PyTuple>, usize, usize, Vec<u32>);
 /// Those who wait for a running batch, whoever they are. Each has a seat, which stands empty once they were answered or
 /// have left.
 pub(crate) trait Passengers: Send + Sync {
+    /// What they want of a step.
+    fn kind(&self) -> Kind;
+
+    /// Says to each of those who are live what a step has for him; where the values are not kept in Python.
+    fn step(&self, yielded: &Bound<'_, PyAny>, live: &[Place]) -> PyResult<()>;
+
     /// Gives the requests in these seats a value each; values that are `owned` are nobody else's.
     fn finish(&self, py: Python<'_>, values: Vec<(usize, Py<PyAny>)>, owned: bool) -> PyResult<()>;
+
+    /// Ends the requests in these seats, to whom everything was said by steps: why, and how long their prompts were.
+    fn end_steps(&self, py: Python<'_>, ended: Vec<(usize, Ending)>);
 
     /// Fails the requests in these seats, each with an exception of its own.
     fn fail(&self, py: Python<'_>, seats: &[usize], error: PyErr);
@@ -34,11 +49,26 @@ pub(crate) trait Passengers: Send + Sync {
     /// Raises that very exception for the request in this seat.
     fn refuse(&self, py: Python<'_>, seat: usize, error: Py<PyAny>);
 
-    /// Empties the seat if nobody waits there any more; answers whether it is empty.
-    fn is_gone(&self, py: Python<'_>, seat: usize) -> bool;
+    /// Notes who is gone, whose seat is emptied, and whose reader is too slow.
+    fn look(&self, py: Python<'_>, places: &mut [Place]);
 
     /// Seats at most `limit` requests that wait for a batch like this one.
     fn join(&self, py: Python<'_>, limit: usize) -> PyResult<Option<Joined>>;
+
+    /// True where somebody waits for a batch like this one.
+    fn has_waiting(&self) -> bool;
+
+    /// What rings where `look` or `has_waiting` may say something else.
+    fn bell(&self) -> &Arc<Bell>;
+
+    /// True where the batch may wait for its readers; false where it would wait for itself.
+    fn may_wait(&self) -> bool;
+
+    /// True where nobody is waited for any more.
+    fn is_closing(&self) -> bool;
+
+    /// Where acquisitions of the interpreter lock are counted.
+    fn locks(&self) -> &LockCounts;
 
     /// Where the values of every step go that the request in this seat wants at once, if it does.
     fn feed(&self, py: Python<'_>, seat: usize) -> Option<Py<PyAny>>;
@@ -78,47 +108,25 @@ pub(crate) trait Passengers: Send + Sync {
     }
 }
 
-/// Who sits where.
-pub(crate) struct Seats<W>(Mutex<Vec<Option<Entry<W>>>>);
-
-impl<W> Seats<W> {
-    pub(crate) fn new(entries: Vec<Entry<W>>) -> Self {
-        Self(Mutex::new(entries.into_iter().map(Some).collect()))
-    }
-
-    /// Seats more; the first of their seats.
-    pub(crate) fn add(&self, entries: Vec<Entry<W>>) -> usize {
-        let mut seats = self.0.lock();
-        let first = seats.len();
-        seats.extend(entries.into_iter().map(Some));
-        first
-    }
-
-    pub(crate) fn take(&self, seat: usize) -> Option<Entry<W>> {
-        self.0.lock().get_mut(seat).and_then(Option::take)
-    }
-
-    /// Looks at who sits there.
-    pub(crate) fn look<T>(&self, seat: usize, look: impl FnOnce(&W) -> T) -> Option<T> {
-        self.0.lock().get(seat)?.as_ref().map(|entry| look(&entry.waiter))
-    }
-
-    /// The seats that are not empty.
-    pub(crate) fn taken(&self) -> Vec<usize> {
-        self.0.lock().iter().enumerate().filter(|(_, entry)| entry.is_some()).map(|(seat, _)| seat).collect()
-    }
-
-    pub(crate) fn earliest_deadline(&self, seats: &[usize]) -> Option<Moment> {
-        let all = self.0.lock();
-        seats.iter().filter_map(|seat| all.get(*seat)?.as_ref()?.deadline).min()
-    }
+/// Who waits for the steps of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Callers in Python: the values are kept and fed there.
+    Callers,
+    /// Requests of a door for tensors.
+    Tensors,
+    /// Requests of a door for text.
+    Text,
 }
+
+/// Why a text is over, and how many tokens its prompt had, as far as the model says so.
+pub(crate) type Ending = (Option<String>, Option<u64>);
 
 /// The run of a generator over a batch, or over a part of one.
 pub(crate) struct Run {
     passengers: Box<dyn Passengers>,
-    /// The seats of this run: those of its part, and of whoever joined.
-    seats: Mutex<Vec<usize>>,
+    /// Those of its part, and whoever joined.
+    crowd: Mutex<Crowd>,
     /// True once anybody was told anything: from then on the batch cannot be run again.
     begun: AtomicBool,
     largest: usize,
@@ -136,8 +144,8 @@ impl Run {
     /// A run over a batch that may have `largest` requests at a time, and whose rows had these lengths before they were
     /// filled up.
     pub(crate) fn new(passengers: Box<dyn Passengers>, largest: usize, lengths: Vec<u32>) -> Arc<Self> {
-        let (seats, begun) = (Mutex::default(), AtomicBool::new(false));
-        Arc::new(Self { passengers, seats, begun, largest, lengths })
+        let (crowd, begun) = (Mutex::default(), AtomicBool::new(false));
+        Arc::new(Self { passengers, crowd, begun, largest, lengths })
     }
 
     fn start<'py>(
@@ -146,22 +154,32 @@ impl Run {
         (columns, keywords): Arguments<'py>,
         (from, to): (usize, usize),
     ) -> PyResult<Arguments<'py>> {
-        *self.seats.lock() = (from..to).collect();
+        *self.crowd.lock() = Crowd::new(from..to);
         self.begun.store(false, Ordering::Relaxed);
         let lengths = self.lengths.get(from..to).unwrap_or_default().to_vec();
         let steps = Steps { run: Arc::clone(self), columns: columns.unbind(), size: to - from, lengths };
         Ok((PyTuple::new(py, [Bound::new(py, steps)?])?, keywords))
     }
 
-    fn seats_of(&self, indices: impl IntoIterator<Item = usize>) -> Vec<usize> {
-        let seats = self.seats.lock();
-        indices.into_iter().filter_map(|index| seats.get(index).copied()).collect()
-    }
-
     /// Fails whoever still waits for this run.
     fn fail(&self, py: Python<'_>, error: PyErr) {
-        let seats = std::mem::take(&mut *self.seats.lock());
+        let seats = self.crowd.lock().leave_all();
         self.passengers.fail(py, &seats, error);
+    }
+
+    /// Looks at everybody, and says what `then` makes of it. The interpreter may run meanwhile: nothing is held.
+    fn look(&self, py: Python<'_>, then: impl FnOnce(&mut Crowd) -> Changes) -> Changes {
+        let mut everybody = self.crowd.lock().everybody();
+        self.passengers.look(py, &mut everybody);
+        let mut crowd = self.crowd.lock();
+        crowd.note(&everybody);
+        then(&mut crowd)
+    }
+
+    /// Looks at everybody while the batch waits.
+    fn look_again(&self, py: Python<'_>) -> Changes {
+        let more = self.passengers.has_waiting();
+        self.look(py, |crowd| crowd.waited(more && crowd.takes_more(self.largest)))
     }
 }
 
@@ -250,67 +268,144 @@ impl Steps {
         self.run.largest
     }
 
+    /// True where the values of the steps are not wanted in Python: `step` takes what was yielded.
+    #[getter]
+    fn is_served(&self) -> bool {
+        self.run.passengers.kind() != Kind::Callers
+    }
+
+    /// True where the requests want text.
+    #[getter]
+    fn is_text(&self) -> bool {
+        self.run.passengers.kind() == Kind::Text
+    }
+
+    /// True where the batch may wait for its readers.
+    #[getter]
+    fn may_wait(&self) -> bool {
+        self.run.passengers.may_wait()
+    }
+
     /// The rows of what the function yielded for `count` requests, nobody else's any more.
     #[staticmethod]
     fn rows<'py>(yielded: &Bound<'py, PyAny>, count: usize) -> PyResult<Bound<'py, PyList>> {
         results::rows(yielded, count, "the function's step")
     }
 
-    /// Gives requests a value each; values that are `owned` are nobody else's.
-    fn finish(&self, py: Python<'_>, values: Vec<(usize, Py<PyAny>)>, owned: bool) -> PyResult<()> {
-        self.begin();
-        self.run.passengers.finish(py, self.seated(values), owned)
+    /// Says what was yielded to whom it is for, and looks at everybody: what changed.
+    fn step(&self, yielded: &Bound<'_, PyAny>) -> PyResult<Option<Changes>> {
+        if !yielded.is_none() {
+            self.begin();
+            let live = self.run.crowd.lock().live.clone();
+            self.run.passengers.step(yielded, &live)?;
+        }
+        Ok(self.stepped(yielded.py()))
     }
 
-    /// Fails requests, each with an exception of its own.
-    fn fail(&self, py: Python<'_>, indices: Vec<usize>, error: Bound<'_, PyAny>) {
+    /// Looks at everybody after a step: what changed.
+    fn stepped(&self, py: Python<'_>) -> Option<Changes> {
         self.begin();
-        self.run.passengers.fail(py, &self.run.seats_of(indices), PyErr::from_value(error));
+        self.run.look(py, Crowd::stepped).any()
     }
 
-    /// Raises that very exception for a request.
-    fn refuse(&self, py: Python<'_>, index: usize, error: Py<PyAny>) {
-        self.begin();
-        if let Some(seat) = self.run.seats_of([index]).pop() {
-            self.run.passengers.refuse(py, seat, error);
+    /// Waits where everybody's reader is too slow: until one is not, or somebody has left or could join.
+    fn wait(&self, py: Python<'_>) -> Option<Changes> {
+        let passengers = &self.run.passengers;
+        loop {
+            let listener = passengers.bell().listen();
+            let changes = self.run.look_again(py);
+            if !changes.must_wait() || self.close_if_closing(py) {
+                return changes.any();
+            }
+            lock::without(py, passengers.locks(), || listener.wait(LOOK));
         }
     }
 
-    /// Those of the requests that nobody waits for any more; they are out of the batch.
-    fn gone(&self, py: Python<'_>, indices: Vec<usize>) -> Vec<usize> {
-        self.begin();
-        let seats = self.run.seats_of(indices.iter().copied());
-        let gone = indices.into_iter().zip(seats).filter(|(_, seat)| self.run.passengers.is_gone(py, *seat));
-        gone.map(|(index, _)| index).collect()
+    /// An awaitable that is done when `look` may say something else than now.
+    fn listen<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let listener = self.run.passengers.bell().listen();
+        stock::awaitable(py, async move { listener.heard(LOOK).await })
+    }
+
+    /// Looks at everybody while the batch waits: what changed.
+    fn look(&self, py: Python<'_>) -> Option<Changes> {
+        let changes = self.run.look_again(py);
+        if changes.must_wait() && self.close_if_closing(py) {
+            return self.run.look_again(py).any();
+        }
+        changes.any()
+    }
+
+    /// Gives requests a value each; values that are `owned` are nobody else's. What changed for the others.
+    fn finish(
+        &self,
+        py: Python<'_>,
+        values: Vec<(usize, Py<PyAny>)>,
+        owned: bool,
+    ) -> PyResult<Option<Changes>> {
+        let values = self.leave(values);
+        self.run.passengers.finish(py, values, owned)?;
+        Ok(self.regroup())
+    }
+
+    /// Ends requests to whom everything was said by steps. What changed for the others.
+    fn end_steps(&self, py: Python<'_>, ended: Vec<(usize, Ending)>) -> Option<Changes> {
+        let ended = self.leave(ended);
+        self.run.passengers.end_steps(py, ended);
+        self.regroup()
+    }
+
+    /// Fails requests, each with an exception of its own. What changed for the others.
+    fn fail(&self, py: Python<'_>, indices: Vec<usize>, error: Bound<'_, PyAny>) -> Option<Changes> {
+        let seats = self.leave(indices.into_iter().map(|index| (index, ())).collect());
+        let seats: Vec<_> = seats.into_iter().map(|(seat, ())| seat).collect();
+        self.run.passengers.fail(py, &seats, PyErr::from_value(error));
+        self.regroup()
+    }
+
+    /// Raises that very exception for a request. What changed for the others.
+    fn refuse(&self, py: Python<'_>, index: usize, error: Py<PyAny>) -> Option<Changes> {
+        if let Some((seat, ())) = self.leave(vec![(index, ())]).pop() {
+            self.run.passengers.refuse(py, seat, error);
+        }
+        self.regroup()
     }
 
     /// Takes at most `limit` more requests: their columns, the index of the first, how many they are, and the lengths
-    /// of their rows.
-    fn join(&self, py: Python<'_>, limit: usize) -> PyResult<Option<Joined>> {
+    /// of their rows; and what changed for the others.
+    fn join(&self, py: Python<'_>, limit: usize) -> PyResult<(Option<Joined>, Option<Changes>)> {
         self.begin();
-        let Some((columns, seat, count, lengths)) = self.run.passengers.join(py, limit)? else {
-            return Ok(None);
-        };
-        let mut seats = self.run.seats.lock();
-        let first = seats.len();
-        seats.extend(seat..seat + count);
-        Ok(Some((columns, first, count, lengths)))
+        self.run.crowd.lock().join();
+        let joined = if limit > 0 { self.run.passengers.join(py, limit)? } else { None };
+        let mut crowd = self.run.crowd.lock();
+        let joined = joined
+            .map(|(columns, seat, count, lengths)| (columns, crowd.seat(seat..seat + count), count, lengths));
+        Ok((joined, crowd.regroup().any()))
     }
 
     /// Where the values of every step go that the request wants at once, if it does.
     fn feed(&self, py: Python<'_>, index: usize) -> Option<Py<PyAny>> {
-        let seat = self.run.seats.lock().get(index).copied();
+        let seat = self.run.crowd.lock().seat_of(index);
         seat.and_then(|seat| self.run.passengers.feed(py, seat))
     }
 
     /// Sends values to feeds: one wake for each event loop.
     fn send(&self, py: Python<'_>, values: Vec<(usize, Py<PyAny>)>) {
-        self.run.passengers.send(py, self.seated(values));
+        self.begin();
+        let crowd = self.run.crowd.lock();
+        let seated = values.into_iter().filter_map(|(index, value)| Some((crowd.seat_of(index)?, value)));
+        let seated = seated.collect();
+        drop(crowd);
+        self.run.passengers.send(py, seated);
     }
 
     /// Seconds until the earliest deadline among these requests.
     fn remaining(&self, indices: Vec<usize>) -> Option<f64> {
-        self.run.passengers.remaining(&self.run.seats_of(indices))
+        let seats: Vec<_> = {
+            let crowd = self.run.crowd.lock();
+            indices.into_iter().filter_map(|index| crowd.seat_of(index)).collect()
+        };
+        self.run.passengers.remaining(&seats)
     }
 }
 
@@ -319,8 +414,26 @@ impl Steps {
         self.run.begun.store(true, Ordering::Relaxed);
     }
 
-    fn seated(&self, values: Vec<(usize, Py<PyAny>)>) -> Vec<(usize, Py<PyAny>)> {
-        let seats = self.run.seats.lock();
-        values.into_iter().filter_map(|(index, value)| Some((*seats.get(index)?, value))).collect()
+    /// Takes requests out of the batch: their seats.
+    fn leave<T>(&self, values: Vec<(usize, T)>) -> Vec<(usize, T)> {
+        self.begin();
+        let mut crowd = self.run.crowd.lock();
+        values.into_iter().filter_map(|(index, value)| Some((crowd.leave(index)?, value))).collect()
+    }
+
+    fn regroup(&self) -> Option<Changes> {
+        let mut crowd = self.run.crowd.lock();
+        if crowd.live.is_empty() { crowd.regroup().any() } else { None }
+    }
+
+    /// Refuses whoever is waited for where nobody is waited for any more; true where that is so.
+    fn close_if_closing(&self, py: Python<'_>) -> bool {
+        let closing = self.run.passengers.is_closing();
+        if closing {
+            let error = "the batcher was closed while the reader of this stream was too slow";
+            let seats = self.run.crowd.lock().leave_all();
+            self.run.passengers.fail(py, &seats, errors::raised(py, ErrorKind::Closed, error));
+        }
+        closing
     }
 }

@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 
 use brotli_decompressor::DecompressorWriter;
-use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use flate2::{Decompress, FlushDecompress, Status};
+use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, get_error_name};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -11,8 +12,13 @@ use crate::error::{Error, ErrorKind, Result};
 pub const ACCEPTED: &str = "gzip, deflate, br, zstd";
 
 /// Bytes that go in before the length of what came out is looked at: a bomb is found while it is small.
-const STEP: usize = 16 * 1024;
-const BROTLI_BUFFER: usize = 16 * 1024;
+const STEP: usize = 1024;
+const BROTLI_BUFFER: usize = 4 * 1024;
+/// Room that the output grows by.
+const ROOM: usize = 4 * 1024;
+/// The largest window that a decoder has to hold, as a power of two: 8 MiB (RFC 9659, section 3).
+const ZSTD_WINDOW: u32 = 23;
+const DEFLATE_WINDOW: u8 = 15;
 
 /// The codings of one body, the outermost first.
 pub(super) struct Decoding {
@@ -22,13 +28,26 @@ pub(super) struct Decoding {
 }
 
 enum Layer {
-    Gzip(Box<MultiGzDecoder<Vec<u8>>>),
     /// Its first bytes tell which of two formats it is: servers send both under this name.
     Deflate(Vec<u8>),
-    Zlib(Box<ZlibDecoder<Vec<u8>>>),
-    RawDeflate(Box<DeflateDecoder<Vec<u8>>>),
+    Inflate(Inflate),
     Brotli(Box<DecompressorWriter<Vec<u8>>>),
-    Zstd(Box<zstd::stream::write::Decoder<'static, Vec<u8>>>),
+    Zstd(Unpack),
+}
+
+/// What flate2 reads. Its writers keep what they have decoded until more comes; this one keeps nothing back.
+struct Inflate {
+    decompress: Decompress,
+    /// gzip, of which a body may have several members (RFC 1952, section 2.2).
+    members: bool,
+    ended: bool,
+}
+
+/// zstd, which keeps nothing back either.
+struct Unpack {
+    context: DCtx<'static>,
+    /// At the end of a frame: a body may end here, or another frame begin.
+    ended: bool,
 }
 
 impl Decoding {
@@ -94,14 +113,15 @@ impl Layer {
     fn of(name: &[u8]) -> Option<Self> {
         let name = name.to_ascii_lowercase();
         Some(match name.as_slice() {
-            b"gzip" | b"x-gzip" => Self::Gzip(Box::new(MultiGzDecoder::new(Vec::new()))),
+            b"gzip" | b"x-gzip" => Self::Inflate(Inflate::gzip()),
             b"deflate" => Self::Deflate(Vec::new()),
             b"br" => Self::Brotli(Box::new(DecompressorWriter::new(Vec::new(), BROTLI_BUFFER))),
-            b"zstd" => Self::Zstd(Box::new(zstd::stream::write::Decoder::new(Vec::new()).ok()?)),
+            b"zstd" => Self::Zstd(Unpack::new()?),
             _ => return None,
         })
     }
 
+    /// Decodes `input`; all that can be had of it comes out at once.
     fn feed(&mut self, input: &[u8]) -> io::Result<Vec<u8>> {
         if let Self::Deflate(first) = self {
             first.extend_from_slice(input);
@@ -109,40 +129,102 @@ impl Layer {
                 return Ok(Vec::new());
             }
             let first = std::mem::take(first);
-            *self = Self::deflate(&first);
+            *self = Self::Inflate(Inflate::deflate(&first));
             return self.feed(&first);
         }
         match self {
-            Self::Gzip(decoder) => decoder.write_all(input).map(|()| std::mem::take(decoder.get_mut())),
-            Self::Zlib(decoder) => decoder.write_all(input).map(|()| std::mem::take(decoder.get_mut())),
-            Self::RawDeflate(decoder) => decoder.write_all(input).map(|()| std::mem::take(decoder.get_mut())),
+            Self::Inflate(inflate) => inflate.feed(input),
             Self::Brotli(decoder) => decoder.write_all(input).map(|()| std::mem::take(decoder.get_mut())),
-            Self::Zstd(decoder) => decoder.write_all(input).map(|()| std::mem::take(decoder.get_mut())),
+            Self::Zstd(unpack) => unpack.feed(input),
             Self::Deflate(_) => Ok(Vec::new()),
-        }
-    }
-
-    /// RFC 1950, section 2.2: the method is 8, and the first two bytes are a multiple of 31.
-    fn deflate(first: &[u8]) -> Self {
-        match first {
-            [method, flags, ..]
-                if method & 0x0f == 8 && (u16::from(*method) << 8 | u16::from(*flags)) % 31 == 0 =>
-            {
-                Self::Zlib(Box::new(ZlibDecoder::new(Vec::new())))
-            }
-            _ => Self::RawDeflate(Box::new(DeflateDecoder::new(Vec::new()))),
         }
     }
 
     fn end(&mut self, rest: &[u8]) -> io::Result<Vec<u8>> {
         let mut out = self.feed(rest)?;
-        match self {
-            Self::Gzip(decoder) => decoder.try_finish().map(|()| out.append(decoder.get_mut()))?,
-            Self::Zlib(decoder) => decoder.try_finish().map(|()| out.append(decoder.get_mut()))?,
-            Self::RawDeflate(decoder) => decoder.try_finish().map(|()| out.append(decoder.get_mut()))?,
-            Self::Brotli(decoder) => decoder.close().map(|()| out.append(decoder.get_mut()))?,
-            Self::Zstd(decoder) => decoder.flush().map(|()| out.append(decoder.get_mut()))?,
-            Self::Deflate(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
+        let whole = match self {
+            Self::Inflate(inflate) => inflate.ended,
+            Self::Zstd(unpack) => unpack.ended,
+            Self::Brotli(decoder) => {
+                decoder.close()?;
+                out.append(decoder.get_mut());
+                true
+            }
+            Self::Deflate(_) => false,
+        };
+        if whole { Ok(out) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+}
+
+impl Inflate {
+    fn gzip() -> Self {
+        Self { decompress: Decompress::new_gzip(DEFLATE_WINDOW), members: true, ended: false }
+    }
+
+    /// RFC 1950, section 2.2: the method is 8, and the first two bytes are a multiple of 31. Everything else is deflate
+    /// without zlib's frame.
+    fn deflate(first: &[u8]) -> Self {
+        let framed = match first {
+            [method, flags, ..] => {
+                method & 0x0f == 8 && (u16::from(*method) << 8 | u16::from(*flags)) % 31 == 0
+            }
+            _ => false,
+        };
+        Self { decompress: Decompress::new(framed), members: false, ended: false }
+    }
+
+    fn feed(&mut self, mut input: &[u8]) -> io::Result<Vec<u8>> {
+        let mut out = Vec::new();
+        while !input.is_empty() {
+            if self.ended {
+                if !self.members {
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "more follows the end of the data",
+                    ));
+                }
+                *self = Self::gzip();
+            }
+            input = self.step(input, &mut out)?;
+        }
+        Ok(out)
+    }
+
+    /// Decodes until `input` or its member ends, and gives what it leaves of it.
+    fn step<'a>(&mut self, mut input: &'a [u8], out: &mut Vec<u8>) -> io::Result<&'a [u8]> {
+        loop {
+            out.reserve(ROOM);
+            let before = self.decompress.total_in();
+            let status = self.decompress.decompress_vec(input, out, FlushDecompress::Sync)?;
+            let taken = usize::try_from(self.decompress.total_in() - before).unwrap_or(usize::MAX);
+            input = input.get(taken..).unwrap_or_default();
+            self.ended = status == Status::StreamEnd;
+            // Where the room is full, more may be ready than went into it.
+            if self.ended || (input.is_empty() && out.len() < out.capacity()) {
+                return Ok(input);
+            }
+        }
+    }
+}
+
+impl Unpack {
+    fn new() -> Option<Self> {
+        let mut context = DCtx::try_create()?;
+        context.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW)).ok()?;
+        Some(Self { context, ended: true })
+    }
+
+    fn feed(&mut self, input: &[u8]) -> io::Result<Vec<u8>> {
+        let mut out = Vec::new();
+        let mut input = InBuffer::around(input);
+        // Where the room is full, more may be ready than went into it; a frame's end is told when all of it is out.
+        while input.pos() < input.src.len() || (!self.ended && !out.is_empty() && out.len() == out.capacity())
+        {
+            out.reserve(ROOM);
+            let written = out.len();
+            let mut output = OutBuffer::around_pos(&mut out, written);
+            let left = self.context.decompress_stream(&mut output, &mut input);
+            self.ended = left.map_err(|code| io::Error::other(get_error_name(code)))? == 0;
         }
         Ok(out)
     }
@@ -180,6 +262,12 @@ mod tests {
         encoder.finish().unwrap()
     }
 
+    fn zlib(text: &[u8]) -> Vec<u8> {
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    }
+
     fn decode(encoding: &str, body: &[u8], portion: usize) -> Result<Vec<u8>> {
         let mut decoding = Decoding::of(encoding.as_bytes()).unwrap();
         let mut out = Vec::new();
@@ -192,16 +280,16 @@ mod tests {
 
     #[test]
     fn every_coding_is_taken_off_in_whatever_portions_it_comes() {
-        let mut zlib = ZlibEncoder::new(Vec::new(), Compression::best());
-        zlib.write_all(TEXT).unwrap();
         let mut raw = DeflateEncoder::new(Vec::new(), Compression::best());
         raw.write_all(TEXT).unwrap();
         let coded = [
             ("gzip", gzip(TEXT)),
             ("X-GZip", gzip(TEXT)),
-            ("deflate", zlib.finish().unwrap()),
+            ("deflate", zlib(TEXT)),
             ("deflate", raw.finish().unwrap()),
             ("zstd", zstd::encode_all(TEXT, 3).unwrap()),
+            ("gzip", [gzip(&TEXT[..20]), gzip(&TEXT[20..])].concat()),
+            ("zstd", [&TEXT[..20], &TEXT[20..]].map(|part| zstd::encode_all(part, 3).unwrap()).concat()),
             ("gzip, zstd", zstd::encode_all(&gzip(TEXT)[..], 3).unwrap()),
         ];
         for (encoding, body) in coded {
@@ -218,14 +306,94 @@ mod tests {
         }
     }
 
+    /// Each portion as it leaves an encoder that was flushed after it.
+    fn flushed(portions: &[Vec<u8>]) -> Vec<(&'static str, Vec<Vec<u8>>)> {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
+        let mut zlib = ZlibEncoder::new(Vec::new(), Compression::best());
+        let mut raw = DeflateEncoder::new(Vec::new(), Compression::best());
+        let mut zstd = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
+        let write = |encoder: &mut dyn Write, portion: &[u8]| {
+            encoder.write_all(portion).unwrap();
+            encoder.flush().unwrap();
+        };
+        let mut coded = ["gzip", "deflate", "deflate", "zstd"].map(|name| (name, Vec::new()));
+        for portion in portions {
+            write(&mut gzip, portion);
+            write(&mut zlib, portion);
+            write(&mut raw, portion);
+            write(&mut zstd, portion);
+            coded[0].1.push(std::mem::take(gzip.get_mut()));
+            coded[1].1.push(std::mem::take(zlib.get_mut()));
+            coded[2].1.push(std::mem::take(raw.get_mut()));
+            coded[3].1.push(std::mem::take(zstd.get_mut()));
+        }
+        coded.into()
+    }
+
+    #[test]
+    fn what_was_flushed_comes_out_at_once() {
+        let lengths = [1, 2, 13, 300, 4095, 4096, 4097, 100_000, 1, 32 * 1024];
+        let portions: Vec<Vec<u8>> =
+            lengths.map(|length| (0..length).map(|_| fastrand::u8(b'a'..b'e')).collect()).into();
+        for (encoding, coded) in flushed(&portions) {
+            let mut decoding = Decoding::of(encoding.as_bytes()).unwrap();
+            for (coded, plain) in coded.iter().zip(&portions) {
+                let mut out = Vec::new();
+                decoding.feed(coded, &mut out, usize::MAX).unwrap();
+                assert!(out == *plain, "{encoding}: {} of {}", out.len(), plain.len());
+            }
+        }
+    }
+
+    /// As the brotli package flushes it, with Brotli's quality 5 and a window of 64 KiB.
+    #[test]
+    fn brotli_that_was_flushed_comes_out_at_once_too() {
+        let coded: [(&[u8], &[u8]); 3] = [
+            (b"data: hello\n\n", b"\xc0\x00\x10data: hello\n\n"),
+            (b"data: hello again\n\n", b"\x90\x00\x00\x40\x4a\x01\x24\x17\x91\x04\x98\x6a\xb0\x33\x0d\x03"),
+            (b"data: [DONE]\n\n", b"\x68\x00\x08data: [DONE]\n\n"),
+        ];
+        let mut decoding = Decoding::of(b"br").unwrap();
+        for (plain, coded) in coded {
+            let mut out = Vec::new();
+            decoding.feed(coded, &mut out, usize::MAX).unwrap();
+            assert_eq!(out, plain);
+        }
+        decoding.feed(b"\x03", &mut Vec::new(), usize::MAX).unwrap();
+        decoding.end(&mut Vec::new(), usize::MAX).unwrap();
+    }
+
+    #[test]
+    fn a_window_beyond_what_the_web_allows_is_refused() {
+        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
+        encoder.window_log(24).unwrap();
+        encoder.write_all(TEXT).unwrap();
+        assert_eq!(
+            decode("zstd", &encoder.finish().unwrap(), 1000).unwrap_err().kind(),
+            ErrorKind::ProtocolError
+        );
+    }
+
     #[test]
     fn what_is_not_of_the_coding_or_breaks_off_is_refused() {
         for encoding in ["gzip", "zstd", "br"] {
             let refused = decode(encoding, b"plain text, nothing else", 1000).unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::ProtocolError, "{encoding}");
         }
-        let whole = gzip(TEXT);
-        let refused = decode("gzip", &whole[..whole.len() - 9], 1000).unwrap_err();
+        for (encoding, whole) in [
+            ("gzip", gzip(TEXT)),
+            ("deflate", zlib(TEXT)),
+            ("zstd", zstd::encode_all(TEXT, 3).unwrap()),
+            ("br", BROTLI.to_vec()),
+        ] {
+            for kept in 1..whole.len() {
+                let refused = decode(encoding, &whole[..kept], 1000);
+                let refused =
+                    refused.err().unwrap_or_else(|| panic!("{encoding} at {kept} of {}", whole.len()));
+                assert_eq!(refused.kind(), ErrorKind::ProtocolError, "{encoding} at {kept}");
+            }
+        }
+        let refused = decode("deflate", &[&zlib(TEXT)[..], b"more"].concat(), 1000).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::ProtocolError);
     }
 

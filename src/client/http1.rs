@@ -18,11 +18,9 @@ use super::io::{Idle, Stream};
 use super::request::{Due, Request};
 use super::timer::Timer;
 use crate::error::{Error, ErrorKind, Result};
+use crate::stream::ChunkSize;
 use crate::wire::http1::{Decoder, Fields, Head, put_field};
 
-/// What one read takes at least, where there is as much; a connection that fills it takes more the next time.
-const READ_BYTES: usize = 8 * 1024;
-const MAX_READ_BYTES: usize = 256 * 1024;
 /// Bodies up to here go out in one piece with the head.
 const JOINED_BYTES: usize = 16 * 1024;
 
@@ -31,7 +29,7 @@ pub(super) struct Socket {
     stream: Stream,
     input: BytesMut,
     output: Vec<u8>,
-    read_bytes: usize,
+    reads: ChunkSize,
     timer: Timer,
     /// What stands before the path of a request that goes through a forwarding proxy, and what lets it through.
     forward: Option<Box<Forward>>,
@@ -61,7 +59,7 @@ impl Socket {
             stream: connected.stream,
             input: BytesMut::new(),
             output: Vec::new(),
-            read_bytes: READ_BYTES,
+            reads: ChunkSize::default(),
             timer: Timer::default(),
             forward,
         }
@@ -189,10 +187,10 @@ impl Exchange {
         if !(keeps && out && self.decoder.is_done() && self.socket.input.is_empty()) {
             return None;
         }
-        if self.socket.read_bytes > READ_BYTES {
+        if self.socket.reads != ChunkSize::default() {
             // An idle connection holds no large buffer.
             self.socket.input = BytesMut::new();
-            self.socket.read_bytes = READ_BYTES;
+            self.socket.reads = ChunkSize::default();
         }
         if self.socket.output.capacity() > JOINED_BYTES {
             self.socket.output = Vec::new();
@@ -311,13 +309,11 @@ impl Exchange {
     }
 }
 
-/// Reads once, into room that grows with what the connection brings.
+/// Reads once, into room that grows and shrinks with what the connection brings.
 fn poll_read(socket: &mut Socket, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-    let Socket { stream, input, read_bytes, .. } = socket;
-    input.reserve(*read_bytes);
+    let Socket { stream, input, reads, .. } = socket;
+    input.reserve(reads.cap());
     let read = ready!(pin!(stream.read_buf(input)).poll(context))?;
-    if read >= *read_bytes {
-        *read_bytes = (*read_bytes * 2).min(MAX_READ_BYTES);
-    }
+    reads.took(read);
     Poll::Ready(Ok(read))
 }

@@ -68,6 +68,9 @@ pub struct Endpoint {
     /// Rung where a batch may wait for it whose readers are all too slow: one of them has made room, or a request came.
     bell: Arc<Bell>,
     limits: OnceLock<StreamLimits>,
+    /// Closed, and nobody is waited for any more.
+    hurried: AtomicBool,
+    stepwise: AtomicBool,
     metrics: ModelMetrics,
     history: Arc<History>,
     ready: AtomicBool,
@@ -112,6 +115,8 @@ impl Endpoint {
                 told,
                 bell: Bell::new(),
                 limits: OnceLock::new(),
+                hurried: AtomicBool::new(false),
+                stepwise: AtomicBool::new(false),
                 metrics,
                 history,
                 ready: AtomicBool::new(false),
@@ -322,6 +327,16 @@ impl Endpoint {
         self.batcher.record(path)
     }
 
+    /// Notes that the model is a generator: it answers step by step.
+    pub fn set_stepwise(&self) {
+        self.stepwise.store(true, Ordering::Relaxed);
+    }
+
+    /// True where the model is known to answer step by step.
+    pub fn is_stepwise(&self) -> bool {
+        self.stepwise.load(Ordering::Relaxed)
+    }
+
     /// Wakes the readers of a step: one message for all.
     pub fn wake(&self, sleepers: Vec<Waker>) {
         if !sleepers.is_empty() {
@@ -374,10 +389,19 @@ impl Endpoint {
     /// Accepts nothing more; what waits is still answered if `drain`, and refused otherwise.
     pub fn close(&self, drain: bool) {
         let left = self.batcher.close(drain);
+        if !drain {
+            self.hurried.store(true, Ordering::SeqCst);
+            self.bell.ring();
+        }
         for entry in left.entries {
             let message = format!("model '{}' was closed before this request was run", self.spec.name);
             entry.waiter.refuse(Error::new(ErrorKind::Closed, message));
         }
+    }
+
+    /// True once it was closed and readers are not waited for any more.
+    pub fn is_hurried(&self) -> bool {
+        self.hurried.load(Ordering::SeqCst)
     }
 
     /// True where nothing waits and nothing more will come.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -96,6 +97,7 @@ pub struct Speaker {
     sender: Sender<Piece, Result<Finish>>,
     /// Bytes of a character that is not whole yet.
     rest: Mutex<Rest>,
+    spoken: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -108,6 +110,7 @@ impl Speaker {
     /// Says a piece; answers whom to wake.
     #[must_use]
     pub fn say(&self, piece: Piece) -> Option<Waker> {
+        self.spoken.store(true, Ordering::Relaxed);
         self.sender.send(piece)
     }
 
@@ -116,7 +119,7 @@ impl Speaker {
     #[must_use]
     pub fn say_bytes(&self, bytes: &[u8]) -> Option<Waker> {
         let text = self.rest.lock().whole(bytes);
-        self.sender.send(Piece::Text(text))
+        self.say(Piece::Text(text))
     }
 
     /// Says how it ended; answers whom to wake.
@@ -129,6 +132,11 @@ impl Speaker {
             None
         };
         self.sender.end(end).or(before)
+    }
+
+    /// True once it said anything.
+    pub fn has_spoken(&self) -> bool {
+        self.spoken.load(Ordering::Relaxed)
     }
 
     /// False where the request is to get no step until [`has_resumed`](Self::has_resumed): its reader is too slow.
@@ -211,7 +219,7 @@ pub(super) fn pieces(
     let (sender, receiver) = channel(limits, bell);
     let (receiver, model) = (Some(receiver), Arc::from(model));
     let pieces = Pieces { receiver, deadline, timer: None, end: None, counted, model };
-    (Speaker { sender, rest: Mutex::default() }, pieces)
+    (Speaker { sender, rest: Mutex::default(), spoken: AtomicBool::new(false) }, pieces)
 }
 
 impl Pieces {

@@ -17,10 +17,12 @@ use super::access::{AccessLog, Answered, Note};
 use super::answer::ReplyBody;
 use super::body::{self, Refusal};
 use super::deadline::Deadline;
+use super::openai::{self, Call, Wanted};
 use super::routes::{self, Reply, Route};
 use super::stream::Streams;
 use super::terms::HeadTerms;
 use super::watch::{Phase, Watch};
+use super::words::Words;
 use super::{Connections, HttpSettings, Service, Siblings, grpc, infer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::{DoorMetrics, InFlight, Registry, StreamMetrics};
@@ -136,9 +138,10 @@ impl Door {
         let (parts, body) = request.into_parts();
         let mut note = Note { logged: logged.is_some(), bytes: body.size_hint().lower(), ..Note::default() };
         let mut body = pin!(body);
+        let words = Words::of(parts.uri.path());
         let mut reply = {
-            let route = pin!(self.route(&parts, body.as_mut(), origin, &mut note));
-            guarded(route, routes::failure).await
+            let route = pin!(self.route(&parts, words, body.as_mut(), origin, &mut note));
+            guarded(route, |error| words.failure(error)).await
         };
         if parts.method == Method::HEAD {
             routes::leave_out_body(&mut reply);
@@ -157,7 +160,14 @@ impl Door {
         reply
     }
 
-    async fn route<B>(&self, parts: &Parts, body: B, origin: Origin<'_>, note: &mut Note) -> Reply
+    async fn route<B>(
+        &self,
+        parts: &Parts,
+        words: Words,
+        body: B,
+        origin: Origin<'_>,
+        note: &mut Note,
+    ) -> Reply
     where
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -167,23 +177,29 @@ impl Door {
         }
         let Some(route) = Route::of(parts.uri.path()) else {
             if grpc::names_grpc(&parts.headers) {
-                return routes::refusal(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "grpc needs http/2");
+                return words.refusal(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "grpc needs http/2");
             }
-            return routes::refusal(StatusCode::NOT_FOUND, "there is nothing at this path");
+            return words.refusal(StatusCode::NOT_FOUND, "there is nothing at this path");
         };
         let fits =
             parts.method == route.method() || (parts.method == Method::HEAD && route.method() == Method::GET);
         if !fits {
-            return routes::wrong_method(&route);
+            return words.wrong_method(&route);
         }
-        let answer = match &route {
-            Route::Infer { name, version } => match self.service.model(name, *version) {
+        let asked = Asked { parts, body, watch: origin.watch };
+        let answer = match route {
+            Route::Infer { name, version } => match self.service.model(name, version) {
                 Ok(model) => {
                     note.model = Some(Arc::clone(model));
-                    self.infer(model, parts, body, origin.watch, note).await
+                    self.infer(model, asked, note).await
                 }
                 Err(error) => Err(error),
             },
+            Route::Generate { name, version, stream } => {
+                Box::pin(self.openai(Wanted::Generate { name, version, stream }, words, asked, note)).await
+            }
+            Route::Embeddings => Box::pin(self.openai(Wanted::Embeddings, words, asked, note)).await,
+            Route::Text(form) => Box::pin(self.openai(Wanted::Text(form), words, asked, note)).await,
             Route::Metrics => {
                 let text = self.metrics_text();
                 Ok(routes::metrics(match self.siblings.get() {
@@ -191,25 +207,67 @@ impl Door {
                     None => text,
                 }))
             }
-            other => routes::answer(&self.service, other),
+            other => routes::answer(&self.service, &other),
         };
-        answer.unwrap_or_else(|error| routes::failure(&error))
+        answer.unwrap_or_else(|error| words.failure(&error))
     }
 
-    async fn infer<B>(
+    async fn infer<B>(&self, model: &Arc<Endpoint>, asked: Asked<'_, B>, note: &mut Note) -> Result<Reply>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let _in_flight = self.admit()?;
+        let parts = asked.parts;
+        let terms = head_terms(&parts.headers).inspect_err(|_| model.count_invalid())?;
+        let body = match self.read(asked, note).await {
+            Ok(body) => body,
+            Err(refusal) => {
+                model.count_invalid();
+                return Ok(self.refuse(Words::Oip, &refusal, parts.version));
+            }
+        };
+        infer::answer(model, &parts.headers, body, terms, self.settings.server_timing, note).await
+    }
+
+    /// Answers what asks for vectors, for text or for the steps of a model.
+    async fn openai<B>(
         &self,
-        model: &Arc<Endpoint>,
-        parts: &Parts,
-        body: B,
-        watch: Option<&Watch>,
+        wanted: Wanted<'_>,
+        words: Words,
+        asked: Asked<'_, B>,
         note: &mut Note,
     ) -> Result<Reply>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let _in_flight = self.admit()?;
-        let terms = head_terms(&parts.headers).inspect_err(|_| model.count_invalid())?;
+        let in_flight = self.admit()?;
+        let parts = asked.parts;
+        let terms = head_terms(&parts.headers)?;
+        let body = match self.read(asked, note).await {
+            Ok(body) => body,
+            Err(refusal) => return Ok(self.refuse(words, &refusal, parts.version)),
+        };
+        let call = Call {
+            service: &self.service,
+            streams: &self.streams,
+            headers: &parts.headers,
+            terms,
+            body,
+            in_flight,
+            say_timing: self.settings.server_timing,
+        };
+        openai::answer(call, wanted, note).await
+    }
+
+    /// The whole body of a request to a model.
+    async fn read<B>(&self, asked: Asked<'_, B>, note: &mut Note) -> std::result::Result<Bytes, Refusal>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let Asked { parts, body, watch } = asked;
         let arrived = || {
             note.body_read = true;
             if let Some(watch) = watch
@@ -218,12 +276,9 @@ impl Door {
                 watch.enter(Phase::Answering);
             }
         };
-        let body = match body::read(body, &parts.headers, &self.settings, arrived).await {
-            Ok(body) => body,
-            Err(refusal) => return Ok(self.refuse(model, &refusal, parts.version)),
-        };
+        let body = body::read(body, &parts.headers, &self.settings, arrived).await?;
         note.bytes = body.len() as u64;
-        infer::answer(model, &parts.headers, body, terms, self.settings.server_timing, note).await
+        Ok(body)
     }
 
     /// Admits an inference request; it counts as long as what comes back lives.
@@ -239,15 +294,21 @@ impl Door {
         })
     }
 
-    fn refuse(&self, model: &Endpoint, refusal: &Refusal, version: Version) -> Reply {
-        model.count_invalid();
+    fn refuse(&self, words: Words, refusal: &Refusal, version: Version) -> Reply {
         self.metrics.refused(refusal.reason);
-        let mut reply = routes::refusal(refusal.status, &refusal.message);
+        let mut reply = words.refusal(refusal.status, &refusal.message);
         if refusal.unread && version < Version::HTTP_2 {
             reply.headers_mut().insert(header::CONNECTION, CLOSE);
         }
         reply
     }
+}
+
+/// A request to a model, before its body was read.
+struct Asked<'a, B> {
+    parts: &'a Parts,
+    body: B,
+    watch: Option<&'a Watch>,
 }
 
 /// A panic is this request's failure, which `failed` words, and not its connection's.

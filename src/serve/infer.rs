@@ -15,7 +15,8 @@ use super::routes::{self, Reply};
 use super::terms::HeadTerms;
 use super::timing::Timing;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::{Answer, Answered, Endpoint};
+use crate::pipeline::{Answer, AnswerRow, Answered, BatchAccount, Endpoint, ModelSpec, RequestTerms};
+use crate::tensor::{Rows, Specs};
 use crate::wire::oip::{self, Encoded, InferRequest, InferResponse, WantedOutput};
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -42,12 +43,25 @@ pub(super) async fn answer(
     if let Some(length) = encoded.header_length {
         reply.headers_mut().insert(HEADER_LENGTH, HeaderValue::from(length));
     }
-    let timing = Timing::of(admitted, &batch, Instant::now());
-    note.batch = Some((Arc::clone(&batch), timing));
+    tell_timing(&mut reply, admitted, batch, Instant::now(), say_timing, note);
+    Ok(reply)
+}
+
+/// Notes where the time of an answer went that was whole at `admitted` and whose answer was encoded at `encoded`; the
+/// answer says it where it is to.
+pub(super) fn tell_timing(
+    reply: &mut Reply,
+    admitted: Instant,
+    batch: Arc<BatchAccount>,
+    encoded: Instant,
+    say_timing: bool,
+    note: &mut Note,
+) {
+    let timing = Timing::of(admitted, &batch, encoded);
     if say_timing && let Some(timing) = timing.header(&batch) {
         reply.headers_mut().insert(SERVER_TIMING, timing);
     }
-    Ok(reply)
+    note.batch = Some((batch, timing));
 }
 
 fn encoded(response: &InferResponse<'_>) -> Result<Encoded> {
@@ -58,27 +72,52 @@ fn encoded(response: &InferResponse<'_>) -> Result<Encoded> {
 /// Puts a request into its model's queue: what its answer must look like, since when it waits, and the answer to come.
 ///
 /// # Errors
-/// [`ErrorKind::DeadlineExceeded`] where its time has passed already: a model must not work for who waits no longer.
+/// As those of [`open`].
 pub(super) fn queue<'a>(
     model: &'a Endpoint,
     request: InferRequest,
     head: HeadTerms,
     note: &mut Note,
 ) -> Result<(Asked, Instant, impl Future<Output = Answer> + Send + use<'a>)> {
+    let count = request.count;
+    let Opened { terms, watched, asked, specs, rows } = open(model, request, head, note)?;
+    let admitted = Instant::now();
+    // The rows are in the queue from here on: a request that waits must not hold them, too.
+    let answer = model.infer(terms, specs, rows, count);
+    Ok((asked, admitted, within(watched, answer)))
+}
+
+/// A request that is ready for its model's queue.
+pub(super) struct Opened {
+    pub(super) terms: RequestTerms,
+    /// When it is to be given up where it waits.
+    watched: Option<Deadline>,
+    pub(super) asked: Asked,
+    pub(super) specs: Specs,
+    pub(super) rows: Rows,
+}
+
+/// Takes a request apart: into what its model needs, and what its answer does.
+///
+/// # Errors
+/// [`ErrorKind::DeadlineExceeded`] where its time has passed already: a model must not work for who waits no longer.
+pub(super) fn open(
+    model: &Endpoint,
+    request: InferRequest,
+    head: HeadTerms,
+    note: &mut Note,
+) -> Result<Opened> {
     if let Some(deadline) = head.deadline() {
         deadline.check().inspect_err(|_| model.count_expired())?;
     }
     let (mut terms, watched) = head.with(Deadline::of_parameter(request.timeout), request.priority);
-    let admitted = Instant::now();
     note.rows = Some(request.count);
     if note.logged {
         note.id.clone_from(&request.id);
     }
     terms.id = request.id.as_deref().filter(|id| !id.is_empty()).map(|id| access::fit_for_a_log(id).into());
     let asked = Asked { id: request.id, wanted: request.outputs, binary: request.binary };
-    // The rows are in the queue from here on: a request that waits must not hold them, too.
-    let answer = model.infer(terms, request.specs, request.rows, request.count);
-    Ok((asked, admitted, within(watched, answer)))
+    Ok(Opened { terms, watched, asked, specs: request.specs, rows: request.rows })
 }
 
 /// What the answer must look like.
@@ -88,7 +127,31 @@ pub(super) struct Asked {
     binary: bool,
 }
 
-async fn read(model: &Arc<Endpoint>, headers: &HeaderMap, body: Bytes) -> Result<InferRequest> {
+impl Asked {
+    /// The same, all outputs as JSON.
+    #[must_use]
+    pub(super) fn in_json(mut self) -> Self {
+        self.binary = false;
+        self.wanted.iter_mut().flatten().for_each(|output| output.binary = false);
+        self
+    }
+
+    /// An answer of a model with those rows.
+    pub(super) fn response<'a>(&'a self, spec: &'a ModelSpec, rows: &'a [AnswerRow]) -> InferResponse<'a> {
+        InferResponse {
+            model: &spec.name,
+            version: &spec.version,
+            id: self.id.as_deref(),
+            outputs: &spec.outputs,
+            wanted: self.wanted.as_deref(),
+            binary: self.binary,
+            rows,
+        }
+    }
+}
+
+/// Reads the body of a request.
+pub(super) async fn read(model: &Arc<Endpoint>, headers: &HeaderMap, body: Bytes) -> Result<InferRequest> {
     let header_length = header_length(headers)?;
     let model = Arc::clone(model);
     // The rows are copied out of the body: the read buffer it lies in can serve the next request.
@@ -108,18 +171,7 @@ pub(super) async fn write<T: Send + 'static>(
 ) -> Result<T> {
     let rows = answered.rows;
     let model = Arc::clone(model);
-    offload::run(oip::size_of(&rows), move || {
-        encode(&InferResponse {
-            model: &model.spec.name,
-            version: &model.spec.version,
-            id: asked.id.as_deref(),
-            outputs: &model.spec.outputs,
-            wanted: asked.wanted.as_deref(),
-            binary: asked.binary,
-            rows: &rows,
-        })
-    })
-    .await
+    offload::run(oip::size_of(&rows), move || encode(&asked.response(&model.spec, &rows))).await
 }
 
 fn header_length(headers: &HeaderMap) -> Result<Option<usize>> {

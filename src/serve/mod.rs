@@ -10,17 +10,18 @@ mod grpc;
 mod http;
 mod infer;
 mod offload;
+mod openai;
 mod routes;
 mod service;
 mod settings;
 mod siblings;
 mod socket;
 mod sockets;
-#[allow(dead_code, reason = "until the routes of text models are there")]
 mod stream;
 mod terms;
 mod timing;
 mod watch;
+mod words;
 
 pub use access::{AccessLog, AccessRecord};
 pub use answer::ReplyBody;

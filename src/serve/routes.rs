@@ -1,25 +1,24 @@
 //! Which path means what, and the answers to it.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Body;
 
 use super::Service;
 use super::answer::ReplyBody;
+use super::openai;
+use super::words::Words;
 use crate::error::{Error, ErrorKind, Result};
+use crate::wire::openai::Form;
 use crate::wire::{grpc, oip};
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-
-/// What `Retry-After` says, for who counts in milliseconds.
-const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
 /// What a door answers with.
 pub type Reply = Response<ReplyBody>;
@@ -31,10 +30,32 @@ pub(super) enum Route<'a> {
     Ready,
     Server,
     Metrics,
-    Model { name: &'a str, version: Option<&'a str> },
-    ModelReady { name: &'a str, version: Option<&'a str> },
-    Infer { name: &'a str, version: Option<&'a str> },
+    Model {
+        name: &'a str,
+        version: Option<&'a str>,
+    },
+    ModelReady {
+        name: &'a str,
+        version: Option<&'a str>,
+    },
+    Infer {
+        name: &'a str,
+        version: Option<&'a str>,
+    },
     Repository,
+    /// Text of a model, as it comes or as a whole.
+    Generate {
+        name: &'a str,
+        version: Option<&'a str>,
+        stream: bool,
+    },
+    /// The models that OpenAI's API serves, or one of them.
+    OpenAiModels,
+    OpenAiModel {
+        name: &'a str,
+    },
+    Embeddings,
+    Text(Form),
 }
 
 /// What is said of the model repository, over either protocol.
@@ -47,6 +68,11 @@ impl<'a> Route<'a> {
         let mut parts = path.trim_end_matches('/').split('/').skip(1);
         let known = match (parts.next()?, parts.next(), parts.next()) {
             ("metrics", None, None) => Self::Metrics,
+            ("v1", Some("models"), None) => Self::OpenAiModels,
+            ("v1", Some("models"), Some(name)) if !name.is_empty() => Self::OpenAiModel { name },
+            ("v1", Some("embeddings"), None) => Self::Embeddings,
+            ("v1", Some("completions"), None) => Self::Text(Form::Completion),
+            ("v1", Some("chat"), Some("completions")) => Self::Text(Form::Chat),
             ("v2", None, None) => Self::Server,
             ("v2", Some("health"), Some("live")) => Self::Live,
             ("v2", Some("health"), Some("ready")) => Self::Ready,
@@ -72,17 +98,26 @@ impl<'a> Route<'a> {
             [] => Self::Model { name, version },
             ["ready"] => Self::ModelReady { name, version },
             ["infer"] => Self::Infer { name, version },
+            ["generate"] => Self::Generate { name, version, stream: false },
+            ["generate_stream"] => Self::Generate { name, version, stream: true },
             _ => return None,
         })
     }
 
     /// The method that the route answers to.
     pub(super) fn method(&self) -> Method {
-        if matches!(self, Self::Infer { .. } | Self::Repository) { Method::POST } else { Method::GET }
+        match self {
+            Self::Infer { .. }
+            | Self::Repository
+            | Self::Generate { .. }
+            | Self::Embeddings
+            | Self::Text(_) => Method::POST,
+            _ => Method::GET,
+        }
     }
 }
 
-/// Answers everything but metrics, which the door counts too, and inference, which has a body to wait for.
+/// Answers everything but metrics, which the door counts too, and what asks a model, which has a body to wait for.
 pub(super) fn answer(service: &Service, route: &Route<'_>) -> Result<Reply> {
     let health = |ready: bool| {
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -91,10 +126,10 @@ pub(super) fn answer(service: &Service, route: &Route<'_>) -> Result<Reply> {
     Ok(match route {
         Route::Live => health(true),
         Route::Ready => health(service.is_ready()),
-        Route::Server => ok(oip::server_metadata("penstock", env!("CARGO_PKG_VERSION"))),
+        Route::Server => json(oip::server_metadata("penstock", env!("CARGO_PKG_VERSION"))),
         Route::Model { name, version } => {
             let spec = &service.model(name, *version)?.spec;
-            ok(oip::model_metadata(&spec.name, &spec.version, &spec.inputs, &spec.outputs))
+            json(oip::model_metadata(&spec.name, &spec.version, &spec.inputs, &spec.outputs))
         }
         Route::ModelReady { name, version } => {
             let model = service.model(name, *version)?;
@@ -102,8 +137,14 @@ pub(super) fn answer(service: &Service, route: &Route<'_>) -> Result<Reply> {
             let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
             reply(status, JSON, oip::model_ready(name, ready))
         }
-        Route::Repository => refusal(StatusCode::NOT_IMPLEMENTED, NO_REPOSITORY),
-        Route::Metrics | Route::Infer { .. } => {
+        Route::Repository => Words::Oip.refusal(StatusCode::NOT_IMPLEMENTED, NO_REPOSITORY),
+        Route::OpenAiModels => json(openai::models(service)),
+        Route::OpenAiModel { name } => json(openai::model(service, name)?),
+        Route::Metrics
+        | Route::Infer { .. }
+        | Route::Generate { .. }
+        | Route::Embeddings
+        | Route::Text(_) => {
             return Err(Error::new(ErrorKind::Internal, "this path is answered by the door itself"));
         }
     })
@@ -114,53 +155,14 @@ pub(super) fn metrics(text: String) -> Reply {
     reply(StatusCode::OK, OPEN_METRICS, text.into_bytes())
 }
 
+/// An answer in JSON.
+pub(super) fn json(body: Vec<u8>) -> Reply {
+    reply(StatusCode::OK, JSON, body)
+}
+
 /// An answer with tensors: JSON, or JSON of that length and binary data behind it.
 pub(super) fn tensors(body: Vec<u8>, header_length: Option<usize>) -> Reply {
     reply(StatusCode::OK, if header_length.is_some() { OCTETS } else { JSON }, body)
-}
-
-/// The answer to a method that the path does not know.
-pub(super) fn wrong_method(route: &Route<'_>) -> Reply {
-    let message = format!("this path answers to {}", route.method());
-    let mut refusal = refusal(StatusCode::METHOD_NOT_ALLOWED, &message);
-    if let Ok(allowed) = route.method().as_str().parse() {
-        refusal.headers_mut().insert(header::ALLOW, allowed);
-    }
-    refusal
-}
-
-/// The answer to a failure, by the one table.
-pub(super) fn failure(error: &Error) -> Reply {
-    let status =
-        StatusCode::from_u16(error.kind().meaning().http_status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut reply = reply(status, JSON, oip::error_body(error.message()));
-    // The wire has the status only; who asks from within the process learns the kind.
-    reply.extensions_mut().insert(error.kind());
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        let wait = error.wait_before_retry();
-        let seconds = wait.map_or(1, whole_seconds).max(1);
-        reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-        if let Some(wait) = wait {
-            let milliseconds = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-            reply.headers_mut().insert(RETRY_AFTER_MS, HeaderValue::from(milliseconds));
-        }
-    }
-    reply
-}
-
-/// Whole seconds, rounded up, for who counts in nothing finer.
-pub(super) fn whole_seconds(wait: Duration) -> u64 {
-    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
-}
-
-/// An answer of a status that stands in no table of errors.
-pub(super) fn refusal(status: StatusCode, message: &str) -> Reply {
-    let mut reply = reply(status, JSON, oip::error_body(message));
-    if status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
-        // RFC 9110, section 15.5.16: what would have been understood.
-        reply.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"));
-    }
-    reply
 }
 
 /// The answer to HTTP where gRPC is answered alone.
@@ -179,11 +181,8 @@ pub(super) fn leave_out_body(reply: &mut Reply) {
     *reply.body_mut() = ReplyBody::Whole(Full::default());
 }
 
-fn ok(body: Vec<u8>) -> Reply {
-    reply(StatusCode::OK, JSON, body)
-}
-
-fn reply(status: StatusCode, kind: HeaderValue, body: Vec<u8>) -> Reply {
+/// An answer of that content type.
+pub(super) fn reply(status: StatusCode, kind: HeaderValue, body: Vec<u8>) -> Reply {
     let mut reply = Response::new(ReplyBody::Whole(Full::new(Bytes::from(body))));
     *reply.status_mut() = status;
     reply.headers_mut().insert(header::CONTENT_TYPE, kind);
@@ -195,22 +194,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_that_passes_says_when_to_come_again() {
-        let full = Error::new(ErrorKind::Overloaded, "full");
-        let field = |reply: &Reply, name: &str| {
-            reply.headers().get(name).map(|value| value.to_str().unwrap().to_owned())
-        };
-        let reply = failure(&full);
-        assert_eq!((field(&reply, "retry-after"), field(&reply, "retry-after-ms")), (Some("1".into()), None));
-        for (wait, seconds, milliseconds) in [(20, "1", "20"), (1_000, "1", "1000"), (1_001, "2", "1001")] {
-            let reply = failure(&full.clone().retry_after(Duration::from_millis(wait)));
-            assert_eq!(field(&reply, "retry-after").as_deref(), Some(seconds));
-            assert_eq!(field(&reply, "retry-after-ms").as_deref(), Some(milliseconds));
-        }
-        assert!(!failure(&Error::new(ErrorKind::Item, "bad")).headers().contains_key("retry-after"));
-    }
-
-    #[test]
     fn paths_lead_to_their_routes() {
         for (path, route) in [
             ("/v2/health/live", Some(Route::Live)),
@@ -220,6 +203,20 @@ mod tests {
             ("/v2/models/m", Some(Route::Model { name: "m", version: None })),
             ("/v2/models/m/ready", Some(Route::ModelReady { name: "m", version: None })),
             ("/v2/models/m/infer", Some(Route::Infer { name: "m", version: None })),
+            ("/v2/models/m/generate", Some(Route::Generate { name: "m", version: None, stream: false })),
+            (
+                "/v2/models/m/versions/2/generate_stream",
+                Some(Route::Generate { name: "m", version: Some("2"), stream: true }),
+            ),
+            ("/v1/models", Some(Route::OpenAiModels)),
+            ("/v1/models/m", Some(Route::OpenAiModel { name: "m" })),
+            ("/v1/models/m/x", None),
+            ("/v1/embeddings", Some(Route::Embeddings)),
+            ("/v1/completions", Some(Route::Text(Form::Completion))),
+            ("/v1/chat/completions", Some(Route::Text(Form::Chat))),
+            ("/v1/chat", None),
+            ("/v1/chat/completions/x", None),
+            ("/v1", None),
             ("/v2/models/m/versions/2/infer", Some(Route::Infer { name: "m", version: Some("2") })),
             ("/v2/models/", None),
             ("/v2/models/m/unload", None),

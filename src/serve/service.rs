@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tokio::sync::watch;
 
@@ -15,6 +16,7 @@ pub struct Service {
     registry: Arc<Registry>,
     /// Whether it closes; told of that, and of every model that becomes ready or is not ready any more.
     changes: watch::Sender<bool>,
+    since: SystemTime,
 }
 
 impl Service {
@@ -33,7 +35,7 @@ impl Service {
                 return Err(Error::new(ErrorKind::Config, format!("two models are named '{name}'")));
             }
         }
-        Ok(Arc::new(Self { models: by_name, registry, changes }))
+        Ok(Arc::new(Self { models: by_name, registry, changes, since: SystemTime::now() }))
     }
 
     /// The model of that name and, where one is given, that version.
@@ -59,6 +61,11 @@ impl Service {
     /// Every model.
     pub fn models(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
         self.models.values()
+    }
+
+    /// Since when they are served.
+    pub(super) fn since(&self) -> SystemTime {
+        self.since
     }
 
     /// True where every model can answer and the server is not closing.

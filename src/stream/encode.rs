@@ -1,11 +1,11 @@
 //! Events and lines written: what a decoder by the rules reads back as it was given.
 
-use memchr::{memchr2, memchr3};
+use memchr::memchr2;
 
 /// Writes one server-sent event, the empty line that ends it included (WHATWG HTML, section 9.2.5).
 ///
 /// `data` becomes as many lines of data as it has; CR, LF and CRLF in it are read back as LF. A name and an id are one line:
-/// line breaks in them, and NUL, are left out.
+/// line breaks in them are left out, and NUL in an id, which would not count with it.
 ///
 /// ```
 /// let mut out = Vec::new();
@@ -16,10 +16,10 @@ pub fn write_event(out: &mut Vec<u8>, event: Option<&str>, id: Option<&str>, dat
     // Growing once is cheaper than with every piece.
     out.reserve(data.len() + event.map_or(0, str::len) + id.map_or(0, str::len) + 24);
     if let Some(event) = event {
-        write_field(out, b"event: ", event);
+        write_field(out, b"event: ", event, b"\r\n");
     }
     if let Some(id) = id {
-        write_field(out, b"id: ", id);
+        write_field(out, b"id: ", id, b"\r\n\0");
     }
     write_lines(out, b"data: ", data);
     out.push(b'\n');
@@ -47,12 +47,10 @@ pub fn write_line(out: &mut Vec<u8>, json: &[u8]) {
     out.push(b'\n');
 }
 
-fn write_field(out: &mut Vec<u8>, name: &[u8], value: &str) {
+/// Writes a field that is one line; `unfit` are the bytes that it cannot have.
+fn write_field(out: &mut Vec<u8>, name: &[u8], value: &str, unfit: &[u8]) {
     out.extend_from_slice(name);
-    match memchr3(b'\n', b'\r', 0, value.as_bytes()) {
-        None => out.extend_from_slice(value.as_bytes()),
-        Some(_) => out.extend(value.bytes().filter(|byte| !matches!(byte, b'\n' | b'\r' | 0))),
-    }
+    value.as_bytes().split(|byte| unfit.contains(byte)).for_each(|part| out.extend_from_slice(part));
     out.push(b'\n');
 }
 

@@ -1,12 +1,14 @@
 //! Bodies in content codings.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 use penstock::client::{Client, Request};
 use penstock::error::ErrorKind;
 use penstock::pool::Place;
+use tokio::sync::Notify;
 
 use crate::asking::*;
 use crate::server::{Server, Step, answer, say};
@@ -89,6 +91,66 @@ async fn a_stream_is_decoded_as_it_comes() {
         assert_eq!(got, TEXT);
     }
     assert_eq!(server.connections(), 1);
+}
+
+/// Every byte of an event as an encoder that is flushed after each writes it; the last portion ends the coding.
+fn flushed(coding: &str) -> Vec<Vec<u8>> {
+    fn portions<E: Write>(mut encoder: E, out: fn(&mut E) -> &mut Vec<u8>, end: fn(&mut E)) -> Vec<Vec<u8>> {
+        let flushed = |byte: &u8| {
+            encoder.write_all(&[*byte]).unwrap();
+            encoder.flush().unwrap();
+            std::mem::take(out(&mut encoder))
+        };
+        let mut portions: Vec<_> = TEXT.iter().map(flushed).collect();
+        end(&mut encoder);
+        portions.push(std::mem::take(out(&mut encoder)));
+        portions
+    }
+    let fast = Compression::fast();
+    match coding {
+        "gzip" => {
+            portions(GzEncoder::new(Vec::new(), fast), |it| it.get_mut(), |it| it.try_finish().unwrap())
+        }
+        "deflate" => {
+            portions(ZlibEncoder::new(Vec::new(), fast), |it| it.get_mut(), |it| it.try_finish().unwrap())
+        }
+        _ => {
+            let encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+            portions(encoder, |it| it.get_mut(), |it| it.do_finish().unwrap())
+        }
+    }
+}
+
+/// The next byte leaves the server when the client has the one before it: who holds anything back waits for ever.
+#[tokio::test]
+async fn every_flushed_byte_is_there_before_the_next_is_sent() {
+    for coding in ["gzip", "deflate", "zstd"] {
+        let go_on = Arc::new(Notify::new());
+        let gate = Arc::clone(&go_on);
+        let server = Server::start(move |_| {
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-encoding: {coding}\r\ntransfer-encoding: chunked\r\n\r\n"
+            );
+            let chunk = |portion: &Vec<u8>| {
+                [format!("{:x}\r\n", portion.len()).as_bytes(), portion, b"\r\n"].concat()
+            };
+            let step = |portion| [Step::Say(chunk(portion)), Step::Pause(Arc::clone(&gate))];
+            let mut steps = vec![Step::Say(head.into())];
+            steps.extend(flushed(coding).iter().flat_map(step));
+            steps.push(Step::Say(b"0\r\n\r\n".to_vec()));
+            steps
+        })
+        .await;
+        let client = client(&server);
+        let (route, _) = client.route("/").unwrap();
+        let (_, mut body) = soon(Client::stream(route, get("/"), Place::Unknown)).await.unwrap();
+        for byte in TEXT {
+            assert_eq!(soon(body.next()).await.unwrap().as_deref(), Some(&[*byte][..]), "{coding}");
+            go_on.notify_one();
+        }
+        go_on.notify_one();
+        assert_eq!(soon(body.next()).await.unwrap(), None, "{coding}");
+    }
 }
 
 #[tokio::test]

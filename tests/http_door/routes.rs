@@ -83,7 +83,7 @@ fn unknown_paths_models_and_versions_are_not_found() {
     let door = Door::open();
     let mut wire = Wire::open(door.address());
     for path in
-        ["/", "/v1", "/v2/health", "/v2/models", "/v2/models/", "/v2/models/double/load", "//v2", "/V2"]
+        ["/", "/v3", "/v2/health", "/v2/models", "/v2/models/", "/v2/models/double/load", "//v2", "/V2"]
     {
         let answer = wire.ask(bare("GET", path));
         assert_eq!(answer.status, 404, "{path}");

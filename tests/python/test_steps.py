@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from penstock import Batch, ItemError, Stream, batched
-from penstock._steps import STREAM_BUFFER, Feed
-from penstock.errors import Closed, ConfigError, DeadlineExceeded, ModelError, OutputError, StreamError
+from penstock._steps import Feed
+from penstock.errors import Closed, ConfigError, DeadlineExceeded, ModelError, OutputError
 from tests.python.support.waiting import PATIENCE, outcomes, soon, until
 
 if TYPE_CHECKING:
@@ -393,20 +393,6 @@ async def test_breaking_out_of_a_stream_leaves_the_batch() -> None:
         assert value == 1
         break
     assert await asyncio.to_thread(seen.wait, PATIENCE)
-
-
-async def test_a_reader_that_is_far_behind_holds_nobody_up() -> None:
-    @batched
-    def steps(batch: Batch) -> Iterator[list[int]]:
-        for step in range(2 * STREAM_BUFFER):
-            yield [step for _ in batch]
-
-    slow, all_of_it = steps.stream(0), steps(1)
-    assert len(await asyncio.wait_for(all_of_it, PATIENCE)) == 2 * STREAM_BUFFER
-    values: list[int] = []
-    with pytest.raises(StreamError, match=f"more than {STREAM_BUFFER} values behind"):
-        await drain(slow, values)
-    assert values == list(range(STREAM_BUFFER))
 
 
 async def test_a_stream_ends_with_the_failure_of_its_request() -> None:

@@ -77,6 +77,17 @@ impl generic::ContextExt for Stock {
     }
 }
 
+/// An awaitable for `work`, which runs on the runtime's thread and must not block it.
+pub(crate) fn awaitable<'py>(
+    py: Python<'py>,
+    work: impl Future<Output = ()> + Send + 'static,
+) -> PyResult<Bound<'py, PyAny>> {
+    generic::future_into_py::<Stock, _, ()>(py, async move {
+        work.await;
+        Ok(())
+    })
+}
+
 /// An awaitable for `work`, which blocks a thread of its own until it has a value.
 pub(crate) fn blocking<'py, T>(
     py: Python<'py>,

@@ -8,8 +8,9 @@ use http_body_util::Full;
 use super::AnswerBody;
 use crate::serve::answer::ReplyBody;
 use crate::serve::deadline::Deadline;
-use crate::serve::routes::whole_seconds;
+
 use crate::serve::terms::HeadTerms;
+use crate::serve::words::whole_seconds;
 use crate::wire::grpc::{self, Code, Encoding, Status, parse_timeout};
 
 const GRPC: HeaderValue = HeaderValue::from_static(grpc::CONTENT_TYPE);

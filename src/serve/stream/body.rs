@@ -41,7 +41,7 @@ pub(super) struct Account {
     metrics: StreamMetrics,
     began: Instant,
     ended: bool,
-    in_flight: InFlight,
+    _in_flight: InFlight,
 }
 
 /// A record that is written when the answer has ended.
@@ -80,7 +80,7 @@ struct State {
 impl Account {
     pub(super) fn open(metrics: &StreamMetrics, in_flight: InFlight) -> Self {
         metrics.started();
-        Self { metrics: metrics.clone(), began: Instant::now(), ended: false, in_flight }
+        Self { metrics: metrics.clone(), began: Instant::now(), ended: false, _in_flight: in_flight }
     }
 
     /// It came to an end, be it a failure that was told.
@@ -306,7 +306,9 @@ impl Open {
             state.wake();
         } else if !state.waits && waited > limits.stall && !state.flow.is_over() {
             let message = format!("the reader took nothing for body_timeout={:?}", limits.stall_time);
-            state.flow.fail(&Error::new(ErrorKind::Stream, message));
+            // It is said where the reader comes back.
+            state.ending.get_or_insert(Error::new(ErrorKind::Stream, message));
+            state.flow.abandon();
         }
     }
 }

@@ -105,9 +105,14 @@ impl Flow {
         self.frames.failed(error, &mut self.out);
     }
 
-    /// Stops the generation of every choice.
+    /// Stops the generation of every choice; nothing more comes.
     pub(super) fn stop(&mut self) {
         self.over = true;
+        self.abandon();
+    }
+
+    /// Stops the generation of every choice, of an answer that is about to [`fail`](Self::fail).
+    pub(super) fn abandon(&mut self) {
         self.choices.clear();
     }
 }

@@ -55,7 +55,7 @@ pub(super) trait Frames: Send {
 pub(super) struct Streams {
     keep_alive: Duration,
     packs: bool,
-    /// Answers that are packed now.
+    /// Bytes of memory that answers take that are packed now.
     packed: Arc<AtomicUsize>,
     /// What their readers have not taken yet.
     memory: Arc<StreamMemory>,
@@ -77,6 +77,11 @@ impl Streams {
             metrics,
             keeper: Keeper::new(settings),
         })
+    }
+
+    /// What is counted of streams, whichever way they go.
+    pub(super) fn metrics(&self) -> &StreamMetrics {
+        &self.metrics
     }
 
     /// Brings what is counted elsewhere up to date before the text of the metrics is made.

@@ -10,8 +10,8 @@ use super::Streams;
 use super::flow::Flow;
 use crate::stream::{self, Coding, Packer};
 
-/// Answers at most that are packed at a time: each takes memory for what it has seen.
-const MOST: usize = 64;
+/// Bytes of memory that all answers that are packed may take together: about 64 of them by zstd, or 16 by gzip.
+const MEMORY: usize = 4608 * 1024;
 
 /// An answer that is packed.
 pub(super) struct Packing {
@@ -20,20 +20,23 @@ pub(super) struct Packing {
     _place: Place,
 }
 
-/// One of the [`MOST`] places.
-struct Place(Arc<AtomicUsize>);
+/// A share of the [`MEMORY`].
+struct Place {
+    taken: Arc<AtomicUsize>,
+    bytes: usize,
+}
 
 impl Place {
-    fn take(taken: &Arc<AtomicUsize>) -> Option<Self> {
+    fn take(taken: &Arc<AtomicUsize>, bytes: usize) -> Option<Self> {
         // Counted from here on, and no more where that is dropped.
-        let place = Self(Arc::clone(taken));
-        (taken.fetch_add(1, Ordering::Relaxed) < MOST).then_some(place)
+        let place = Self { taken: Arc::clone(taken), bytes };
+        (taken.fetch_add(bytes, Ordering::Relaxed) + bytes <= MEMORY).then_some(place)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.taken.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -43,7 +46,7 @@ pub(super) fn begin(streams: &Streams, headers: &HeaderMap, flow: &Flow) -> Opti
         return None;
     }
     let coding = accepted(headers)?;
-    let place = Place::take(&streams.packed)?;
+    let place = Place::take(&streams.packed, coding.memory())?;
     // How long an answer becomes that goes on nobody knows.
     let expected = if flow.is_over() { flow.out.len() } else { usize::MAX };
     stream::is_worth(&flow.out, expected).then(|| Packing {

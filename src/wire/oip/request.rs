@@ -71,6 +71,11 @@ enum Data<'a> {
 type Found<'a, 'b> = (&'b GivenInput<'a>, Data<'a>);
 
 impl InferRequest {
+    /// A request for all outputs of so many rows, by nobody in particular.
+    pub fn of_rows(specs: Specs, rows: Rows, count: usize) -> Self {
+        Self { id: None, count, rows, specs, outputs: None, binary: false, timeout: None, priority: None }
+    }
+
     /// Reads the body of a request for a model with these inputs and outputs; memory comes from `spares`.
     ///
     /// `header_length` is the value of `Inference-Header-Content-Length`: the bytes of the JSON that binary data follows.

@@ -24,6 +24,7 @@ struct Choice {
     search: Search,
     tokens: u64,
     prompt_tokens: Option<u64>,
+    /// All was said of it.
     ended: bool,
 }
 
@@ -34,6 +35,11 @@ pub enum Heard {
     More,
     /// It ends here, for that reason, whatever the model would still say.
     Ends(&'static str),
+    /// It ends here, for it has its most tokens. A model that counts them, too, ends with this one, and says then what
+    /// it has to say of the prompt.
+    Full(&'static str),
+    /// It had ended before.
+    Over,
 }
 
 impl Choices {
@@ -46,7 +52,7 @@ impl Choices {
     /// Takes a token of a choice, and adds to `out` what can be said of it.
     pub fn piece(&mut self, choice: usize, text: &[u8], out: &mut Vec<u8>) -> Heard {
         let Some(choice) = self.of.get_mut(choice).filter(|choice| !choice.ended) else {
-            return Heard::Ends(STOP);
+            return Heard::Over;
         };
         choice.tokens += 1;
         if choice.search.push(text, out) {
@@ -58,32 +64,25 @@ impl Choices {
         }
         choice.search.end(out);
         choice.ended = true;
-        Heard::Ends(LENGTH)
+        Heard::Full(LENGTH)
     }
 
-    /// Takes the model's own end of a choice, adds to `out` what was held back, and gives the reason for the end.
+    /// Takes the model's own end of a choice, adds to `out` what was held back, and gives the reason for the end; `None`
+    /// where all was said before.
     pub fn end<'a>(
         &mut self,
         choice: usize,
         reason: Option<&'a str>,
         prompt_tokens: Option<u64>,
         out: &mut Vec<u8>,
-    ) -> &'a str {
-        if let Some(choice) = self.of.get_mut(choice) {
-            choice.prompt_tokens = prompt_tokens;
-            if !choice.ended {
-                choice.search.end(out);
-                choice.ended = true;
-            }
+    ) -> Option<&'a str> {
+        let choice = self.of.get_mut(choice)?;
+        choice.prompt_tokens = prompt_tokens;
+        if std::mem::replace(&mut choice.ended, true) {
+            return None;
         }
-        reason.unwrap_or(STOP)
-    }
-
-    /// Notes what the model says of the length of its prompt.
-    pub fn prompt_of(&mut self, choice: usize, tokens: Option<u64>) {
-        if let (Some(choice), Some(_)) = (self.of.get_mut(choice), tokens) {
-            choice.prompt_tokens = tokens;
-        }
+        choice.search.end(out);
+        Some(reason.unwrap_or(STOP))
     }
 
     /// What the answer took so far.
@@ -110,9 +109,11 @@ mod tests {
         let mut out = Vec::new();
         assert_eq!(choices.piece(0, b"x", &mut out), Heard::More);
         assert_eq!(choices.piece(0, b"", &mut out), Heard::More);
-        assert_eq!(choices.piece(0, b"a", &mut out), Heard::Ends(LENGTH));
+        assert_eq!(choices.piece(0, b"a", &mut out), Heard::Full(LENGTH));
         assert_eq!(out, b"xa");
-        assert_eq!(choices.piece(0, b"late", &mut out), Heard::Ends(STOP));
+        assert_eq!(choices.piece(0, b"late", &mut out), Heard::Over);
+        assert_eq!(choices.end(0, None, Some(4), &mut out), None);
+        assert_eq!(choices.usage().prompt_tokens, 4);
         assert_eq!((out.as_slice(), choices.usage().completion_tokens), (&b"xa"[..], 3));
     }
 
@@ -124,9 +125,9 @@ mod tests {
         assert_eq!(out, b"x");
         out.clear();
         assert_eq!(choices.piece(1, b"xa", &mut out), Heard::More);
-        assert_eq!(choices.end(1, None, Some(5), &mut out), "stop");
+        assert_eq!(choices.end(1, None, Some(5), &mut out), Some("stop"));
         assert_eq!(out, b"xa");
-        assert_eq!(choices.end(2, Some("length"), Some(7), &mut out), "length");
+        assert_eq!(choices.end(2, Some("length"), Some(7), &mut out), Some("length"));
         choices.end(3, None, Some(7), &mut out);
         let usage = choices.usage();
         assert_eq!((usage.prompt_tokens, usage.completion_tokens), (12, 2), "each prompt counts once");

@@ -47,7 +47,7 @@ pub fn error_body(error: &Error) -> Vec<u8> {
     };
     let code = fault.map(|fault| fault.code.to_owned());
     let code = code.or_else(|| (kind != ErrorKind::Item).then(|| snake_case(kind.meaning().class)));
-    body(error.message(), kind.meaning().http_status, parameter, code)
+    body(error.message(), kind.meaning().http_status, parameter, code.as_deref())
 }
 
 /// The body of an answer of that status, which stands in no table of errors.
@@ -55,7 +55,7 @@ pub fn refusal_body(status: u16, message: &str) -> Vec<u8> {
     body(message, status, None, None)
 }
 
-fn body(message: &str, status: u16, parameter: Option<&str>, code: Option<String>) -> Vec<u8> {
+fn body(message: &str, status: u16, parameter: Option<&str>, code: Option<&str>) -> Vec<u8> {
     let kind = if status < 500 { "invalid_request_error" } else { "server_error" };
     let body = json!({ "error": { "message": message, "type": kind, "param": parameter, "code": code } });
     body.to_string().into_bytes()

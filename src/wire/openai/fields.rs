@@ -97,6 +97,21 @@ impl<'a> Fields<'a> {
             .ok_or_else(|| refused(name, MISSING, format!("is missing: it must be {expected}")))
     }
 
+    /// Takes in the parameters of an object that was given as one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Item`] where it is no object, as of [`parse`](Self::parse), and for what is given here, too.
+    pub(super) fn open(&mut self, name: &str, table: &'static Table) -> Result<()> {
+        let Some(raw) = self.raw(name) else { return Ok(()) };
+        for (inner, value) in Self::parse(raw.get().as_bytes(), table)?.found {
+            if self.raw(inner).is_some() {
+                return Err(refused(inner, INVALID, format!("is given twice: once in {name}")));
+            }
+            self.found.push((inner, value));
+        }
+        Ok(())
+    }
+
     /// A parameter as it was written.
     pub(super) fn written(&self, name: &str) -> Option<&'a str> {
         self.raw(name).map(RawValue::get)

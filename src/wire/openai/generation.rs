@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::answer::Form;
 use super::ask::{Ask, Message, Terms, stops_of};
-use super::fault::{INVALID, refused};
+use super::fault::{INVALID, UNSUPPORTED, refused};
 use super::fields::Fields;
 use super::stop::Stops;
 use super::{chat, completion};
@@ -23,8 +23,8 @@ const MOST_BYTES: usize = 16 << 20;
 pub struct Generation {
     /// The model's name.
     pub model: String,
-    /// What the answer looks like.
-    pub form: Form,
+    /// What the sender calls the request, where the protocol has a place for it.
+    pub id: Option<String>,
     /// What the model gets for each choice: a document.
     pub documents: Vec<Bytes>,
     /// Choices of each prompt; they lie side by side.
@@ -46,7 +46,7 @@ pub(super) enum Subject {
 }
 
 impl Generation {
-    /// Reads the body of a request of that form.
+    /// Reads the body of a request whose answer has that form.
     ///
     /// # Errors
     /// [`ErrorKind::Item`](crate::error::ErrorKind::Item), naming the parameter and what it may be: one that is unknown,
@@ -66,7 +66,16 @@ impl Generation {
         let include_usage = include_usage(&fields, stream)?;
         let documents = documents(&model, &subject, &terms, each, stream)?;
         let stops = stops_of(&terms);
-        Ok(Self { model, form, documents, each, max_tokens: terms.max_tokens, stops, stream, include_usage })
+        Ok(Self {
+            model,
+            id: None,
+            documents,
+            each,
+            max_tokens: terms.max_tokens,
+            stops,
+            stream,
+            include_usage,
+        })
     }
 }
 
@@ -125,7 +134,7 @@ fn include_usage(fields: &Fields<'_>, stream: bool) -> Result<bool> {
     }
     if options.include_obfuscation == Some(true) {
         let name = "stream_options.include_obfuscation";
-        return Err(refused(name, super::fault::UNSUPPORTED, "=true is not supported"));
+        return Err(refused(name, UNSUPPORTED, "=true is not supported"));
     }
     Ok(options.include_usage.unwrap_or(false))
 }

@@ -12,6 +12,7 @@ mod fields;
 mod generation;
 mod listing;
 mod stop;
+mod triton;
 
 pub use answer::{Form, Usage, Writer, whole};
 pub use ask::{Ask, Terms, column, stops_of};
@@ -21,3 +22,4 @@ pub use fault::{Fault, error_body, refusal_body, wrong_task};
 pub use generation::Generation;
 pub use listing::{Listed, model_entry, model_list};
 pub use stop::{Search, Stops};
+pub use triton::TextOutput;

@@ -2,10 +2,12 @@
 
 mod door;
 mod streams;
+mod talk;
 mod wire;
 
 pub(crate) use door::{Door, Model, Setup, double, output};
-pub(crate) use streams::{Client, Stream, endless, post as post_stream};
+pub(crate) use streams::{Client, Stream, endless, post as post_stream, post_to};
+pub(crate) use talk::{GENERATE, PROMPT, Talking, ask, said};
 pub(crate) use wire::{Answer, Wire};
 
 use std::time::{Duration, Instant};

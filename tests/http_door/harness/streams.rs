@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Frame};
+use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
@@ -64,6 +64,16 @@ impl Client {
         self.send(Request::get(uri(path)).body(Full::default().boxed()).unwrap())
     }
 
+    /// Asks for an answer that comes in pieces.
+    pub(crate) fn send_early(&self, request: Request<Sent>) -> Asked {
+        let mut sender = self.sender.clone();
+        let answer = self.runtime.spawn(async move {
+            sender.ready().await?;
+            sender.send_request(request).await
+        });
+        Asked { runtime: self.runtime.clone(), answer }
+    }
+
     /// Waits until the server has closed the connection.
     pub(crate) fn wait_closed(self) {
         let Self { runtime, sender, connection } = self;
@@ -91,6 +101,48 @@ impl Stream {
     pub(crate) fn reset(self) {
         self.answer.abort();
     }
+}
+
+/// An answer in pieces whose head is to come.
+pub(crate) struct Asked {
+    runtime: Handle,
+    answer: JoinHandle<hyper::Result<Response<Incoming>>>,
+}
+
+impl Asked {
+    /// Waits for the head.
+    pub(crate) fn begun(self) -> Streamed {
+        let answer = wait(&self.runtime, self.answer).unwrap().unwrap();
+        Streamed { runtime: self.runtime, answer }
+    }
+
+    /// Takes the request back.
+    pub(crate) fn reset(self) {
+        self.answer.abort();
+    }
+}
+
+/// An answer that comes in pieces. Dropping it takes the request back.
+pub(crate) struct Streamed {
+    runtime: Handle,
+    pub(crate) answer: Response<Incoming>,
+}
+
+impl Streamed {
+    /// The next piece of the body, or none at its end.
+    pub(crate) fn piece(&mut self) -> Option<Bytes> {
+        let frame = wait(&self.runtime, self.answer.body_mut().frame())?.unwrap();
+        Some(frame.into_data().unwrap())
+    }
+
+    /// The rest of the body.
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
+        std::iter::from_fn(|| self.piece()).flatten().collect()
+    }
+}
+
+pub(crate) fn post_to(path: &str, body: &'static str) -> Request<Sent> {
+    Request::post(uri(path)).body(Full::new(body.into()).boxed()).unwrap()
 }
 
 pub(crate) fn post(body: impl Into<Bytes>) -> Request<Sent> {

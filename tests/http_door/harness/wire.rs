@@ -137,6 +137,33 @@ impl Wire {
         Some(answer)
     }
 
+    /// The next chunk of a chunked body: empty at its end, or none where the server hung up.
+    pub(crate) fn chunk(&mut self) -> Option<Vec<u8>> {
+        let line = loop {
+            match self.unread.windows(2).position(|two| two == b"\r\n") {
+                Some(end) => break self.bytes(end + 2)?,
+                None if self.more() => {}
+                None => return None,
+            }
+        };
+        let length = usize::from_str_radix(std::str::from_utf8(&line).unwrap().trim_end(), 16).unwrap();
+        let mut chunk = self.bytes(length + 2)?;
+        chunk.truncate(length);
+        Some(chunk)
+    }
+
+    /// The rest of a chunked body.
+    pub(crate) fn chunks(&mut self) -> Vec<u8> {
+        let mut all = Vec::new();
+        loop {
+            let chunk = self.chunk().expect("the server hung up");
+            if chunk.is_empty() {
+                return all;
+            }
+            all.extend(chunk);
+        }
+    }
+
     /// True once the server has hung up without another word.
     pub(crate) fn is_ended(&mut self) -> bool {
         self.unread.is_empty() && !self.more()

@@ -1,0 +1,158 @@
+//! Text of a model: as a whole, or as it comes.
+
+use std::borrow::Cow;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::SystemTime;
+
+use http::HeaderMap;
+
+use super::frames::{Framing, TextFrames, TritonFrames};
+use super::{Call, seconds};
+use crate::error::Result;
+use crate::pipeline::{Endpoint, Piece, Pieces, Task};
+use crate::serve::access::{self, Note};
+use crate::serve::offload;
+use crate::serve::routes::{self, Reply};
+use crate::serve::stream::streamed;
+use crate::serve::terms::HeadTerms;
+use crate::wire::openai::{self, Choices, Form, Generation, Heard, TextOutput, Usage, Writer, column};
+
+/// Answers a request of OpenAI's API.
+pub(super) async fn answer(call: Call<'_>, form: Form, note: &mut Note) -> Result<Reply> {
+    let Call { service, streams, headers, terms, body, in_flight, .. } = call;
+    let asked = offload::run(body.len(), move || Generation::parse(&body, form)).await?;
+    let model = super::model_for(service, &asked.model, Task::Generate, "text", note)?;
+    let (choices, pieces) = begin(model, &asked, headers, terms, note)?;
+    let id = format!("{}{:032x}", form.prefix(), fastrand::u128(..));
+    let made = (id.as_str(), seconds(SystemTime::now()));
+    if asked.stream {
+        let writer = Writer::new(form, made, &asked.model, pieces.len(), asked.include_usage);
+        let frames = TextFrames::new(writer, choices, asked.include_usage);
+        return streamed(streams, pieces, Box::new(frames), headers, in_flight).await;
+    }
+    let Gathered { texts, usage } = gathered(pieces, choices).await?;
+    drop(in_flight);
+    Ok(routes::json(openai::whole(form, made, &asked.model, &texts, usage)))
+}
+
+/// Answers a request of the generate extension.
+pub(super) async fn generate(
+    call: Call<'_>,
+    model: &Arc<Endpoint>,
+    stream: bool,
+    note: &mut Note,
+) -> Result<Reply> {
+    let Call { streams, headers, terms, body, in_flight, .. } = call;
+    let name = model.spec.name.clone();
+    let asked = offload::run(body.len(), move || Generation::of_text_input(&name, &body, stream)).await;
+    let asked = asked.inspect_err(|_| model.count_invalid())?;
+    let (choices, pieces) = begin(model, &asked, headers, terms, note)?;
+    let output = TextOutput::new(&model.spec.name, &model.spec.version, asked.id.as_deref());
+    if stream {
+        let frames = TritonFrames::new(output, choices, Framing::of(headers));
+        return streamed(streams, pieces, Box::new(frames), headers, in_flight).await;
+    }
+    let Gathered { texts, .. } = gathered(pieces, choices).await?;
+    drop(in_flight);
+    let mut body = Vec::new();
+    output.write(texts.first().map_or(&[], |(text, _)| text), &mut body);
+    Ok(routes::json(body))
+}
+
+/// Puts every choice of a request into the queue of its model, or none.
+///
+/// # Errors
+/// What keeps one of them out.
+fn begin(
+    model: &Endpoint,
+    asked: &Generation,
+    headers: &HeaderMap,
+    head: HeadTerms,
+    note: &mut Note,
+) -> Result<(Choices, Vec<Pieces>)> {
+    if let Some(deadline) = head.deadline() {
+        deadline.check().inspect_err(|_| model.count_expired())?;
+    }
+    let (mut terms, _) = head.with(None, None);
+    let named = || headers.get("x-request-id").and_then(|id| id.to_str().ok());
+    let id = asked.id.as_deref().or_else(named).filter(|id| !id.is_empty());
+    terms.id = id.map(|id| access::fit_for_a_log(id).into());
+    note.rows = Some(asked.documents.len());
+    let stream = |document: &bytes::Bytes| {
+        let (specs, rows) = column([document.as_ref()], model.spares());
+        model.stream(terms.clone(), specs, &rows)
+    };
+    let pieces = asked.documents.iter().map(stream).collect::<Result<Vec<_>>>()?;
+    Ok((Choices::new(pieces.len(), asked.each, asked.max_tokens, &asked.stops), pieces))
+}
+
+/// The text of every choice, why it ended, and what all of them took.
+struct Gathered {
+    texts: Vec<(Vec<u8>, Cow<'static, str>)>,
+    usage: Usage,
+}
+
+/// Waits for all that a model says.
+///
+/// # Errors
+/// What it fails with, for any of the choices: an answer that lacks some is none.
+///
+/// # Cancellation
+/// Dropping the future stops the generation of every choice.
+async fn gathered(pieces: Vec<Pieces>, mut choices: Choices) -> Result<Gathered> {
+    let mut texts = vec![(Vec::new(), Cow::Borrowed("stop")); pieces.len()];
+    let mut open: Vec<_> = pieces.into_iter().enumerate().collect();
+    poll_fn(|context| {
+        let mut at = 0;
+        while let Some((choice, pieces)) = open.get_mut(at) {
+            let Some((text, reason)) = texts.get_mut(*choice) else { break };
+            match gather(pieces, *choice, &mut choices, text, context) {
+                Poll::Pending => at += 1,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(ended)) => {
+                    *reason = ended.unwrap_or_else(|| reason.clone());
+                    drop(open.swap_remove(at));
+                }
+            }
+        }
+        if open.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    })
+    .await?;
+    Ok(Gathered { texts, usage: choices.usage() })
+}
+
+/// Takes what is there of a choice; ready once it has ended, with the reason.
+fn gather(
+    pieces: &mut Pieces,
+    choice: usize,
+    choices: &mut Choices,
+    text: &mut Vec<u8>,
+    context: &mut Context<'_>,
+) -> Poll<Result<Option<Cow<'static, str>>>> {
+    let mut reason = None;
+    loop {
+        match ready!(pieces.poll_next(context)) {
+            None => {
+                let end = pieces.end()?;
+                let ended = choices.end(choice, end.reason.as_deref(), end.prompt_tokens, text);
+                return Poll::Ready(Ok(ended.map(|reason| Cow::Owned(reason.to_owned())).or(reason)));
+            }
+            Some(Piece::Row(_)) => {}
+            Some(Piece::Text(piece)) => match choices.piece(choice, &piece, text) {
+                Heard::More => {}
+                // Its usage is wanted: the model may have a word for it.
+                Heard::Full(why) => reason = Some(Cow::Borrowed(why)),
+                Heard::Ends(why) => {
+                    pieces.enough();
+                    return Poll::Ready(Ok(Some(Cow::Borrowed(why))));
+                }
+                Heard::Over => {
+                    pieces.enough();
+                    return Poll::Ready(Ok(reason));
+                }
+            },
+        }
+    }
+}
