@@ -54,8 +54,9 @@ class ByteLanguageModel:
         """Write on until nobody is left. `max_tokens` and `stop` are seen to by the server."""
         writings: dict[int, Writing] = {}
         while batch.live:
-            # Who is not live now may be so again, when his reader has caught up.
-            writings = {index: one for index, one in writings.items() if index in batch}
+            # Those who are paused go on when their readers have caught up.
+            here = {*batch.live, *batch.paused}
+            writings = {index: one for index, one in writings.items() if index in here}
             for index in batch.live:
                 if index not in writings:
                     writings[index] = self._begin(batch[index])
