@@ -14,6 +14,9 @@ use crate::wire::openai::{self, Choices, Heard, TextOutput, Writer};
 const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream; charset=utf-8");
 const LINES: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
+/// Bytes of a buffer that serves the next piece; there may be thousands of streams.
+const KEPT_BYTES: usize = 1024;
+
 /// How a stream of JSON is cut into messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
@@ -75,7 +78,7 @@ impl TextFrames {
     fn send(&mut self, choice: usize, end: Option<&str>, out: &mut Vec<u8>) {
         if !self.text.is_empty() {
             self.writer.text(choice, &self.text, &mut self.json);
-            self.text.clear();
+            empty(&mut self.text);
             self.event(out);
         }
         if let Some(reason) = end {
@@ -86,7 +89,7 @@ impl TextFrames {
 
     fn event(&mut self, out: &mut Vec<u8>) {
         write_event(out, None, None, &self.json);
-        self.json.clear();
+        empty(&mut self.json);
     }
 }
 
@@ -155,8 +158,8 @@ impl TritonFrames {
         if !self.text.is_empty() {
             self.output.write(&self.text, &mut self.json);
             self.framing.write(&self.json, out);
-            self.text.clear();
-            self.json.clear();
+            empty(&mut self.text);
+            empty(&mut self.json);
         }
     }
 }
@@ -186,6 +189,15 @@ impl Frames for TritonFrames {
 
     fn keep_alive(&mut self, out: &mut Vec<u8>) {
         self.framing.keep_alive(out);
+    }
+}
+
+/// Empties a buffer, and gives back what it grew to for a long piece.
+fn empty(buffer: &mut Vec<u8>) {
+    if buffer.capacity() > KEPT_BYTES {
+        *buffer = Vec::new();
+    } else {
+        buffer.clear();
     }
 }
 
