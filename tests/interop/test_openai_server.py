@@ -52,7 +52,8 @@ async def endless(_: penstock.GenerateRequest) -> AsyncIterator[str]:
 
 @penstock.model("breaks", task="generate")
 def breaks(_: penstock.GenerateRequest) -> Iterator[str]:
-    yield "water "
+    # So much leaves before the model is heard any further.
+    yield "water " * 2_000
     raise RuntimeError("it broke")
 
 
@@ -186,6 +187,7 @@ def test_errors_are_the_clients_own(blocking: openai.OpenAI) -> None:
     texts = []
     with pytest.raises(openai.APIError, match="it broke"):
         texts.extend(text_of(chunk) for chunk in stream)
+    assert "".join(texts) == "water " * 2_000
     with pytest.raises(openai.InternalServerError, match="it broke"):
         blocking.chat.completions.create(model="breaks", messages=MESSAGES)
 
