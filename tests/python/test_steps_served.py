@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from penstock import AsyncClient, ItemError, Server, model
+from penstock._inference import InferResult
 from penstock.errors import ConfigError, RemoteError
 from tests.python.support.waiting import PATIENCE, outcomes, soon
 
@@ -88,7 +89,8 @@ async def test_a_stream_of_grpc_has_a_message_for_each_step(function: Any) -> No
             await stream.end()
             steps: dict[str, list[Any]] = {"a": [], "b": [], "c": []}
             async for result in stream:
-                steps[result.id].append(result["y"].tolist() if len(result) else None)
+                assert isinstance(result, InferResult)
+                steps[result.id or ""].append(result["y"].tolist() if len(result) else None)
     for request_id, number in (("a", 3), ("b", 5)):
         assert steps[request_id] == [*([[n, n]] for n in range(1, number + 1)), None]
     assert len(steps["c"]) == 1
