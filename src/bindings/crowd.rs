@@ -191,7 +191,9 @@ impl Crowd {
             self.bring(first, changes);
         } else {
             self.resting.retain(|place| place.slow);
-            quick.into_iter().for_each(|place| self.bring(place, changes));
+            for place in quick {
+                self.bring(place, changes);
+            }
         }
     }
 

@@ -41,7 +41,7 @@ pub struct ModelSpec {
 /// One message of a worker: the runtime is woken once for it.
 enum Told {
     /// Answers, and whether their batch is done with them.
-    Answers(Finished, bool),
+    Answers(Box<Finished>, bool),
     /// Readers that sleep, and that a step said something for.
     Step(Vec<Waker>),
 }
@@ -309,13 +309,13 @@ impl Endpoint {
 
     /// Sends answers on their way, of a batch that goes on: one message for all.
     pub fn answer(&self, finished: Finished) {
-        self.tell(Told::Answers(finished, false));
+        self.tell(Told::Answers(Box::new(finished), false));
     }
 
     /// Sends a batch's answers on their way, the last of them: one message for all.
     pub fn finish(&self, finished: Finished) {
         let (number, ran) = (finished.account.cut.number, finished.ran);
-        self.tell(Told::Answers(finished, true));
+        self.tell(Told::Answers(Box::new(finished), true));
         self.batcher.finish(number, ran);
     }
 

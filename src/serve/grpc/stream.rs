@@ -70,7 +70,7 @@ pub(super) async fn run(
                 Ok(Some(read)) => {
                     match begin(&door, read, terms.clone()) {
                         Begun::Steps(steps) => going.push_back(*steps),
-                        Begun::Whole(read) => waiting.push_back(queue(read, terms.clone()).await),
+                        Begun::Whole(read) => waiting.push_back(queue(*read, terms.clone()).await),
                     }
                     reading = Some(read_on(&door, inbox));
                 }
@@ -104,7 +104,7 @@ pub(super) async fn run(
 /// A request whose answer has begun to come step by step, or one that is answered as a whole.
 enum Begun {
     Steps(Box<Steps>),
-    Whole(Read),
+    Whole(Box<Read>),
 }
 
 fn begin(door: &Door, read: Read, terms: HeadTerms) -> Begun {
@@ -112,10 +112,10 @@ fn begin(door: &Door, read: Read, terms: HeadTerms) -> Begun {
         Ok((fit, in_flight)) if fit.has_steps() => {
             match fit.steps(terms, door.streams.metrics(), in_flight) {
                 Ok(steps) => Begun::Steps(Box::new(steps)),
-                Err(refused) => Begun::Whole(Err(refused)),
+                Err(refused) => Begun::Whole(Box::new(Err(refused))),
             }
         }
-        read => Begun::Whole(read),
+        read => Begun::Whole(Box::new(read)),
     }
 }
 
