@@ -1,6 +1,6 @@
-"""A real application of two models: `penstock serve examples/app.py`.
+"""A real application of three models: `penstock serve examples/app.py`.
 
-Without the packages of `examples/requirements.txt` that sentence embeddings need, it serves digits alone.
+Without the packages of `examples/requirements.txt` that sentence embeddings need, it serves the others alone.
 """
 
 from __future__ import annotations
@@ -16,9 +16,13 @@ import penstock
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from examples import minilm
+from examples.byte_lm.generation import Writing, step
+from examples.byte_lm.network import ByteLM
 from examples.digits import DigitClassifier
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -38,6 +42,33 @@ class Digits:
         return self._classifier.predict(x)
 
 
+@penstock.model("byte-lm", task="generate", batched=True, max_batch_size=64)
+class ByteLanguageModel:
+    """Goes on with a text, byte by byte: every request that is live gets one byte of each step."""
+
+    def load(self, _ctx: penstock.LoadContext) -> None:
+        """Read the weights, once, before the server is ready."""
+        self._network = ByteLM.load()
+
+    def predict(self, batch: penstock.Batch) -> Iterator[list[bytes]]:
+        """Write on until nobody is left. `max_tokens` and `stop` are seen to by the server."""
+        writings: dict[int, Writing] = {}
+        while batch.live:
+            # Those who are paused go on when their readers have caught up.
+            here = {*batch.live, *batch.paused}
+            writings = {index: one for index, one in writings.items() if index in here}
+            for index in batch.live:
+                if index not in writings:
+                    writings[index] = self._begin(batch[index])
+            yield step(self._network, [writings[index] for index in batch.live])
+            batch.join()
+
+    def _begin(self, request: penstock.GenerateRequest) -> Writing:
+        prompt = request.text.encode()
+        request.prompt_tokens = len(prompt)
+        return Writing.after(prompt, request.temperature, request.top_p, request.seed)
+
+
 @penstock.model("minilm", task="embed", outputs={"embedding": ("float32", [384])}, max_batch_size=32)
 class SentenceEmbeddings:
     """Texts as vectors that are near when the texts mean alike."""
@@ -51,10 +82,10 @@ class SentenceEmbeddings:
         return self._minilm.encode(text)
 
 
-models: list[object] = [Digits]
+models: list[object] = [Digits, ByteLanguageModel]
 try:
     minilm.locate()
 except minilm.MiniLMMissing as missing:
-    logging.getLogger("examples.app").warning("serving digits only: %s", missing)
+    logging.getLogger("examples.app").warning("serving without minilm: %s", missing)
 else:
     models.append(SentenceEmbeddings)

@@ -1,4 +1,4 @@
-"""`make demo`: a server with two real models under load, every answer checked; ends with a table and a chart.
+"""`make demo`: a server with three real models under load, answers checked; ends with a table and a chart.
 
 `--quick` does the same with less load, in a few seconds.
 """
@@ -23,7 +23,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 import penstock
-from examples import demo_chart, demo_load, demo_machine, demo_subjects
+from examples import demo_chart, demo_load, demo_machine, demo_subjects, demo_text
 from examples.demo_machine import Neighbours
 from examples.demo_server import ServerFailed, ServerProcess
 from examples.minilm import MiniLMMissing
@@ -79,6 +79,11 @@ def _demo(plan: Plan, out: Path) -> int:
     with ServerProcess(ROOT / "examples" / "app.py") as server:
         print(f"server: process {server.pid} on {server.url}, ready after {time.monotonic() - began:.1f} s")
         facts, measured, failures = _all_models(server, plan)
+        facts["byte-lm"], found = demo_text.tell(server, quick=plan is demo_load.QUICK)
+        failures += found
+        if "minilm" in facts:
+            facts["embeddings"], found = demo_text.tell_embeddings(server)
+            failures += found
     print(f"\nserver: stopped by SIGTERM, exit status {server.status}")
     if server.status != 0:
         failures.append(f"the server's exit status was {server.status}, not 0")
@@ -164,6 +169,7 @@ def _results(
         "penstock": penstock.__version__,
         "failures": failures,
         "models": {one.subject.name: {"facts": facts[one.subject.name], **_numbers(one)} for one in measured},
+        "texts": {name: facts[name] for name in ("byte-lm", "embeddings") if name in facts},
     }
 
 

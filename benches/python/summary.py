@@ -19,6 +19,7 @@ HEADINGS = {
     "footprint": "Idle and import",
     "door": "The HTTP door",
     "grpc": "gRPC",
+    "streaming": "Streamed answers",
     "load": "The load generator beside wrk",
     "client": "The HTTP client",
 }

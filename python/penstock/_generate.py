@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
-    from penstock._steps import Batch
-
 MAX_TOKENS = 2048
 """Tokens of an answer at most, where nothing else is said."""
 
@@ -135,35 +133,3 @@ def _awaited(function: Callable[..., Any]) -> Callable[..., AsyncIterator[Any]]:
             yield piece
 
     return one
-
-
-def one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The generator over batches of one request of a generator function over a request."""
-    if inspect.isasyncgenfunction(function) or inspect.isasyncgenfunction(type(function).__call__):
-
-        async def run_async(batch: Batch) -> AsyncIterator[Any]:
-            (index,) = batch.live
-            pieces = function(batch[index])
-            try:
-                async for piece in pieces:
-                    yield {index: piece}
-            finally:
-                await pieces.aclose()
-
-        return run_async
-
-    def run(batch: Batch) -> Iterator[Any]:
-        (index,) = batch.live
-        pieces = function(batch[index])
-        try:
-            while True:
-                try:
-                    piece = next(pieces)
-                except StopIteration as end:
-                    batch.finish(index, end.value)
-                    return
-                yield {index: piece}
-        finally:
-            pieces.close()
-
-    return run

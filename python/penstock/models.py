@@ -9,10 +9,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from penstock import _lifecycle
-from penstock._generate import ASYNC_WORKERS, as_generator, one_by_one
+from penstock._generate import ASYNC_WORKERS, as_generator, request_of
 from penstock._policy import BatchPolicy, fillers_of
 from penstock._processes import Processes
-from penstock._steps import Inputs, driven, driven_async, is_async_stepwise, is_stepwise
+from penstock._steps import (
+    Inputs,
+    driven,
+    driven_async,
+    driven_each,
+    driven_each_async,
+    is_async_stepwise,
+    is_stepwise,
+)
 from penstock.errors import ConfigError, LoadFailed, PenstockError
 
 if TYPE_CHECKING:
@@ -190,13 +198,15 @@ class LoadedModel:
             except Exception as error:
                 raise LoadFailed(f"model '{spec.name}' failed to load: {type(error).__name__}: {error}") from error
             function = self._instance.predict
-        if spec.task == "generate":
-            function = function if spec.batched else one_by_one(as_generator(function))
+        if spec.task == "generate" and not spec.batched:
+            function = as_generator(function)
         self.is_async = _is_async(function)
         self.steps = is_stepwise(function)
         if self.steps:
             self.is_async = is_async_stepwise(function)
             inputs = _inputs_of(spec)
+            if spec.task == "generate" and not spec.batched:
+                return driven_each_async(function, inputs) if self.is_async else driven_each(function, inputs)
             return driven_async(function, inputs) if self.is_async else driven(function, inputs)
         self.fillers = fillers_of(spec.policy, function)
         return _by_columns(spec, function)
@@ -240,6 +250,8 @@ def _by_columns(spec: ModelSpec, function: Callable[..., Any]) -> Callable[..., 
 def _inputs_of(spec: ModelSpec) -> Inputs:
     names = tuple(spec.inputs)
     padded = [at for at, (_, axes) in enumerate(spec.inputs.values()) if axes and axes[0] == -1]
+    if spec.task == "generate":
+        return Inputs(names, None, request_of)
     if not spec.policy.pad:
         return Inputs(names, None)
     if len(padded) > 1:

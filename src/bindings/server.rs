@@ -187,6 +187,9 @@ impl NativeServer {
         })?;
         let counters = Arc::clone(&served.counters);
         let (endpoint, largest_live) = (Arc::clone(&served.endpoint), steps.then_some(served.max_size));
+        if steps {
+            endpoint.set_stepwise();
+        }
         Ok(ServedWorker::new(endpoint, function, counters, served.isolate, fillers, largest_live))
     }
 

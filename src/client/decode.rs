@@ -1,5 +1,6 @@
 //! Content codings of answers taken off as they come: gzip, deflate, br and zstd (RFC 9110, section 8.4.1; RFC 7932; RFC 8878).
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use brotli_decompressor::DecompressorWriter;
@@ -14,8 +15,10 @@ pub const ACCEPTED: &str = "gzip, deflate, br, zstd";
 /// Bytes that go in before the length of what came out is looked at: a bomb is found while it is small.
 const STEP: usize = 1024;
 const BROTLI_BUFFER: usize = 4 * 1024;
+/// Codings of one body at most. Each takes memory, and nobody sends more than one.
+const MAX_LAYERS: usize = 5;
 /// Room that the output grows by.
-const ROOM: usize = 4 * 1024;
+const ROOM: usize = 1024;
 /// The largest window that a decoder has to hold, as a power of two: 8 MiB (RFC 9659, section 3).
 const ZSTD_WINDOW: u32 = 23;
 const DEFLATE_WINDOW: u8 = 15;
@@ -51,7 +54,8 @@ struct Unpack {
 }
 
 impl Decoding {
-    /// For the value of a `content-encoding` field. None where a coding is not known: the body stays as it is.
+    /// For the value of a `content-encoding` field. None where a coding is not known, or
+    /// they are too many: the body stays as it is.
     pub(super) fn of(encoding: &[u8]) -> Option<Self> {
         let mut layers = Vec::new();
         for name in encoding.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).rev() {
@@ -59,7 +63,7 @@ impl Decoding {
                 layers.push(Layer::of(name)?);
             }
         }
-        (!layers.is_empty()).then_some(Self { layers, begun: false })
+        (1..=MAX_LAYERS).contains(&layers.len()).then_some(Self { layers, begun: false })
     }
 
     /// Decodes a portion, and adds what comes of it to `out`, which may not grow beyond `limit` bytes.
@@ -69,16 +73,23 @@ impl Decoding {
     pub(super) fn feed(&mut self, input: &[u8], out: &mut Vec<u8>, limit: usize) -> Result<()> {
         self.begun |= !input.is_empty();
         for step in input.chunks(STEP) {
-            let mut data = step.to_vec();
-            for layer in &mut self.layers {
-                data = layer.feed(&data).map_err(|error| broken(&error))?;
-            }
-            out.extend_from_slice(&data);
+            self.step(step, out).map_err(|error| broken(&error))?;
             if out.len() > limit {
                 return Err(too_long(limit));
             }
         }
         Ok(())
+    }
+
+    fn step(&mut self, input: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+        let Some((last, others)) = self.layers.split_last_mut() else { return Ok(()) };
+        let mut data = Cow::Borrowed(input);
+        for layer in others {
+            let mut inner = Vec::new();
+            layer.feed(&data, &mut inner)?;
+            data = inner.into();
+        }
+        last.feed(&data, out)
     }
 
     /// A whole body.
@@ -102,7 +113,9 @@ impl Decoding {
         }
         let mut data = Vec::new();
         for layer in &mut self.layers {
-            data = layer.end(&data).map_err(|error| broken(&error))?;
+            let mut inner = Vec::new();
+            layer.end(&data, &mut inner).map_err(|error| broken(&error))?;
+            data = inner;
         }
         out.extend_from_slice(&data);
         if out.len() > limit { Err(too_long(limit)) } else { Ok(()) }
@@ -122,26 +135,26 @@ impl Layer {
     }
 
     /// Decodes `input`; all that can be had of it comes out at once.
-    fn feed(&mut self, input: &[u8]) -> io::Result<Vec<u8>> {
+    fn feed(&mut self, input: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
         if let Self::Deflate(first) = self {
             first.extend_from_slice(input);
             if first.len() < 2 {
-                return Ok(Vec::new());
+                return Ok(());
             }
             let first = std::mem::take(first);
             *self = Self::Inflate(Inflate::deflate(&first));
-            return self.feed(&first);
+            return self.feed(&first, out);
         }
         match self {
-            Self::Inflate(inflate) => inflate.feed(input),
-            Self::Brotli(decoder) => decoder.write_all(input).map(|()| std::mem::take(decoder.get_mut())),
-            Self::Zstd(unpack) => unpack.feed(input),
-            Self::Deflate(_) => Ok(Vec::new()),
+            Self::Inflate(inflate) => inflate.feed(input, out),
+            Self::Brotli(decoder) => decoder.write_all(input).map(|()| out.append(decoder.get_mut())),
+            Self::Zstd(unpack) => unpack.feed(input, out),
+            Self::Deflate(_) => Ok(()),
         }
     }
 
-    fn end(&mut self, rest: &[u8]) -> io::Result<Vec<u8>> {
-        let mut out = self.feed(rest)?;
+    fn end(&mut self, rest: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+        self.feed(rest, out)?;
         let whole = match self {
             Self::Inflate(inflate) => inflate.ended,
             Self::Zstd(unpack) => unpack.ended,
@@ -152,7 +165,7 @@ impl Layer {
             }
             Self::Deflate(_) => false,
         };
-        if whole { Ok(out) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+        if whole { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 }
 
@@ -173,8 +186,7 @@ impl Inflate {
         Self { decompress: Decompress::new(framed), members: false, ended: false }
     }
 
-    fn feed(&mut self, mut input: &[u8]) -> io::Result<Vec<u8>> {
-        let mut out = Vec::new();
+    fn feed(&mut self, mut input: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
         while !input.is_empty() {
             if self.ended {
                 if !self.members {
@@ -185,15 +197,15 @@ impl Inflate {
                 }
                 *self = Self::gzip();
             }
-            input = self.step(input, &mut out)?;
+            input = self.step(input, out)?;
         }
-        Ok(out)
+        Ok(())
     }
 
     /// Decodes until `input` or its member ends, and gives what it leaves of it.
     fn step<'a>(&mut self, mut input: &'a [u8], out: &mut Vec<u8>) -> io::Result<&'a [u8]> {
         loop {
-            out.reserve(ROOM);
+            make_room(out);
             let before = self.decompress.total_in();
             let status = self.decompress.decompress_vec(input, out, FlushDecompress::Sync)?;
             let taken = usize::try_from(self.decompress.total_in() - before).unwrap_or(usize::MAX);
@@ -214,19 +226,31 @@ impl Unpack {
         Some(Self { context, ended: true })
     }
 
-    fn feed(&mut self, input: &[u8]) -> io::Result<Vec<u8>> {
-        let mut out = Vec::new();
+    fn feed(&mut self, input: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+        if input.is_empty() {
+            // It would be the beginning of a frame.
+            return Ok(());
+        }
         let mut input = InBuffer::around(input);
-        // Where the room is full, more may be ready than went into it; a frame's end is told when all of it is out.
-        while input.pos() < input.src.len() || (!self.ended && !out.is_empty() && out.len() == out.capacity())
-        {
-            out.reserve(ROOM);
+        loop {
+            make_room(out);
             let written = out.len();
-            let mut output = OutBuffer::around_pos(&mut out, written);
+            let mut output = OutBuffer::around_pos(out, written);
             let left = self.context.decompress_stream(&mut output, &mut input);
             self.ended = left.map_err(|code| io::Error::other(get_error_name(code)))? == 0;
+            // Where the room is full, more may be ready than went into it; a frame's end is told when all of it is out.
+            let full = out.len() == out.capacity() && !self.ended;
+            if input.pos() == input.src.len() && !full {
+                return Ok(());
+            }
         }
-        Ok(out)
+    }
+}
+
+/// Room for what comes next.
+fn make_room(out: &mut Vec<u8>) {
+    if out.capacity() - out.len() < ROOM {
+        out.reserve(ROOM);
     }
 }
 
@@ -407,7 +431,7 @@ mod tests {
 
     #[test]
     fn unknown_codings_leave_the_body_as_it_is() {
-        for encoding in ["compress", "gzip, compress", "identity", ""] {
+        for encoding in ["compress", "gzip, compress", "identity", "", &["gzip"; 6].join(", ")] {
             assert!(Decoding::of(encoding.as_bytes()).is_none(), "{encoding}");
         }
     }

@@ -41,7 +41,7 @@ pub struct ModelSpec {
 /// One message of a worker: the runtime is woken once for it.
 enum Told {
     /// Answers, and whether their batch is done with them.
-    Answers(Finished, bool),
+    Answers(Box<Finished>, bool),
     /// Readers that sleep, and that a step said something for.
     Step(Vec<Waker>),
 }
@@ -70,6 +70,7 @@ pub struct Endpoint {
     limits: OnceLock<StreamLimits>,
     /// Closed, and nobody is waited for any more.
     hurried: AtomicBool,
+    stepwise: AtomicBool,
     metrics: ModelMetrics,
     history: Arc<History>,
     ready: AtomicBool,
@@ -115,6 +116,7 @@ impl Endpoint {
                 bell: Bell::new(),
                 limits: OnceLock::new(),
                 hurried: AtomicBool::new(false),
+                stepwise: AtomicBool::new(false),
                 metrics,
                 history,
                 ready: AtomicBool::new(false),
@@ -307,13 +309,13 @@ impl Endpoint {
 
     /// Sends answers on their way, of a batch that goes on: one message for all.
     pub fn answer(&self, finished: Finished) {
-        self.tell(Told::Answers(finished, false));
+        self.tell(Told::Answers(Box::new(finished), false));
     }
 
     /// Sends a batch's answers on their way, the last of them: one message for all.
     pub fn finish(&self, finished: Finished) {
         let (number, ran) = (finished.account.cut.number, finished.ran);
-        self.tell(Told::Answers(finished, true));
+        self.tell(Told::Answers(Box::new(finished), true));
         self.batcher.finish(number, ran);
     }
 
@@ -323,6 +325,16 @@ impl Endpoint {
     /// [`ErrorKind::Config`] where the file cannot be written.
     pub fn record(&self, path: &std::path::Path) -> Result<Arc<crate::batch::trace::Recorder>> {
         self.batcher.record(path)
+    }
+
+    /// Notes that the model is a generator: it answers step by step.
+    pub fn set_stepwise(&self) {
+        self.stepwise.store(true, Ordering::Relaxed);
+    }
+
+    /// True where the model is known to answer step by step.
+    pub fn is_stepwise(&self) -> bool {
+        self.stepwise.load(Ordering::Relaxed)
     }
 
     /// Wakes the readers of a step: one message for all.
@@ -338,9 +350,9 @@ impl Endpoint {
         &self.bell
     }
 
-    /// True where a request of that group waits.
-    pub fn has_waiting(&self, group: &GroupKey<()>) -> bool {
-        self.batcher.has_waiting(group)
+    /// Requests of that group that wait.
+    pub fn waiting_in(&self, group: &GroupKey<()>) -> usize {
+        self.batcher.waiting_in(group)
     }
 
     fn tell(&self, told: Told) {

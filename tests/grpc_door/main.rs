@@ -18,5 +18,6 @@ mod health;
 mod overload;
 mod ports;
 mod reflection;
+mod steps;
 mod streams;
 mod terms;

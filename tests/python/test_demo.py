@@ -87,6 +87,10 @@ def test_the_quick_demo_answers_rightly_and_leaves_a_table_and_a_chart(tmp_path:
     facts = results["models"]["minilm"]["facts"]
     assert facts["alike"] - facts["most_alike_of_the_others"] >= 0.3
     assert all(len(model["open_loop"]) == 2 for model in results["models"].values())
+    texts = results["texts"]
+    assert texts["byte-lm"]["bits_per_byte"] < texts["byte-lm"]["trigrams"]
+    assert [flow["clients"] for flow in texts["byte-lm"]["flows"]] == [1, 64]
+    assert texts["embeddings"]["largest_difference"] <= 1e-4
 
 
 def test_without_minilm_the_demo_says_so_and_goes_on(tmp_path: Path) -> None:

@@ -78,10 +78,10 @@ impl generic::ContextExt for Stock {
 }
 
 /// An awaitable for `work`, which runs on the runtime's thread and must not block it.
-pub(crate) fn awaitable<'py>(
-    py: Python<'py>,
+pub(crate) fn awaitable(
+    py: Python<'_>,
     work: impl Future<Output = ()> + Send + 'static,
-) -> PyResult<Bound<'py, PyAny>> {
+) -> PyResult<Bound<'_, PyAny>> {
     generic::future_into_py::<Stock, _, ()>(py, async move {
         work.await;
         Ok(())

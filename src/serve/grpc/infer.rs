@@ -6,8 +6,10 @@ use bytes::Bytes;
 use http::HeaderValue;
 
 use super::inquiries::{decoded, status, version};
+use super::steps::{Steps, TextTerms, text_terms};
 use crate::error::Error;
-use crate::pipeline::Endpoint;
+use crate::metrics::{InFlight, StreamMetrics};
+use crate::pipeline::{Endpoint, Task};
 use crate::serve::access::Note;
 use crate::serve::terms::HeadTerms;
 use crate::serve::timing::Timing;
@@ -20,6 +22,8 @@ use crate::wire::oip::{InferRequest, InferResponse};
 pub(super) struct Fit {
     model: Arc<Endpoint>,
     request: InferRequest,
+    /// Of a text model.
+    text: Option<TextTerms>,
 }
 
 /// A request that fits none.
@@ -49,13 +53,38 @@ fn fit(service: &Service, asked: &ModelInferRequest) -> Result<Fit, Error> {
     let spec = &model.spec;
     let request = InferRequest::from_message(asked, &spec.inputs, &spec.outputs, model.spares())
         .inspect_err(|_| model.count_invalid())?;
-    Ok(Fit { model: Arc::clone(model), request })
+    let is_text = spec.task == Task::Generate;
+    let text = is_text.then(|| text_terms(asked, &request, &spec.name)).transpose();
+    let text = text.inspect_err(|_| model.count_invalid())?;
+    Ok(Fit { model: Arc::clone(model), request, text })
 }
 
 impl Fit {
     /// What the sender calls the request.
     pub(super) fn id(&self) -> Option<&str> {
         self.request.id.as_deref()
+    }
+
+    /// True where its answer comes step by step, over a call that has room for that: one text, or one row of a
+    /// generator.
+    pub(super) fn has_steps(&self) -> bool {
+        self.request.count == 1 && (self.text.is_some() || self.model.is_stepwise())
+    }
+
+    /// Puts the request into its model's queue: its answer, step by step.
+    ///
+    /// # Errors
+    /// What the queue refuses.
+    pub(super) fn steps(
+        self,
+        terms: HeadTerms,
+        metrics: &StreamMetrics,
+        in_flight: InFlight,
+    ) -> Result<Steps, Refused> {
+        let Self { model, request, text } = self;
+        let id = request.id.clone().unwrap_or_default();
+        let begun = Steps::begin(model, request, text, terms, metrics, in_flight);
+        begun.map_err(|error| Refused { id, status: status(error) })
     }
 
     /// The answer of the model, framed, and where its time went, if that is to be said.
@@ -71,7 +100,7 @@ impl Fit {
         say_timing: bool,
         note: &mut Note,
     ) -> Result<(Bytes, Option<HeaderValue>), Status> {
-        let Self { model, request } = self;
+        let Self { model, request, .. } = self;
         if note.logged {
             note.model = Some(Arc::clone(&model));
         }

@@ -13,6 +13,7 @@ mod message;
 mod method;
 mod reflection;
 mod reply;
+mod steps;
 mod stream;
 
 pub(super) use body::AnswerBody;

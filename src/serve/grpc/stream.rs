@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use super::closing;
 use super::infer::{self, Fit, Refused};
 use super::message::Inbox;
+use super::steps::{self, Said, Steps};
 use crate::metrics::InFlight;
 use crate::serve::access::Note;
 use crate::serve::door::Door;
@@ -35,6 +36,9 @@ type Read = Result<(Fit, InFlight), Refused>;
 /// is answered by a message that says so, and the stream goes on. `max_streams` requests are answered at a time, and may
 /// share batches; what is sent beyond that is not read. All of them wait on the `terms` of the call.
 ///
+/// Whole answers come in the order of their requests. A model that answers step by step has a message for each step, as
+/// it is made, among those of other requests; the last of a request says so.
+///
 /// # Errors
 /// What breaks the stream itself; the requests before it are answered first.
 ///
@@ -51,8 +55,9 @@ pub(super) async fn run(
     tokio::pin!(closed);
     let mut reading = Some(read_on(&door, inbox));
     let mut waiting = VecDeque::<Asked>::new();
+    let mut going = VecDeque::<Steps>::new();
     let mut end = Ok(());
-    while reading.is_some() || !waiting.is_empty() {
+    while reading.is_some() || !waiting.is_empty() || !going.is_empty() {
         tokio::select! {
             biased;
             answer = first(&mut waiting) => {
@@ -61,9 +66,12 @@ pub(super) async fn run(
                     return Ok(());
                 }
             }
-            (inbox, read) = next(&mut reading), if waiting.len() < most => match read {
+            (inbox, read) = next(&mut reading), if waiting.len() + going.len() < most => match read {
                 Ok(Some(read)) => {
-                    waiting.push_back(queue(read, terms.clone()).await);
+                    match begin(&door, read, terms.clone()) {
+                        Begun::Steps(steps) => going.push_back(*steps),
+                        Begun::Whole(read) => waiting.push_back(queue(*read, terms.clone()).await),
+                    }
                     reading = Some(read_on(&door, inbox));
                 }
                 Ok(None) => reading = None,
@@ -73,9 +81,42 @@ pub(super) async fn run(
             () = &mut closed, if reading.is_some() => {
                 (reading, end) = (None, Err(closing()));
             }
+            // Last: a model that always has something to say must not keep the others from being heard.
+            said = poll_fn(|context| steps::poll_any(&mut going, context)) => {
+                let metrics = door.streams.metrics();
+                let answer = match said {
+                    Said::Part(message) | Said::Last(message) => {
+                        metrics.pieces(1);
+                        metrics.chunk(message.len());
+                        wrapped(&message)
+                    }
+                    Said::Failed(id, status) => failed(id, &status),
+                };
+                if send(&answers, answer).await.is_err() {
+                    return Ok(());
+                }
+            }
         }
     }
     end
+}
+
+/// A request whose answer has begun to come step by step, or one that is answered as a whole.
+enum Begun {
+    Steps(Box<Steps>),
+    Whole(Box<Read>),
+}
+
+fn begin(door: &Door, read: Read, terms: HeadTerms) -> Begun {
+    match read {
+        Ok((fit, in_flight)) if fit.has_steps() => {
+            match fit.steps(terms, door.streams.metrics(), in_flight) {
+                Ok(steps) => Begun::Steps(Box::new(steps)),
+                Err(refused) => Begun::Whole(Box::new(Err(refused))),
+            }
+        }
+        read => Begun::Whole(Box::new(read)),
+    }
 }
 
 /// The answer to the request that came first; never, where none waits.

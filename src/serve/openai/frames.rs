@@ -14,6 +14,9 @@ use crate::wire::openai::{self, Choices, Heard, TextOutput, Writer};
 const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream; charset=utf-8");
 const LINES: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
+/// Bytes of a buffer that serves the next piece; there may be thousands of streams.
+const KEPT_BYTES: usize = 1024;
+
 /// How a stream of JSON is cut into messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
@@ -75,7 +78,7 @@ impl TextFrames {
     fn send(&mut self, choice: usize, end: Option<&str>, out: &mut Vec<u8>) {
         if !self.text.is_empty() {
             self.writer.text(choice, &self.text, &mut self.json);
-            self.text.clear();
+            empty(&mut self.text);
             self.event(out);
         }
         if let Some(reason) = end {
@@ -86,7 +89,7 @@ impl TextFrames {
 
     fn event(&mut self, out: &mut Vec<u8>) {
         write_event(out, None, None, &self.json);
-        self.json.clear();
+        empty(&mut self.json);
     }
 }
 
@@ -155,8 +158,8 @@ impl TritonFrames {
         if !self.text.is_empty() {
             self.output.write(&self.text, &mut self.json);
             self.framing.write(&self.json, out);
-            self.text.clear();
-            self.json.clear();
+            empty(&mut self.text);
+            empty(&mut self.json);
         }
     }
 }
@@ -186,5 +189,64 @@ impl Frames for TritonFrames {
 
     fn keep_alive(&mut self, out: &mut Vec<u8>) {
         self.framing.keep_alive(out);
+    }
+}
+
+/// Empties a buffer, and gives back what it grew to for a long piece.
+fn empty(buffer: &mut Vec<u8>) {
+    if buffer.capacity() > KEPT_BYTES {
+        *buffer = Vec::new();
+    } else {
+        buffer.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::openai::{Form, Stops};
+
+    fn frames(include_usage: bool, max_tokens: u64, stop: &str) -> TextFrames {
+        let writer = Writer::new(Form::Completion, ("cmpl-1", 7), "m", 1, include_usage);
+        TextFrames::new(writer, Choices::new(1, 1, max_tokens, &Stops::new([stop])), include_usage)
+    }
+
+    fn said(frames: &mut dyn Frames, text: &'static str) -> (String, bool) {
+        let mut out = Vec::new();
+        let flow = frames.piece(0, &Piece::Text(text.into()), &mut out);
+        (String::from_utf8(out).unwrap(), flow.is_break())
+    }
+
+    #[test]
+    fn what_is_held_back_is_no_event() {
+        let mut frames = frames(false, 9, "END");
+        assert_eq!(said(&mut frames, "E"), (String::new(), false));
+        let (event, ended) = said(&mut frames, "x");
+        assert!(event.contains("\"text\":\"Ex\"") && event.ends_with("}\n\n") && !ended);
+        let (events, ended) = said(&mut frames, "aEND");
+        assert_eq!(events.matches("data: ").count(), 2, "the text before, and the end");
+        assert!(events.contains("\"finish_reason\":\"stop\"") && ended);
+    }
+
+    #[test]
+    fn a_full_choice_waits_for_the_models_own_end_where_its_usage_is_wanted() {
+        assert!(said(&mut frames(false, 1, ""), "x").1);
+        let mut patient = frames(true, 1, "");
+        let (events, ended) = said(&mut patient, "x");
+        assert!(events.contains("\"finish_reason\":\"length\"") && !ended);
+        assert_eq!(said(&mut patient, "y"), (String::new(), true), "a model that goes on is not heard");
+    }
+
+    #[test]
+    fn lines_are_sent_to_who_names_them() {
+        let framing = |accept: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, accept.parse().unwrap());
+            Framing::of(&headers)
+        };
+        assert_eq!(framing("text/html, Application/X-NDJSON;q=0.5"), Framing::Lines);
+        assert_eq!(framing("text/event-stream"), Framing::Events);
+        assert_eq!(framing("*/*"), Framing::Events);
+        assert_eq!(Framing::of(&HeaderMap::new()), Framing::Events);
     }
 }

@@ -88,9 +88,12 @@ fn begin(
     Ok((Choices::new(pieces.len(), asked.each, asked.max_tokens, &asked.stops), pieces))
 }
 
-/// The text of every choice, why it ended, and what all of them took.
+/// The text of a choice, and why it ended.
+type Told = (Vec<u8>, Cow<'static, str>);
+
+/// The choices of an answer, and what all of them took.
 struct Gathered {
-    texts: Vec<(Vec<u8>, Cow<'static, str>)>,
+    texts: Vec<Told>,
     usage: Usage,
 }
 
@@ -107,14 +110,11 @@ async fn gathered(pieces: Vec<Pieces>, mut choices: Choices) -> Result<Gathered>
     poll_fn(|context| {
         let mut at = 0;
         while let Some((choice, pieces)) = open.get_mut(at) {
-            let Some((text, reason)) = texts.get_mut(*choice) else { break };
+            let Some(text) = texts.get_mut(*choice) else { break };
             match gather(pieces, *choice, &mut choices, text, context) {
                 Poll::Pending => at += 1,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Ready(Ok(ended)) => {
-                    *reason = ended.unwrap_or_else(|| reason.clone());
-                    drop(open.swap_remove(at));
-                }
+                Poll::Ready(Ok(())) => drop(open.swap_remove(at)),
             }
         }
         if open.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
@@ -123,36 +123,34 @@ async fn gathered(pieces: Vec<Pieces>, mut choices: Choices) -> Result<Gathered>
     Ok(Gathered { texts, usage: choices.usage() })
 }
 
-/// Takes what is there of a choice; ready once it has ended, with the reason.
+/// Takes what is there of a choice; ready once it has ended.
 fn gather(
     pieces: &mut Pieces,
     choice: usize,
     choices: &mut Choices,
-    text: &mut Vec<u8>,
+    (text, reason): &mut Told,
     context: &mut Context<'_>,
-) -> Poll<Result<Option<Cow<'static, str>>>> {
-    let mut reason = None;
+) -> Poll<Result<()>> {
     loop {
-        match ready!(pieces.poll_next(context)) {
-            None => {
-                let end = pieces.end()?;
-                let ended = choices.end(choice, end.reason.as_deref(), end.prompt_tokens, text);
-                return Poll::Ready(Ok(ended.map(|reason| Cow::Owned(reason.to_owned())).or(reason)));
+        let Some(piece) = ready!(pieces.poll_next(context)) else {
+            let end = pieces.end()?;
+            if let Some(why) = choices.end(choice, end.reason.as_deref(), end.prompt_tokens, text) {
+                *reason = Cow::Owned(why.to_owned());
             }
-            Some(Piece::Row(_)) => {}
-            Some(Piece::Text(piece)) => match choices.piece(choice, &piece, text) {
-                Heard::More => {}
-                // Its usage is wanted: the model may have a word for it.
-                Heard::Full(why) => reason = Some(Cow::Borrowed(why)),
-                Heard::Ends(why) => {
-                    pieces.enough();
-                    return Poll::Ready(Ok(Some(Cow::Borrowed(why))));
-                }
-                Heard::Over => {
-                    pieces.enough();
-                    return Poll::Ready(Ok(reason));
-                }
-            },
+            return Poll::Ready(Ok(()));
+        };
+        let Piece::Text(piece) = piece else { continue };
+        match choices.piece(choice, &piece, text) {
+            Heard::More => continue,
+            Heard::Full(why) => {
+                *reason = Cow::Borrowed(why);
+                // What it took is told: the model may have a word for its prompt.
+                continue;
+            }
+            Heard::Ends(why) => *reason = Cow::Borrowed(why),
+            Heard::Over => {}
         }
+        pieces.enough();
+        return Poll::Ready(Ok(()));
     }
 }

@@ -79,6 +79,11 @@ impl Streams {
         })
     }
 
+    /// What is counted of streams, whichever way they go.
+    pub(super) fn metrics(&self) -> &StreamMetrics {
+        &self.metrics
+    }
+
     /// Brings what is counted elsewhere up to date before the text of the metrics is made.
     pub(super) fn observe(&self) {
         let memory = &self.memory;

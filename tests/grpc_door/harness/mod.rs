@@ -4,9 +4,17 @@ mod client;
 #[path = "../../http_door/harness/door.rs"]
 #[allow(dead_code, reason = "the tests of HTTP need more of it")]
 mod door;
+#[path = "../../http_door/harness/talk.rs"]
+#[allow(dead_code, reason = "as above")]
+mod talk;
+#[path = "../../http_door/harness/wire.rs"]
+#[allow(dead_code, reason = "as above")]
+mod wire;
 
 pub(crate) use client::{Client, Duplex, Ended};
 pub(crate) use door::{Door, Setup, double};
+pub(crate) use talk::Talking;
+use wire::Wire;
 
 use std::time::{Duration, Instant};
 
@@ -22,6 +30,11 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 pub(crate) const STREAM: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
 pub(crate) const LIVE: &str = "/inference.GRPCInferenceService/ServerLive";
+
+/// What the model of text shares with the tests of HTTP wants it.
+fn post(path: &str, body: &str) -> String {
+    format!("POST {path} HTTP/1.1\r\nhost: test\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
 
 /// Looks until it is so, and fails if that never comes.
 pub(crate) fn until(what: &str, mut so: impl FnMut() -> bool) {
