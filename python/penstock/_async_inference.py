@@ -289,6 +289,8 @@ class AsyncInference(BaseClient):
         except BaseException:
             making.cancel()
             self._native.cancel(future)
+            # Nobody waits for it any more, whatever comes of it.
+            future.cancel()
             raise
         return answer, making
 

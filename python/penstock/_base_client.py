@@ -86,7 +86,7 @@ class BaseClient(Connections):
         """An inference as an endpoint of HTTP is asked for it."""
         url, options = inference.request(binary=binary)
         method, target, headers, body, _, _ = self._builder.prepare("POST", url, options)
-        return (method, target, headers, body or b"")
+        return (method, target, headers, body if isinstance(body, bytes) else b"")
 
     def _question_over_http(self, question: _native.NativeQuestion) -> OverHttp | None:
         """A question as an endpoint of HTTP is asked it; none where there is no such endpoint."""

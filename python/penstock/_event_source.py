@@ -37,11 +37,15 @@ class _Source(Generic[S]):
     """
 
     def __init__(self, open_stream: Callable[[str], S], last_event_id: str, retry: float, attempts: int | None) -> None:
-        self._open_stream = open_stream
+        self._open_stream: Callable[[str], S] = open_stream
         self.last_event_id = last_event_id
         self.retry = retry
         self._attempts = attempts
         self._failures = 0
+        """Connections in a row that brought no event."""
+        self._brought = False
+        """Whether the last one did."""
+        self._is_first = True
         self._stream: S | None = None
         self._closed = False
 
@@ -56,15 +60,17 @@ class _Source(Generic[S]):
 
     def _pause(self) -> float:
         """Seconds to wait before the next connection: longer each time that one brought nothing."""
-        if not self._failures:
+        if self._is_first:
+            self._is_first = False
             return 0.0
-        doubled: float = self.retry * 2.0 ** min(self._failures - 1, 16)
+        doubled: float = self.retry * 2.0 ** min(self._failures, 16)
         return max(self.retry, min(doubled, _LONGEST_PAUSE))
 
     def _lost(self, error: Exception | None) -> None:
         """A connection is over, by an error or in good order: another follows, unless too many brought nothing."""
         self._let_go()
-        self._failures += 1
+        self._failures = 0 if self._brought else self._failures + 1
+        self._brought = False
         if self._attempts is not None and self._failures > self._attempts:
             self._closed = True
             raise error or StreamError(f"the server ended {self._failures} connections in a row without an event")
@@ -143,10 +149,11 @@ class AsyncEventSource(_Source[AsyncStream]):
                     raise
                 self._lost(None)
             except _LOST as error:
-                self._check_open()
+                if self._closed:
+                    raise
                 self._lost(error)
             else:
-                self._failures = 0
+                self._brought = True
                 return event
 
     async def _connect(self) -> None:
@@ -202,10 +209,11 @@ class EventSource(_Source[Stream]):
                     raise
                 self._lost(None)
             except _LOST as error:
-                self._check_open()
+                if self._closed:
+                    raise
                 self._lost(error)
             else:
-                self._failures = 0
+                self._brought = True
                 return event
 
     def _connect(self) -> None:

@@ -307,7 +307,7 @@ impl NativeClient {
     }
 
     /// A request and where it goes.
-    #[allow(clippy::too_many_arguments, reason = "as submit has them")]
+    #[allow(clippy::too_many_arguments, clippy::needless_pass_by_value, reason = "as submit has them")]
     fn request(
         &self,
         py: Python<'_>,

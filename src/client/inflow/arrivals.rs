@@ -297,15 +297,15 @@ impl Arrivals {
         }
         if let Queue::Messages(messages) = &mut self.queue {
             let message = messages.pop_front().unwrap_or_default();
-            let made = make(&message, &[]);
+            let whole = make(&message, &[]);
             self.took(message.len() + ITEM);
-            return Some(Ok(Some(made)));
+            return Some(Ok(Some(whole)));
         }
         let (first, second) = self.tape.take(most);
         let taken = first.len() + second.len();
-        let made = make(first, second);
+        let bytes = make(first, second);
         self.took(taken);
-        Some(Ok(Some(made)))
+        Some(Ok(Some(bytes)))
     }
 
     /// Takes the lines that have come, all or the first of very many, and adds them to `into`.
