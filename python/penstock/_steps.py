@@ -458,7 +458,7 @@ class Feed:
 
     def __init__(self, slow_reader: SlowReader = "pause", ring: Callable[[], None] | None = None) -> None:
         self.slow_reader: SlowReader | Literal["fail"] = slow_reader
-        self.ring = ring
+        self.ring: Callable[[], None] | None = ring
         self.values: deque[Any] = deque()
         self.sent: int = 0
         self.taken: int = 0
