@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from dataclasses import FrozenInstanceError, dataclass
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -58,9 +59,10 @@ class GenerateRequest(_Asked):
         ('once upon', 2048)
     """
 
-    __slots__ = ("_prompt_tokens",)
+    __slots__ = ("_prompt_tokens", "_tell")
 
     _prompt_tokens: int
+    _tell: Callable[[int], None]
 
     @property
     def prompt_tokens(self) -> int | None:
@@ -69,7 +71,13 @@ class GenerateRequest(_Asked):
 
     @prompt_tokens.setter
     def prompt_tokens(self, count: int) -> None:
+        count = index(count)
+        if count < 0:
+            raise ValueError(f"prompt_tokens must be a whole number of at least 0, not {count}")
         object.__setattr__(self, "_prompt_tokens", count)
+        tell = getattr(self, "_tell", None)
+        if tell is not None:
+            tell(count)
 
     def __setattr__(self, name: str, value: object) -> None:
         """Sets `prompt_tokens`.
@@ -90,14 +98,17 @@ class GenerateRequest(_Asked):
         return "".join([*said, "assistant: "])
 
 
-def request_of(document: str) -> GenerateRequest:
-    """The request that a document of the data plane stands for."""
+def request_of(document: str, tell: Callable[[int], None] | None = None) -> GenerateRequest:
+    """The request that a document of the data plane stands for; `tell` is called with the length of its prompt."""
     asked: dict[str, Any] = json.loads(document)
     messages = asked.get("messages")
     if messages is not None:
         asked["messages"] = tuple(messages)
     asked["stop"] = tuple(asked.get("stop", ()))
-    return GenerateRequest(**asked)
+    request = GenerateRequest(**asked)
+    if tell is not None:
+        object.__setattr__(request, "_tell", tell)
+    return request
 
 
 def as_generator(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 
 from penstock.errors import ConfigError, ItemError, OutputError, StreamError
@@ -197,6 +198,7 @@ class Batch:
             rider = _Rider(columns, row, feed)
             if self._declared is not None:
                 rider.make = self._declared.make
+                rider.note_prompt = partial(self._steps.note_prompt, index) if rider.make is not None else None
                 if lengths:
                     rider.padded, rider.length = self._declared.padded, lengths[row]
             self._riders[index] = rider
@@ -290,18 +292,19 @@ class Batch:
 class Inputs:
     """What a served model declares: the names of its inputs, and which of them has rows of any length.
 
-    `make` makes of the one text of a text model what `batch[i]` gives.
+    `make` makes of the one text of a text model what `batch[i]` gives; what it is given beside is to be told how many
+    tokens the prompt has.
     """
 
     names: tuple[str, ...]
     padded: int | None
-    make: Callable[[str], Any] | None = None
+    make: Callable[[str, Callable[[int], None] | None], Any] | None = None
 
 
 class _Rider:
     """A live request: its row, and the values of its steps or where they go."""
 
-    __slots__ = ("columns", "feed", "length", "made", "make", "padded", "row", "values")
+    __slots__ = ("columns", "feed", "length", "made", "make", "note_prompt", "padded", "row", "values")
 
     def __init__(self, columns: tuple[Any, ...], row: int, feed: Feed | None) -> None:
         self.columns = columns
@@ -310,7 +313,8 @@ class _Rider:
         self.values: list[Any] = []
         self.padded: int | None = None
         self.length = 0
-        self.make: Callable[[str], Any] | None = None
+        self.make: Callable[[str, Callable[[int], None] | None], Any] | None = None
+        self.note_prompt: Callable[[int], None] | None = None
         self.made: Any = None
 
     def parts(self) -> tuple[Any, ...]:
@@ -319,9 +323,9 @@ class _Rider:
 
     def item(self) -> Any:
         if self.make is not None:
-            # Always the same one: what is noted on it is read at the end.
+            # Always the same one: what is noted on it is told at once.
             if self.made is None:
-                self.made = self.make(self.columns[0][self.row])
+                self.made = self.make(self.columns[0][self.row], self.note_prompt)
             return self.made
         parts = self.parts()
         return parts[0] if len(parts) == 1 else parts
@@ -454,7 +458,7 @@ class Feed:
 
     def __init__(self, slow_reader: SlowReader = "pause", ring: Callable[[], None] | None = None) -> None:
         self.slow_reader: SlowReader | Literal["fail"] = slow_reader
-        self.ring = ring
+        self.ring: Callable[[], None] | None = ring
         self.values: deque[Any] = deque()
         self.sent: int = 0
         self.taken: int = 0

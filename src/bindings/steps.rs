@@ -43,6 +43,9 @@ pub(crate) trait Passengers: Send + Sync {
     /// Ends the requests in these seats, to whom everything was said by steps: why, and how long their prompts were.
     fn end_steps(&self, py: Python<'_>, ended: Vec<(usize, Ending)>);
 
+    /// Notes how many tokens the prompt of a request has; of interest where it is answered with text.
+    fn note_prompt(&self, _seat: usize, _tokens: u64) {}
+
     /// Fails the requests in these seats, each with an exception of its own.
     fn fail(&self, py: Python<'_>, seats: &[usize], error: PyErr);
 
@@ -356,6 +359,14 @@ impl Steps {
         let ended = self.leave(ended);
         self.run.passengers.end_steps(py, ended);
         self.regroup()
+    }
+
+    /// Notes how many tokens the prompt of a request has.
+    fn note_prompt(&self, index: usize, tokens: u64) {
+        let seat = self.run.crowd.lock().seat_of(index);
+        if let Some(seat) = seat {
+            self.run.passengers.note_prompt(seat, tokens);
+        }
     }
 
     /// Fails requests, each with an exception of its own. What changed for the others.

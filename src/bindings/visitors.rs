@@ -195,6 +195,10 @@ impl Passengers for Visitors {
         self.answer(seats.into_iter(), words);
     }
 
+    fn note_prompt(&self, seat: usize, tokens: u64) {
+        self.seats.look(seat, |reply| reply.speaker().map(|speaker| speaker.note_prompt(tokens)));
+    }
+
     fn fail(&self, py: Python<'_>, seats: &[usize], error: PyErr) {
         let rows = self.columns.fail(py, error, seats.len());
         self.answer(seats.iter().copied(), rows.into_iter().map(|row| row.map(Said::Row)).collect());

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -98,6 +98,19 @@ pub struct Speaker {
     /// Bytes of a character that is not whole yet.
     rest: Mutex<Rest>,
     spoken: AtomicBool,
+    prompt: Arc<Prompt>,
+}
+
+/// The length of a prompt, as soon as the model has said it: a reader who has all he wants does not wait for the end.
+#[derive(Debug)]
+struct Prompt(AtomicU64);
+
+impl Prompt {
+    const UNKNOWN: u64 = u64::MAX;
+
+    fn tokens(&self) -> Option<u64> {
+        Some(self.0.load(Ordering::Acquire)).filter(|tokens| *tokens != Self::UNKNOWN)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -132,6 +145,11 @@ impl Speaker {
             None
         };
         self.sender.end(end).or(before)
+    }
+
+    /// Notes how many tokens the prompt has.
+    pub fn note_prompt(&self, tokens: u64) {
+        self.prompt.0.store(tokens, Ordering::Release);
     }
 
     /// True once it said anything.
@@ -206,6 +224,7 @@ pub struct Pieces {
     end: Option<Result<Finish>>,
     counted: Counted<ModelMetrics>,
     model: Arc<str>,
+    prompt: Arc<Prompt>,
 }
 
 /// Both ends of a request to that model that is answered piece by piece.
@@ -218,8 +237,14 @@ pub(super) fn pieces(
 ) -> (Speaker, Pieces) {
     let (sender, receiver) = channel(limits, bell);
     let (receiver, model) = (Some(receiver), Arc::from(model));
-    let pieces = Pieces { receiver, deadline, timer: None, end: None, counted, model };
-    (Speaker { sender, rest: Mutex::default(), spoken: AtomicBool::new(false) }, pieces)
+    let prompt = Arc::new(Prompt(AtomicU64::new(Prompt::UNKNOWN)));
+    let speaker = Speaker {
+        sender,
+        rest: Mutex::default(),
+        spoken: AtomicBool::new(false),
+        prompt: Arc::clone(&prompt),
+    };
+    (speaker, Pieces { receiver, deadline, timer: None, end: None, counted, model, prompt })
 }
 
 impl Pieces {
@@ -256,6 +281,11 @@ impl Pieces {
     pub fn end(&mut self) -> Result<Finish> {
         let early = || Error::new(ErrorKind::Internal, "a stream was asked for its end before it came");
         self.end.take().unwrap_or_else(|| Err(early()))
+    }
+
+    /// Tokens of the prompt, where the model has said so yet.
+    pub fn prompt_tokens(&self) -> Option<u64> {
+        self.prompt.tokens()
     }
 
     /// Says that the reader has all it wants: dropped from here on, the request counts as answered, and not as one whose

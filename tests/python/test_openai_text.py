@@ -42,6 +42,7 @@ def words(request: GenerateRequest) -> Iterator[str]:
 async def endless(request: GenerateRequest) -> AsyncIterator[str]:
     """Numbers, without an end."""
     number = int(request.text or 0)
+    request.prompt_tokens = 1
     try:
         while True:
             yield f"{number} "
@@ -191,9 +192,11 @@ def test_stop_texts_end_an_answer_wherever_the_model_cut_them(
 def test_no_more_tokens_than_were_asked_for(client: TestClient) -> None:
     answer = complete(client, "7", "endless", max_tokens=3)
     assert (answer["choices"][0]["text"], answer["choices"][0]["finish_reason"]) == ("7 8 9 ", "length")
-    assert answer["usage"]["completion_tokens"] == 3
+    assert answer["usage"] == {"prompt_tokens": 1, "completion_tokens": 3, "total_tokens": 4}
     said = streamed(client, model="endless", prompt="1", max_tokens=2)
     assert [one["choices"][0]["text"] for one in said[:-1]] == ["1 ", "2 ", ""]
+    told = streamed(client, model="endless", prompt="1", stop="3", stream_options={"include_usage": True})
+    assert told[-2]["usage"]["prompt_tokens"] == 1
     chat = {"model": "endless", "messages": [{"role": "user", "content": ""}], "max_completion_tokens": 1}
     assert client.post("/v1/chat/completions", json=chat).status_code == 500, "its text is no number"
     until(lambda: ENDED.count("endless") >= 2)

@@ -102,25 +102,24 @@ impl Frames for TextFrames {
         // A model of text says nothing else.
         let Piece::Text(text) = piece else { return ControlFlow::Continue(()) };
         match self.choices.piece(choice, text, &mut self.text) {
-            Heard::More => self.send(choice, None, out),
-            Heard::Over => return ControlFlow::Break(()),
+            Heard::More => {
+                self.send(choice, None, out);
+                ControlFlow::Continue(())
+            }
             Heard::Ends(reason) => {
                 self.send(choice, Some(reason), out);
-                return ControlFlow::Break(());
-            }
-            Heard::Full(reason) => {
-                self.send(choice, Some(reason), out);
-                if !self.include_usage {
-                    return ControlFlow::Break(());
-                }
+                ControlFlow::Break(())
             }
         }
-        ControlFlow::Continue(())
+    }
+
+    fn prompt(&mut self, choice: usize, tokens: u64) {
+        self.choices.prompt(choice, Some(tokens));
     }
 
     fn end_choice(&mut self, choice: usize, end: &Finish, out: &mut Vec<u8>) {
         let reason = self.choices.end(choice, end.reason.as_deref(), end.prompt_tokens, &mut self.text);
-        self.send(choice, reason, out);
+        self.send(choice, Some(reason), out);
     }
 
     fn close(&mut self, out: &mut Vec<u8>) {
@@ -229,12 +228,19 @@ mod tests {
     }
 
     #[test]
-    fn a_full_choice_waits_for_the_models_own_end_where_its_usage_is_wanted() {
-        assert!(said(&mut frames(false, 1, ""), "x").1);
-        let mut patient = frames(true, 1, "");
-        let (events, ended) = said(&mut patient, "x");
-        assert!(events.contains("\"finish_reason\":\"length\"") && !ended);
-        assert_eq!(said(&mut patient, "y"), (String::new(), true), "a model that goes on is not heard");
+    fn usage_is_told_of_a_choice_that_was_stopped() {
+        let mut frames = frames(true, 1, "");
+        let (events, ended) = said(&mut frames, "x");
+        assert!(events.contains("\"finish_reason\":\"length\"") && ended);
+        frames.prompt(0, 5);
+        let mut out = Vec::new();
+        frames.close(&mut out);
+        let events = String::from_utf8(out).unwrap();
+        assert!(
+            events.contains("\"prompt_tokens\":5,\"completion_tokens\":1,\"total_tokens\":6"),
+            "{events}"
+        );
+        assert!(events.ends_with("data: [DONE]\n\n"));
     }
 
     #[test]

@@ -134,23 +134,16 @@ fn gather(
     loop {
         let Some(piece) = ready!(pieces.poll_next(context)) else {
             let end = pieces.end()?;
-            if let Some(why) = choices.end(choice, end.reason.as_deref(), end.prompt_tokens, text) {
-                *reason = Cow::Owned(why.to_owned());
-            }
+            let why = choices.end(choice, end.reason.as_deref(), end.prompt_tokens, text);
+            *reason = Cow::Owned(why.to_owned());
             return Poll::Ready(Ok(()));
         };
         let Piece::Text(piece) = piece else { continue };
-        match choices.piece(choice, &piece, text) {
-            Heard::More => continue,
-            Heard::Full(why) => {
-                *reason = Cow::Borrowed(why);
-                // What it took is told: the model may have a word for its prompt.
-                continue;
-            }
-            Heard::Ends(why) => *reason = Cow::Borrowed(why),
-            Heard::Over => {}
+        if let Heard::Ends(why) = choices.piece(choice, &piece, text) {
+            *reason = Cow::Borrowed(why);
+            choices.prompt(choice, pieces.prompt_tokens());
+            pieces.enough();
+            return Poll::Ready(Ok(()));
         }
-        pieces.enough();
-        return Poll::Ready(Ok(()));
     }
 }

@@ -80,6 +80,9 @@ impl Flow {
                     if self.frames.piece(choice, &piece, &mut self.out).is_continue() {
                         continue;
                     }
+                    if let Some(tokens) = pieces.prompt_tokens() {
+                        self.frames.prompt(choice, tokens);
+                    }
                     pieces.enough();
                 }
                 Poll::Ready(None) => {

@@ -37,6 +37,9 @@ pub(super) trait Frames: Send {
     /// is stopped, and [`end_choice`](Self::end_choice) is not called for it.
     fn piece(&mut self, choice: usize, piece: &Piece, out: &mut Vec<u8>) -> ControlFlow<()>;
 
+    /// How many tokens the prompt of a choice has whose generation is stopped, where the model has said so.
+    fn prompt(&mut self, _choice: usize, _tokens: u64) {}
+
     /// The model has said all that it had to say for a choice.
     fn end_choice(&mut self, choice: usize, end: &Finish, out: &mut Vec<u8>);
 

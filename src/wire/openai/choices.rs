@@ -35,11 +35,6 @@ pub enum Heard {
     More,
     /// It ends here, for that reason, whatever the model would still say.
     Ends(&'static str),
-    /// It ends here, for it has its most tokens. A model that counts them, too, ends with this one, and says then what
-    /// it has to say of the prompt.
-    Full(&'static str),
-    /// It had ended before.
-    Over,
 }
 
 impl Choices {
@@ -52,7 +47,7 @@ impl Choices {
     /// Takes a token of a choice, and adds to `out` what can be said of it.
     pub fn piece(&mut self, choice: usize, text: &[u8], out: &mut Vec<u8>) -> Heard {
         let Some(choice) = self.of.get_mut(choice).filter(|choice| !choice.ended) else {
-            return Heard::Over;
+            return Heard::Ends(STOP);
         };
         choice.tokens += 1;
         if choice.search.push(text, out) {
@@ -64,25 +59,30 @@ impl Choices {
         }
         choice.search.end(out);
         choice.ended = true;
-        Heard::Full(LENGTH)
+        Heard::Ends(LENGTH)
     }
 
-    /// Takes the model's own end of a choice, adds to `out` what was held back, and gives the reason for the end; `None`
-    /// where all was said before.
+    /// Takes the model's own end of a choice, adds to `out` what was held back, and gives the reason for the end.
     pub fn end<'a>(
         &mut self,
         choice: usize,
         reason: Option<&'a str>,
         prompt_tokens: Option<u64>,
         out: &mut Vec<u8>,
-    ) -> Option<&'a str> {
-        let choice = self.of.get_mut(choice)?;
-        choice.prompt_tokens = prompt_tokens;
-        if std::mem::replace(&mut choice.ended, true) {
-            return None;
+    ) -> &'a str {
+        self.prompt(choice, prompt_tokens);
+        if let Some(choice) = self.of.get_mut(choice).filter(|choice| !choice.ended) {
+            choice.search.end(out);
+            choice.ended = true;
         }
-        choice.search.end(out);
-        Some(reason.unwrap_or(STOP))
+        reason.unwrap_or(STOP)
+    }
+
+    /// Takes the length of the prompt of a choice, where the model has said it.
+    pub fn prompt(&mut self, choice: usize, tokens: Option<u64>) {
+        if let (Some(choice), Some(_)) = (self.of.get_mut(choice), tokens) {
+            choice.prompt_tokens = tokens;
+        }
     }
 
     /// What the answer took so far.
@@ -109,10 +109,11 @@ mod tests {
         let mut out = Vec::new();
         assert_eq!(choices.piece(0, b"x", &mut out), Heard::More);
         assert_eq!(choices.piece(0, b"", &mut out), Heard::More);
-        assert_eq!(choices.piece(0, b"a", &mut out), Heard::Full(LENGTH));
+        assert_eq!(choices.piece(0, b"a", &mut out), Heard::Ends(LENGTH));
         assert_eq!(out, b"xa");
-        assert_eq!(choices.piece(0, b"late", &mut out), Heard::Over);
-        assert_eq!(choices.end(0, None, Some(4), &mut out), None);
+        assert_eq!(choices.piece(0, b"late", &mut out), Heard::Ends(STOP), "nothing is heard any more");
+        choices.prompt(0, Some(4));
+        choices.prompt(0, None);
         assert_eq!(choices.usage().prompt_tokens, 4);
         assert_eq!((out.as_slice(), choices.usage().completion_tokens), (&b"xa"[..], 3));
     }
@@ -125,9 +126,9 @@ mod tests {
         assert_eq!(out, b"x");
         out.clear();
         assert_eq!(choices.piece(1, b"xa", &mut out), Heard::More);
-        assert_eq!(choices.end(1, None, Some(5), &mut out), Some("stop"));
+        assert_eq!(choices.end(1, None, Some(5), &mut out), "stop");
         assert_eq!(out, b"xa");
-        assert_eq!(choices.end(2, Some("length"), Some(7), &mut out), Some("length"));
+        assert_eq!(choices.end(2, Some("length"), Some(7), &mut out), "length");
         choices.end(3, None, Some(7), &mut out);
         let usage = choices.usage();
         assert_eq!((usage.prompt_tokens, usage.completion_tokens), (12, 2), "each prompt counts once");
