@@ -4,6 +4,8 @@ mod body;
 mod flow;
 mod keeper;
 mod packing;
+#[cfg(test)]
+mod tests;
 
 use std::future::poll_fn;
 use std::ops::ControlFlow;
