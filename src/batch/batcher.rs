@@ -294,9 +294,9 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
         (!batch.entries.is_empty()).then_some(batch)
     }
 
-    /// True where a request of that group waits, as far as it is known without asking whether it still does.
-    pub fn has_waiting(&self, group: &GroupKey<K>) -> bool {
-        self.state.lock().queue.has_waiting(group)
+    /// Requests of that group that wait, as far as it is known without asking whether they still do.
+    pub fn waiting_in(&self, group: &GroupKey<K>) -> usize {
+        self.state.lock().queue.waiting_in(group)
     }
 
     /// Writes what comes, and how long the function takes, into a file from here on; [`Recorder::close`] ends it.

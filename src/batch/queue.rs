@@ -369,10 +369,10 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
         self.cut(at, limit, Reason::Tick, now)
     }
 
-    /// True where a request of that group waits.
-    pub fn has_waiting(&self, key: &GroupKey<K>) -> bool {
+    /// Requests of that group that wait.
+    pub fn waiting_in(&self, key: &GroupKey<K>) -> usize {
         let group = self.index.get(key).and_then(|at| self.groups.get(*at));
-        group.is_some_and(|group| group.waiting > 0)
+        group.map_or(0, |group| group.waiting)
     }
 
     fn cut(&mut self, at: usize, limit: usize, reason: Reason, now: Moment) -> Option<Batch<K, W>> {

@@ -46,6 +46,8 @@ pub(crate) struct Crowd {
     joins: bool,
     /// It has asked since the last step.
     joined: bool,
+    /// Requests that waited when it asked last and got none.
+    passed_over: usize,
     /// Resting or about to: so that nothing is looked at where nobody is.
     restless: bool,
 }
@@ -108,14 +110,15 @@ impl Crowd {
         }
     }
 
-    /// Notes that the function asks for more.
-    pub(crate) fn join(&mut self) {
-        (self.joins, self.joined) = (true, true);
+    /// Notes that the function asked for more; of those who wait, so many could not join it.
+    pub(crate) fn join(&mut self, left_outside: usize) {
+        (self.joins, self.joined, self.passed_over) = (true, true, left_outside);
     }
 
-    /// True where whoever waits may join.
-    pub(crate) fn takes_more(&self, largest: usize) -> bool {
-        self.joins && self.live.len() + self.resting.len() < largest
+    /// True where one of those who wait may join.
+    pub(crate) fn takes_more(&mut self, largest: usize, outside: usize) -> bool {
+        self.passed_over = self.passed_over.min(outside);
+        self.joins && outside > self.passed_over && self.live.len() + self.resting.len() < largest
     }
 
     /// After a step, once everybody was looked at: who left is out, and where the function did not join since the step
@@ -236,18 +239,18 @@ mod tests {
     #[test]
     fn a_slow_one_takes_no_part_from_the_next_join_on() {
         let mut crowd = crowd(3);
-        crowd.join();
+        crowd.join(0);
         crowd.stepped();
-        crowd.join();
+        crowd.join(0);
         set_slow(&mut crowd, &[1]);
         assert_eq!(crowd.stepped().any(), None);
         assert_eq!(live(&crowd), [0, 1, 2]);
-        crowd.join();
+        crowd.join(0);
         assert_eq!(crowd.regroup(), Changes(vec![], vec![1], vec![], false));
         assert_eq!((live(&crowd), crowd.seat_of(1)), (vec![0, 2], Some(101)));
         set_slow(&mut crowd, &[]);
         crowd.stepped();
-        crowd.join();
+        crowd.join(0);
         assert_eq!(crowd.regroup(), Changes(vec![], vec![], vec![1], false));
         assert_eq!(live(&crowd), [0, 1, 2]);
     }
@@ -284,6 +287,17 @@ mod tests {
         assert!(crowd.stepped().must_wait());
         assert!(!crowd.waited(true).must_wait());
         assert_eq!(live(&crowd), [0]);
+    }
+
+    #[test]
+    fn only_who_could_join_ends_a_wait() {
+        let mut crowd = crowd(2);
+        assert!(!crowd.takes_more(8, 1), "it never asked for more");
+        crowd.join(0);
+        assert!(!crowd.takes_more(8, 0) && crowd.takes_more(8, 1) && !crowd.takes_more(2, 1));
+        crowd.join(2);
+        assert!(!crowd.takes_more(8, 2) && crowd.takes_more(8, 3));
+        assert!(!crowd.takes_more(8, 1) && crowd.takes_more(8, 2));
     }
 
     #[test]

@@ -97,8 +97,8 @@ impl Passengers for Riders {
         }
     }
 
-    fn has_waiting(&self) -> bool {
-        self.core.batcher.has_waiting(&self.group)
+    fn outside(&self) -> usize {
+        self.core.batcher.waiting_in(&self.group)
     }
 
     fn bell(&self) -> &Arc<Bell> {

@@ -55,10 +55,10 @@ pub(crate) trait Passengers: Send + Sync {
     /// Seats at most `limit` requests that wait for a batch like this one.
     fn join(&self, py: Python<'_>, limit: usize) -> PyResult<Option<Joined>>;
 
-    /// True where somebody waits for a batch like this one.
-    fn has_waiting(&self) -> bool;
+    /// Requests that wait for a batch like this one.
+    fn outside(&self) -> usize;
 
-    /// What rings where `look` or `has_waiting` may say something else.
+    /// What rings where `look` or `outside` may say something else.
     fn bell(&self) -> &Arc<Bell>;
 
     /// True where the batch may wait for its readers; false where it would wait for itself.
@@ -178,8 +178,11 @@ impl Run {
 
     /// Looks at everybody while the batch waits.
     fn look_again(&self, py: Python<'_>) -> Changes {
-        let more = self.passengers.has_waiting();
-        self.look(py, |crowd| crowd.waited(more && crowd.takes_more(self.largest)))
+        let outside = self.passengers.outside();
+        self.look(py, |crowd| {
+            let more = crowd.takes_more(self.largest, outside);
+            crowd.waited(more)
+        })
     }
 }
 
@@ -375,9 +378,10 @@ impl Steps {
     /// of their rows; and what changed for the others.
     fn join(&self, py: Python<'_>, limit: usize) -> PyResult<(Option<Joined>, Option<Changes>)> {
         self.begin();
-        self.run.crowd.lock().join();
         let joined = if limit > 0 { self.run.passengers.join(py, limit)? } else { None };
+        let left_outside = if limit > 0 && joined.is_none() { self.run.passengers.outside() } else { 0 };
         let mut crowd = self.run.crowd.lock();
+        crowd.join(left_outside);
         let joined = joined
             .map(|(columns, seat, count, lengths)| (columns, crowd.seat(seat..seat + count), count, lengths));
         Ok((joined, crowd.regroup().any()))

@@ -200,8 +200,12 @@ impl Passengers for Visitors {
         self.answer(seats.iter().copied(), rows.into_iter().map(|row| row.map(Said::Row)).collect());
     }
 
+    /// It is Penstock's own word, and not the model's failure.
     fn refuse(&self, py: Python<'_>, seat: usize, error: Py<PyAny>) {
-        self.fail(py, &[seat], PyErr::from_value(error.into_bound(py)));
+        let error = error.bind(py);
+        let kind = errors::kind_of(error).unwrap_or(ErrorKind::Stream);
+        let message = error.str().map(|text| text.to_string()).unwrap_or_default();
+        self.answer(std::iter::once(seat), vec![Err(Error::new(kind, message))]);
     }
 
     fn look(&self, py: Python<'_>, places: &mut [Place]) {
@@ -223,8 +227,8 @@ impl Passengers for Visitors {
         }
     }
 
-    fn has_waiting(&self) -> bool {
-        self.endpoint.has_waiting(&self.group)
+    fn outside(&self) -> usize {
+        self.endpoint.waiting_in(&self.group)
     }
 
     fn bell(&self) -> &Arc<Bell> {

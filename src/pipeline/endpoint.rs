@@ -350,9 +350,9 @@ impl Endpoint {
         &self.bell
     }
 
-    /// True where a request of that group waits.
-    pub fn has_waiting(&self, group: &GroupKey<()>) -> bool {
-        self.batcher.has_waiting(group)
+    /// Requests of that group that wait.
+    pub fn waiting_in(&self, group: &GroupKey<()>) -> usize {
+        self.batcher.waiting_in(group)
     }
 
     fn tell(&self, told: Told) {

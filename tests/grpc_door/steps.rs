@@ -184,3 +184,22 @@ fn a_client_that_takes_nothing_fills_its_window_and_no_more() {
     talk.finish();
     assert!(next(&mut call).last);
 }
+
+#[test]
+fn a_generation_whose_time_has_passed_is_stopped() {
+    let talking = Talking::open();
+    let mut call = Client::open(talking.address()).begin(STREAM, &[]);
+    let timeout = || ParameterChoice::Int64Param(100_000);
+    call.push(prompt("a", &[("timeout", timeout())]));
+    let talk = talking.take(1);
+    talk.say("1");
+    assert_eq!(next(&mut call), heard("a", "1", false));
+    let (id, message) = error(&mut call);
+    assert_eq!(id, "a");
+    assert!(message.contains("deadline"), "{message}");
+    until("its generation was stopped", || talk.left() == 1);
+    call.finish();
+    assert_eq!(call.end().code, Some(0));
+    let text = talking.inside.metrics_text();
+    assert!(text.contains("penstock_requests_total{model=\"talk\",outcome=\"expired\"} 1"), "{text}");
+}

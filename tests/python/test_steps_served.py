@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from penstock import AsyncClient, ItemError, Server, model
+from penstock._inference import InferResult
 from penstock.errors import ConfigError, RemoteError
 from tests.python.support.waiting import PATIENCE, outcomes, soon
 
@@ -74,6 +75,25 @@ async def test_requests_are_answered_with_their_last_step_or_what_they_are_finis
         # One record for each batch, however many times it answered.
         numbers = [record.number for record in server.explain("sync", last=256).batches]
         assert len(numbers) == len(set(numbers)) == stats["sync"].batches
+
+
+@pytest.mark.parametrize("function", [count_up, count_up_async])
+async def test_a_stream_of_grpc_has_a_message_for_each_step(function: Any) -> None:
+    counter = model("counter", inputs=X, outputs=Y, max_batch_size=4)(function)
+    with Server([counter], port=0) as server:
+        async with AsyncClient(server.grpc_url) as client, client.stream_infer() as stream:
+            for request_id, number in (("a", 3), ("b", 5)):
+                await stream.send("counter", rows(number), request_id=request_id)
+            # Several rows of one request are answered as a whole.
+            await stream.send("counter", rows(1, 2), request_id="c")
+            await stream.end()
+            steps: dict[str, list[Any]] = {"a": [], "b": [], "c": []}
+            async for result in stream:
+                assert isinstance(result, InferResult)
+                steps[result.id or ""].append(result["y"].tolist() if len(result) else None)
+    for request_id, number in (("a", 3), ("b", 5)):
+        assert steps[request_id] == [*([[n, n]] for n in range(1, number + 1)), None]
+    assert len(steps["c"]) == 1
 
 
 async def test_several_outputs_and_texts_by_name() -> None:
