@@ -145,6 +145,8 @@ class TestClient:
     ) -> TestResponse:
         """Sends a request and waits for its answer; an error of the server is an answer, too. Ctrl-C ends the waiting.
 
+        A streamed answer comes as a whole, once its stream has ended.
+
         Args:
             method: GET, POST, ...
             path: from the first slash on, with its query if it has one.

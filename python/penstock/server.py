@@ -287,7 +287,8 @@ class Server:
         """Stops accepting, answers what was accepted, then closes the models. Safe to call twice.
 
         Health says "not ready" first. Without `drain`, requests that wait for a batch get status 503. Coroutines of
-        `async def` models that still run when the time is up are cancelled, and worker processes killed.
+        `async def` models that still run when the time is up are cancelled, worker processes killed, and streamed
+        answers ended with an error as their last event.
 
         Args:
             drain: answer what was accepted.

@@ -16,7 +16,7 @@ use super::flow::Flow;
 use super::keeper::Limits;
 use super::packing::Packing;
 use crate::error::{Error, ErrorKind};
-use crate::metrics::{InFlight, StreamMetrics};
+use crate::metrics::InFlight;
 use crate::serve::access::{AccessLog, AccessRecord};
 use crate::serve::connection::OpenStream;
 use crate::serve::watch::{Phase, Watch};
@@ -26,7 +26,6 @@ use crate::stream::ChunkSize;
 pub struct StreamBody {
     open: Arc<Open>,
     key: usize,
-    streams: Arc<Streams>,
     ended: bool,
     /// Its connection, where that carries one request at a time.
     watch: Option<Arc<Watch>>,
@@ -38,7 +37,7 @@ pub struct StreamBody {
 
 /// What is counted of an answer: as cancelled, where it is dropped before its end.
 pub(super) struct Account {
-    metrics: StreamMetrics,
+    streams: Arc<Streams>,
     began: Instant,
     ended: bool,
     _in_flight: InFlight,
@@ -78,9 +77,9 @@ struct State {
 }
 
 impl Account {
-    pub(super) fn open(metrics: &StreamMetrics, in_flight: InFlight) -> Self {
-        metrics.started();
-        Self { metrics: metrics.clone(), began: Instant::now(), ended: false, _in_flight: in_flight }
+    pub(super) fn open(streams: &Arc<Streams>, in_flight: InFlight) -> Self {
+        streams.metrics.started();
+        Self { streams: Arc::clone(streams), began: Instant::now(), ended: false, _in_flight: in_flight }
     }
 
     /// It came to an end, be it a failure that was told.
@@ -90,27 +89,23 @@ impl Account {
 
     /// It failed before it began.
     pub(super) fn failed(&mut self) {
-        self.metrics.failed();
+        self.streams.metrics.failed();
         self.ended();
     }
 }
 
 impl Drop for Account {
     fn drop(&mut self) {
-        self.metrics.ended();
+        self.streams.metrics.ended();
         if !self.ended {
-            self.metrics.cancelled();
+            self.streams.metrics.cancelled();
         }
     }
 }
 
 impl StreamBody {
-    pub(super) fn open(
-        streams: &Arc<Streams>,
-        flow: Flow,
-        packing: Option<Packing>,
-        account: Account,
-    ) -> Self {
+    pub(super) fn open(flow: Flow, packing: Option<Packing>, account: Account) -> Self {
+        let keeper = &account.streams.keeper;
         let state = State {
             flow,
             packing,
@@ -120,15 +115,14 @@ impl StreamBody {
             due: false,
             waits: false,
             waker: None,
-            since: streams.keeper.now(),
+            since: keeper.now(),
             left: None,
             began: account.began,
             bytes: 0,
         };
         let open = Arc::new(Open { state: Mutex::new(state) });
-        let key = streams.keeper.enter(Arc::clone(&open));
-        let streams = Arc::clone(streams);
-        Self { open, key, streams, ended: false, watch: None, request: None, logged: None, account }
+        let key = keeper.enter(Arc::clone(&open));
+        Self { open, key, ended: false, watch: None, request: None, logged: None, account }
     }
 
     /// Its connection, which carries one request at a time, is told of the end.
@@ -150,7 +144,7 @@ impl StreamBody {
     fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let mut state = self.open.state.lock();
         let reader_waits = self.watch.as_ref().is_some_and(|watch| watch.is_stalled());
-        let polled = state.poll_chunk(context, &self.streams, reader_waits, self.watch.as_deref());
+        let polled = state.poll_chunk(context, &self.account.streams, reader_waits, self.watch.as_deref());
         if state.is_ended() {
             drop(state);
             self.end();
@@ -191,7 +185,9 @@ impl State {
         if self.flow.is_quiet() && (std::mem::take(&mut self.due) || watch.is_some_and(Watch::take_doubt)) {
             self.flow.keep_alive();
             self.since = streams.keeper.now();
-            streams.metrics.kept_alive();
+            if !self.flow.out.is_empty() {
+                streams.metrics.kept_alive();
+            }
         }
         if self.flow.is_quiet() {
             self.wait(context);
@@ -315,7 +311,7 @@ impl Open {
 
 impl Drop for StreamBody {
     fn drop(&mut self) {
-        self.streams.keeper.leave(self.key);
+        self.account.streams.keeper.leave(self.key);
         let bytes = {
             let mut state = self.open.state.lock();
             state.flow.stop();
@@ -363,8 +359,8 @@ impl StreamBody {
             let mut state = self.open.state.lock();
             (state.rest, state.flow.out) = (Bytes::new(), Vec::new());
             state.flow.fail(&error);
-            self.streams.metrics.failed();
-            state.chunk(&self.streams)
+            self.account.streams.metrics.failed();
+            state.chunk(&self.account.streams)
         }));
         self.end();
         said.ok().flatten()

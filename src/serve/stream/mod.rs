@@ -4,6 +4,8 @@ mod body;
 mod flow;
 mod keeper;
 mod packing;
+#[cfg(test)]
+mod tests;
 
 use std::future::poll_fn;
 use std::ops::ControlFlow;
@@ -116,7 +118,7 @@ pub(super) async fn streamed(
     headers: &HeaderMap,
     in_flight: InFlight,
 ) -> Result<Reply> {
-    let mut account = Account::open(&streams.metrics, in_flight);
+    let mut account = Account::open(streams, in_flight);
     let mut flow = Flow::new(choices, frames);
     let begun = poll_fn(|context| match flow.fill(context, FIRST) {
         Ok(()) if flow.is_quiet() => Poll::Pending,
@@ -143,7 +145,7 @@ pub(super) async fn streamed(
     if let Some(packing) = &packing {
         fields.insert(header::CONTENT_ENCODING, packing.name());
     }
-    let body = StreamBody::open(streams, flow, packing, account);
+    let body = StreamBody::open(flow, packing, account);
     Ok(reply.map(|()| ReplyBody::Stream(Box::new(body))))
 }
 
