@@ -179,7 +179,10 @@ impl Run {
     /// Looks at everybody while the batch waits.
     fn look_again(&self, py: Python<'_>) -> Changes {
         let outside = self.passengers.outside();
-        self.look(py, |crowd| crowd.waited(crowd.takes_more(self.largest, outside)))
+        self.look(py, |crowd| {
+            let more = crowd.takes_more(self.largest, outside);
+            crowd.waited(more)
+        })
     }
 }
 
