@@ -111,7 +111,7 @@ fn main() {
     let chunks = chunks();
     let events = written(&chunks, |out, chunk| write_event(out, None, None, chunk));
     decoding(&mut criterion, &events);
-    lines(&mut criterion, &written(&chunks, |out, chunk| write_line(out, chunk)).concat());
+    lines(&mut criterion, &written(&chunks, write_line).concat());
     encoding(&mut criterion, &chunks);
     packing(&mut criterion, &events);
     criterion.final_summary();

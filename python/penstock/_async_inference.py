@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from penstock import _native
 from penstock._base_client import BaseClient
 from penstock._infer_stream import AsyncInferStream
 from penstock._inference import Inference, InferResult, refusal, result_of, result_of_http, takes_binary
-from penstock._many import collected
 from penstock._questions import answer_of, is_true, parameters_of, question_of
 from penstock._request import REDIRECTS
 from penstock._response import Response
 from penstock._stream import caller
+from penstock._uploads import send_async_pieces
 from penstock.errors import DeadlineExceeded, TransportError
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from types import EllipsisType
 
-    from penstock import _native
     from penstock._headers import HeadersGiven
     from penstock._inference import OverHttp
     from penstock._policy import Priority
@@ -250,13 +250,14 @@ class AsyncInference(BaseClient):
             raise
 
     async def _call(self, method: str, url: str, options: Mapping[str, Any]) -> Response:
-        if options and "content" in options:
-            options = await collected(options)
         prepared = self._builder.prepare(method, url, options)
         # As in _send, without its coroutine: requests wait here by the thousand, and Python's collector looks at each.
         future = self._native.submit(*prepared)
         try:
-            response = Response(await future)
+            if options and "content" in options and isinstance(upload := prepared[3], _native.NativeUpload):
+                response = Response(await self._with_pieces(upload, future))
+            else:
+                response = Response(await future)
         except BaseException:
             self._native.cancel(future)
             raise
@@ -266,6 +267,30 @@ class AsyncInference(BaseClient):
                 response = await self._send(following)
             response.history = journey.history
         return response
+
+    async def _with_pieces(self, upload: _native.NativeUpload, future: asyncio.Future[Any]) -> Any:
+        """The answer to a request whose body is made meanwhile, which ends with the answer."""
+        answer, making = await self._while_making(upload, future)
+        making.cancel()
+        return answer
+
+    async def _while_making(
+        self, upload: _native.NativeUpload, future: asyncio.Future[Any]
+    ) -> tuple[Any, asyncio.Task[None]]:
+        """The answer to a request whose body is made meanwhile, and who makes it, where that goes on."""
+        import asyncio  # noqa: PLC0415  importing it costs as much as a third of `import numpy`
+
+        making = asyncio.create_task(send_async_pieces(upload))
+        try:
+            await asyncio.wait((making, future), return_when=asyncio.FIRST_COMPLETED)
+            if making.done() and making.exception() is not None:
+                making.result()
+            answer = await future
+        except BaseException:
+            making.cancel()
+            self._native.cancel(future)
+            raise
+        return answer, making
 
     async def _send(self, prepared: Prepared) -> Response:
         future = self._native.submit(*prepared)

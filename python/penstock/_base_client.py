@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
 from penstock import _native
+from penstock._body import content_body
 from penstock._connecting import Connections, checked_urls, native_client
 from penstock._many import one_of_many
 from penstock._redirects import Journey
@@ -96,6 +97,9 @@ class BaseClient(Connections):
         method, target, headers, _, _, _ = self._builder.prepare(method, path, options)
         return (method, target, headers, body)
 
+    def _asked_for_events(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        return {"follow_redirects": True, "timeout": self._builder.silent(), **options}
+
     def _is_to_follow(self, status: int, options: Mapping[str, Any]) -> bool:
         return status in REDIRECTS and bool(options.get("follow_redirects", self._follows))
 
@@ -108,6 +112,9 @@ class BaseClient(Connections):
         for index, request in enumerate(requests):
             method, url, options = one_of_many(index, request)
             try:
+                if options.get("content") is not None:
+                    # Many at once are sent whole.
+                    options = {**options, "content": content_body(options["content"])}
                 prepared.append(self._builder.prepare(method, url, options))
             except ConfigError as error:
                 raise ConfigError(f"request {index}: {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from penstock import _native
 from penstock._base_client import BaseClient
 from penstock._infer_stream import InferStream
 from penstock._inference import Inference, InferResult, refusal, result_of, result_of_http, takes_binary
@@ -11,13 +12,13 @@ from penstock._questions import answer_of, is_true, parameters_of, question_of
 from penstock._request import REDIRECTS
 from penstock._response import Response
 from penstock._stream import caller
+from penstock._uploads import send_pieces
 from penstock.errors import DeadlineExceeded, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from types import EllipsisType
 
-    from penstock import _native
     from penstock._headers import HeadersGiven
     from penstock._inference import OverHttp
     from penstock._policy import Priority
@@ -166,10 +167,22 @@ class BlockingInference(BaseClient):
 
     def _call(self, method: str, url: str, options: Mapping[str, Any]) -> Response:
         prepared = self._builder.prepare(method, url, options)
-        response = Response(self._native.submit_blocking(*prepared))
+        if options and "content" in options and isinstance(upload := prepared[3], _native.NativeUpload):
+            response = Response(self._with_pieces(upload, self._native.begin(*prepared)))
+        else:
+            response = Response(self._native.submit_blocking(*prepared))
         if response.status_code in REDIRECTS and self._is_to_follow(response.status_code, options):
             journey = self._journey(prepared)
             while (following := journey.after(response)) is not None:
                 response = Response(self._native.submit_blocking(*following))
             response.history = journey.history
         return response
+
+    def _with_pieces(self, upload: _native.NativeUpload, pending: _native.NativePending) -> Any:
+        """The answer to a request whose body this thread makes meanwhile."""
+        try:
+            send_pieces(upload, pending)
+            return pending.wait()
+        except BaseException:
+            pending.cancel()
+            raise

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from penstock._headers import sendable
+from penstock._uploads import bytes_of, upload_of
 from penstock._url import pairs_of, plain_text
 from penstock.errors import ConfigError
 
 if TYPE_CHECKING:
+    from penstock import _native
     from penstock._headers import Pairs
 
 JSON_TYPE = (b"content-type", b"application/json")
@@ -37,8 +39,14 @@ def json_body(value: Any) -> bytes:
         raise ConfigError(f"json cannot be encoded: {error}") from error
 
 
-def body_of(options: Mapping[str, Any]) -> tuple[bytes | None, tuple[bytes, bytes] | None]:
+def body_of(
+    options: Mapping[str, Any], stated: int | None = None
+) -> tuple[bytes | _native.NativeUpload | None, tuple[bytes, bytes] | None]:
     """The body that `content`, `json`, `data` and `files` stand for, and its content type.
+
+    Args:
+        options: the options of a request.
+        stated: the length that a header states.
 
     Raises:
         ConfigError: where several are given, or one cannot be sent.
@@ -49,7 +57,7 @@ def body_of(options: Mapping[str, Any]) -> tuple[bytes | None, tuple[bytes, byte
     if len(given) > 1 and given != ["data", "files"]:
         raise ConfigError(f"{' and '.join(given)} exclude each other: a request has one body")
     if content is not None:
-        return content_body(content), None
+        return upload_of(content, stated) or content_body(content), None
     if value is not None:
         return json_body(value), JSON_TYPE
     if data is not None and not isinstance(data, Mapping):
@@ -72,23 +80,14 @@ def content_body(content: Any) -> bytes:
     if isinstance(content, str):
         return content.encode()
     if hasattr(content, "read"):
-        return _bytes_of(content.read(), "the file given as content")
+        return bytes_of(content.read(), "the file given as content")
     try:
         return bytes(memoryview(content))
     except TypeError:
         pass
     if not isinstance(content, Iterable) or isinstance(content, Mapping):
         raise ConfigError(f"content must be bytes, text, a file or an iterable of bytes, not {type(content).__name__}")
-    return b"".join(_bytes_of(part, "an iterable given as content") for part in content)
-
-
-def _bytes_of(part: object, what: str) -> bytes:
-    if isinstance(part, str):
-        raise ConfigError(f"{what} must give bytes, not text: open files in binary mode")
-    try:
-        return bytes(memoryview(part))  # type: ignore[arg-type]  # that is the question
-    except TypeError:
-        raise ConfigError(f"{what} must give bytes, not {type(part).__name__}") from None
+    return b"".join(bytes_of(part, "an iterable given as content") for part in content)
 
 
 def _multipart(data: Mapping[str, Any], files: Any) -> tuple[bytes, tuple[bytes, bytes]]:

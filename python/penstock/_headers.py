@@ -99,6 +99,15 @@ def sendable(given: HeadersGiven | None) -> Pairs:
     return [(name, value) for name, value in sent if name.lower() not in _OF_THE_BODY]
 
 
+def stated_length(given: HeadersGiven | None) -> int | None:
+    """The length of the body that the caller states himself."""
+    pairs: Any = given.items() if isinstance(given, Mapping) else given or ()
+    for name, value in pairs:
+        if _bytes_of(name).lower() == b"content-length" and _bytes_of(value).isdigit():
+            return int(value)
+    return None
+
+
 def merged(defaults: Pairs, own: Pairs) -> Pairs:
     """Both; where both name a header, those of `own`."""
     if not defaults or not own:

@@ -20,7 +20,7 @@ _loads = json.JSONDecoder().decode
 
 
 class _Taking(Generic[T]):
-    """What all have in common. What has been taken and not handed out belongs to the stream: another iterator goes on."""
+    """What all have in common. What was taken and not handed out is the stream's: another iterator goes on."""
 
     __slots__ = ("_form", "_most", "_opened", "_ready")
 
@@ -39,7 +39,7 @@ class _Taking(Generic[T]):
 
 
 class AsyncItems(_Taking[T]):
-    """An asynchronous iterator, which goes on after whoever waited for the next was cancelled; a generator would not."""
+    """An asynchronous iterator. It goes on after whoever waited was cancelled, which a generator would not."""
 
     __slots__ = ()
 

@@ -23,11 +23,13 @@ __all__ = [
     "NativeKeeper",
     "NativeLoad",
     "NativeMany",
+    "NativePending",
     "NativeQuestion",
     "NativeRecording",
     "NativeResponse",
     "NativeServer",
     "NativeStream",
+    "NativeUpload",
     "ServedWorker",
     "Steps",
     "Worker",
@@ -46,7 +48,7 @@ VERSION: Final[str]
 _CallTerms: TypeAlias = tuple[int, str | None, float]
 _Headers: TypeAlias = list[tuple[bytes, bytes]]
 _Limits: TypeAlias = tuple[float | None, float | None, float | None, float | None, float | None]
-_Request: TypeAlias = tuple[str, str, _Headers | None, bytes | None, _Limits | None, int]
+_Request: TypeAlias = tuple[str, str, _Headers | None, bytes | NativeUpload | None, _Limits | None, int]
 
 def error_table() -> list[tuple[str, str, int, str, bool]]: ...
 def bind_errors(module: ModuleType) -> dict[str, type[Exception]]: ...
@@ -213,7 +215,7 @@ class NativeClient:
         method: str,
         url: str,
         headers: _Headers | None,
-        body: bytes | None,
+        body: bytes | NativeUpload | None,
         timeout: _Limits | None,
         options: int,
     ) -> asyncio.Future[NativeResponse]: ...
@@ -222,7 +224,7 @@ class NativeClient:
         method: str,
         url: str,
         headers: _Headers | None,
-        body: bytes | None,
+        body: bytes | NativeUpload | None,
         timeout: _Limits | None,
         options: int,
     ) -> NativeResponse: ...
@@ -232,7 +234,7 @@ class NativeClient:
         method: str,
         url: str,
         headers: _Headers | None,
-        body: bytes | None,
+        body: bytes | NativeUpload | None,
         timeout: _Limits | None,
         options: int,
         place: str | None = None,
@@ -242,11 +244,21 @@ class NativeClient:
         method: str,
         url: str,
         headers: _Headers | None,
-        body: bytes | None,
+        body: bytes | NativeUpload | None,
         timeout: _Limits | None,
         options: int,
         place: str | None = None,
     ) -> NativeStream: ...
+    def begin(
+        self,
+        method: str,
+        url: str,
+        headers: _Headers | None,
+        body: bytes | NativeUpload | None,
+        timeout: _Limits | None,
+        options: int,
+        place: str | None = None,
+    ) -> NativePending: ...
     def cancel(self, future: asyncio.Future[Any]) -> None: ...
     def counters(self) -> list[dict[str, Any]]: ...
     def streams(self) -> dict[str, int]: ...
@@ -363,7 +375,7 @@ class NativeResponse:
 
 @final
 class Event:
-    def __new__(cls, event: str, data: str, id: str | None = None) -> Self: ...
+    def __new__(cls, event: str, data: str, id: str | None = None) -> Self: ...  # noqa: A002
     @property
     def event(self) -> str: ...
     @property
@@ -374,6 +386,23 @@ class Event:
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
     def __reduce__(self) -> tuple[type[Event], tuple[str, str, str]]: ...
+
+@final
+class NativePending:
+    @property
+    def answered(self) -> bool: ...
+    def wait(self) -> Any: ...
+    def cancel(self) -> None: ...
+
+@final
+class NativeUpload:
+    def __new__(cls, source: Any, length: int | None) -> Self: ...
+    @property
+    def source(self) -> Any: ...
+    def put(self, piece: bytes) -> bool: ...
+    def finish(self) -> None: ...
+    def wait(self) -> asyncio.Future[None]: ...
+    def wait_blocking(self, seconds: float) -> bool: ...
 
 @final
 class NativeStream:

@@ -7,7 +7,7 @@ from base64 import b64encode
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from penstock._body import JSON_TYPE, body_of, json_body
-from penstock._headers import merged, sendable, without
+from penstock._headers import merged, sendable, stated_length, without
 from penstock._native import VERSION
 from penstock._url import Url, join, pairs_of, parse, with_params, without_dots, without_user
 from penstock.errors import ConfigError, ProtocolError
@@ -17,20 +17,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import IO
 
+    from penstock import _native
     from penstock._headers import HeadersGiven, Pairs
     from penstock._response import Response
     from penstock._url import Params
     from penstock.pooling import Limits
 
-Prepared = tuple[str, str, "Pairs | None", bytes | None, "Limits | None", int]
+Prepared = tuple[str, str, "Pairs | None", "bytes | _native.NativeUpload | None", "Limits | None", int]
 """A request as the extension takes it: method, where to, headers, body, time-outs, options."""
 
 Manner = tuple["Pairs | None", "Limits | None", int]
 """How a call of gRPC is sent: metadata, time-outs, options."""
 
 AGAIN, NEVER_AGAIN, UNDECODED, BY_BYTES = 1, 2, 4, 8
-"""The options of a request: bits of a number. With the last, time-outs are those of other clients: the head of the answer
-comes first, and every byte counts."""
+"""The options of a request: bits of a number. With the last, time-outs are those of other clients: the head of the
+answer comes first, and every byte counts."""
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
@@ -54,7 +55,10 @@ class RequestOptions(TypedDict, total=False):
     Attributes:
         params: added to the URL's query: a mapping, pairs, or a string; lists give a parameter several values.
         headers: headers, as a mapping or pairs.
-        content: the body: bytes, text, a file, an iterable of bytes; all of it is read before it is sent.
+        content: the body: bytes, text, a file, an iterable of bytes. Files and iterators are sent as they come, a
+            piece at a time, with their length where it is known, and once: such a request is not tried again once it
+            has begun. An asynchronous iterator is for `AsyncClient`, which reads files in a thread. What an iterator
+            raises ends the request.
         json: the body, as JSON.
         data: the body, as a form.
         files: the body, as a form with files: a file by name, or `(file name, file[, content type[, headers]])`.
@@ -142,6 +146,11 @@ class RequestBuilder:
         headers = self._plain if metadata is None else merged(self._secrets, sendable(metadata)) or None
         return (headers, None if timeout is ... else limits_of(timeout, self._timeout), 0)
 
+    def silent(self) -> Timeout:
+        """The client's own time-outs for an answer that may last, and say nothing for long."""
+        own = self._timeout
+        return Timeout(connect=own.connect, acquire=own.acquire, first=own.first, idle=None, total=None)
+
     def lasting(self, timeout: object, metadata: HeadersGiven | None = None) -> Manner:
         """How a stream is opened that lasts as long as it must; `...` limits no more than opening it."""
         headers, limits, bits = self.manner(timeout, metadata)
@@ -156,8 +165,8 @@ class RequestBuilder:
         if not isinstance(method, str) or not _METHOD.fullmatch(method):
             raise ConfigError(f"{method!r} is no method of HTTP")
         target, credentials = self._target(url, options.get("params"))
-        body, content_type = body_of(options)
         own = sendable(options.get("headers"))
+        body, content_type = body_of(options, stated_length(options.get("headers")) if "content" in options else None)
         if content_type is not None and not _names(b"content-type", self.defaults, own):
             own = [*own, content_type]
         if cookies := options.get("cookies"):
@@ -214,11 +223,22 @@ class RequestBuilder:
             pairs = without(pairs, _SECRET | {b"host"})
         if _becomes_get(method, response.status_code):
             method, body, pairs = "GET", None, without(pairs, _OF_A_BODY)
+        elif body is not None and not isinstance(body, bytes):
+            raise ConfigError(
+                f"the redirect of {response.url} asks for the body again, which a file or an iterator gives once: "
+                "give it as bytes, or follow_redirects=False"
+            )
         total = self._timeout.total if limits is None else limits[4]
         if total is not None:
             limits = (*(limits or self._timeout.native_settings())[:4], max(total - spent, 1e-3))
         target = there.target if at_socket and there.origin == here.origin else str(there)
         return (method, target, pairs or None, body, limits, options)
+
+
+def with_bits(prepared: Prepared, bits: int) -> Prepared:
+    """The request, with more options."""
+    method, target, headers, body, limits, options = prepared
+    return (method, target, headers, body, limits, options | bits)
 
 
 def limits_of(given: object, otherwise: Timeout) -> Limits:

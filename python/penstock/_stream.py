@@ -13,6 +13,7 @@ from penstock._response import Answer
 from penstock.errors import ConfigError, StreamClosed
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
     from types import TracebackType
     from typing import Self
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from penstock._native import Event
     from penstock._response import Response
 
-    Opened = tuple[_native.NativeStream, tuple[Response, ...]]
+    Opened = tuple[_native.NativeStream, tuple[Response, ...], asyncio.Task[None] | None]
 
 MAX_CHUNK = 65_536
 """Bytes of a chunk at most, where nobody says otherwise."""
@@ -67,7 +68,7 @@ class StreamStats(Table):
 class _Stream(Answer):
     """What both kinds of streams have in common."""
 
-    __slots__: tuple[str, ...] = ("_closed", "_content", "_form", "_ready", "_stream")
+    __slots__: tuple[str, ...] = ("_closed", "_content", "_form", "_making", "_ready", "_stream")
 
     _stream: _native.NativeStream | None
 
@@ -78,6 +79,7 @@ class _Stream(Answer):
         self._closed = False
         self._form: str | None = None
         self._ready: list[Any] = []
+        self._making: asyncio.Task[None] | None = None
         self.history: tuple[Response, ...] = ()
 
     def __getattr__(self, name: str) -> Any:
@@ -133,8 +135,7 @@ class _Stream(Answer):
         return f"<{name} not entered>" if self._stream is None else super().__repr__()
 
     def _enter(self, opened: Opened) -> None:
-        self._stream, history = opened
-        self.history = history
+        self._stream, self.history, self._making = opened
         self._native = self._stream.response
 
     def _open(self) -> _native.NativeStream:
@@ -156,6 +157,8 @@ class _Stream(Answer):
         self._ready.clear()
         if self._stream is not None:
             self._stream.close()
+        if self._making is not None:
+            self._making.cancel()
 
     def _check_not_entered(self) -> None:
         if self._stream is not None or self._closed:
@@ -177,13 +180,14 @@ class AsyncStream(_Stream):
 
     Leaving the block before the end abandons the rest, and the server is told: its connection is closed, or its stream
     reset. So does whoever is cancelled inside, and a stream that is forgotten. Where the last that came is
-    `data: [DONE]`, with which chats end, the end of the body is read in the background, for at most half a second, and the
-    connection serves the next request. Cancelling whoever waits for a chunk loses none: reading can go on afterwards.
+    `data: [DONE]`, with which chats end, the end of the body is read in the background, for at most half a second,
+    and the connection serves the next request. Cancelling whoever waits for a chunk loses none: reading can go on
+    afterwards.
 
-    What fails is raised after all that had arrived was taken: `FirstChunkTimeout`, `IdleTimeout`, `DeadlineExceeded`; and
-    `StreamInterrupted` for a connection that broke off, with the `TransportError` as its cause. Each has `partial`, the
-    bytes of the body that had arrived, unpacked, also those that were taken: the last MiB, or a share of 4 MiB where
-    there are many streams; `partial_start` says which byte of the body is the first of them.
+    What fails is raised after all that had arrived was taken: `FirstChunkTimeout`, `IdleTimeout`, `DeadlineExceeded`;
+    and `StreamInterrupted` for a connection that broke off, with the `TransportError` as its cause. Each has
+    `partial`, the bytes of the body that had arrived, unpacked, also those that were taken: the last MiB, or a share
+    of 4 MiB where there are many streams; `partial_start` says which byte of the body is the first of them.
     """
 
     __slots__: tuple[str, ...] = ("_send",)
@@ -249,7 +253,7 @@ class AsyncStream(_Stream):
         return items.batches()
 
     async def read(self, size: int = -1, /) -> bytes:
-        """The rest of the body, to its end; or with a `size` the next bytes, as soon as there are any, at most so many."""
+        """The rest of the body; or with a `size` the next bytes as soon as there are any, at most so many."""
         if size >= 0:
             return await self._read(size) if size else b""
         if self._content is None:

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any
 from penstock._async_inference import AsyncInference
 from penstock._blocking_inference import BlockingInference
 from penstock._display import progress_bar
+from penstock._event_source import AsyncEventSource, EventSource, check_attempts, headers_of
 from penstock._infer_stream import AsyncInferStream, InferStream
 from penstock._inference import InferResult
-from penstock._many import POLL_SECONDS, Many, collected, collected_one, watch
+from penstock._many import POLL_SECONDS, Many, collected_one, watch
 from penstock._native import Event
-from penstock._request import RequestOptions
+from penstock._request import BY_BYTES, RequestOptions, with_bits
 from penstock._response import Response
 from penstock._stream import AsyncStream, Stream, StreamStats, caller
+from penstock._uploads import made
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Iterable, Mapping
     from typing import Unpack
 
@@ -26,10 +29,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsyncClient",
+    "AsyncEventSource",
     "AsyncInferStream",
     "AsyncStream",
     "Client",
     "Event",
+    "EventSource",
     "InferResult",
     "InferStream",
     "RequestOptions",
@@ -69,7 +74,8 @@ class AsyncClient(AsyncInference):
         trust_env: without `proxy`, use that of `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`.
         http2: use HTTP/2 where a server offers it over TLS; `"always"` speaks it without TLS, too.
         max_response: bytes of an answer at most that is read whole, packed and unpacked.
-        stream_window: bytes of one stream at most that have come and that nobody has taken; then its server has to wait.
+        stream_window: bytes of one stream at most that have come and that nobody has taken; then its server has to
+            wait.
         stream_memory: bytes of all streams of the client at most that nobody has taken; each may have something.
 
     Raises:
@@ -185,23 +191,69 @@ class AsyncClient(AsyncInference):
         place = caller()
         return AsyncStream(lambda: self._open_stream(method, url, options, place))
 
-    async def _open_stream(self, method: str, url: str, options: Mapping[str, Any], place: str) -> Opened:
-        if "content" in options:
-            options = await collected(options)
-        prepared = self._builder.prepare(method, url, options)
-        stream = await self._open_one(prepared, place)
+    def events(
+        self,
+        url: str,
+        *,
+        last_event_id: str = "",
+        reconnect_after: float = 3.0,
+        attempts: int | None = 10,
+        method: str = "GET",
+        **options: Unpack[RequestOptions],
+    ) -> AsyncEventSource:
+        """Server-sent events that go on over lost connections, to be used as `async for` or `async with`.
+
+        Args:
+            url: as of `request`.
+            last_event_id: what to begin after, from an earlier source.
+            reconnect_after: seconds between a lost connection and the next, until the server says another time by
+                `retry:`. Longer, up to a minute, where connections bring nothing.
+            attempts: connections in a row that bring no event, after which the last failure is raised; `None` for no
+                end.
+            method: of the requests.
+            **options: as of `request`. Redirects are followed. By default a connection may last, and be silent, for
+                as long as it likes; a `timeout` is for each, and there any byte is a sign of life, comments too.
+
+        Example:
+            ```
+            async for event in client.events("/events"):
+                print(event.event, event.data)
+            ```
+        """
+        check_attempts(reconnect_after, attempts)
+        place = caller()
+        asked = self._asked_for_events(options)
+
+        def open_stream(last: str) -> AsyncStream:
+            again = {**asked, "headers": headers_of(options.get("headers"), last)}
+            return AsyncStream(lambda: self._open_stream(method, url, again, place, BY_BYTES))
+
+        return AsyncEventSource(open_stream, last_event_id, reconnect_after, attempts)
+
+    async def _open_stream(
+        self, method: str, url: str, options: Mapping[str, Any], place: str, bits: int = 0
+    ) -> Opened:
+        prepared = with_bits(self._builder.prepare(method, url, options), bits)
+        stream, making = await self._open_one(prepared, place)
         if not self._is_to_follow(stream.response.status, options):
-            return stream, ()
+            return stream, (), making
         journey = self._journey(prepared)
         while (following := journey.after(Response(stream.response))) is not None:
             stream.close()
-            stream = await self._open_one(following, place)
-        return stream, journey.history
+            if making is not None:
+                making.cancel()
+            stream, making = await self._open_one(following, place)
+        return stream, journey.history, making
 
-    async def _open_one(self, prepared: Prepared, place: str) -> _native.NativeStream:
+    async def _open_one(self, prepared: Prepared, place: str) -> tuple[_native.NativeStream, asyncio.Task[None] | None]:
+        """A stream, and who makes the body of its request, where that goes on while the answer is read."""
         future = self._native.stream(*prepared, place)
+        if prepared[3] is not None and not isinstance(prepared[3], bytes):
+            stream, making = await self._while_making(prepared[3], future)
+            making.add_done_callback(lambda making: made(making, stream))
+            return stream, making
         try:
-            return await future
+            return await future, None
         except BaseException:
             self._native.cancel(future)
             raise
@@ -273,13 +325,40 @@ class Client(BlockingInference):
         place = caller()
         return Stream(lambda: self._open_stream(method, url, options, place))
 
-    def _open_stream(self, method: str, url: str, options: Mapping[str, Any], place: str) -> Opened:
-        prepared = self._builder.prepare(method, url, options)
-        stream = self._native.stream_blocking(*prepared, place)
+    def events(
+        self,
+        url: str,
+        *,
+        last_event_id: str = "",
+        reconnect_after: float = 3.0,
+        attempts: int | None = 10,
+        method: str = "GET",
+        **options: Unpack[RequestOptions],
+    ) -> EventSource:
+        """As `AsyncClient.events`, blocking, to be used as `for` or `with`."""
+        check_attempts(reconnect_after, attempts)
+        place = caller()
+        asked = self._asked_for_events(options)
+
+        def open_stream(last: str) -> Stream:
+            again = {**asked, "headers": headers_of(options.get("headers"), last)}
+            return Stream(lambda: self._open_stream(method, url, again, place, BY_BYTES))
+
+        return EventSource(open_stream, last_event_id, reconnect_after, attempts)
+
+    def _open_stream(self, method: str, url: str, options: Mapping[str, Any], place: str, bits: int = 0) -> Opened:
+        prepared = with_bits(self._builder.prepare(method, url, options), bits)
+        stream = self._open_one(prepared, place)
         if not self._is_to_follow(stream.response.status, options):
-            return stream, ()
+            return stream, (), None
         journey = self._journey(prepared)
         while (following := journey.after(Response(stream.response))) is not None:
             stream.close()
-            stream = self._native.stream_blocking(*following, place)
-        return stream, journey.history
+            stream = self._open_one(following, place)
+        return stream, journey.history, None
+
+    def _open_one(self, prepared: Prepared, place: str) -> _native.NativeStream:
+        if prepared[3] is not None and not isinstance(prepared[3], bytes):
+            stream: _native.NativeStream = self._with_pieces(prepared[3], self._native.begin(*prepared, place))
+            return stream
+        return self._native.stream_blocking(*prepared, place)

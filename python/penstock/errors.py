@@ -196,7 +196,8 @@ class StreamInterrupted(StreamError):
     """A stream ended before its end; the `TransportError` is the `__cause__`.
 
     Attributes:
-        partial: the bytes of the body that had arrived, unpacked, taken or not: the last of them, where there were many.
+        partial: the bytes of the body that had arrived, unpacked, taken or not: the last of them, where there were
+            many.
         partial_start: which byte of the body is the first of them.
     """
 

@@ -76,10 +76,10 @@ class Timeout:
         connect: to open a connection, its TLS handshake included: `ConnectTimeout`. Connections belong to the pool: the
             client's own counts, that of a single request does not.
         acquire: to wait for a connection of the pool: `AcquireTimeout`.
-        first: from the request being sent to the head of its answer; of a stream, to its first event, line or bytes, for
-            which comments do not count: `FirstChunkTimeout`.
-        idle: between two pieces of an answer; of a stream, between two events, lines or pieces, while nothing lies ready
-            to be taken: who takes late is not waited for. `IdleTimeout`.
+        first: from the request being sent to the head of its answer; of a stream, to its first event, line or bytes,
+            for which comments do not count: `FirstChunkTimeout`.
+        idle: between two pieces of an answer; of a stream, between two events, lines or pieces, while nothing lies
+            ready to be taken: who takes late is not waited for. `IdleTimeout`.
         total: for all of it, retries and redirects included: `DeadlineExceeded`.
     """
 

@@ -40,8 +40,8 @@ mod _native {
     use super::bridge::lifecycle::{lock_acquisitions, reset_after_fork, shutdown};
     #[pymodule_export]
     use super::client::{
-        NativeClient, NativeEvent, NativeInferStream, NativeInference, NativeMany, NativeQuestion,
-        NativeResponse, NativeStream,
+        NativeClient, NativeEvent, NativeInferStream, NativeInference, NativeMany, NativePending,
+        NativeQuestion, NativeResponse, NativeStream, NativeUpload,
     };
     #[pymodule_export]
     use super::clock::NativeClock;

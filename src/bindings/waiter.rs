@@ -163,6 +163,11 @@ impl<T> Parked<T> {
         }
     }
 
+    /// Whether the answer is there.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.answer.lock().is_some()
+    }
+
     /// The answer, once.
     pub(crate) fn take(&self) -> Option<T> {
         self.answer.lock().take()

@@ -198,7 +198,10 @@ impl HttpConnector {
         let head = request
             .to_http2(self.origin.scheme(), &self.authority)
             .map_err(|error| Lost { error, unsent: true })?;
-        let sent = http2.send(head, request.body.clone()).await;
+        let sent = match &request.pieces {
+            Some(pieces) => http2.send_pieces(head, pieces.clone()).await,
+            None => http2.send(head, request.body.clone()).await,
+        };
         sent.map_err(|SendError { error, unsent, .. }| Lost { error, unsent })
     }
 

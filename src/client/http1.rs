@@ -15,12 +15,15 @@ use tokio::time::Instant;
 
 use super::connect::Connected;
 use super::io::{Idle, Stream};
+use super::pieces::Pieces;
 use super::request::{Due, Request};
 use super::timer::Timer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::stream::ChunkSize;
 use crate::wire::http1::{Decoder, Fields, Head, put_field};
 
+/// What a chunk has beside its bytes at most.
+const CHUNK_FRAME: usize = 20;
 /// Bodies up to here go out in one piece with the head.
 const JOINED_BYTES: usize = 16 * 1024;
 
@@ -88,8 +91,10 @@ impl Socket {
         {
             put_field(out, b"proxy-authorization", authorization);
         }
-        if request.states_length() {
-            put_field(out, b"content-length", itoa::Buffer::new().format(request.body.len()).as_bytes());
+        match request.stated_length() {
+            Some(length) => put_field(out, b"content-length", itoa::Buffer::new().format(length).as_bytes()),
+            None if request.pieces.is_some() => put_field(out, b"transfer-encoding", b"chunked"),
+            None => {}
         }
         out.extend_from_slice(b"\r\n");
         if request.body.len() <= JOINED_BYTES {
@@ -108,6 +113,8 @@ pub(super) struct Exchange {
     sent: usize,
     /// The part of the body that does not go out with the head.
     body: Bytes,
+    /// What is to follow it; none once all of it has been taken.
+    pieces: Option<Pieces>,
     /// A server that refuses a body may answer and close before it has read it all: its answer is still waited for.
     write_failed: bool,
     endpoint: Arc<str>,
@@ -132,6 +139,7 @@ impl Exchange {
             decoder: Decoder::with_fields(request.method == http::Method::HEAD),
             sent: 0,
             body: if joined { Bytes::new() } else { request.body.clone() },
+            pieces: request.pieces.clone(),
             write_failed: false,
             endpoint: Arc::clone(endpoint),
             arrived: Vec::new(),
@@ -182,7 +190,8 @@ impl Exchange {
     /// The connection, where it can carry another request.
     pub(super) fn into_socket(mut self) -> Option<Box<Socket>> {
         let keeps = self.decoder.head().is_some_and(|head| head.keeps);
-        let out = self.unsent().is_empty() && self.body.is_empty() && !self.write_failed;
+        let all_taken = self.body.is_empty() && self.pieces.is_none();
+        let out = self.unsent().is_empty() && all_taken && !self.write_failed;
         // What follows an answer that nobody asked for belongs to none: the two sides do not agree.
         if !(keeps && out && self.decoder.is_done() && self.socket.input.is_empty()) {
             return None;
@@ -223,16 +232,17 @@ impl Exchange {
     /// Sends what can be sent now. It fails only where nothing was sent at all: then another connection may do better.
     fn poll_send(&mut self, context: &mut Context<'_>) -> Result<()> {
         while !self.write_failed {
+            if self.unsent().is_empty() && self.body.is_empty() && !self.poll_piece(context) {
+                self.poll_flush(context);
+                return Ok(());
+            }
             let head = self.socket.output.get(self.sent..).unwrap_or_default();
             let slices = [IoSlice::new(head), IoSlice::new(&self.body)];
             let stream = Pin::new(&mut self.socket.stream);
-            let written = match (head.is_empty(), self.body.is_empty()) {
-                (true, true) => {
-                    self.poll_flush(context);
-                    return Ok(());
-                }
-                (_, true) => stream.poll_write(context, head),
-                _ => stream.poll_write_vectored(context, &slices),
+            let written = if self.body.is_empty() {
+                stream.poll_write(context, head)
+            } else {
+                stream.poll_write_vectored(context, &slices)
             };
             match written {
                 Poll::Pending => return Ok(()),
@@ -243,6 +253,29 @@ impl Exchange {
             }
         }
         Ok(())
+    }
+
+    /// Takes the next piece of a body that is made while it is sent; false where there is none yet, or no more. Without a
+    /// length it is framed as a chunk (RFC 9112, section 7.1).
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(pieces) = &self.pieces else { return false };
+        let is_chunked = pieces.length().is_none();
+        let Poll::Ready(piece) = pieces.poll_next(context) else { return false };
+        self.body = match piece {
+            Some(piece) if is_chunked => {
+                let mut chunk = Vec::with_capacity(piece.len() + CHUNK_FRAME);
+                chunk.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+                chunk.extend_from_slice(&piece);
+                chunk.extend_from_slice(b"\r\n");
+                chunk.into()
+            }
+            Some(piece) => piece,
+            None => {
+                self.pieces = None;
+                Bytes::from_static(if is_chunked { b"0\r\n\r\n" } else { b"" })
+            }
+        };
+        !self.body.is_empty()
     }
 
     /// TLS keeps what was written until it is flushed.

@@ -3,7 +3,7 @@
 //! | file | its story |
 //! |---|---|
 //! | `address` `proxy` `tls` `trust` `tunnel` `race` `connect` `io` | from an origin to a connected stream of bytes |
-//! | `request` `response` | what is asked and what is answered |
+//! | `request` `pieces` `response` | what is asked, whole or made while it is sent, and what is answered |
 //! | `http1` `http2` `grpc` | a request over one connection |
 //! | `connection` | what the pool pools, and how its health is checked |
 //! | `fleet` `retry` `attempt` `attempts` `answer` | which endpoint, over which connection, how often, and the body |
@@ -27,6 +27,7 @@ mod inflow;
 mod io;
 mod metrics;
 mod owner;
+mod pieces;
 mod proxy;
 mod race;
 mod request;
@@ -49,6 +50,7 @@ pub use inflow::{
 pub use io::{Idle, Stream};
 pub use metrics::metrics_text;
 pub use owner::{Body, Client, ClientSettings, EndpointStats, Route};
+pub use pieces::Pieces;
 pub use proxy::Proxies;
 pub use request::{GrpcCall, Request, RequestFields, Target, Timeouts};
 pub use response::{GrpcEnd, Response};

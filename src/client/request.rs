@@ -9,6 +9,7 @@ use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
 use super::address::Protocol;
+use super::pieces::Pieces;
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::http1::{expects_a_body, field_of, fields_of, put_field};
 
@@ -57,6 +58,8 @@ pub struct Request {
     pub fields: RequestFields,
     /// Its body; empty for none.
     pub body: Bytes,
+    /// Its body where that is made while it is sent. It is sent once: what has begun is not tried again.
+    pub pieces: Option<Pieces>,
     /// The time that it may take.
     pub timeouts: Timeouts,
     /// True where it may be sent a second time although the first may have reached the server.
@@ -90,6 +93,7 @@ impl Request {
             target,
             fields: RequestFields::default(),
             body: Bytes::new(),
+            pieces: None,
             timeouts: Timeouts::default(),
             idempotent,
             retries: true,
@@ -134,15 +138,24 @@ impl Request {
             let value = HeaderValue::from_bytes(value).map_err(|error| refused(error.into()))?;
             head.headers_mut().append(name, value);
         }
-        if self.states_length() {
-            head.headers_mut().insert(CONTENT_LENGTH, self.body.len().into());
+        if let Some(length) = self.stated_length() {
+            head.headers_mut().insert(CONTENT_LENGTH, length.into());
         }
         Ok(head)
     }
 
-    /// True where the server is told how long the body is.
-    pub(super) fn states_length(&self) -> bool {
-        !self.body.is_empty() || expects_a_body(&self.method)
+    /// How long the body is, where the server is told.
+    pub(super) fn stated_length(&self) -> Option<u64> {
+        match &self.pieces {
+            Some(pieces) => pieces.length(),
+            None if self.body.is_empty() && !expects_a_body(&self.method) => None,
+            None => Some(self.body.len() as u64),
+        }
+    }
+
+    /// Whether all of it can be sent once more.
+    pub(super) fn is_whole(&self) -> bool {
+        self.pieces.as_ref().is_none_or(|pieces| !pieces.has_begun())
     }
 }
 

@@ -48,12 +48,14 @@ impl Retry {
                 | ErrorKind::ReadFailed
                 | ErrorKind::WriteFailed
         );
-        request.retries && attempts < self.attempts && lost && (failed.unsent || request.idempotent)
+        let may = request.retries && attempts < self.attempts && request.is_whole();
+        may && lost && (failed.unsent || request.idempotent)
     }
 
     /// True where an answer of this status is asked for again.
     pub(super) fn repeats(&self, request: &Request, attempts: u32, status: StatusCode) -> bool {
-        request.retries && attempts < self.attempts && request.idempotent && self.statuses.contains(&status)
+        let may = request.retries && attempts < self.attempts && request.is_whole();
+        may && request.idempotent && self.statuses.contains(&status)
     }
 
     /// How long to wait before the next attempt, after `attempts` of them; none before another endpoint is tried.

@@ -335,6 +335,7 @@ WRONG: dict[str, list[Any]] = {
     "count": [0, -1, 1.5, True, [], "", "many", "0", "-3", "1.5", "0x10", 2**64, "18446744073709551616"],
     "seconds": [0, -1, float("nan"), float("inf"), True, [], "", "long", "0", "-1", "nan", "inf", "10s", 1e300, "1e20"],
     "switch": [1, 0, "", "maybe", [], 1.0, "2"],
+    "choice": [1, True, "", "maybe", [], "OFF", "pause "],
 }
 CASES = [(each.name, value) for each in fields(DoorSettings) for value in WRONG[each.metadata["kind"]]]
 

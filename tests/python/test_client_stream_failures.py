@@ -80,7 +80,8 @@ def event(data: str) -> bytes:
 async def test_the_first_event_is_waited_for_and_comments_are_none() -> None:
     script = Script()
     with HttpServer(script) as server:
-        async with AsyncClient(server.url, timeout=Timeout(first=0.4, idle=30)) as client, client.stream("GET", "/") as s:
+        limits = Timeout(first=0.4, idle=30)
+        async with AsyncClient(server.url, timeout=limits) as client, client.stream("GET", "/") as s:
             stop = threading.Event()
 
             def ping() -> None:
@@ -108,7 +109,8 @@ async def test_the_first_event_is_waited_for_and_comments_are_none() -> None:
 async def test_comments_do_not_stop_the_time_between_events_and_an_event_does() -> None:
     script = Script()
     with HttpServer(script) as server:
-        async with AsyncClient(server.url, timeout=Timeout(first=30, idle=0.4)) as client, client.stream("GET", "/") as s:
+        limits = Timeout(first=30, idle=0.4)
+        async with AsyncClient(server.url, timeout=limits) as client, client.stream("GET", "/") as s:
             events = s.sse()
             for number in range(6):
                 script.send(event(str(number)))
@@ -165,8 +167,7 @@ def test_the_total_ends_a_stream_that_goes_on() -> None:
         talking.start()
         try:
             with client.stream("GET", "/", timeout=0.6) as s, pytest.raises(DeadlineExceeded) as caught:
-                for each in s.sse():
-                    assert each.data == "x"
+                assert all(each.data == "x" for each in s.sse())
         finally:
             stop.set()
             talking.join()
@@ -182,14 +183,14 @@ def test_the_total_holds_for_one_who_takes_nothing() -> None:
             while True:
                 peer.chunk(bytes(65_536))
 
-    with HttpServer(behave) as server, Client(server.url) as client:
-        with client.stream("GET", "/", timeout=Timeout(total=0.5)) as s:
-            until(lambda: client.stats().streams_failed == 1)
-            with pytest.raises(DeadlineExceeded) as caught:
-                s.read()
-            assert caught.value.partial is not None
-            assert len(caught.value.partial) <= 1 << 20
-            assert caught.value.partial_start + len(caught.value.partial) == s.stats().bytes
+    limits = Timeout(total=0.5)
+    with HttpServer(behave) as server, Client(server.url) as client, client.stream("GET", "/", timeout=limits) as s:
+        until(lambda: client.stats().streams_failed == 1)
+        with pytest.raises(DeadlineExceeded) as caught:
+            s.read()
+        assert caught.value.partial is not None
+        assert len(caught.value.partial) <= 1 << 20
+        assert caught.value.partial_start + len(caught.value.partial) == s.stats().bytes
 
 
 BODY = b"".join(event(f"token {number}") for number in range(4)) + event("[DONE]")
@@ -241,7 +242,7 @@ def test_cut_at_every_byte(framing: str) -> None:
                 return
 
     with HttpServer(behave) as server, Client(server.url, retry=Retry(attempts=1)) as client:
-        for number, cut in enumerate(cuts):  # noqa: B007  the server reads it
+        for number, cut in enumerate(cuts):
             name, reading = list(READINGS.items())[number % len(READINGS)]
             if cut == len(wire):
                 with client.stream("GET", "/") as s:
@@ -295,7 +296,7 @@ def test_cut_at_every_byte_of_a_packed_body_tells_what_could_be_unpacked() -> No
                 return
 
     with HttpServer(behave) as server, Client(server.url) as client:
-        for cut in range(len(packed)):  # noqa: B007  the server reads it
+        for cut in range(len(packed)):
             with client.stream("GET", "/") as s, pytest.raises(StreamInterrupted) as caught:
                 list(s.sse())
             flushed = max((text for end, text in ends if end <= cut), key=len)
@@ -316,7 +317,7 @@ def test_what_is_told_is_the_last_mebibyte() -> None:
     with HttpServer(behave) as server, Client(server.url) as client, client.stream("GET", "/") as s:
         with pytest.raises(StreamInterrupted) as caught:
             s.read()
-        error = pickle.loads(pickle.dumps(caught.value))
+        error = pickle.loads(pickle.dumps(caught.value))  # noqa: S301  our own
         assert isinstance(error.partial, bytes)
         assert len(error.partial) == 1 << 20
         assert error.partial == body[error.partial_start :]
@@ -361,7 +362,7 @@ async def leave_by_break(s: Any) -> None:
 
 
 async def leave_by_error(s: Any) -> None:
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012  the block is what it is about
         async with s:
             await anext(s.sse())
             raise ZeroDivisionError

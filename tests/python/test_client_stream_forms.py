@@ -144,9 +144,14 @@ def test_a_file_is_what_tarfile_takes() -> None:
         for _ in peer:
             peer.answer(packed.getvalue())
 
-    with HttpServer(behave) as server, Client(server.url) as client, client.stream("GET", "/") as s:
-        with s.file() as file, tarfile.open(fileobj=file, mode="r|gz") as archive:
-            names = [(entry.name, len((archive.extractfile(entry) or io.BytesIO()).read())) for entry in archive]
+    with (
+        HttpServer(behave) as server,
+        Client(server.url) as client,
+        client.stream("GET", "/") as s,
+        s.file() as file,
+        tarfile.open(fileobj=file, mode="r|gz") as archive,
+    ):
+        names = [(entry.name, len((archive.extractfile(entry) or io.BytesIO()).read())) for entry in archive]
     assert names == [("a", 200_000), ("b", 200_000)]
 
 
@@ -165,7 +170,8 @@ async def test_events_are_those_of_the_rules() -> None:
         "id: 2\n\n"  # nothing to hand out
         ": ping\n\n"
         "data: third\n\n"
-        "data: \ud800\n\n".encode("utf-8", "surrogatepass") + b"data: never ended\n"
+        "data: \ud800\n\n".encode("utf-8", "surrogatepass")
+        + b"data: never ended\n"
     )
     with HttpServer(answering(body, content_type="text/event-stream")) as server:
         async with AsyncClient(server.url) as client, client.stream("GET", "/") as s:
@@ -189,7 +195,7 @@ def test_an_event_is_a_value() -> None:
     assert event != Event("message", '{"a": [1]}', "7")
     assert event != "message"
     assert len({event, Event("message", '{"a": [1]}')}) == 1
-    assert pickle.loads(pickle.dumps(event)) == event
+    assert pickle.loads(pickle.dumps(event)) == event  # noqa: S301  our own
     assert repr(Event("add", "x", "7")) == "Event(event='add', data='x', id='7')"
     with pytest.raises(AttributeError):
         event.data = "else"  # type: ignore[misc]

@@ -8,6 +8,7 @@ import json
 import socket
 import threading
 import time
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -73,19 +74,20 @@ def test_the_test_client_gets_a_stream_as_a_whole() -> None:
         assert [json.loads(line)["text_output"] for line in lines.text.splitlines()] == ["0 ", "1 "]
 
 
-def asked(server: Server, name: str, text: str) -> http.client.HTTPResponse:
+@contextmanager
+def asked(server: Server, name: str, text: str) -> Iterator[http.client.HTTPResponse]:
     host, port = server.url.removeprefix("http://").split(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=PATIENCE)
-    connection.request("POST", f"/v2/models/{name}/generate_stream", json.dumps({"text_input": text}))
-    return connection.getresponse()
+    with closing(http.client.HTTPConnection(host, int(port), timeout=PATIENCE)) as connection:
+        connection.request("POST", f"/v2/models/{name}/generate_stream", json.dumps({"text_input": text}))
+        with connection.getresponse() as answer:
+            yield answer
 
 
 def test_a_client_that_leaves_stops_the_generator() -> None:
     words, said = endless()
     with Server(said, port=0) as server:
-        answer = asked(server, "endless", "go")
-        assert answer.readline().startswith(b"data: ")
-        answer.close()
+        with asked(server, "endless", "go") as answer:
+            assert answer.readline().startswith(b"data: ")
         assert words.stopped.wait(PATIENCE)
         after = words.steps
         assert "penstock_stream_cancelled_total 1" in server.metrics()
@@ -96,10 +98,10 @@ def test_a_client_that_leaves_stops_the_generator() -> None:
 def test_a_server_that_runs_out_of_time_ends_its_streams_with_words() -> None:
     words, said = endless()
     server = Server(said, port=0).start()
-    answer = asked(server, "endless", "go")
-    assert answer.readline().startswith(b"data: ")
-    server.close(timeout=0.3)
-    last = answer.read().decode().strip().splitlines()[-1]
+    with asked(server, "endless", "go") as answer:
+        assert answer.readline().startswith(b"data: ")
+        server.close(timeout=0.3)
+        last = answer.read().decode().strip().splitlines()[-1]
     assert "drain_timeout" in json.loads(last.removeprefix("data: "))["error"]
     assert words.stopped.wait(PATIENCE)
 
@@ -113,8 +115,7 @@ def test_a_quiet_stream_sends_comments() -> None:
         release.wait(PATIENCE)
         yield "b"
 
-    with Server(slow, port=0, keep_alive=0.1) as server:
-        answer = asked(server, "slow", "go")
+    with Server(slow, port=0, keep_alive=0.1) as server, asked(server, "slow", "go") as answer:
         assert texts(answer.readline()) == ["a"]
         assert answer.readline() == b"\n"
         assert answer.readline().startswith(b":")
@@ -153,8 +154,8 @@ def test_one_slow_reader_does_not_hold_the_other_up() -> None:
             body = b'{"text_input": "go"}'
             head = f"POST /v2/models/wide/generate_stream HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
             idle.sendall(head.encode() + body)
-            answer = asked(server, "wide", "go")
-            assert len("".join(texts(answer.read()))) == 400 * len(piece)
+            with asked(server, "wide", "go") as answer:
+                assert len("".join(texts(answer.read()))) == 400 * len(piece)
             metrics = server.metrics()
         pauses = next(line for line in metrics.splitlines() if line.startswith("penstock_stream_pauses_total "))
         assert int(pauses.split()[1]) >= 1

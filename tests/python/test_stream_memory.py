@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MB = 1_000_000
 LONG = 100 * MB
 """Bytes of a long answer."""
-STREAMS, PIECES, PIECE = 200, 40, 4096
+STREAMS, PIECES, PIECE = 200, 20, 4096
 """Answers at a time, and what each is made of."""
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is read from /proc")
@@ -39,7 +39,7 @@ import penstock
 def batched(batch):
     # As a model that takes some time for a step: the reader, in Python, keeps up with it.
     while batch.live:
-        time.sleep(0.05)
+        time.sleep(0.1)
         yield ["x" * %(piece)d] * len(batch.live)
         batch.join()
 

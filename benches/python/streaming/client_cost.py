@@ -9,7 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from benches.python.client.visits import CLIENT_CPU, LOOPS, PATIENCE, SERVER_CPU
+from benches.python.client.visits import CLIENT_CPU, LOOPS, SERVER_CPU
 from benches.python.door.machine import ROOT, serving
 from benches.python.door.rounds import progress, ratios, spread
 from benches.python.door.servers import Absent, install
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 WORKER = "benches.python.streaming.worker"
 REFERENCE = "penstock, events"
+ON_UVLOOP = (REFERENCE, "openai", "aiohttp, chunks")
+PATIENCE = 240.0
 Results = dict[tuple[str, str], list[dict[str, float]]]
 
 
@@ -55,7 +57,7 @@ def lanes(bench: Bench, loops: Iterable[str]) -> tuple[list[Lane], list[str]]:
     for client in CLIENTS:
         python = sys.executable if client.startswith("penstock") else theirs
         if python is not None:
-            found += [Lane(client, loop, python) for loop in loops]
+            found += [Lane(client, loop, python) for loop in loops if loop == "asyncio" or client in ON_UVLOOP]
     return found, notes
 
 

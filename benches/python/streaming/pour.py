@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MARK = b'"content":"'
 LAST = b"[DONE]"
+OK = b"HTTP/1.1 200"
 END = b"0\r\n\r\n"
 SOME = 1 << 16
 SMALL_BUFFER = 4096
@@ -64,8 +65,8 @@ class _Stream:
         """How many tokens came, be they cut anywhere."""
         with contextlib.suppress(BlockingIOError):
             data = self.socket.recv(SOME)
-            if not data:
-                raise Broken(f"a stream ended after {self.tokens} tokens")
+            if not data or (data.startswith(b"HTTP/1.1") and not data.startswith(OK)):
+                raise Broken(f"a stream ended after {self.tokens} tokens: {data[:300]!r}")
             seen = self.rest + data
             # Shorter than either mark: nothing is counted twice.
             self.rest = seen[-len(MARK) + 1 :]
@@ -152,8 +153,8 @@ class Caller:
         first, tokens, rest = 0.0, 0, b""
         while not rest.endswith(END):
             data = self._socket.recv(SOME)
-            if not data:
-                raise Broken(f"a stream ended after {tokens} tokens")
+            if not data or (not tokens and data.startswith(b"HTTP/1.1") and not data.startswith(OK)):
+                raise Broken(f"a stream ended after {tokens} tokens: {data[:300]!r}")
             seen = rest + data
             tokens += seen.count(MARK)
             first = first or (time.perf_counter() if tokens else 0.0)

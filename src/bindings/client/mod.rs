@@ -14,6 +14,7 @@ mod reply;
 mod report;
 mod settings;
 mod stream;
+mod upload;
 
 pub(crate) use duplex::NativeInferStream;
 pub(crate) use event::NativeEvent;
@@ -22,3 +23,4 @@ pub(crate) use many::NativeMany;
 pub(crate) use native::NativeClient;
 pub(crate) use reply::NativeResponse;
 pub(crate) use stream::NativeStream;
+pub(crate) use upload::{NativePending, NativeUpload};

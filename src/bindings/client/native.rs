@@ -15,6 +15,7 @@ use super::courier::{Courier, Errand, Manner as Sending, Waits};
 use super::inference::{Manner, OverHttp};
 use super::many::{Gathered, NativeMany};
 use super::settings::{Settings, Times, timeouts};
+use super::upload::{NativePending, NativeUpload};
 use crate::bindings::bridge::lifecycle::generation;
 use crate::bindings::bridge::port::Port;
 use crate::bindings::bridge::stock;
@@ -39,7 +40,16 @@ const BY_BYTES: u8 = 8;
 pub(super) type Headers = Vec<(PyBackedBytes, PyBackedBytes)>;
 
 /// A request as Python hands it over: method, URL, headers, body, time-outs, options.
-type Asked = (String, String, Option<Headers>, Option<PyBackedBytes>, Option<Times>, u8);
+type Asked = (String, String, Option<Headers>, Option<Sent>, Option<Times>, u8);
+
+/// A body as Python hands it over.
+#[derive(FromPyObject)]
+pub(super) enum Sent {
+    /// Whole.
+    Whole(PyBackedBytes),
+    /// Made while it is sent.
+    Pieces(Py<NativeUpload>),
+}
 
 /// The native half of `penstock.AsyncClient` and `penstock.Client`, which document it.
 #[pyclass(frozen, module = "penstock._native")]
@@ -96,7 +106,7 @@ impl NativeClient {
         method: &str,
         url: &str,
         headers: Option<Headers>,
-        body: Option<PyBackedBytes>,
+        body: Option<Sent>,
         timeout: Option<Times>,
         options: u8,
     ) -> PyResult<Bound<'py, PyAny>> {
@@ -114,7 +124,7 @@ impl NativeClient {
         method: &str,
         url: &str,
         headers: Option<Headers>,
-        body: Option<PyBackedBytes>,
+        body: Option<Sent>,
         timeout: Option<Times>,
         options: u8,
         place: Option<String>,
@@ -133,7 +143,7 @@ impl NativeClient {
         method: &str,
         url: &str,
         headers: Option<Headers>,
-        body: Option<PyBackedBytes>,
+        body: Option<Sent>,
         timeout: Option<Times>,
         options: u8,
     ) -> PyResult<Bound<'py, PyAny>> {
@@ -151,7 +161,7 @@ impl NativeClient {
         method: &str,
         url: &str,
         headers: Option<Headers>,
-        body: Option<PyBackedBytes>,
+        body: Option<Sent>,
         timeout: Option<Times>,
         options: u8,
         place: Option<String>,
@@ -159,6 +169,27 @@ impl NativeClient {
         let courier = self.courier(py)?;
         let asked = self.request(py, &courier, method, url, headers, body, timeout, options)?;
         in_a_thread(py, &courier, asked, streamed(place, options))
+    }
+
+    /// Sends a request and does not wait: whoever makes its body does so meanwhile. With `place`, its answer is read as it
+    /// comes.
+    #[pyo3(signature = (method, url, headers, body, timeout, options, place=None))]
+    #[allow(clippy::too_many_arguments, reason = "as submit has them")]
+    fn begin(
+        &self,
+        py: Python<'_>,
+        method: &str,
+        url: &str,
+        headers: Option<Headers>,
+        body: Option<Sent>,
+        timeout: Option<Times>,
+        options: u8,
+        place: Option<String>,
+    ) -> PyResult<NativePending> {
+        let courier = self.courier(py)?;
+        let (route, request) = self.request(py, &courier, method, url, headers, body, timeout, options)?;
+        let how = if place.is_some() { streamed(place, options) } else { Sending::Whole };
+        Ok(NativePending::start(&courier, route, request, how))
     }
 
     /// Sends many requests in one crossing.
@@ -280,11 +311,11 @@ impl NativeClient {
     fn request(
         &self,
         py: Python<'_>,
-        courier: &Courier,
+        courier: &Arc<Courier>,
         method: &str,
         url: &str,
         headers: Option<Headers>,
-        body: Option<PyBackedBytes>,
+        body: Option<Sent>,
         timeout: Option<Times>,
         options: u8,
     ) -> PyResult<(Route, Request)> {
@@ -305,7 +336,14 @@ impl NativeClient {
             method,
             target,
             fields,
-            body: body.map_or_else(Bytes::new, |body| Bytes::copy_from_slice(&body)),
+            body: match &body {
+                Some(Sent::Whole(body)) => Bytes::copy_from_slice(body),
+                _ => Bytes::new(),
+            },
+            pieces: match &body {
+                Some(Sent::Pieces(upload)) => Some(upload.get().pieces(py, courier)?),
+                _ => None,
+            },
             timeouts,
             idempotent,
             retries: options & NO_RETRIES == 0,
@@ -319,13 +357,15 @@ impl NativeClient {
     pub(super) fn call(
         &self,
         py: Python<'_>,
-        courier: &Courier,
+        courier: &Arc<Courier>,
         call: GrpcCall,
         http: Option<OverHttp>,
         (metadata, timeout, options): Manner,
     ) -> PyResult<(Route, Request)> {
         let (method, url, headers, body) = match http {
-            Some((method, url, headers, body)) => (method, url, headers.or(metadata), Some(body)),
+            Some((method, url, headers, body)) => {
+                (method, url, headers.or(metadata), Some(Sent::Whole(body)))
+            }
             None => ("POST".to_owned(), call.path.to_string(), metadata, None),
         };
         let is_http = body.is_some();

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 
+use super::super::pieces::Pieces;
 use super::signals::OpenStream;
 use crate::error::Result;
 
@@ -16,6 +17,8 @@ pub(in crate::client) const PIECE: usize = 64 * 1024;
 pub(in crate::client) struct Upload {
     stream: SendStream<Bytes>,
     rest: Bytes,
+    /// What is to follow; none once all of it has been taken.
+    pieces: Option<Pieces>,
 }
 
 impl Upload {
@@ -25,27 +28,53 @@ impl Upload {
             // A stream that is over already shows it by its response.
             let _ = stream.send_data(std::mem::take(&mut body), true);
         }
-        Self { stream, rest: body }
+        Self { stream, rest: body, pieces: None }
+    }
+
+    /// Sends a body that is made meanwhile.
+    pub(super) fn of_pieces(stream: SendStream<Bytes>, pieces: Pieces) -> Self {
+        Self { stream, rest: Bytes::new(), pieces: Some(pieces) }
     }
 
     /// Sends what the server takes now, and wakes when it takes more. A server that wants no more of it says so by its
     /// response or by a reset, which the response shows.
     pub(in crate::client) fn advance(&mut self, context: &mut Context<'_>) {
-        while !self.rest.is_empty() {
+        while !self.rest.is_empty() || self.poll_piece(context) {
             self.stream.reserve_capacity(self.rest.len().min(PIECE));
             let room = match self.stream.capacity() {
                 0 => match self.stream.poll_capacity(context) {
                     Poll::Pending => return,
                     Poll::Ready(Some(Ok(_))) => self.stream.capacity(),
-                    Poll::Ready(_) => return self.rest.clear(),
+                    Poll::Ready(_) => return self.give_up(),
                 },
                 room => room,
             };
             let piece = self.rest.split_to(room.min(self.rest.len()));
-            if !piece.is_empty() && self.stream.send_data(piece, self.rest.is_empty()).is_err() {
-                self.rest.clear();
+            let is_last = self.rest.is_empty() && self.pieces.is_none();
+            if !piece.is_empty() && self.stream.send_data(piece, is_last).is_err() {
+                self.give_up();
             }
         }
+    }
+
+    fn give_up(&mut self) {
+        self.rest.clear();
+        self.pieces = None;
+    }
+
+    /// Takes the next piece; false where there is none yet, or no more, which the server is told.
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(pieces) = &self.pieces else { return false };
+        match pieces.poll_next(context) {
+            Poll::Pending => return false,
+            Poll::Ready(Some(piece)) => self.rest = piece,
+            Poll::Ready(None) => {
+                self.pieces = None;
+                // A stream that is over already shows it by its response.
+                let _ = self.stream.send_data(Bytes::new(), true);
+            }
+        }
+        !self.rest.is_empty()
     }
 }
 

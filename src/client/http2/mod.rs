@@ -13,8 +13,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::Reason;
 use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
+use h2::{Reason, SendStream};
 use http::header::{CONNECTION, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, Request, Response};
 use tokio::runtime::Handle;
@@ -28,6 +28,7 @@ use driver::Driver;
 use signals::{Counted, Signals};
 
 use super::io::Stream;
+use super::pieces::Pieces;
 use super::timer::Timers;
 use super::tls::failure_words;
 use crate::error::{Error, ErrorKind, Result};
@@ -191,8 +192,26 @@ impl Http2 {
     /// A [`SendError`] that tells whether the server can have seen the request.
     pub async fn send(
         &self,
-        mut head: Request<()>,
+        head: Request<()>,
         body: Bytes,
+    ) -> std::result::Result<(Response<()>, Http2Body), SendError> {
+        self.send_with(head, body.is_empty(), |stream| Upload::new(stream, body)).await
+    }
+
+    /// As [`Http2::send`], with a body that is made while it is sent.
+    pub(super) async fn send_pieces(
+        &self,
+        head: Request<()>,
+        pieces: Pieces,
+    ) -> std::result::Result<(Response<()>, Http2Body), SendError> {
+        self.send_with(head, false, |stream| Upload::of_pieces(stream, pieces)).await
+    }
+
+    async fn send_with(
+        &self,
+        mut head: Request<()>,
+        is_bodiless: bool,
+        upload: impl FnOnce(SendStream<Bytes>) -> Upload,
     ) -> std::result::Result<(Response<()>, Http2Body), SendError> {
         let signals = &self.shared.signals;
         strip(head.headers_mut());
@@ -201,9 +220,9 @@ impl Http2 {
         let mut sender = self.shared.sender.clone();
         let unsent = |error| signals.not_sent(error);
         poll_fn(|context| sender.poll_ready(context)).await.map_err(unsent)?;
-        let (mut response, stream) = sender.send_request(head, body.is_empty()).map_err(unsent)?;
+        let (mut response, stream) = sender.send_request(head, is_bodiless).map_err(unsent)?;
         drop(sender);
-        let mut upload = Upload::new(stream, body);
+        let mut upload = upload(stream);
         match poll_fn(|context| poll_response(&mut upload, &mut response, context)).await {
             Ok(response) => {
                 let (head, stream) = response.into_parts();

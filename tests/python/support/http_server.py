@@ -76,7 +76,11 @@ class Peer:
         request = Received(method, target, version, headers, b"", self.index)
         if (request.header("expect") or "").lower() == "100-continue":
             self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
-        if body:
+        if body and (request.header("transfer-encoding") or "").lower() == "chunked":
+            if (taken := self._chunks()) is None:
+                return None
+            request = Received(method, target, version, headers, taken, self.index)
+        elif body:
             length = int(request.header("content-length") or 0)
             while len(self._buffer) < length:
                 if not self._more():
@@ -135,6 +139,26 @@ class Peer:
                 return True
             self._buffer += data
         return False
+
+    def read_chunk(self) -> bytes | None:
+        """The next chunk of a request's body, empty for its end; `None` where the client has closed."""
+        while b"\r\n" not in self._buffer:
+            if not self._more():
+                return None
+        size, _, self._buffer = self._buffer.partition(b"\r\n")
+        length = int(size, 16)
+        while len(self._buffer) < length + 2:
+            if not self._more():
+                return None
+        chunk, end, self._buffer = self._buffer[:length], self._buffer[length : length + 2], self._buffer[length + 2 :]
+        assert end == b"\r\n"
+        return chunk
+
+    def _chunks(self) -> bytes | None:
+        body = b""
+        while chunk := self.read_chunk():
+            body += chunk
+        return None if chunk is None else body
 
     def _more(self) -> bool:
         try:
