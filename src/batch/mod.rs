@@ -5,6 +5,7 @@
 
 mod account;
 mod batcher;
+mod crowd;
 mod entry;
 mod fit;
 mod forecast;
@@ -14,6 +15,7 @@ mod learn;
 mod pile;
 mod policy;
 mod queue;
+mod seats;
 pub mod select;
 pub mod simulate;
 mod stats;
@@ -24,10 +26,12 @@ pub mod tune;
 
 pub use account::{BatchAccount, Parts, Waited};
 pub use batcher::{Attendance, Batcher, Turn};
+pub use crowd::{Changes, Crowd, Place};
 pub use entry::{Batch, Cut, Entry, GroupKey, Priority, Ran, Removed, Tenant, Terms};
 pub use forecast::{Backlog, finish_in};
 pub use history::{History, Totals};
 pub use learn::Learned;
 pub use policy::{Adaptive, BatchPolicy, Budget, Dispatch, Pressure, Reason, Verdict, verdict};
 pub use queue::{BatchQueue, Outlook};
+pub use seats::Seats;
 pub use stats::BatchStats;

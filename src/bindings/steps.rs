@@ -14,9 +14,9 @@ use pyo3::types::{PyList, PyTuple};
 use super::bridge::{lock, stock};
 use super::convert::assemble::Arguments;
 use super::convert::results;
-use super::crowd::{Changes, Crowd, Place};
 use super::errors;
 use super::run::Form;
+use crate::batch::{Changes, Crowd, Place};
 use crate::error::ErrorKind;
 use crate::flow::Bell;
 use crate::metrics::LockCounts;
@@ -120,6 +120,13 @@ pub(crate) enum Kind {
     Tensors,
     /// Requests of a door for text.
     Text,
+}
+
+/// What changed, as `penstock._steps` reads it: who is gone, who pauses, who goes on, and whether the batch has to wait.
+pub(crate) type Told = (Vec<usize>, Vec<usize>, Vec<usize>, bool);
+
+fn told(changes: Changes) -> Option<Told> {
+    changes.any().map(|changes| (changes.gone, changes.paused, changes.again, changes.must_wait))
 }
 
 /// Why a text is over, and how many tokens its prompt had, as far as the model says so.
@@ -299,7 +306,7 @@ impl Steps {
     }
 
     /// Says what was yielded to whom it is for, and looks at everybody: what changed.
-    fn step(&self, yielded: &Bound<'_, PyAny>) -> PyResult<Option<Changes>> {
+    fn step(&self, yielded: &Bound<'_, PyAny>) -> PyResult<Option<Told>> {
         if !yielded.is_none() {
             self.begin();
             let live = self.run.crowd.lock().live.clone();
@@ -309,19 +316,20 @@ impl Steps {
     }
 
     /// Looks at everybody after a step: what changed.
-    fn stepped(&self, py: Python<'_>) -> Option<Changes> {
+    fn stepped(&self, py: Python<'_>) -> Option<Told> {
         self.begin();
-        self.run.look(py, Crowd::stepped).any()
+        told(self.run.look(py, Crowd::stepped))
     }
 
     /// Waits where everybody's reader is too slow: until one is not, or somebody has left or could join.
-    fn wait(&self, py: Python<'_>) -> Option<Changes> {
+    fn wait(&self, py: Python<'_>) -> Option<Told> {
         let passengers = &self.run.passengers;
         loop {
             let listener = passengers.bell().listen();
-            let changes = self.run.look_again(py);
-            if !changes.must_wait() || self.close_if_closing(py) {
-                return changes.any();
+            let changes = self.look_or_close(py);
+            // Who has left is told at once, also where the others are to be waited for.
+            if changes != Changes::wait() {
+                return told(changes);
             }
             lock::without(py, passengers.locks(), || listener.wait(LOOK));
         }
@@ -334,28 +342,19 @@ impl Steps {
     }
 
     /// Looks at everybody while the batch waits: what changed.
-    fn look(&self, py: Python<'_>) -> Option<Changes> {
-        let changes = self.run.look_again(py);
-        if changes.must_wait() && self.close_if_closing(py) {
-            return self.run.look_again(py).any();
-        }
-        changes.any()
+    fn look(&self, py: Python<'_>) -> Option<Told> {
+        told(self.look_or_close(py))
     }
 
     /// Gives requests a value each; values that are `owned` are nobody else's. What changed for the others.
-    fn finish(
-        &self,
-        py: Python<'_>,
-        values: Vec<(usize, Py<PyAny>)>,
-        owned: bool,
-    ) -> PyResult<Option<Changes>> {
+    fn finish(&self, py: Python<'_>, values: Vec<(usize, Py<PyAny>)>, owned: bool) -> PyResult<Option<Told>> {
         let values = self.leave(values);
         self.run.passengers.finish(py, values, owned)?;
         Ok(self.regroup())
     }
 
     /// Ends requests to whom everything was said by steps. What changed for the others.
-    fn end_steps(&self, py: Python<'_>, ended: Vec<(usize, Ending)>) -> Option<Changes> {
+    fn end_steps(&self, py: Python<'_>, ended: Vec<(usize, Ending)>) -> Option<Told> {
         let ended = self.leave(ended);
         self.run.passengers.end_steps(py, ended);
         self.regroup()
@@ -370,7 +369,7 @@ impl Steps {
     }
 
     /// Fails requests, each with an exception of its own. What changed for the others.
-    fn fail(&self, py: Python<'_>, indices: Vec<usize>, error: Bound<'_, PyAny>) -> Option<Changes> {
+    fn fail(&self, py: Python<'_>, indices: Vec<usize>, error: Bound<'_, PyAny>) -> Option<Told> {
         let seats = self.leave(indices.into_iter().map(|index| (index, ())).collect());
         let seats: Vec<_> = seats.into_iter().map(|(seat, ())| seat).collect();
         self.run.passengers.fail(py, &seats, PyErr::from_value(error));
@@ -378,7 +377,7 @@ impl Steps {
     }
 
     /// Raises that very exception for a request. What changed for the others.
-    fn refuse(&self, py: Python<'_>, index: usize, error: Py<PyAny>) -> Option<Changes> {
+    fn refuse(&self, py: Python<'_>, index: usize, error: Py<PyAny>) -> Option<Told> {
         if let Some((seat, ())) = self.leave(vec![(index, ())]).pop() {
             self.run.passengers.refuse(py, seat, error);
         }
@@ -387,7 +386,7 @@ impl Steps {
 
     /// Takes at most `limit` more requests: their columns, the index of the first, how many they are, and the lengths
     /// of their rows; and what changed for the others.
-    fn join(&self, py: Python<'_>, limit: usize) -> PyResult<(Option<Joined>, Option<Changes>)> {
+    fn join(&self, py: Python<'_>, limit: usize) -> PyResult<(Option<Joined>, Option<Told>)> {
         self.begin();
         let joined = if limit > 0 { self.run.passengers.join(py, limit)? } else { None };
         let left_outside = if limit > 0 && joined.is_none() { self.run.passengers.outside() } else { 0 };
@@ -395,7 +394,7 @@ impl Steps {
         crowd.join(left_outside);
         let joined = joined
             .map(|(columns, seat, count, lengths)| (columns, crowd.seat(seat..seat + count), count, lengths));
-        Ok((joined, crowd.regroup().any()))
+        Ok((joined, told(crowd.regroup())))
     }
 
     /// Where the values of every step go that the request wants at once, if it does.
@@ -436,19 +435,22 @@ impl Steps {
         values.into_iter().filter_map(|(index, value)| Some((crowd.leave(index)?, value))).collect()
     }
 
-    fn regroup(&self) -> Option<Changes> {
+    fn regroup(&self) -> Option<Told> {
         let mut crowd = self.run.crowd.lock();
-        if crowd.live.is_empty() { crowd.regroup().any() } else { None }
+        if crowd.live.is_empty() { told(crowd.regroup()) } else { None }
     }
 
-    /// Refuses whoever is waited for where nobody is waited for any more; true where that is so.
-    fn close_if_closing(&self, py: Python<'_>) -> bool {
-        let closing = self.run.passengers.is_closing();
-        if closing {
-            let error = "the batcher was closed while the reader of this stream was too slow";
-            let seats = self.run.crowd.lock().leave_all();
-            self.run.passengers.fail(py, &seats, errors::raised(py, ErrorKind::Closed, error));
+    /// Looks at everybody while the batch waits; where nobody is waited for any more, whoever is left is refused.
+    fn look_or_close(&self, py: Python<'_>) -> Changes {
+        let mut changes = self.run.look_again(py);
+        if changes.must_wait && self.run.passengers.is_closing() {
+            let message = "the batcher was closed while the reader of this stream was too slow";
+            let left = std::mem::take(&mut *self.run.crowd.lock()).everybody();
+            let seats: Vec<_> = left.iter().map(|place| place.seat).collect();
+            self.run.passengers.fail(py, &seats, errors::raised(py, ErrorKind::Closed, message));
+            changes = Changes { gone: changes.gone, ..Changes::default() };
+            changes.gone.extend(left.iter().map(|place| place.index));
         }
-        closing
+        changes
     }
 }

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
-use super::crowd::Place;
 use super::errors;
+use crate::batch::Place;
 use crate::error::ErrorKind;
 use crate::pipeline::{Piece, Speaker};
 

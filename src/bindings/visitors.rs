@@ -9,14 +9,12 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use super::convert::{assemble, results};
-use super::crowd::Place;
 use super::errors;
 use super::run::Form;
-use super::seats::Seats;
 use super::served::Columns;
 use super::steps::{Ending, Joined, Kind, Passengers};
 use super::texts;
-use crate::batch::{Entry, GroupKey, Ran};
+use crate::batch::{Entry, GroupKey, Place, Ran, Seats};
 use crate::error::{Error, ErrorKind, Result as CoreResult};
 use crate::flow::{Bell, Clock};
 use crate::metrics::LockCounts;

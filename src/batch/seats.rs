@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 
 use parking_lot::Mutex;
 
-use crate::batch::Entry;
+use super::Entry;
 use crate::flow::Moment;
 
 /// Seats by number. One stands empty once its request was answered or has left; the first ones are cleared away then, so
 /// that a batch that others join for ever does not grow.
-pub(crate) struct Seats<W>(Mutex<Rows<W>>);
+pub struct Seats<W>(Mutex<Rows<W>>);
 
 struct Rows<W> {
     /// The number of the first seat.
@@ -18,35 +18,37 @@ struct Rows<W> {
 }
 
 /// The seats, while nobody else looks at them.
-pub(crate) struct Held<'a, W>(parking_lot::MutexGuard<'a, Rows<W>>);
+pub struct Held<'a, W>(parking_lot::MutexGuard<'a, Rows<W>>);
 
 impl<W> Held<'_, W> {
     /// Who sits there.
-    pub(crate) fn get(&self, seat: usize) -> Option<&W> {
+    pub fn get(&self, seat: usize) -> Option<&W> {
         let entry = self.0.seats.get(seat.checked_sub(self.0.first)?)?.as_ref();
         entry.map(|entry| &entry.waiter)
     }
 }
 
 impl<W> Seats<W> {
-    pub(crate) fn new(entries: Vec<Entry<W>>) -> Self {
+    /// A seat for each.
+    pub fn new(entries: Vec<Entry<W>>) -> Self {
         Self(Mutex::new(Rows { first: 0, seats: entries.into_iter().map(Some).collect() }))
     }
 
     /// Holds the seats to look at several: the interpreter must not run meanwhile.
-    pub(crate) fn hold(&self) -> Held<'_, W> {
+    pub fn hold(&self) -> Held<'_, W> {
         Held(self.0.lock())
     }
 
     /// Seats more; the first of their seats.
-    pub(crate) fn add(&self, entries: Vec<Entry<W>>) -> usize {
+    pub fn add(&self, entries: Vec<Entry<W>>) -> usize {
         let mut rows = self.0.lock();
         let first = rows.first + rows.seats.len();
         rows.seats.extend(entries.into_iter().map(Some));
         first
     }
 
-    pub(crate) fn take(&self, seat: usize) -> Option<Entry<W>> {
+    /// Takes who sits there out of the seat.
+    pub fn take(&self, seat: usize) -> Option<Entry<W>> {
         let mut rows = self.0.lock();
         let at = seat.checked_sub(rows.first)?;
         let entry = rows.seats.get_mut(at).and_then(Option::take);
@@ -58,18 +60,19 @@ impl<W> Seats<W> {
     }
 
     /// Looks at who sits there.
-    pub(crate) fn look<T>(&self, seat: usize, look: impl FnOnce(&W) -> T) -> Option<T> {
+    pub fn look<T>(&self, seat: usize, look: impl FnOnce(&W) -> T) -> Option<T> {
         self.hold().get(seat).map(look)
     }
 
     /// The seats that are not empty.
-    pub(crate) fn taken(&self) -> Vec<usize> {
+    pub fn taken(&self) -> Vec<usize> {
         let rows = self.0.lock();
         let numbered = rows.seats.iter().zip(rows.first..);
         numbered.filter(|(entry, _)| entry.is_some()).map(|(_, seat)| seat).collect()
     }
 
-    pub(crate) fn earliest_deadline(&self, seats: &[usize]) -> Option<Moment> {
+    /// The earliest deadline of those who sit there.
+    pub fn earliest_deadline(&self, seats: &[usize]) -> Option<Moment> {
         let rows = self.0.lock();
         let entry = |seat: &usize| rows.seats.get(seat.checked_sub(rows.first)?)?.as_ref();
         seats.iter().filter_map(|seat| entry(seat)?.deadline).min()

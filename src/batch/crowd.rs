@@ -6,41 +6,51 @@
 
 use std::mem::take;
 
-use pyo3::prelude::*;
-
 /// A request of a run: the index that its batch gives it, and the seat that it has.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Place {
-    pub(crate) index: usize,
-    pub(crate) seat: usize,
-    /// Its reader is too slow, and has been told so.
-    pub(crate) slow: bool,
-    pub(crate) gone: bool,
+pub struct Place {
+    /// What its batch calls it.
+    pub index: usize,
+    /// Where it sits.
+    pub seat: usize,
+    /// Its reader is too slow.
+    pub slow: bool,
+    /// Nobody waits there any more.
+    pub gone: bool,
 }
 
-/// What changed: indices that are out of the batch, that take no part for now, and that do again; and whether all that
-/// are left are too slow, so that the batch has to wait.
-#[derive(Debug, Default, PartialEq, Eq, IntoPyObject)]
-pub(crate) struct Changes(Vec<usize>, Vec<usize>, Vec<usize>, bool);
+/// What changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Indices that are out of the batch.
+    pub gone: Vec<usize>,
+    /// Indices that take no part for now.
+    pub paused: Vec<usize>,
+    /// Indices that take part again.
+    pub again: Vec<usize>,
+    /// All that are left are too slow: the batch has to wait.
+    pub must_wait: bool,
+}
 
 impl Changes {
-    /// `None` where nothing changed and nobody has to wait.
-    pub(crate) fn any(self) -> Option<Self> {
-        (self != Self::default()).then_some(self)
+    /// Nothing has changed, and the batch has to wait.
+    pub fn wait() -> Self {
+        Self { must_wait: true, ..Self::default() }
     }
 
-    /// True where the batch has to wait.
-    pub(crate) fn must_wait(&self) -> bool {
-        self.3
+    /// `None` where nothing changed and nobody has to wait.
+    pub fn any(self) -> Option<Self> {
+        (self != Self::default()).then_some(self)
     }
 }
 
 /// The requests of a run that are not answered yet, by their index.
 #[derive(Debug, Default)]
-pub(crate) struct Crowd {
-    pub(crate) live: Vec<Place>,
+pub struct Crowd {
+    /// Those who take part in the next step.
+    pub live: Vec<Place>,
     /// Those who take no part for now.
-    pub(crate) resting: Vec<Place>,
+    pub resting: Vec<Place>,
     next: usize,
     /// The function has asked for more at some time: whoever waits may join.
     joins: bool,
@@ -54,14 +64,14 @@ pub(crate) struct Crowd {
 
 impl Crowd {
     /// The requests in these seats.
-    pub(crate) fn new(seats: impl Iterator<Item = usize>) -> Self {
+    pub fn new(seats: impl Iterator<Item = usize>) -> Self {
         let mut crowd = Self::default();
         crowd.seat(seats);
         crowd
     }
 
     /// Adds the requests in these seats; the index of the first.
-    pub(crate) fn seat(&mut self, seats: impl Iterator<Item = usize>) -> usize {
+    pub fn seat(&mut self, seats: impl Iterator<Item = usize>) -> usize {
         let first = self.next;
         for seat in seats {
             self.live.push(Place { index: self.next, seat, slow: false, gone: false });
@@ -71,7 +81,7 @@ impl Crowd {
     }
 
     /// The seat of a request that is not answered yet.
-    pub(crate) fn seat_of(&self, index: usize) -> Option<usize> {
+    pub fn seat_of(&self, index: usize) -> Option<usize> {
         let find = |places: &[Place]| {
             let at = places.binary_search_by_key(&index, |place| place.index).ok()?;
             places.get(at).map(|place| place.seat)
@@ -80,7 +90,7 @@ impl Crowd {
     }
 
     /// Takes a request out; its seat.
-    pub(crate) fn leave(&mut self, index: usize) -> Option<usize> {
+    pub fn leave(&mut self, index: usize) -> Option<usize> {
         for places in [&mut self.live, &mut self.resting] {
             if let Ok(at) = places.binary_search_by_key(&index, |place| place.index) {
                 return Some(places.remove(at).seat);
@@ -90,17 +100,17 @@ impl Crowd {
     }
 
     /// Takes everybody out; their seats.
-    pub(crate) fn leave_all(&mut self) -> Vec<usize> {
+    pub fn leave_all(&mut self) -> Vec<usize> {
         take(&mut self.live).into_iter().chain(take(&mut self.resting)).map(|place| place.seat).collect()
     }
 
     /// Everybody as they are now, to be looked at.
-    pub(crate) fn everybody(&self) -> Vec<Place> {
+    pub fn everybody(&self) -> Vec<Place> {
         self.live.iter().chain(&self.resting).copied().collect()
     }
 
     /// Takes what was seen of them.
-    pub(crate) fn note(&mut self, looked: &[Place]) {
+    pub fn note(&mut self, looked: &[Place]) {
         let mut looked = looked.iter();
         for place in self.live.iter_mut().chain(&mut self.resting) {
             // They stand in the order in which they were: whoever was taken out meanwhile is passed over.
@@ -111,37 +121,37 @@ impl Crowd {
     }
 
     /// Notes that the function asked for more; of those who wait, so many could not join it.
-    pub(crate) fn join(&mut self, left_outside: usize) {
+    pub fn join(&mut self, left_outside: usize) {
         (self.joins, self.joined, self.passed_over) = (true, true, left_outside);
     }
 
     /// True where one of those who wait may join.
-    pub(crate) fn takes_more(&mut self, largest: usize, outside: usize) -> bool {
+    pub fn takes_more(&mut self, largest: usize, outside: usize) -> bool {
         self.passed_over = self.passed_over.min(outside);
         self.joins && outside > self.passed_over && self.live.len() + self.resting.len() < largest
     }
 
     /// After a step, once everybody was looked at: who left is out, and where the function did not join since the step
     /// before, whoever is too slow takes no part any more.
-    pub(crate) fn stepped(&mut self) -> Changes {
+    pub fn stepped(&mut self) -> Changes {
         let mut changes = self.sort_out();
         if !std::mem::replace(&mut self.joined, false) && self.restless {
             self.shift(&mut changes);
         }
-        if !changes.must_wait() {
+        if !changes.must_wait {
             self.keep_one(&mut changes);
         }
         changes
     }
 
     /// While it waits, once everybody was looked at. `more` says that somebody could join.
-    pub(crate) fn waited(&mut self, more: bool) -> Changes {
+    pub fn waited(&mut self, more: bool) -> Changes {
         let mut changes = self.sort_out();
         if more {
             // The function goes on, to take them in: it must find somebody live.
-            changes.3 = false;
+            changes.must_wait = false;
         }
-        if !changes.must_wait() {
+        if !changes.must_wait {
             self.keep_one(&mut changes);
         }
         changes
@@ -149,7 +159,7 @@ impl Crowd {
 
     /// Where the function has joined, or has answered everybody who was live: those whose readers are slow take no part
     /// any more, and those whose readers are not do again; but somebody is live as long as anybody is there.
-    pub(crate) fn regroup(&mut self) -> Changes {
+    pub fn regroup(&mut self) -> Changes {
         let mut changes = Changes::default();
         if self.restless {
             self.shift(&mut changes);
@@ -163,13 +173,13 @@ impl Crowd {
         let mut changes = Changes::default();
         for places in [&mut self.live, &mut self.resting] {
             if places.iter().any(|place| place.gone) {
-                changes.0.extend(places.iter().filter(|place| place.gone).map(|place| place.index));
+                changes.gone.extend(places.iter().filter(|place| place.gone).map(|place| place.index));
                 places.retain(|place| !place.gone);
             }
         }
         self.restless = !self.resting.is_empty() || self.live.iter().any(|place| place.slow);
         let somebody = self.restless && self.live.iter().chain(&self.resting).all(|place| place.slow);
-        changes.3 = somebody;
+        changes.must_wait = somebody;
         changes
     }
 
@@ -177,8 +187,8 @@ impl Crowd {
         let (slow, quick): (Vec<_>, Vec<_>) = take(&mut self.live).into_iter().partition(|place| place.slow);
         let (still, again): (Vec<_>, Vec<_>) =
             take(&mut self.resting).into_iter().partition(|place| place.slow);
-        changes.1.extend(slow.iter().map(|place| place.index));
-        changes.2.extend(again.iter().map(|place| place.index));
+        changes.paused.extend(slow.iter().map(|place| place.index));
+        changes.again.extend(again.iter().map(|place| place.index));
         self.live = merged(quick, again);
         self.resting = merged(still, slow);
     }
@@ -202,9 +212,9 @@ impl Crowd {
 
     fn bring(&mut self, place: Place, changes: &mut Changes) {
         self.live.push(place);
-        match changes.1.iter().position(|index| *index == place.index) {
-            Some(at) => drop(changes.1.remove(at)),
-            None => changes.2.push(place.index),
+        match changes.paused.iter().position(|index| *index == place.index) {
+            Some(at) => drop(changes.paused.remove(at)),
+            None => changes.again.push(place.index),
         }
     }
 }
@@ -232,6 +242,10 @@ mod tests {
         }
     }
 
+    fn changes(gone: &[usize], paused: &[usize], again: &[usize], must_wait: bool) -> Changes {
+        Changes { gone: gone.to_vec(), paused: paused.to_vec(), again: again.to_vec(), must_wait }
+    }
+
     fn live(crowd: &Crowd) -> Vec<usize> {
         crowd.live.iter().map(|place| place.index).collect()
     }
@@ -246,12 +260,12 @@ mod tests {
         assert_eq!(crowd.stepped().any(), None);
         assert_eq!(live(&crowd), [0, 1, 2]);
         crowd.join(0);
-        assert_eq!(crowd.regroup(), Changes(vec![], vec![1], vec![], false));
+        assert_eq!(crowd.regroup(), changes(&[], &[1], &[], false));
         assert_eq!((live(&crowd), crowd.seat_of(1)), (vec![0, 2], Some(101)));
         set_slow(&mut crowd, &[]);
         crowd.stepped();
         crowd.join(0);
-        assert_eq!(crowd.regroup(), Changes(vec![], vec![], vec![1], false));
+        assert_eq!(crowd.regroup(), changes(&[], &[], &[1], false));
         assert_eq!(live(&crowd), [0, 1, 2]);
     }
 
@@ -259,19 +273,19 @@ mod tests {
     fn a_function_that_never_joins_is_without_it_after_the_step() {
         let mut crowd = crowd(2);
         set_slow(&mut crowd, &[0]);
-        assert_eq!(crowd.stepped(), Changes(vec![], vec![0], vec![], false));
+        assert_eq!(crowd.stepped(), changes(&[], &[0], &[], false));
         set_slow(&mut crowd, &[]);
-        assert_eq!(crowd.stepped(), Changes(vec![], vec![], vec![0], false));
+        assert_eq!(crowd.stepped(), changes(&[], &[], &[0], false));
     }
 
     #[test]
     fn where_all_are_slow_it_waits_until_one_is_not() {
         let mut crowd = crowd(2);
         set_slow(&mut crowd, &[0, 1]);
-        assert!(crowd.stepped().must_wait());
-        assert!(crowd.waited(false).must_wait());
+        assert!(crowd.stepped().must_wait);
+        assert!(crowd.waited(false).must_wait);
         set_slow(&mut crowd, &[0]);
-        assert!(!crowd.waited(false).must_wait());
+        assert!(!crowd.waited(false).must_wait);
         assert_eq!(live(&crowd), [1]);
     }
 
@@ -282,10 +296,10 @@ mod tests {
         crowd.stepped();
         assert_eq!(live(&crowd), [2]);
         assert_eq!(crowd.leave(2), Some(102));
-        assert_eq!(crowd.regroup(), Changes(vec![], vec![], vec![0], false));
+        assert_eq!(crowd.regroup(), changes(&[], &[], &[0], false));
         assert_eq!(live(&crowd), [0]);
-        assert!(crowd.stepped().must_wait());
-        assert!(!crowd.waited(true).must_wait());
+        assert!(crowd.stepped().must_wait);
+        assert!(!crowd.waited(true).must_wait);
         assert_eq!(live(&crowd), [0]);
     }
 
@@ -306,7 +320,7 @@ mod tests {
         set_slow(&mut crowd, &[0, 1]);
         crowd.stepped();
         crowd.live.iter_mut().chain(&mut crowd.resting).for_each(|place| place.gone = true);
-        assert_eq!(crowd.waited(false), Changes(vec![0, 1], vec![], vec![], false));
+        assert_eq!(crowd.waited(false), changes(&[0, 1], &[], &[], false));
         assert!(crowd.live.is_empty() && crowd.resting.is_empty());
     }
 }
