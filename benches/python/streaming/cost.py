@@ -28,6 +28,8 @@ FLOWS = {
     "in bursts of 32": Flow(burst=32, pause_ms=2000, tokens=160),
 }
 QUICK_STREAMS = 16
+# strace makes every write so slow that with more of them tokens would gather, and share writes that they do not share.
+TRACED = 64
 Results = dict[tuple[str, str], list[dict[str, float]]]
 
 
@@ -46,7 +48,7 @@ def run(bench: Bench) -> Story:
                     results[server.name, kind].append(visit(server, flow, count))
             for server in servers:
                 progress(f"{kind}, writes: {server.name}")
-                writes[server.name, kind] = counted_writes(server, flow, count)
+                writes[server.name, kind] = counted_writes(server, flow, min(count, TRACED))
     text = "\n\n".join([_table(results, writes), _compared(results), *notes])
     return Story(f"A token, {count:,} streams at once: the server", text, packed(results, writes))
 
