@@ -18,7 +18,7 @@ from benches.python.streaming.pour import Poured, pour
 from benches.python.streaming.servers import HYPER, OURS, Writes, cpu_of, launches
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from benches.python.door.machine import Served
 
@@ -53,11 +53,11 @@ def run(bench: Bench) -> Story:
     return Story(f"A token, {count:,} streams at once: the server", text, packed(results, writes))
 
 
-def flows(bench: Bench) -> dict[str, Flow]:
+def flows(bench: Bench, full: Mapping[str, Flow] = FLOWS) -> dict[str, Flow]:
     """Shorter ones where it is only to be seen that they run."""
     if not bench.quick:
-        return FLOWS
-    return {kind: replace(flow, pause_ms=50, tokens=4 * flow.burst) for kind, flow in FLOWS.items()}
+        return dict(full)
+    return {kind: replace(flow, pause_ms=50, tokens=4 * flow.burst) for kind, flow in full.items()}
 
 
 def visit(server: Served, flow: Flow, count: int) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import defaultdict
@@ -36,23 +37,32 @@ def run(bench: Bench) -> Story:
     streams = 50 if bench.quick else STREAMS
     flow = replace(FLOW, tokens=20) if bench.quick else FLOW
     results: dict[str, list[float]] = defaultdict(list)
+    rested: dict[str, list[float]] = defaultdict(list)
     with serving(penstock(), logs=bench.logs) as (server,):
         for number in range(1 if bench.quick else min(3, bench.rounds)):
             for name, slow in (("all read", 0), ("a tenth do not", int(streams * SLOW))):
                 progress(f"slow readers, round {number + 1}: {name}")
+                before = _pauses(server)
                 seen = pour(server.port, flow, streams - slow, cpu_of(server), slow)
+                rested[name].append(_pauses(server) - before)
                 results[name].append(float(np.percentile(seen.gaps, 99)) * 1e3)
     memory = [_memory(bench, *one) for one in (("200 streams of 4 KiB tokens", FOUR_KIB, 200), ("100 MB", LARGE, 1))]
-    rows = [[name, spread(values, 2)] for name, values in results.items()]
+    rows = [[name, spread(values, 2), spread(rested[name], 0)] for name, values in results.items()]
     ratio = [late / early for early, late in zip(results["all read"], results["a tenth do not"], strict=True)]
     parts = [
         f"{streams:,} streams of one batch, a token of 1 KiB every {FLOW.pause_ms} ms:",
-        table(["readers", "gap p99 ms of those who read"], rows),
+        table(["readers", "gap p99 ms of those who read", "pauses"], rows),
         f"With ÷ without: {median(ratio):.3f}.",
         table(["streams", "MiB above idle, at most"], memory),
     ]
-    data = {"gap_p99_ms": dict(results), "memory_mib": dict(memory)}
+    data = {"gap_p99_ms": dict(results), "pauses": dict(rested), "memory_mib": dict(memory)}
     return Story("Slow readers, and memory", "\n\n".join(parts), data)
+
+
+def _pauses(server: Served) -> float:
+    """How often a stream had to wait for its reader."""
+    found = re.findall(r"^penstock_stream_pauses_total(?:\{[^}]*\})? (\S+)", server.get("/metrics"), re.MULTILINE)
+    return sum(map(float, found))
 
 
 def _memory(bench: Bench, name: str, flow: Flow, streams: int) -> list[str]:
