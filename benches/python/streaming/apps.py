@@ -11,16 +11,20 @@ import penstock
 def drip(batch: penstock.Batch):
     """A prompt is `BURST PAUSE [BYTES]`: so many steps at once, milliseconds until the next ones, bytes of a token.
 
-    Those who are in one batch are taken to want the same. Pauses end at the same moments for all.
+    Those who are in one batch are taken to want them equally fast. Pauses end at the same moments for all.
     """
+    tokens = {}
     while batch.live:
-        burst, pause, size = _wanted(batch[batch.live[0]])
-        token = " token" if size is None else "x" * size
+        burst, pause, _ = _wanted(batch[batch.live[0]])
         if pause:
             time.sleep(pause - time.monotonic() % pause)
             batch.join()
+        for index in batch.live:
+            if index not in tokens:
+                size = _wanted(batch[index])[2]
+                tokens[index] = " token" if size is None else "x" * size
         for _ in range(burst):
-            yield [token] * len(batch.live)
+            yield [tokens[index] for index in batch.live]
             if not batch.live:
                 break
         batch.join()

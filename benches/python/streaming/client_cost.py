@@ -15,6 +15,7 @@ from benches.python.door.rounds import progress, ratios, spread
 from benches.python.door.servers import Absent, install
 from benches.python.door.story import Bench, Story
 from benches.python.measure import table
+from benches.python.streaming.ask import Flow
 from benches.python.streaming.clients import CLIENTS
 from benches.python.streaming.cost import QUICK_STREAMS, STREAMS, flows
 from benches.python.streaming.servers import PEERS, bare_hyper
@@ -23,11 +24,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from benches.python.door.machine import Served
-    from benches.python.streaming.ask import Flow
 
 WORKER = "benches.python.streaming.worker"
 REFERENCE = "penstock, events"
 ON_UVLOOP = (REFERENCE, "openai", "aiohttp, chunks")
+# So slow that the slowest keeps up: whoever does not gets many tokens in one piece, which makes each of them cheaper.
+FLOWS = {
+    "paced": Flow(burst=1, pause_ms=400, tokens=16),
+    "in bursts of 32": Flow(burst=32, pause_ms=4500, tokens=96),
+}
 PATIENCE = 240.0
 Results = dict[tuple[str, str], list[dict[str, float]]]
 
@@ -67,7 +72,7 @@ def run(bench: Bench) -> Story:
     results: Results = defaultdict(list)
     failed: dict[str, None] = {}
     with serving(bare_hyper(bench, SERVER_CPU), logs=bench.logs) as (server,):
-        for kind, flow in flows(bench).items():
+        for kind, flow in flows(bench, FLOWS).items():
             for number in range(rounds):
                 first = number % len(found)
                 for lane in (*found[first:], *found[:first]):

@@ -75,28 +75,39 @@ class _Stream:
         return 0
 
 
-def pour(port: int, flow: Flow, count: int, cost: Callable[[], float], slow: int = 0) -> Poured:
-    """Read `count` streams to their ends; `slow` more are asked for and never read.
+def pour(
+    port: int,
+    flow: Flow,
+    count: int,
+    cost: Callable[[], float],
+    unread: tuple[Flow, int] | None = None,
+    *,
+    after: int = 0,
+) -> Poured:
+    """Read `count` streams to their ends; so many of another flow are asked for and never read.
+
+    The gaps are those after so many tokens of each stream.
 
     Raises:
         Broken: where one ends early, or nothing comes for half a minute.
     """
     request = flow.request()
     streams = {}
-    idle = [_Stream(port, request, slow=True) for _ in range(slow)]
+    other, slow = unread or (flow, 0)
+    idle = [_Stream(port, other.request(), slow=True) for _ in range(slow)]
     with select.epoll() as poll:
         for _ in range(count):
             one = _Stream(port, request, slow=False)
             streams[one.socket.fileno()] = one
             poll.register(one.socket.fileno(), select.EPOLLIN)
         try:
-            return _read(poll, streams, flow, cost)
+            return _read(poll, streams, flow, cost, after)
         finally:
             for one in (*streams.values(), *idle):
                 one.socket.close()
 
 
-def _read(poll: select.epoll, streams: dict[int, _Stream], flow: Flow, cost: Callable[[], float]) -> Poured:
+def _read(poll: select.epoll, streams: dict[int, _Stream], flow: Flow, cost: Callable[[], float], after: int) -> Poured:
     found, total, open_streams, silent = Poured(), 0, len(streams), 0.0
     quiet = max(0.001, flow.pause_ms / 5000)
     begin: tuple[int, float, float] | None = None
@@ -117,7 +128,8 @@ def _read(poll: select.epoll, streams: dict[int, _Stream], flow: Flow, cost: Cal
             came = one.read()
             if came:
                 now_ = time.perf_counter()
-                (found.gaps if one.tokens else found.first).append(now_ - one.came)
+                if not one.tokens or one.tokens > after:
+                    (found.gaps if one.tokens else found.first).append(now_ - one.came)
                 one.came = now_
                 one.tokens += came
                 total += came

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import defaultdict
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 STREAMS = 1000
 SLOW = 0.1
 FLOW = Flow(burst=1, pause_ms=50, tokens=300, bytes=1024)
+# Large tokens: the kernel takes megabytes for each of them before anybody has to wait for its reader.
+UNREAD = Flow(burst=1, pause_ms=50, tokens=2048, bytes=65_536)
+# Tokens until those are all at rest; what comes before is not counted.
+SETTLED = 150
 FOUR_KIB = Flow(burst=1, pause_ms=20, tokens=100, bytes=4096)
 LARGE = Flow(burst=64, pause_ms=1, tokens=25_600, bytes=4096)
 LOOK = 0.01
@@ -34,25 +39,34 @@ LOOK = 0.01
 
 def run(bench: Bench) -> Story:
     streams = 50 if bench.quick else STREAMS
-    flow = replace(FLOW, tokens=20) if bench.quick else FLOW
+    flow, settled = (replace(FLOW, tokens=20), 0) if bench.quick else (FLOW, SETTLED)
     results: dict[str, list[float]] = defaultdict(list)
+    rested: dict[str, list[float]] = defaultdict(list)
     with serving(penstock(), logs=bench.logs) as (server,):
         for number in range(1 if bench.quick else min(3, bench.rounds)):
             for name, slow in (("all read", 0), ("a tenth do not", int(streams * SLOW))):
                 progress(f"slow readers, round {number + 1}: {name}")
-                seen = pour(server.port, flow, streams - slow, cpu_of(server), slow)
+                before = _pauses(server)
+                seen = pour(server.port, flow, streams - slow, cpu_of(server), (UNREAD, slow), after=settled)
+                rested[name].append(_pauses(server) - before)
                 results[name].append(float(np.percentile(seen.gaps, 99)) * 1e3)
     memory = [_memory(bench, *one) for one in (("200 streams of 4 KiB tokens", FOUR_KIB, 200), ("100 MB", LARGE, 1))]
-    rows = [[name, spread(values, 2)] for name, values in results.items()]
+    rows = [[name, spread(values, 2), spread(rested[name], 0)] for name, values in results.items()]
     ratio = [late / early for early, late in zip(results["all read"], results["a tenth do not"], strict=True)]
     parts = [
         f"{streams:,} streams of one batch, a token of 1 KiB every {FLOW.pause_ms} ms:",
-        table(["readers", "gap p99 ms of those who read"], rows),
+        table(["readers", "gap p99 ms of those who read", "pauses"], rows),
         f"With ÷ without: {median(ratio):.3f}.",
         table(["streams", "MiB above idle, at most"], memory),
     ]
-    data = {"gap_p99_ms": dict(results), "memory_mib": dict(memory)}
+    data = {"gap_p99_ms": dict(results), "pauses": dict(rested), "memory_mib": dict(memory)}
     return Story("Slow readers, and memory", "\n\n".join(parts), data)
+
+
+def _pauses(server: Served) -> float:
+    """How often a stream had to wait for its reader."""
+    found = re.findall(r"^penstock_stream_pauses_total(?:\{[^}]*\})? (\S+)", server.get("/metrics"), re.MULTILINE)
+    return sum(map(float, found))
 
 
 def _memory(bench: Bench, name: str, flow: Flow, streams: int) -> list[str]:
