@@ -324,17 +324,22 @@ def test_what_is_told_is_the_last_mebibyte() -> None:
 
 
 def test_what_is_no_framing_is_a_broken_protocol() -> None:
+    taken = threading.Event()
+
     def behave(peer: Peer) -> None:
         for _ in peer:
             peer.answer(headers=CHUNKED, length=False)
             peer.chunk(b"some")
-            peer.send(b"zz\r\n")
+            assert taken.wait(PATIENCE)
+            peer.send(b"4\r\nmore\r\nzz\r\n")
             peer.sees_end()
 
     with HttpServer(behave) as server, Client(server.url) as client, client.stream("GET", "/") as s:
+        assert s.read(4) == b"some"
+        taken.set()
         with pytest.raises(StreamInterrupted) as caught:
             s.read()
-        assert (caught.value.partial, type(caught.value.__cause__)) == (b"some", ProtocolError)
+        assert (caught.value.partial, type(caught.value.__cause__)) == (b"somemore", ProtocolError)
 
 
 async def test_an_event_that_is_too_long_ends_the_stream() -> None:

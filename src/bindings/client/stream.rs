@@ -17,9 +17,6 @@ use crate::client::{Form, Response, Taken};
 use crate::error::ErrorKind;
 use crate::stream::Event;
 
-/// Bytes of one chunk at most, where nobody says it.
-const CHUNK: usize = 64 * 1024;
-
 /// An answer whose body still comes. Dropping it gives it up, and the upstream is told to stop.
 #[pyclass(frozen, module = "penstock._native")]
 pub(crate) struct NativeStream {
@@ -98,14 +95,14 @@ impl NativeStream {
 #[pymethods]
 impl NativeStream {
     /// The next bytes, at most so many, if any have come; `None` at the end, and `False` where nothing has come yet.
-    #[pyo3(signature = (most=CHUNK))]
+    #[pyo3(signature = (most=65536))]
     fn take<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Bound<'py, PyAny>> {
         let taken = self.inflow.take_bytes(py, most);
         self.taken(py, taken)
     }
 
     /// What has come, in the form that is decoded, as a list whose first stands last; `None` and `False` as `take`.
-    #[pyo3(signature = (most=CHUNK))]
+    #[pyo3(signature = (most=65536))]
     fn take_many<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Bound<'py, PyAny>> {
         let taken = match self.inflow.form() {
             Form::Events => self.events(py)?,
