@@ -14,14 +14,14 @@ fn piece(step: usize) -> String {
 
 /// What unpacks a stream as it comes.
 enum Unpacked {
-    Gzip(GzDecoder<Vec<u8>>),
+    Gzip(Box<GzDecoder<Vec<u8>>>),
     Zstd(zstd::stream::write::Decoder<'static, Vec<u8>>),
 }
 
 impl Unpacked {
     fn of(coding: &str) -> Self {
         match coding {
-            "gzip" => Self::Gzip(GzDecoder::new(Vec::new())),
+            "gzip" => Self::Gzip(Box::new(GzDecoder::new(Vec::new()))),
             _ => Self::Zstd(zstd::stream::write::Decoder::new(Vec::new()).unwrap()),
         }
     }
@@ -63,7 +63,7 @@ fn each_piece_can_be_unpacked_as_it_comes() {
         talk.fail("it broke off");
         assert_eq!(said(&unpacked.add(&wire.chunks())), ["it broke off"]);
         let (plain, packed) = (talking.counted("plain_bytes_total"), talking.counted("packed_bytes_total"));
-        assert!(packed < plain * 0.8, "{packed} of {plain}");
+        assert!(packed < plain / 10 * 8, "{packed} of {plain}");
         assert_eq!(talking.counted("bytes_total"), packed);
     }
 }

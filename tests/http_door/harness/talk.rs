@@ -100,7 +100,7 @@ impl Talking {
     }
 
     /// What the metrics say of streams, by the rest of the name.
-    pub(crate) fn counted(&self, name: &str) -> f64 {
+    pub(crate) fn counted(&self, name: &str) -> u64 {
         let text = self.inside.metrics_text();
         let name = format!("penstock_stream_{name} ");
         let line = text.lines().find_map(|line| line.strip_prefix(&name));
