@@ -38,8 +38,8 @@ class _Source(Generic[S]):
 
     def __init__(self, open_stream: Callable[[str], S], last_event_id: str, retry: float, attempts: int | None) -> None:
         self._open_stream: Callable[[str], S] = open_stream
-        self.last_event_id = last_event_id
-        self.retry = retry
+        self.last_event_id: str = last_event_id
+        self.retry: float = retry
         self._attempts = attempts
         self._failures = 0
         """Connections in a row that brought no event."""

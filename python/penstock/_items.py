@@ -111,7 +111,7 @@ class AsyncDocuments(AsyncItems[Any]):
         return _loads(line)
 
     def _rest(self) -> list[Any]:
-        return [_loads(line) for line in super()._rest() if line.strip()]
+        return _documents(super()._rest(), self._ready)
 
 
 class Documents(Items[Any]):
@@ -125,7 +125,7 @@ class Documents(Items[Any]):
         return _loads(line)
 
     def _rest(self) -> list[Any]:
-        return [_loads(line) for line in super()._rest() if line.strip()]
+        return _documents(super()._rest(), self._ready)
 
 
 class _AsyncBatches(Generic[T]):
@@ -158,3 +158,23 @@ class _Batches(Generic[T]):
         while not (batch := items._rest()):  # noqa: SLF001  one module
             items._more()  # noqa: SLF001
         return batch
+
+
+def _documents(lines: list[str], ready: list[Any]) -> list[Any]:
+    """What lines say, as far as the first that is no JSON; what follows is `ready` for the next time.
+
+    Raises:
+        json.JSONDecodeError: where that is the very first; the next can be read.
+    """
+    documents: list[Any] = []
+    for at, line in enumerate(lines):
+        if not line.strip():
+            continue
+        try:
+            documents.append(_loads(line))
+        except json.JSONDecodeError:
+            ready.extend(reversed(lines[at if documents else at + 1 :]))
+            if not documents:
+                raise
+            break
+    return documents

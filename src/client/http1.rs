@@ -120,6 +120,8 @@ pub(super) struct Exchange {
     endpoint: Arc<str>,
     /// What has come of the body and was not taken.
     pub(super) arrived: Vec<u8>,
+    /// What is wrong with what followed that.
+    broken: Option<Error>,
     /// Time of the first byte.
     pub(super) began: Option<Instant>,
 }
@@ -143,6 +145,7 @@ impl Exchange {
             write_failed: false,
             endpoint: Arc::clone(endpoint),
             arrived: Vec::new(),
+            broken: None,
             began: None,
         }
     }
@@ -293,6 +296,9 @@ impl Exchange {
 
     /// Reads once and decodes what came.
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Err(error));
+        }
         let read = ready!(poll_read(&mut self.socket, context));
         match read {
             Ok(0) => {
@@ -312,10 +318,19 @@ impl Exchange {
             Err(error) => return Poll::Ready(Err(self.broken(&error))),
         }
         let used = self.decoder.advance(&self.socket.input, Some(&mut self.arrived));
-        let used = used.map_err(|error| {
-            let message = format!("{} sent what is no answer: {}", self.endpoint, error.message());
-            Error::with_source(error.kind(), message, error)
-        })?;
+        let used = match used {
+            Ok(used) => used,
+            Err(error) => {
+                let message = format!("{} sent what is no answer: {}", self.endpoint, error.message());
+                let error = Error::with_source(error.kind(), message, error);
+                if self.decoder.head().is_none() {
+                    return Poll::Ready(Err(error));
+                }
+                // The head, and what has arrived before, are taken first.
+                self.broken = Some(error);
+                return Poll::Ready(Ok(()));
+            }
+        };
         self.socket.input.advance(used);
         Poll::Ready(Ok(()))
     }

@@ -342,6 +342,20 @@ def test_what_is_no_framing_is_a_broken_protocol() -> None:
         assert (caught.value.partial, type(caught.value.__cause__)) == (b"somemore", ProtocolError)
 
 
+def test_what_came_with_broken_framing_is_taken_first() -> None:
+    def behave(peer: Peer) -> None:
+        for _ in peer:
+            head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+            peer.send(head + b"4\r\nsome\r\nzz\r\n")
+            peer.sees_end()
+
+    with HttpServer(behave) as server, Client(server.url) as client, client.stream("GET", "/") as s:
+        assert s.read(4) == b"some"
+        with pytest.raises(StreamInterrupted) as caught:
+            s.read()
+        assert (caught.value.partial, type(caught.value.__cause__)) == (b"some", ProtocolError)
+
+
 async def test_an_event_that_is_too_long_ends_the_stream() -> None:
     script = Script()
     with HttpServer(script) as server:

@@ -212,6 +212,12 @@ async def test_documents_and_what_is_none() -> None:
             with pytest.raises(json.JSONDecodeError):
                 await anext(documents)
             assert [each async for each in documents] == ["last"]
+        with Client(server.url) as blocking, blocking.stream("GET", "/") as t:
+            batches = t.ndjson().batches()
+            assert next(batches) == [{"a": 1}, [2]]
+            with pytest.raises(json.JSONDecodeError):
+                next(batches)
+            assert list(batches) == [["last"]]
 
 
 @pytest.mark.parametrize(

@@ -12,24 +12,26 @@ import pytest
 if TYPE_CHECKING:
     from tests.python.support.scripts import Finished, Script
 
+SAYS_IN = 'print("in" + chr(10), end="", flush=True)'
+"""At once with its end of line: two threads may print."""
 HOUR = """
 def sleeps(x):
-    print("in", flush=True)
+    print("in" + chr(10), end="", flush=True)
     time.sleep(3600)
     return x
 
 async def sleeps_async(x):
-    print("in", flush=True)
+    print("in" + chr(10), end="", flush=True)
     await asyncio.sleep(3600)
     return x
 
 def spins(x):
-    print("in", flush=True)
+    print("in" + chr(10), end="", flush=True)
     while True:
         time.sleep(0.0005)
 
 def churns(x):
-    print("in", flush=True)
+    print("in" + chr(10), end="", flush=True)
     while True:
         sum(range(100))
 """
@@ -209,7 +211,7 @@ def waits():
     try:
         f.call(2)
     except penstock.errors.Closed:
-        print("closed", flush=True)
+        print("closed" + chr(10), end="", flush=True)
 threading.Thread(target=f.call, args=(1,), daemon=True).start()
 while not f.stats().running:
     time.sleep(0.01)
@@ -222,7 +224,7 @@ while not f.stats().queued:
 
 @pytest.mark.parametrize("fn", BUSY)
 def test_ctrl_c_during_call_raises_keyboard_interrupt(fn: str, script: Script) -> None:
-    done = script.interrupt(f"""{HOUR.replace('print("in", flush=True)', 'print("ready", flush=True)')}
+    done = script.interrupt(f"""{HOUR.replace(SAYS_IN, 'print("ready", flush=True)')}
 f = batched({fn})
 try:
     f.call(1)
@@ -234,7 +236,7 @@ except KeyboardInterrupt:
 
 @pytest.mark.parametrize("fn", ["sleeps", "spins", "churns"])
 def test_ctrl_c_during_an_inline_call_raises_keyboard_interrupt(fn: str, script: Script) -> None:
-    done = script.interrupt(f"""{HOUR.replace('print("in", flush=True)', 'print("ready", flush=True)')}
+    done = script.interrupt(f"""{HOUR.replace(SAYS_IN, 'print("ready", flush=True)')}
 f = batched({fn}, workers="inline")
 try:
     f.call(1)
@@ -270,7 +272,7 @@ def test_ctrl_c_while_a_call_waits_takes_it_out_of_the_queue(script: Script) -> 
 
 @pytest.mark.parametrize("fn", BUSY)
 def test_ctrl_c_during_asyncio_run_raises_keyboard_interrupt(fn: str, script: Script) -> None:
-    done = script.interrupt(f"""{HOUR.replace('print("in", flush=True)', 'print("ready", flush=True)')}
+    done = script.interrupt(f"""{HOUR.replace(SAYS_IN, 'print("ready", flush=True)')}
 f = batched({fn})
 async def main():
     await f(1)
@@ -294,6 +296,6 @@ try:
     f.close()
 except KeyboardInterrupt:
     print("interrupted")
-""".replace('print("in", flush=True)', "pass")
+""".replace(SAYS_IN, "pass")
     )
     assert ended(done) == ["interrupted"]
