@@ -21,7 +21,7 @@ from benches.python.streaming.servers import bare_hyper, launches
 if TYPE_CHECKING:
     from benches.python.door.machine import Served
 
-FLOW = Flow(burst=1, pause_ms=0, tokens=200)
+FLOW = Flow(burst=200, pause_ms=0, tokens=200)
 TIMES = 100
 QUICK_TIMES = 6
 KEYS = ("first_p50_us", "token_p50_us")
