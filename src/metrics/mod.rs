@@ -10,4 +10,4 @@ mod tests;
 pub use door::{DoorMetrics, InFlight};
 pub use merge::{Merged, Refused, merge};
 pub use model::{BatchCount, LockCounts, ModelMetrics, Outcome, PARTS, Registry};
-pub use stream::StreamMetrics;
+pub use stream::{StreamCount, StreamMetrics};

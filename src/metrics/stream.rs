@@ -31,6 +31,37 @@ pub struct StreamMetrics {
     piece_gap: Histogram,
 }
 
+/// An answer that is under way. Its client went away, where this is dropped before the answer has ended.
+#[derive(Debug)]
+pub struct StreamCount {
+    open: Gauge,
+    cancelled: Counter,
+    failed: Counter,
+    ended: bool,
+}
+
+impl StreamCount {
+    /// It came to an end, be it a failure that was told.
+    pub fn ended(&mut self) {
+        self.ended = true;
+    }
+
+    /// It came to an end by a failure.
+    pub fn failed(&mut self) {
+        self.failed.inc();
+        self.ended();
+    }
+}
+
+impl Drop for StreamCount {
+    fn drop(&mut self) {
+        self.open.dec();
+        if !self.ended {
+            self.cancelled.inc();
+        }
+    }
+}
+
 /// Upper bounds in seconds: from a step of a small model to a prompt that takes a minute.
 const FIRST: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 60.0];
 const GAP: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
@@ -88,20 +119,12 @@ impl StreamMetrics {
         }
     }
 
-    /// Counts an answer that is begun.
-    pub fn started(&self) {
+    /// Counts an answer that is begun, until what comes back is dropped.
+    pub fn begin(&self) -> StreamCount {
         self.started.inc();
         self.open.inc();
-    }
-
-    /// Counts an answer that was begun and is over.
-    pub fn ended(&self) {
-        self.open.dec();
-    }
-
-    /// Counts an answer whose client went away before its end.
-    pub fn cancelled(&self) {
-        self.cancelled.inc();
+        let (open, cancelled, failed) = (self.open.clone(), self.cancelled.clone(), self.failed.clone());
+        StreamCount { open, cancelled, failed, ended: false }
     }
 
     /// Counts an answer that broke off with an error.

@@ -97,25 +97,41 @@ pub(super) struct Opened {
     pub(super) rows: Rows,
 }
 
-/// Takes a request apart: into what its model needs, and what its answer does.
+/// The terms of a request of that name under this head, with what it says itself (when it ends, its priority); and when it is
+/// to be given up where it waits.
 ///
 /// # Errors
 /// [`ErrorKind::DeadlineExceeded`] where its time has passed already: a model must not work for who waits no longer.
+pub(super) fn terms_of(
+    model: &Endpoint,
+    head: HeadTerms,
+    (end, priority): (Option<Deadline>, Option<u64>),
+    id: Option<&str>,
+) -> Result<(RequestTerms, Option<Deadline>)> {
+    if let Some(deadline) = head.deadline() {
+        deadline.check().inspect_err(|_| model.count_expired())?;
+    }
+    let (mut terms, watched) = head.with(end, priority);
+    terms.id = id.filter(|id| !id.is_empty()).map(|id| access::fit_for_a_log(id).into());
+    Ok((terms, watched))
+}
+
+/// Takes a request apart: into what its model needs, and what its answer does.
+///
+/// # Errors
+/// As those of [`terms_of`].
 pub(super) fn open(
     model: &Endpoint,
     request: InferRequest,
     head: HeadTerms,
     note: &mut Note,
 ) -> Result<Opened> {
-    if let Some(deadline) = head.deadline() {
-        deadline.check().inspect_err(|_| model.count_expired())?;
-    }
-    let (mut terms, watched) = head.with(Deadline::of_parameter(request.timeout), request.priority);
+    let own = (Deadline::of_parameter(request.timeout), request.priority);
+    let (terms, watched) = terms_of(model, head, own, request.id.as_deref())?;
     note.rows = Some(request.count);
     if note.logged {
         note.id.clone_from(&request.id);
     }
-    terms.id = request.id.as_deref().filter(|id| !id.is_empty()).map(|id| access::fit_for_a_log(id).into());
     let asked = Asked { id: request.id, wanted: request.outputs, binary: request.binary };
     Ok(Opened { terms, watched, asked, specs: request.specs, rows: request.rows })
 }

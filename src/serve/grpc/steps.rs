@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::inquiries::status;
 use crate::error::Result;
-use crate::metrics::{InFlight, StreamMetrics};
+use crate::metrics::{InFlight, StreamCount, StreamMetrics};
 use crate::pipeline::{AnswerRow, Endpoint, Piece, Pieces};
 use crate::serve::access::Note;
 use crate::serve::infer::{self, Asked, Opened};
@@ -78,23 +78,8 @@ pub(super) struct Steps {
     pieces: Pieces,
     choices: Option<Choices>,
     text: Vec<u8>,
-    counted: Counted,
+    count: StreamCount,
     _in_flight: InFlight,
-}
-
-/// Counted as cancelled where it is dropped before its end.
-struct Counted {
-    metrics: StreamMetrics,
-    ended: bool,
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.metrics.cancelled();
-        }
-        self.metrics.ended();
-    }
 }
 
 /// What there is to send.
@@ -128,9 +113,8 @@ impl Steps {
             text.choices
         });
         let pieces = model.stream(terms, specs, &rows)?;
-        metrics.started();
-        let counted = Counted { metrics: metrics.clone(), ended: false };
-        Ok(Self { model, asked, id, pieces, choices, text: Vec::new(), counted, _in_flight: in_flight })
+        let count = metrics.begin();
+        Ok(Self { model, asked, id, pieces, choices, text: Vec::new(), count, _in_flight: in_flight })
     }
 
     /// What there is to send next.
@@ -146,7 +130,7 @@ impl Steps {
                     let heard = choices.piece(0, &text, &mut self.text);
                     if heard != Heard::More {
                         self.pieces.enough();
-                        self.counted.ended = true;
+                        self.count.ended();
                         return Poll::Ready(Said::Last(self.last()));
                     }
                     if !self.text.is_empty() {
@@ -159,16 +143,16 @@ impl Steps {
     }
 
     fn end(&mut self) -> Said {
-        self.counted.ended = true;
         match self.pieces.end() {
             Ok(finish) => {
+                self.count.ended();
                 if let Some(choices) = &mut self.choices {
                     choices.end(0, finish.reason.as_deref(), finish.prompt_tokens, &mut self.text);
                 }
                 Said::Last(self.last())
             }
             Err(error) => {
-                self.counted.metrics.failed();
+                self.count.failed();
                 Said::Failed(std::mem::take(&mut self.id), status(error))
             }
         }

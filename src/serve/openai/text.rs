@@ -12,11 +12,11 @@ use super::frames::{Framing, TextFrames, TritonFrames};
 use super::{Call, seconds};
 use crate::error::Result;
 use crate::pipeline::{Endpoint, Piece, Pieces, Task};
-use crate::serve::access::{self, Note};
-use crate::serve::offload;
+use crate::serve::access::Note;
 use crate::serve::routes::{self, Reply};
 use crate::serve::stream::streamed;
 use crate::serve::terms::HeadTerms;
+use crate::serve::{infer, offload};
 use crate::wire::openai::{self, Choices, Form, Generation, Heard, TextOutput, Usage, Writer, column};
 
 /// Answers a request of OpenAI's API.
@@ -72,13 +72,8 @@ fn begin(
     head: HeadTerms,
     note: &mut Note,
 ) -> Result<(Choices, Vec<Pieces>)> {
-    if let Some(deadline) = head.deadline() {
-        deadline.check().inspect_err(|_| model.count_expired())?;
-    }
-    let (mut terms, _) = head.with(None, None);
     let named = || headers.get("x-request-id").and_then(|id| id.to_str().ok());
-    let id = asked.id.as_deref().or_else(named).filter(|id| !id.is_empty());
-    terms.id = id.map(|id| access::fit_for_a_log(id).into());
+    let (terms, _) = infer::terms_of(model, head, (None, None), asked.id.as_deref().or_else(named))?;
     note.rows = Some(asked.documents.len());
     let stream = |document: &bytes::Bytes| {
         let (specs, rows) = column([document.as_ref()], model.spares());

@@ -16,7 +16,7 @@ use super::flow::Flow;
 use super::keeper::Limits;
 use super::packing::Packing;
 use crate::error::{Error, ErrorKind};
-use crate::metrics::InFlight;
+use crate::metrics::{InFlight, StreamCount};
 use crate::serve::access::{AccessLog, AccessRecord};
 use crate::serve::connection::OpenStream;
 use crate::serve::watch::{Phase, Watch};
@@ -35,11 +35,11 @@ pub struct StreamBody {
     account: Account,
 }
 
-/// What is counted of an answer: as cancelled, where it is dropped before its end.
+/// What is counted of an answer.
 pub(super) struct Account {
     streams: Arc<Streams>,
     began: Instant,
-    ended: bool,
+    count: StreamCount,
     _in_flight: InFlight,
 }
 
@@ -78,28 +78,13 @@ struct State {
 
 impl Account {
     pub(super) fn open(streams: &Arc<Streams>, in_flight: InFlight) -> Self {
-        streams.metrics.started();
-        Self { streams: Arc::clone(streams), began: Instant::now(), ended: false, _in_flight: in_flight }
-    }
-
-    /// It came to an end, be it a failure that was told.
-    fn ended(&mut self) {
-        self.ended = true;
+        let count = streams.metrics.begin();
+        Self { streams: Arc::clone(streams), began: Instant::now(), count, _in_flight: in_flight }
     }
 
     /// It failed before it began.
     pub(super) fn failed(&mut self) {
-        self.streams.metrics.failed();
-        self.ended();
-    }
-}
-
-impl Drop for Account {
-    fn drop(&mut self) {
-        self.streams.metrics.ended();
-        if !self.ended {
-            self.streams.metrics.cancelled();
-        }
+        self.count.failed();
     }
 }
 
@@ -157,7 +142,7 @@ impl StreamBody {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        self.account.ended();
+        self.account.count.ended();
         if let Some(watch) = &self.watch {
             watch.enter(Phase::Sending);
         }
