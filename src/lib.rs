@@ -9,6 +9,7 @@ pub mod client;
 pub mod error;
 pub mod flow;
 pub mod metrics;
+pub mod models;
 pub mod pipeline;
 pub mod pool;
 pub mod process;

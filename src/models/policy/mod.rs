@@ -1,0 +1,1 @@
+//! Which model leaves where there is no room.

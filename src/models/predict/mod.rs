@@ -1,0 +1,1 @@
+//! Which model will be asked for next.

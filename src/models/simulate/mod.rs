@@ -1,0 +1,1 @@
+//! Days of traffic in seconds: the cache on a clock that only events move.
