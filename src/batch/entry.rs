@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Reason;
-use crate::flow::Moment;
+use crate::flow::{Moment, Priority};
 use crate::tensor::{Rows, Spares, Specs};
 
 /// What requests must have in common to share a call.
@@ -14,36 +14,6 @@ pub struct GroupKey<K> {
     pub key: K,
     /// What the columns hold.
     pub specs: Specs,
-}
-
-/// Who goes first: a higher priority is put into a batch before any lower one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub enum Priority {
-    /// Before all others.
-    High = 0,
-    /// The default.
-    #[default]
-    Normal = 1,
-    /// After all others.
-    Low = 2,
-}
-
-impl Priority {
-    /// Number of priorities.
-    pub const COUNT: usize = 3;
-
-    /// Every priority, the highest first.
-    pub const ALL: [Priority; Self::COUNT] = [Self::High, Self::Normal, Self::Low];
-
-    /// The priority of that name: `high`, `normal` or `low`.
-    pub fn from_name(name: &str) -> Option<Self> {
-        match name {
-            "high" => Some(Self::High),
-            "normal" => Some(Self::Normal),
-            "low" => Some(Self::Low),
-            _ => None,
-        }
-    }
 }
 
 /// On whose behalf a request is made: a number that the batcher gave for a name.

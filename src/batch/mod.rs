@@ -24,10 +24,11 @@ mod tests;
 pub mod trace;
 pub mod tune;
 
+pub use crate::flow::Priority;
 pub use account::{BatchAccount, Parts, Waited};
 pub use batcher::{Attendance, Batcher, Turn};
 pub use crowd::{Changes, Crowd, Place};
-pub use entry::{Batch, Cut, Entry, GroupKey, Priority, Ran, Removed, Tenant, Terms};
+pub use entry::{Batch, Cut, Entry, GroupKey, Ran, Removed, Tenant, Terms};
 pub use forecast::{Backlog, finish_in};
 pub use history::{History, Totals};
 pub use learn::Learned;

@@ -8,6 +8,7 @@ mod clock;
 pub mod events;
 mod journal;
 mod monitor;
+mod priority;
 
 pub use bell::{Bell, Listener};
 pub use burst::BurstQueue;
@@ -15,3 +16,4 @@ pub use channel::{Receiver, Sender, SlowReader, StreamLimits, StreamMemory, Weig
 pub use clock::{Clock, Moment, OnMove, SystemClock, TimeSource, VirtualClock};
 pub use journal::{Burst, Journal, Pace};
 pub use monitor::{Held, Monitor};
+pub use priority::Priority;
