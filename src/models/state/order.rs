@@ -240,6 +240,8 @@ impl State {
             (pending.residency, pending.short_since) = (fresh, None);
         }
         self.abandon(residency, reason, now);
+        // Whoever had it loaded may have left since it began.
+        self.drop_unwanted(id, now);
     }
 
     /// Gives a load up that no model's wish leads to any more: one that runs is cancelled, and its value unloaded.
