@@ -39,3 +39,22 @@ fn who_overdrew_the_memory_leaves_for_the_next_in_line() {
     assert!(world.askers[at].claim.residency().is_some());
     assert!(world.serving(base).is_some(), "that was enough");
 }
+
+/// A model registered anew waited for its old load, which an idle model on top of it kept.
+#[test]
+fn what_needs_an_old_load_leaves_where_the_new_one_has_no_room() {
+    let mut world = World::new(CacheSettings { memory: Some(10), ..CacheSettings::default() });
+    let base = world.model("base", &[], Some(4));
+    let head = world.model("head", &["base"], Some(4));
+    world.preload(&[head], Cause::Preload, Priority::Normal);
+    world.finish_loads(Some(4));
+    world.finish_loads(Some(4));
+    world.model("base", &[], Some(4));
+    world.settle("registered anew");
+    let at = world.ask(base);
+    for _ in 0..2 {
+        world.finish_unloads();
+    }
+    world.finish_loads(Some(4));
+    assert!(world.askers[at].claim.residency().is_some());
+}

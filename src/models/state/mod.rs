@@ -3,6 +3,8 @@
 
 mod acquire;
 mod alias;
+#[cfg(test)]
+mod check;
 mod close;
 mod effect;
 mod fail;
@@ -70,6 +72,8 @@ pub(super) struct State {
     drains: Vec<Drain>,
     /// Loads that run, those that are stuck not counted.
     loading: usize,
+    /// True while something waits for memory: a lease that ends may give it some.
+    short: bool,
     counts: Counts,
     random: fastrand::Rng,
     /// Who is told when it is closed; `None` while it is open.
@@ -103,6 +107,7 @@ impl State {
             preloads: Slab::new(),
             drains: Vec::new(),
             loading: 0,
+            short: false,
             counts: Counts::new()?,
             random: fastrand::Rng::with_seed(settings.seed),
             closing: None,
