@@ -68,6 +68,7 @@ impl State {
             model.tally.hits += 1;
         }
         self.used(id, now);
+        self.recall.note(id, now);
         self.wishes.note(id, asked.session, now);
         Some(residency)
     }
@@ -119,6 +120,7 @@ impl State {
             }
             None => model.tally.misses += 1,
         }
+        self.recall.note(id, now);
         self.wishes.note(id, asked.session, now);
     }
 
