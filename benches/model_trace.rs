@@ -44,11 +44,95 @@ fn measure(trace: &Trace, memory: u64, row: Row) -> Result<Outcome> {
 }
 
 /// The first seed's, and the range over all.
-fn range(outcomes: &[Outcome], of: impl Fn(&Outcome) -> f64, digits: usize) -> String {
-    let values: Vec<_> = outcomes.iter().map(of).collect();
+fn range<T>(measured: &[T], of: impl Fn(&T) -> f64, digits: usize) -> String {
+    let values: Vec<_> = measured.iter().map(of).collect();
     let (low, high) =
         values.iter().fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(*value), high.max(*value)));
     format!("{:.digits$} ({low:.digits$}–{high:.digits$})", values.first().copied().unwrap_or_default())
+}
+
+/// Traces of other shapes: whether what is said of one holds for others.
+fn shapes() -> [(&'static str, Shape); 11] {
+    let with = |change: fn(&mut Shape)| {
+        let mut shape = Shape::default();
+        change(&mut shape);
+        shape
+    };
+    [
+        ("as above", Shape::default()),
+        ("half the sessions", with(|shape| shape.sessions_a_day /= 2.0)),
+        ("twice the sessions", with(|shape| shape.sessions_a_day *= 2.0)),
+        (
+            "sessions of 4 requests, as many in all",
+            with(|shape| {
+                (shape.requests_a_session, shape.sessions_a_day) = (4.0, 900.0);
+            }),
+        ),
+        (
+            "sessions of 36 requests, as many in all",
+            with(|shape| {
+                (shape.requests_a_session, shape.sessions_a_day) = (36.0, 100.0);
+            }),
+        ),
+        ("Zipf 0.9", with(|shape| shape.zipf = 0.9)),
+        ("Zipf 1.6", with(|shape| shape.zipf = 1.6)),
+        ("no timers", with(|shape| shape.timers = 0.0)),
+        ("no drift", with(|shape| shape.drifting = 0.0)),
+        ("loads as fast as their size", with(|shape| shape.slowness = (1.0, 1.0))),
+        (
+            "1,000 models, ten times the sessions",
+            with(|shape| {
+                (shape.models, shape.users, shape.sessions_a_day) = (1_000, 2_000, 3_000.0);
+            }),
+        ),
+    ]
+}
+
+#[allow(clippy::print_stdout, reason = "the table is what it is for")]
+fn budgets(traces: &[Trace]) -> Result<()> {
+    println!(
+        "| memory | policy | hit rate | cost hit rate | load-hours | hours waited | of LRU's load-hours |"
+    );
+    println!("|---|---|---|---|---|---|---|");
+    for share in SHARES {
+        let measured = |row| traces.iter().map(|trace| measure(trace, trace.budget(share), row)).collect();
+        let lru: Vec<Outcome> = measured(Row::Policy(PolicyKind::Lru))?;
+        for (name, row) in ROWS {
+            let outcomes: Vec<Outcome> = measured(row)?;
+            let shares: Vec<_> =
+                outcomes.iter().zip(&lru).map(|(one, lru)| one.load_hours() / lru.load_hours()).collect();
+            println!(
+                "| {:.0} % | {name} | {} | {} | {} | {} | {} |",
+                share * 100.0,
+                range(&outcomes, Outcome::hit_rate, 3),
+                range(&outcomes, Outcome::cost_hit_rate, 3),
+                range(&outcomes, Outcome::load_hours, 1),
+                range(&outcomes, Outcome::waited_hours, 1),
+                range(&shares, |share| *share, 2),
+            );
+        }
+    }
+    Ok(())
+}
+
+#[allow(clippy::print_stdout, reason = "the table is what it is for")]
+fn other_shapes() -> Result<()> {
+    println!(
+        "\n| shape (seed 1) | lru at 10 % | gdsf | of its load-hours | lru at 20 % | gdsf | of its load-hours |"
+    );
+    println!("|---|---|---|---|---|---|---|");
+    for (name, shape) in shapes() {
+        let trace = Trace::new(&shape, 1);
+        let mut cells = String::new();
+        for share in [0.1, 0.2] {
+            let lru = measure(&trace, trace.budget(share), Row::Policy(PolicyKind::Lru))?;
+            let gdsf = measure(&trace, trace.budget(share), Row::Policy(PolicyKind::Gdsf))?;
+            let hours = gdsf.load_hours() / lru.load_hours();
+            cells = format!("{cells} {:.3} | {:.3} | {hours:.2} |", lru.hit_rate(), gdsf.hit_rate());
+        }
+        println!("| {name} |{cells}");
+    }
+    Ok(())
 }
 
 #[allow(clippy::print_stdout, reason = "the table is what it is for")]
@@ -56,36 +140,6 @@ fn main() -> Result<()> {
     let seeds = std::env::args().nth(1).and_then(|seeds| seeds.parse().ok()).unwrap_or(8);
     let traces: Vec<_> = (1..=seeds).map(|seed| Trace::new(&Shape::default(), seed)).collect();
     println!("seed 1 (range of {seeds} seeds)\n");
-    println!(
-        "| memory | policy | hit rate | cost hit rate | load-hours | hours waited | of LRU's load-hours |"
-    );
-    println!("|---|---|---|---|---|---|---|");
-    for share in SHARES {
-        let mut lru: Vec<f64> = Vec::new();
-        let mut rows = Vec::new();
-        for (name, row) in ROWS {
-            let outcomes: Result<Vec<_>> =
-                traces.iter().map(|trace| measure(trace, trace.budget(share), row)).collect();
-            let outcomes = outcomes?;
-            if matches!(row, Row::Policy(PolicyKind::Lru)) {
-                lru = outcomes.iter().map(Outcome::load_hours).collect();
-            }
-            rows.push((name, outcomes));
-        }
-        for (name, outcomes) in rows {
-            let hours = outcomes.iter().zip(&lru).map(|(outcome, lru)| outcome.load_hours() / lru);
-            let (low, high) =
-                hours.clone().fold((f64::MAX, f64::MIN), |(low, high), of| (low.min(of), high.max(of)));
-            println!(
-                "| {:.0} % | {name} | {} | {} | {} | {} | {:.2} ({low:.2}–{high:.2}) |",
-                share * 100.0,
-                range(&outcomes, Outcome::hit_rate, 3),
-                range(&outcomes, Outcome::cost_hit_rate, 3),
-                range(&outcomes, Outcome::load_hours, 1),
-                range(&outcomes, Outcome::waited_hours, 1),
-                hours.clone().next().unwrap_or_default(),
-            );
-        }
-    }
-    Ok(())
+    budgets(&traces)?;
+    other_shapes()
 }
