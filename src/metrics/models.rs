@@ -24,6 +24,12 @@ pub struct CacheCounts {
     pub loading: u64,
     /// Loads that go on although their time is up.
     pub stuck: u64,
+    /// Loads that were tried again.
+    pub retries: u64,
+    /// How long loads took.
+    pub load_seconds: LoadSeconds,
+    /// How long loads waited for their turn, in seconds.
+    pub queue_seconds: f64,
     /// Of all accesses, the share that found its model loaded.
     pub hit_rate: Option<f64>,
     /// The same, each access counted as many bytes as its model has.
@@ -53,12 +59,8 @@ pub struct ModelCounts {
     pub joins: u64,
     /// Loads by how they ended.
     pub loads: Vec<(&'static str, u64)>,
-    /// Loads that were tried again.
-    pub retries: u64,
-    /// How long its loads took.
-    pub load_seconds: LoadSeconds,
-    /// How long its loads waited for their turn, in seconds.
-    pub queue_seconds: f64,
+    /// What a load of it costs, in seconds, the last ones weighing most; `None` before the first.
+    pub load_cost: Option<f64>,
     /// Evictions by why.
     pub evictions: Vec<(&'static str, u64)>,
 }
@@ -78,14 +80,6 @@ impl LoadSeconds {
         let place = LOAD_SECONDS.iter().position(|bound| seconds <= *bound).unwrap_or(LOAD_SECONDS.len());
         if let Some(bucket) = self.buckets.get_mut(place) {
             *bucket += count;
-        }
-    }
-
-    /// Adds what was counted elsewhere.
-    pub fn merge(&mut self, other: &Self) {
-        self.sum += other.sum;
-        for (bucket, more) in self.buckets.iter_mut().zip(other.buckets) {
-            *bucket += more;
         }
     }
 
@@ -116,7 +110,7 @@ enum Value {
     Seconds(f64),
     /// A gauge of something that is counted.
     Count(u64),
-    /// A gauge of a share.
+    /// A gauge of a share, or of a time.
     Share(f64),
     Histogram(LoadSeconds),
 }
@@ -163,6 +157,10 @@ impl CacheCounts {
             };
             self.models.iter().flat_map(of_one).collect::<Vec<Sample>>()
         };
+        let costs = self
+            .models
+            .iter()
+            .filter_map(|model| Some((labelled("model", &model.model), Value::Share(model.load_cost?))));
         vec![
             Family::new(
                 "models_ready",
@@ -186,20 +184,9 @@ impl CacheCounts {
             ),
             Family::new("models_loads", "Loads by how they ended", by("outcome", |model| &model.loads)),
             Family::new(
-                "models_load_retries",
-                "Loads that were tried again",
-                each(|model| Value::Counter(model.retries)),
-            ),
-            Family::new(
-                "models_load",
-                "Time of loads, from their start",
-                each(|model| Value::Histogram(model.load_seconds.clone())),
-            )
-            .in_seconds(),
-            Family::new(
-                "models_load_queue",
-                "Time that loads waited for their turn",
-                each(|model| Value::Seconds(model.queue_seconds)),
+                "models_load_cost",
+                "What a load of the model takes, the last ones weighing most",
+                costs.collect(),
             )
             .in_seconds(),
             Family::new("models_evictions", "Evictions by why", by("reason", |model| &model.evictions)),
@@ -227,6 +214,23 @@ impl CacheCounts {
                 "Loads that go on although their time is up",
                 vec![alone(self.stuck)],
             ),
+            Family::new(
+                "models_load_retries",
+                "Loads that were tried again",
+                vec![(Vec::new(), Value::Counter(self.retries))],
+            ),
+            Family::new(
+                "models_load",
+                "Time of loads that ended well, from their start",
+                vec![(Vec::new(), Value::Histogram(self.load_seconds.clone()))],
+            )
+            .in_seconds(),
+            Family::new(
+                "models_load_queue",
+                "Time that loads waited for their turn",
+                vec![(Vec::new(), Value::Seconds(self.queue_seconds))],
+            )
+            .in_seconds(),
             Family::new("models_bytes", "Bytes by what they are", self.bytes.iter().map(bytes).collect()),
             Family::new(
                 "models_preloads",
@@ -365,9 +369,7 @@ mod tests {
             misses: 2,
             joins: 3,
             loads: vec![("ok", 2), ("failed", 1)],
-            retries: 1,
-            load_seconds,
-            queue_seconds: 1.5,
+            load_cost: Some(0.125),
             evictions: vec![("space", 1)],
         };
         CacheCounts {
@@ -375,6 +377,9 @@ mod tests {
             queued: 4,
             loading: 3,
             stuck: 1,
+            retries: 6,
+            load_seconds,
+            queue_seconds: 1.5,
             hit_rate: Some(0.75),
             cost_hit_rate: Some(0.5),
             bytes: vec![("used", 1 << 40)],
@@ -397,13 +402,14 @@ mod tests {
             "penstock_models_misses_total{model=\"he\\\"ad\"} 2",
             "penstock_models_joins_total{model=\"he\\\"ad\"} 3",
             "penstock_models_loads_total{model=\"he\\\"ad\",outcome=\"failed\"} 1",
-            "penstock_models_load_retries_total{model=\"he\\\"ad\"} 1",
-            "penstock_models_load_seconds_sum{model=\"he\\\"ad\"} 0.25",
-            "penstock_models_load_seconds_count{model=\"he\\\"ad\"} 2",
-            "penstock_models_load_seconds_bucket{le=\"0.1\",model=\"he\\\"ad\"} 1",
-            "penstock_models_load_seconds_bucket{le=\"0.25\",model=\"he\\\"ad\"} 2",
-            "penstock_models_load_seconds_bucket{le=\"+Inf\",model=\"he\\\"ad\"} 2",
-            "penstock_models_load_queue_seconds_total{model=\"he\\\"ad\"} 1.5",
+            "penstock_models_load_retries_total 6",
+            "penstock_models_load_seconds_sum 0.25",
+            "penstock_models_load_seconds_count 2",
+            "penstock_models_load_seconds_bucket{le=\"0.1\"} 1",
+            "penstock_models_load_seconds_bucket{le=\"0.25\"} 2",
+            "penstock_models_load_seconds_bucket{le=\"+Inf\"} 2",
+            "penstock_models_load_queue_seconds_total 1.5",
+            "penstock_models_load_cost_seconds{model=\"he\\\"ad\"} 0.125",
             "penstock_models_evictions_total{model=\"he\\\"ad\",reason=\"space\"} 1",
             "penstock_models_load_queue_depth 4",
             "penstock_models_loading 3",
@@ -430,7 +436,7 @@ mod tests {
         for line in [
             "penstock_models_hits_total{worker=\"1\",model=\"he\\\"ad\"} 7",
             "penstock_models_loading{worker=\"0\"} 3",
-            "penstock_models_load_seconds_bucket{worker=\"1\",le=\"+Inf\",model=\"he\\\"ad\"} 2",
+            "penstock_models_load_seconds_bucket{worker=\"1\",le=\"+Inf\"} 2",
         ] {
             assert!(merged.text.contains(line), "{line} is not in\n{}", merged.text);
         }
