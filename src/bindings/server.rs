@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,21 +13,18 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 
 use super::bridge::lifecycle::generation;
 use super::bridge::{lock, stock};
-use super::core::Counters;
 use super::errors::{raised, to_python};
 use super::journal::NativeJournal;
 use super::policy::Policy;
-use super::processes::Start;
 use super::recording::NativeRecording;
 use super::records;
-use super::run::Fillers;
-use super::served::ServedWorker;
+use super::shift::{NativeShift, Served};
 use super::{in_process, inherited};
 use crate::batch::{BatchAccount, BatchPolicy};
 use crate::error::{Error, ErrorKind, Result as CoreResult};
 use crate::flow::SlowReader;
 use crate::metrics::{LockCounts, Registry};
-use crate::pipeline::{Endpoint, ModelSpec, Processes, Tally, Task};
+use crate::pipeline::{Endpoint, ModelSpec, Task};
 use crate::runtime;
 use crate::serve::{AccessLog, Door, HttpServer, HttpSettings, Service, listen};
 use crate::tensor::TensorSpec;
@@ -96,21 +93,12 @@ pub(crate) struct NativeServer {
     closed: Mutex<bool>,
 }
 
-struct Served {
-    endpoint: Arc<Endpoint>,
-    counters: Arc<Counters>,
-    isolate: bool,
-    /// Its worker processes, where it has some.
-    processes: OnceLock<Processes>,
-    max_size: usize,
-}
-
 /// An answer, for Python: status, headers, body, and the class of the error that it stands for.
 type Answer<'py> = (u16, Vec<(String, Bound<'py, PyBytes>)>, Bound<'py, PyBytes>, Option<&'static str>);
 
 #[pymethods]
 impl NativeServer {
-    /// Opens the door at `places`, a second way in for gRPC alone included, or none; every model says "not ready" until `set_ready`. Connections wait in the kernel
+    /// Opens the door at `places`, a second way in for gRPC alone included, or none; every model says "not ready" until a shift of it begins. Connections wait in the kernel
     /// until `accept`, unless `accepting`. With `siblings`, a directory and a worker's name, `/metrics` answers for all who
     /// share the directory.
     #[new]
@@ -172,46 +160,12 @@ impl NativeServer {
         Ok((parts.status.as_u16(), headers, PyBytes::new(py, &body), error))
     }
 
-    /// A worker thread's side of model `index`, which calls `function`; `fillers` says whether it wants to be told of a
-    /// mask, and of lengths; `steps` that it is a generator over a batch.
-    fn worker(
-        &self,
-        py: Python<'_>,
-        index: usize,
-        function: Py<PyAny>,
-        fillers: Fillers,
-        steps: bool,
-    ) -> PyResult<ServedWorker> {
+    /// The workers of one load of model `index`, which are yet to come.
+    fn shift(&self, py: Python<'_>, index: usize) -> PyResult<NativeShift> {
         let served = self.endpoints.get(index).ok_or_else(|| {
-            raised(py, ErrorKind::Internal, "a worker was asked for a model that is not served")
+            raised(py, ErrorKind::Internal, "workers were asked for of a model that is not served")
         })?;
-        let counters = Arc::clone(&served.counters);
-        let (endpoint, largest_live) = (Arc::clone(&served.endpoint), steps.then_some(served.max_size));
-        if steps {
-            endpoint.set_stepwise();
-        }
-        Ok(ServedWorker::new(endpoint, function, counters, served.isolate, fillers, largest_live))
-    }
-
-    /// Begins to start `count` worker processes for model `index`.
-    fn start_processes(&self, py: Python<'_>, index: usize, start: Start, count: usize) -> PyResult<()> {
-        let Some(served) = self.endpoints.get(index) else { return Ok(()) };
-        let tally: Arc<dyn Tally> = Arc::clone(&served.counters) as _;
-        let started = Processes::start(&served.endpoint, start.into(), count, &tally);
-        // A model is started once.
-        drop(served.processes.set(started.map_err(|error| to_python(py, &error))?));
-        Ok(())
-    }
-
-    /// Waits until the worker processes of model `index` have loaded it, for at most `limit` seconds; answers whether that
-    /// came.
-    fn wait_processes(&self, py: Python<'_>, index: usize, limit: f64) -> PyResult<bool> {
-        let processes = self.endpoints.get(index).and_then(|served| served.processes.get());
-        let Some(processes) = processes else { return Ok(true) };
-        let limit = Duration::try_from_secs_f64(limit).unwrap_or(Duration::ZERO);
-        let ready = lock::without(py, &LockCounts::new(), || processes.wait_ready(limit));
-        py.check_signals()?;
-        ready.map_err(|error| to_python(py, &error))
+        Ok(NativeShift::new(served.clone()))
     }
 
     /// Waits for all worker processes to end, and kills those that have not after `limit` seconds.
@@ -221,23 +175,15 @@ impl NativeServer {
         }
         let end = Instant::now() + Duration::try_from_secs_f64(limit).unwrap_or(Duration::ZERO);
         lock::without(py, &LockCounts::new(), || {
-            for processes in self.endpoints.iter().filter_map(|served| served.processes.get()) {
-                processes.end(end.saturating_duration_since(Instant::now()));
+            for served in &self.endpoints {
+                served.end_processes(end);
             }
         });
     }
 
     /// The numbers of the worker processes of model `index` that run now.
     fn process_numbers(&self, index: usize) -> Vec<u32> {
-        let processes = self.endpoints.get(index).and_then(|served| served.processes.get());
-        processes.map(Processes::process_numbers).unwrap_or_default()
-    }
-
-    /// Says that model `index` can answer.
-    fn set_ready(&self, index: usize) {
-        if let Some(served) = self.endpoints.get(index) {
-            served.endpoint.set_ready(true);
-        }
+        self.endpoints.get(index).map(Served::process_numbers).unwrap_or_default()
     }
 
     /// Writes what comes to model `index`, and how long it takes, into a file.
@@ -353,7 +299,7 @@ impl NativeServer {
                 counters: Arc::default(),
                 isolate,
                 max_size,
-                processes: OnceLock::new(),
+                processes: Arc::default(),
             });
         }
         let served = endpoints.iter().map(|served| Arc::clone(&served.endpoint)).collect();
@@ -412,6 +358,8 @@ impl NativeServer {
             }
             let idle = endpoints.iter().all(|endpoint| endpoint.wait_idle(left()));
             for endpoint in &endpoints {
+                // Whoever still waits does so in vain: the workers leave.
+                endpoint.close(drain && idle);
                 endpoint.set_ready(false);
             }
             quiet && idle
