@@ -121,9 +121,13 @@ fn json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<Option<T>> {
     if body.trim_ascii().is_empty() {
         return Ok(None);
     }
-    serde_json::from_slice(body)
-        .map(Some)
-        .map_err(|error| Error::new(ErrorKind::Item, format!("the body is no request of this kind: {error}")))
+    let wrong =
+        |why: &str| Error::new(ErrorKind::Item, format!("the body is no request of this kind: {why}"));
+    if !body.trim_ascii_start().starts_with(b"{") {
+        // Fields of an object may stand in a list for serde, and for nobody else.
+        return Err(wrong("an object is wanted"));
+    }
+    serde_json::from_slice(body).map(Some).map_err(|error| wrong(&error.to_string()))
 }
 
 fn parameters_of_json(body: &[u8]) -> Result<Vec<(String, Parameter)>> {
@@ -209,7 +213,7 @@ mod tests {
         {
             assert_eq!(index_request(body.as_bytes()).unwrap(), ready, "{body}");
         }
-        for body in ["[", "true", r#"{"ready":1}"#, "{}{}"] {
+        for body in ["[", "[]", "[true]", "true", r#"{"ready":1}"#, "{}{}"] {
             assert_eq!(index_request(body.as_bytes()).unwrap_err().kind(), ErrorKind::Item, "{body}");
         }
         let mut message = RepositoryIndexRequest { ready: true, ..RepositoryIndexRequest::default() };
