@@ -80,12 +80,13 @@ impl Failures {
     }
 
     /// A load has failed for good. What is remembered of it.
-    pub fn remember(&mut self, id: ModelId, error: Error, now: Moment) -> &Failure {
+    pub fn remember(&mut self, id: ModelId, error: Error, now: Moment) -> Failure {
         let before = self.known.get(&id).map_or(0, |failure| failure.in_a_row);
         let doubled = 1_u32.checked_shl(before).unwrap_or(u32::MAX);
         let memory = self.memory.saturating_mul(doubled).min(LONGEST_MEMORY.max(self.memory));
         let failure = Failure { error, until: now + memory, in_a_row: before.saturating_add(1) };
-        self.known.entry(id).insert_entry(failure).into_mut()
+        self.known.insert(id, failure.clone());
+        failure
     }
 
     /// What keeps a model from being tried now; `None` where nothing does.

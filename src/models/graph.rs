@@ -310,7 +310,8 @@ impl Graph {
 /// A chain of models in words: "model 'head' needs 'encoder', which needs 'tokenizer'".
 pub(super) fn who_needs(chain: &[Arc<str>]) -> String {
     let words = ["model ", " needs "].into_iter().chain(std::iter::repeat(", which needs "));
-    chain.iter().zip(words).map(|(name, words)| format!("{words}'{name}'")).collect()
+    let said: Vec<_> = chain.iter().zip(words).map(|(name, words)| format!("{words}'{name}'")).collect();
+    said.concat()
 }
 
 /// What a walk has seen, what it is done with, and the latter in order.
