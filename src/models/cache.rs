@@ -325,7 +325,7 @@ impl Inside {
     }
 
     /// Carries out what was decided, in order, by one thread at a time: who finds another at it leaves it to that one.
-    fn deliver(&self, mut state: MutexGuard<'_, State>) {
+    fn deliver<'a>(&'a self, mut state: MutexGuard<'a, State>) {
         if state.delivering {
             return;
         }
@@ -385,7 +385,6 @@ impl Inside {
     fn what_if(&self, memory: u64) -> WhatIf {
         self.look(|state, now| state.what_if(memory, now))
     }
-
 }
 
 /// A delivery under way. Where something that was told panics, the rest is left to the next thread.

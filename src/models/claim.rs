@@ -59,7 +59,9 @@ impl Claim {
     pub fn model(&self) -> ModelId {
         match self.kind {
             Kind::Hit(_, model) => model,
-            Kind::Waiting(entry) => self.inside.look(|state, _| state.entry_model(entry)).unwrap_or(self.asked),
+            Kind::Waiting(entry) => {
+                self.inside.look(|state, _| state.entry_model(entry)).unwrap_or(self.asked)
+            }
         }
     }
 

@@ -84,7 +84,10 @@ mod tests {
             memory.put(account, bytes);
             assert_eq!(memory.on(account), bytes);
         }
-        assert_eq!((memory.used(), memory.deficit(), memory.missing(1, 0), memory.missing(1, 1)), (10, 0, 1, 0));
+        assert_eq!(
+            (memory.used(), memory.deficit(), memory.missing(1, 0), memory.missing(1, 1)),
+            (10, 0, 1, 0)
+        );
         memory.put(Account::Ready, 5);
         assert_eq!((memory.deficit(), memory.missing(0, 2)), (5, 3));
         memory.take(Account::Viewed, 4);

@@ -26,11 +26,12 @@ mod words;
 pub use cache::Cache;
 pub use claim::Claim;
 pub use loader::{Candidate, Load, Loader, Ranking};
-pub use preload::Preload;
 pub use policy::PolicyKind;
+pub use preload::Preload;
 pub use progress::Progress;
 pub use spec::{Asked, CacheSettings, LoadSpec};
 pub use stats::{
-    CacheBytes, CacheStats, Evictions, Health, IndexRow, LastEviction, LoadSeconds, ModelStats, Preloads, WhatIf,
+    CacheBytes, CacheStats, Evictions, Health, IndexRow, LastEviction, LoadSeconds, ModelStats, Preloads,
+    WhatIf,
 };
 pub use words::{Cause, LoadState, ModelId, Reason, Residency};

@@ -53,7 +53,12 @@ enum Place {
 
 impl State {
     /// A lease on a model that is there. Counts nothing where it is not.
-    pub(in crate::models) fn hit(&mut self, id: ModelId, asked: &Asked<'_>, now: Moment) -> Option<Residency> {
+    pub(in crate::models) fn hit(
+        &mut self,
+        id: ModelId,
+        asked: &Asked<'_>,
+        now: Moment,
+    ) -> Option<Residency> {
         let residency = self.models.get(id.0 as usize)?.current?;
         if self.closing.is_some() {
             return None;
@@ -82,7 +87,8 @@ impl State {
         self.missed(id, asked, now);
         let waiter =
             Waiter { told, priority: asked.priority, until: asked.until, at: 0, tried: SmallVec::new() };
-        let number = self.entries.insert(Entry { model: id, since: now, standing: Standing::Over(Duration::ZERO) });
+        let number =
+            self.entries.insert(Entry { model: id, since: now, standing: Standing::Over(Duration::ZERO) });
         let given = self.send(number, id, waiter, None, now);
         let model = self.entries.get(number).map_or(id, |entry| entry.model);
         self.pump(now);
@@ -105,7 +111,8 @@ impl State {
         match &model.pending {
             Some(pending) => {
                 model.tally.joins += 1;
-                let begun = self.residents.get(pending.residency).is_some_and(|resident| resident.cause.is_some());
+                let begun =
+                    self.residents.get(pending.residency).is_some_and(|resident| resident.cause.is_some());
                 if begun && pending.waiters.is_empty() {
                     self.counts.preloads.joined += 1;
                 }

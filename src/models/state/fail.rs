@@ -11,7 +11,8 @@ use crate::models::{ModelId, Residency};
 impl State {
     /// The loader could not load a model.
     pub(in crate::models) fn failed(&mut self, residency: Residency, error: Error, retry: bool, now: Moment) {
-        let Some(resident) = self.residents.get_mut(residency).filter(|resident| resident.stage.runs()) else {
+        let Some(resident) = self.residents.get_mut(residency).filter(|resident| resident.stage.runs())
+        else {
             return self.bury(error);
         };
         let (id, stuck, unwanted) = (resident.model, resident.stuck, resident.unwanted.is_some());
@@ -102,7 +103,9 @@ impl State {
         let failed = resident.model;
         for holder in resident.holders.clone() {
             // One that stands there twice is gone after the first time.
-            let Some(dependent) = self.residents.get(holder).filter(|holder| holder.stage.waits()) else { continue };
+            let Some(dependent) = self.residents.get(holder).filter(|holder| holder.stage.waits()) else {
+                continue;
+            };
             let id = dependent.model;
             let mut longer = vec![self.label(id)];
             longer.extend_from_slice(chain);

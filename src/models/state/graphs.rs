@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::model::Model;
 use super::State;
+use super::model::Model;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::Moment;
 use crate::models::graph::Node;
@@ -15,7 +15,8 @@ impl State {
             return Err(Self::closed());
         }
         spec.check()?;
-        let node = Node { name: spec.name.clone(), version: spec.version.clone(), requires: spec.requires.clone() };
+        let node =
+            Node { name: spec.name.clone(), version: spec.version.clone(), requires: spec.requires.clone() };
         let id = self.graph.register(node)?;
         let spec = Arc::new(spec);
         if (id.0 as usize) < self.models.len() {

@@ -6,8 +6,14 @@ use crate::flow::Moment;
 use crate::models::{ModelId, Reason, Residency};
 
 impl State {
-    pub(in crate::models) fn report(&mut self, residency: Residency, phase: &str, fraction: Option<f32>) -> bool {
-        let Some(resident) = self.residents.get_mut(residency).filter(|resident| resident.stage.runs()) else {
+    pub(in crate::models) fn report(
+        &mut self,
+        residency: Residency,
+        phase: &str,
+        fraction: Option<f32>,
+    ) -> bool {
+        let Some(resident) = self.residents.get_mut(residency).filter(|resident| resident.stage.runs())
+        else {
             return false;
         };
         let wanted = resident.unwanted.is_none() && !resident.stuck;
@@ -27,7 +33,8 @@ impl State {
 
     /// A load has ended well. Whoever waits leases it before anything else is decided.
     pub(in crate::models) fn loaded(&mut self, residency: Residency, size: Option<u64>, now: Moment) {
-        let Some(resident) = self.residents.get_mut(residency).filter(|resident| resident.stage.runs()) else {
+        let Some(resident) = self.residents.get_mut(residency).filter(|resident| resident.stage.runs())
+        else {
             return;
         };
         let (id, stuck, expected) = (resident.model, std::mem::take(&mut resident.stuck), resident.bytes);
@@ -107,7 +114,8 @@ impl State {
     /// The models under a residency, what they need first.
     fn beneath(&self, residency: Residency) -> smallvec::SmallVec<[ModelId; 4]> {
         let mut found = smallvec::SmallVec::new();
-        let mut open: Vec<_> = self.residents.get(residency).map(|top| top.requires.clone()).unwrap_or_default();
+        let mut open: Vec<_> =
+            self.residents.get(residency).map(|top| top.requires.clone()).unwrap_or_default();
         while let Some(next) = open.pop() {
             let Some(resident) = self.residents.get(next) else { continue };
             found.retain(|id| *id != resident.model);

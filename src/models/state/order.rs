@@ -60,7 +60,8 @@ impl State {
         let mut reaches: Vec<(ModelId, ModelId)> = Vec::new();
         for id in after {
             let needs = self.graph.requires(*id).unwrap_or_default();
-            let next = needs.into_iter().find(|need| *need == to || reaches.iter().any(|(from, _)| from == need));
+            let next =
+                needs.into_iter().find(|need| *need == to || reaches.iter().any(|(from, _)| from == need));
             if let Some(next) = next {
                 reaches.push((*id, next));
             }
@@ -141,7 +142,8 @@ impl State {
     fn with_own_want(&self, id: ModelId, inherited: Option<Want>, now: Moment) -> Option<Want> {
         let own = self.models.get(id.0 as usize)?.pending.as_ref().and_then(|pending| {
             let since = self.residents.get(pending.residency).map_or(now, |resident| resident.since);
-            let live = Priority::ALL.into_iter().find(|priority| pending.urgency.get(*priority as usize) > Some(&0));
+            let live =
+                Priority::ALL.into_iter().find(|priority| pending.urgency.get(*priority as usize) > Some(&0));
             let live = live.map(|priority| (Class::Live, priority));
             let preloads = pending.preloads.iter().chain(&pending.again);
             let preloads = preloads.map(|(_, cause, priority)| match cause {
@@ -159,7 +161,9 @@ impl State {
 
     /// Takes a load out that waits and that nobody wants any more, and what only it needed.
     pub(super) fn drop_unwanted(&mut self, id: ModelId, now: Moment) {
-        let Some(pending) = self.models.get(id.0 as usize).and_then(|model| model.pending.as_ref()) else { return };
+        let Some(pending) = self.models.get(id.0 as usize).and_then(|model| model.pending.as_ref()) else {
+            return;
+        };
         let residency = pending.residency;
         let Some(resident) = self.residents.get(residency) else { return };
         if pending.is_wanted() || !resident.holders.is_empty() || !resident.stage.waits() {
@@ -186,7 +190,7 @@ impl State {
     }
 
     /// `holder` needs this one no longer, once.
-    fn let_go(&mut self, needed: Residency, holder: Residency, now: Moment) {
+    pub(super) fn let_go(&mut self, needed: Residency, holder: Residency, now: Moment) {
         let Some(resident) = self.residents.get_mut(needed) else { return };
         if let Some(at) = resident.holders.iter().position(|other| *other == holder) {
             resident.holders.swap_remove(at);
@@ -205,7 +209,8 @@ impl State {
             return;
         }
         // Nothing can be begun on top of it, either.
-        let holders = self.residents.get(residency).map(|resident| resident.holders.clone()).unwrap_or_default();
+        let holders =
+            self.residents.get(residency).map(|resident| resident.holders.clone()).unwrap_or_default();
         holders.into_iter().for_each(|holder| self.revoke(holder, now));
         self.put(residency, Stage::Queued, 0);
         let Some(resident) = self.residents.get_mut(residency) else { return };
@@ -219,7 +224,8 @@ impl State {
     /// Begins the wanted load of a model anew, with what is registered now; whoever waits goes on waiting.
     pub(super) fn restart(&mut self, id: ModelId, reason: Reason, now: Moment) {
         let Some(residency) = self.coming(id) else { return };
-        let holders = self.residents.get(residency).map(|resident| resident.holders.clone()).unwrap_or_default();
+        let holders =
+            self.residents.get(residency).map(|resident| resident.holders.clone()).unwrap_or_default();
         holders.into_iter().for_each(|holder| self.revoke(holder, now));
         // It may have gone with those that needed it.
         if self.coming(id) != Some(residency) {

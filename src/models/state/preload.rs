@@ -112,8 +112,10 @@ impl State {
         self.close_if_settled(number);
     }
 
-    fn close_if_settled(&mut self, number: usize) {
-        if let Some(wanted) = self.preloads.get(number).filter(|wanted| wanted.left == 0 && wanted.result.is_none()) {
+    pub(super) fn close_if_settled(&mut self, number: usize) {
+        if let Some(wanted) =
+            self.preloads.get(number).filter(|wanted| wanted.left == 0 && wanted.result.is_none())
+        {
             let result = wanted.error.clone().map_or(Ok(()), Err);
             self.finish(number, result);
         }
@@ -147,7 +149,9 @@ impl State {
 
     pub(in crate::models) fn preload_on_done(&mut self, number: usize, told: Done) {
         match self.preloads.get_mut(number) {
-            Some(Wanted { result: Some(result), .. }) => self.out.push_back(Effect::Done(told, result.clone())),
+            Some(Wanted { result: Some(result), .. }) => {
+                self.out.push_back(Effect::Done(told, result.clone()))
+            }
             Some(wanted) => wanted.on_done.push(told),
             None => {}
         }
@@ -166,7 +170,9 @@ impl State {
     }
 
     pub(in crate::models) fn preload_cancel(&mut self, number: usize, now: Moment) {
-        let Some(wanted) = self.preloads.get_mut(number).filter(|wanted| wanted.result.is_none()) else { return };
+        let Some(wanted) = self.preloads.get_mut(number).filter(|wanted| wanted.result.is_none()) else {
+            return;
+        };
         wanted.flip = None;
         for id in wanted.models.clone() {
             self.withdraw_preload(number, id, now);

@@ -10,7 +10,8 @@ impl State {
     pub(in crate::models) fn release(&mut self, residency: Residency) -> bool {
         let Some(resident) = self.residents.get_mut(residency) else { return false };
         resident.leases = resident.leases.saturating_sub(1);
-        resident.leases == 0 && (resident.stage == Stage::Draining || !self.pending.is_empty() || self.memory.deficit() > 0)
+        resident.leases == 0
+            && (resident.stage == Stage::Draining || !self.pending.is_empty() || self.memory.deficit() > 0)
     }
 
     /// The last lease of a residency has ended.
@@ -23,7 +24,8 @@ impl State {
 
     /// A residency serves nobody new; it is unloaded as soon as nobody uses it.
     pub(super) fn retire(&mut self, residency: Residency, reason: Reason, now: Moment) {
-        let Some(resident) = self.residents.get(residency).filter(|resident| resident.stage == Stage::Ready) else {
+        let Some(resident) = self.residents.get(residency).filter(|resident| resident.stage == Stage::Ready)
+        else {
             return;
         };
         let (id, bytes, age) = (resident.model, resident.bytes, now.since(resident.ready));
@@ -60,7 +62,8 @@ impl State {
             self.discard(residency, now);
         } else {
             self.put(residency, Stage::Viewed, viewed);
-            let needed = self.residents.get_mut(residency).map(|resident| std::mem::take(&mut resident.requires));
+            let needed =
+                self.residents.get_mut(residency).map(|resident| std::mem::take(&mut resident.requires));
             needed.into_iter().flatten().for_each(|needed| self.let_go(needed, residency, now));
             self.drained(residency);
         }
@@ -69,7 +72,8 @@ impl State {
 
     /// Bytes of what was unloaded are no longer looked at.
     pub(in crate::models) fn returned(&mut self, residency: Residency, bytes: u64, now: Moment) {
-        let Some(resident) = self.residents.get(residency).filter(|resident| resident.stage == Stage::Viewed) else {
+        let Some(resident) = self.residents.get(residency).filter(|resident| resident.stage == Stage::Viewed)
+        else {
             return;
         };
         let left = resident.bytes.saturating_sub(bytes);

@@ -19,7 +19,10 @@ impl State {
     }
 
     fn reload_one(&mut self, number: usize, id: ModelId, cause: Cause, priority: Priority, now: Moment) {
-        if self.closing.is_some() || self.model(id).is_none() || self.current(id).is_none() && self.coming(id).is_none() {
+        if self.closing.is_some()
+            || self.model(id).is_none()
+            || self.current(id).is_none() && self.coming(id).is_none()
+        {
             return self.preload_one(number, id, cause, priority, now);
         }
         if let Some(coming) = self.coming(id) {

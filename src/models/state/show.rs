@@ -26,7 +26,8 @@ impl State {
 
     fn row(&self, id: ModelId, model: &Model, now: Moment) -> IndexRow {
         let spec = &model.spec;
-        let own = |resident: &super::resident::Resident| if resident.model == id { resident.leases } else { 0 };
+        let own =
+            |resident: &super::resident::Resident| if resident.model == id { resident.leases } else { 0 };
         let aliases = self.graph.aliases().filter(|(_, target)| *target == id);
         IndexRow {
             model: id,
@@ -58,8 +59,10 @@ impl State {
 
     pub(in crate::models) fn stats(&self, now: Moment) -> CacheStats {
         let models: Vec<_> = self.registered().map(|(id, model)| stats_of(id, model, now)).collect();
-        let sum = |of: fn(&super::model::Tally) -> u64| self.models.iter().map(|model| of(&model.tally)).sum();
-        let (hits, misses, joins) = (sum(|tally| tally.hits), sum(|tally| tally.misses), sum(|tally| tally.joins));
+        let sum =
+            |of: fn(&super::model::Tally) -> u64| self.models.iter().map(|model| of(&model.tally)).sum();
+        let (hits, misses, joins) =
+            (sum(|tally| tally.hits), sum(|tally| tally.misses), sum(|tally| tally.joins));
         let mut evictions = Evictions::default();
         self.models.iter().for_each(|model| evictions.add(&model.tally.evictions));
         let rates = self.rates();
@@ -155,8 +158,11 @@ impl State {
             elapsed: Duration::ZERO,
             eta: (state == LoadState::Ready).then_some(Duration::ZERO),
         };
-        let Some(resident) = coming.and_then(|residency| self.residents.get(residency)) else { return nothing };
-        let usual = self.models.get(id.0 as usize).map(|model| model.facts.load_seconds).filter(|usual| *usual > 0.0);
+        let Some(resident) = coming.and_then(|residency| self.residents.get(residency)) else {
+            return nothing;
+        };
+        let usual =
+            self.models.get(id.0 as usize).map(|model| model.facts.load_seconds).filter(|usual| *usual > 0.0);
         let usual = usual.map(Duration::from_secs_f64);
         if !resident.stage.runs() {
             return Progress { eta: None, fraction: None, ..nothing };
@@ -191,7 +197,11 @@ fn stats_of(id: ModelId, model: &Model, now: Moment) -> ModelStats {
         cancelled: tally.cancelled,
         load_seconds: model.facts.load_seconds,
         evictions: tally.evictions,
-        last_eviction: tally.last_eviction.map(|(reason, age, at)| LastEviction { reason, age, ago: now.since(at) }),
+        last_eviction: tally.last_eviction.map(|(reason, age, at)| LastEviction {
+            reason,
+            age,
+            ago: now.since(at),
+        }),
     }
 }
 

@@ -29,7 +29,9 @@ pub(super) struct Need {
 impl State {
     /// Memory for a load and everything that it needs.
     pub(super) fn reserve(&mut self, residency: Residency, blocked: bool, now: Moment) -> Space {
-        let Some(id) = self.residents.get(residency).map(|resident| resident.model) else { return Space::Behind };
+        let Some(id) = self.residents.get(residency).map(|resident| resident.model) else {
+            return Space::Behind;
+        };
         let need = match self.need(id, now) {
             Ok(need) => need,
             Err(error) => {
@@ -152,8 +154,13 @@ impl State {
     fn let_in(&mut self, need: &Need, now: Moment) {
         for id in &need.missing {
             let Some(residency) = self.coming(*id).or_else(|| self.enter(*id, now)) else { continue };
-            let requires: Vec<_> =
-                self.graph.requires(*id).unwrap_or_default().into_iter().filter_map(|needed| self.usable(needed)).collect();
+            let requires: Vec<_> = self
+                .graph
+                .requires(*id)
+                .unwrap_or_default()
+                .into_iter()
+                .filter_map(|needed| self.usable(needed))
+                .collect();
             for needed in &requires {
                 if let Some(resident) = self.residents.get_mut(*needed) {
                     resident.holders.push(residency);
@@ -188,7 +195,7 @@ impl State {
     }
 
     /// Bytes of what is loaded and stays, other than these models.
-    fn kept_beside(&self, closure: &[ModelId]) -> u128 {
+    pub(super) fn kept_beside(&self, closure: &[ModelId]) -> u128 {
         let stays = |resident: &&super::resident::Resident| {
             resident.stage == Stage::Ready
                 && !closure.contains(&resident.model)

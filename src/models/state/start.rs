@@ -122,7 +122,8 @@ impl State {
             return LoadState::Failed;
         }
         let left = self.residents.iter().filter(|(_, resident)| resident.model == id);
-        let leaves = |stage| matches!(stage, Stage::Draining | Stage::Unloading | Stage::Loading | Stage::Warming);
+        let leaves =
+            |stage| matches!(stage, Stage::Draining | Stage::Unloading | Stage::Loading | Stage::Warming);
         let leaving = left.into_iter().any(|(_, resident)| leaves(resident.stage));
         if leaving { LoadState::Draining } else { LoadState::Unloaded }
     }

@@ -36,7 +36,11 @@ impl State {
     /// Loads that have waited long enough to be tried again.
     fn rested(&self, now: Moment) -> Vec<Residency> {
         let rested = |stage| matches!(stage, Stage::Paused(until) if until <= now);
-        self.residents.iter().filter(|(_, resident)| rested(resident.stage)).map(|(residency, _)| residency).collect()
+        self.residents
+            .iter()
+            .filter(|(_, resident)| rested(resident.stage))
+            .map(|(residency, _)| residency)
+            .collect()
     }
 
     fn short_for_too_long(&self, now: Moment) -> Vec<(crate::models::ModelId, Residency)> {

@@ -81,7 +81,10 @@ impl State {
             self.retire(current, reason, now);
         }
         let of_it = |(_, resident): &(Residency, &super::resident::Resident)| {
-            resident.model == id && !resident.stuck && resident.stage != super::Stage::Viewed && !resident.stage.waits()
+            resident.model == id
+                && !resident.stuck
+                && resident.stage != super::Stage::Viewed
+                && !resident.stage.waits()
         };
         self.residents.iter().filter(of_it).map(|(residency, _)| residency).collect()
     }

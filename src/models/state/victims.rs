@@ -37,8 +37,12 @@ impl State {
         if self.memory.deficit() == 0 {
             return self.forget_growth();
         }
-        let grew: Vec<_> =
-            self.residents.iter().filter(|(_, resident)| resident.grew).map(|(residency, _)| residency).collect();
+        let grew: Vec<_> = self
+            .residents
+            .iter()
+            .filter(|(_, resident)| resident.grew)
+            .map(|(residency, _)| residency)
+            .collect();
         while self.memory.missing(0, self.leaving(None)) > 0 {
             let Some(victim) = self.victim(&grew, None, now) else { break };
             self.retire(victim, Reason::Space, now);
@@ -70,8 +74,7 @@ impl State {
     /// And those of an older load of `wanted`, whoever uses it.
     pub(super) fn leaving(&self, wanted: Option<ModelId>) -> u128 {
         let leaves = |(residency, resident): &(Residency, &super::resident::Resident)| {
-            self.leaves(*residency)
-                || (resident.stage == Stage::Draining && Some(resident.model) == wanted)
+            self.leaves(*residency) || (resident.stage == Stage::Draining && Some(resident.model) == wanted)
         };
         self.residents.iter().filter(leaves).map(|(_, resident)| u128::from(resident.bytes)).sum()
     }
@@ -80,7 +83,9 @@ impl State {
         let Some(resident) = self.residents.get(residency) else { return true };
         match resident.stage {
             Stage::Unloading => true,
-            Stage::Draining => resident.leases == 0 && resident.holders.iter().all(|holder| self.leaves(*holder)),
+            Stage::Draining => {
+                resident.leases == 0 && resident.holders.iter().all(|holder| self.leaves(*holder))
+            }
             _ => false,
         }
     }
