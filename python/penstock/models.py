@@ -10,8 +10,25 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from penstock import _lifecycle
+from penstock._cache import ModelCache
+from penstock._cache_context import LoadContext
+from penstock._cache_handles import LoadHandle, LoadSteps, Operation
+from penstock._cache_records import (
+    CacheBytes,
+    CachedModelStats,
+    CacheStats,
+    Eviction,
+    Index,
+    IndexRow,
+    LoadProgress,
+    LoadSeconds,
+    ModelEntry,
+    Preloads,
+    WhatIf,
+)
 from penstock._generate import ASYNC_WORKERS, as_generator, request_of
 from penstock._load_terms import load_terms
+from penstock._native import Acquiring, Lease
 from penstock._policy import BatchPolicy, fillers_of
 from penstock._processes import Processes
 from penstock._steps import (
@@ -31,24 +48,34 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound="Callable[..., Any]")
 TensorDeclaration = tuple[str, "Sequence[int]"]
 
+__all__ = [
+    "Acquiring",
+    "CacheBytes",
+    "CacheStats",
+    "CachedModelStats",
+    "Eviction",
+    "Index",
+    "IndexRow",
+    "Lease",
+    "LoadContext",
+    "LoadHandle",
+    "LoadProgress",
+    "LoadSeconds",
+    "LoadSteps",
+    "LoadedModel",
+    "ModelCache",
+    "ModelEntry",
+    "ModelSpec",
+    "Operation",
+    "Preloads",
+    "TensorDeclaration",
+    "WhatIf",
+    "model",
+    "spec_of",
+]
+
 _ATTRIBUTE = "__penstock_model__"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-@dataclass(frozen=True)
-class LoadContext:
-    """What a model's `load` is given.
-
-    Attributes:
-        name: the model's name.
-        version: its version.
-    """
-
-    name: str
-    version: str
-
-    def progress(self, fraction: float | None = None, phase: str = "") -> None:
-        """Says how far the load is."""
 
 
 @dataclass(frozen=True)

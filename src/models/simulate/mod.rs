@@ -1,1 +1,12 @@
-//! Days of traffic in seconds: the cache on a clock that only events move.
+//! A trace of requests shaped like those of people and timers, and what caches make of it, in time that is only counted.
+
+mod chance;
+mod replay;
+mod shape;
+#[cfg(test)]
+mod tests;
+mod trace;
+
+pub use replay::{Baseline, Outcome, bound, replay, replay_baseline};
+pub use shape::{Model, Shape};
+pub use trace::{Access, Source, Trace};
