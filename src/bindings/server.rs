@@ -26,7 +26,7 @@ use crate::flow::SlowReader;
 use crate::metrics::{LockCounts, Registry};
 use crate::pipeline::{Endpoint, ModelSpec, Task};
 use crate::runtime;
-use crate::serve::{AccessLog, Door, HttpServer, HttpSettings, Service, listen};
+use crate::serve::{AccessLog, Door, HttpServer, HttpSettings, RepositoryAccess, Service, listen};
 use crate::tensor::TensorSpec;
 
 /// A name, an element type and the axes of one row.
@@ -61,6 +61,7 @@ pub(crate) struct Limits {
     stream_window: usize,
     stream_memory: usize,
     slow_reader: String,
+    repository: String,
 }
 
 /// Time for the clients of answers that are cut short to hear of it.
@@ -415,6 +416,7 @@ impl Limits {
             stream_memory: self.stream_memory,
             // Python has refused what is none of them.
             slow_reader: SlowReader::from_name(&self.slow_reader).unwrap_or_default(),
+            repository: RepositoryAccess::from_name(&self.repository).unwrap_or_default(),
         })
     }
 }

@@ -1,19 +1,24 @@
 //! What every door serves: models by name, and the numbers of all of them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use super::repository::Repository;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::Registry;
+use crate::models::Cache;
 use crate::pipeline::Endpoint;
 
 /// The models of a server.
 pub struct Service {
     models: BTreeMap<String, Arc<Endpoint>>,
     registry: Arc<Registry>,
+    /// The cache that the models live in, where they come and go.
+    repository: OnceLock<Repository>,
     /// Whether it closes; told of that, and of every model that becomes ready or is not ready any more.
     changes: watch::Sender<bool>,
     since: SystemTime,
@@ -35,7 +40,13 @@ impl Service {
                 return Err(Error::new(ErrorKind::Config, format!("two models are named '{name}'")));
             }
         }
-        Ok(Arc::new(Self { models: by_name, registry, changes, since: SystemTime::now() }))
+        Ok(Arc::new(Self {
+            models: by_name,
+            registry,
+            repository: OnceLock::new(),
+            changes,
+            since: SystemTime::now(),
+        }))
     }
 
     /// The model of that name and, where one is given, that version.
@@ -68,9 +79,38 @@ impl Service {
         self.since
     }
 
-    /// True where every model can answer and the server is not closing.
+    /// Has calls list, load and unload the models of `cache`, and whoever watches the server told of what becomes of them,
+    /// from here on; the first who says so is heard.
+    pub fn keep_models_in(&self, cache: &Cache, runtime: &Handle) {
+        self.repository.get_or_init(|| {
+            let (mut moved, told) = (cache.changes(), self.changes.clone());
+            drop(runtime.spawn(async move {
+                while moved.changed().await.is_ok() {
+                    told.send_modify(|_| {});
+                }
+            }));
+            Repository::new(cache.clone(), &self.registry)
+        });
+    }
+
+    /// The models that come and go, where they do.
+    pub(super) fn repository(&self) -> Option<&Repository> {
+        self.repository.get()
+    }
+
+    /// True where the server is not closing and can answer: every model, or, where models come and go, those that were to
+    /// be there from the start have come, what is pinned is there, and loads are looked after.
     pub fn is_ready(&self) -> bool {
-        !self.is_closing() && self.models.values().all(|model| model.is_ready())
+        !self.is_closing()
+            && match self.repository() {
+                Some(repository) => repository.is_ready(),
+                None => self.models.values().all(|model| model.is_ready()),
+            }
+    }
+
+    /// True as long as loads are looked after, where there are any.
+    pub fn is_alive(&self) -> bool {
+        self.repository().is_none_or(Repository::is_alive)
     }
 
     /// Answers "not ready" from here on, so that nobody sends more.
