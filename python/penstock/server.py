@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import builtins
+import inspect
 import logging
 import time
 import weakref
 from collections.abc import Iterable
-from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -343,10 +343,12 @@ class Server:
         return self._native
 
     def _start_model(self, native: _native.NativeServer, index: int, spec: ModelSpec) -> None:
-        resident = Resident(spec, native.shift(index), copy_context())
+        resident = Resident(spec, native.shift(index))
         self._residents.append(resident)
-        resident.load(LoadContext(spec.name, spec.version))
-        resident.begin()
+        for step in (lambda: resident.load(LoadContext(spec.name, spec.version)), resident.begin):
+            made = step()
+            if inspect.iscoroutine(made):
+                _lifecycle.own_loop().run(made)
 
     def _release_journal(self) -> None:
         journal, self._journal = self._journal, None

@@ -153,6 +153,15 @@ def grpc_port_of(command_line: str | int | None, environment: Mapping[str, str] 
     return port
 
 
+def size_of(source: str, value: object) -> int:
+    """Bytes, from a whole number or a text such as "4GiB".
+
+    Raises:
+        ConfigError: for what is neither, naming `source`.
+    """
+    return _size(source, value)
+
+
 def _checked(setting: Field[Any], source: str, value: Any) -> Any:
     if choices := setting.metadata["choices"]:
         return _choice(source, value, choices)

@@ -14,6 +14,7 @@ mod inherited;
 mod journal;
 mod load;
 mod messages;
+mod models;
 mod policy;
 mod processes;
 mod recording;
@@ -55,6 +56,8 @@ mod _native {
     use super::load::NativeLoad;
     #[pymodule_export]
     use super::messages::infer_message;
+    #[pymodule_export]
+    use super::models::{Acquiring, Lease, LoadDesk, NativeModelCache, NativeOperation};
     #[pymodule_export]
     use super::policy::check_policy;
     #[pymodule_export]
