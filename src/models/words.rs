@@ -44,3 +44,55 @@ impl LoadState {
         }
     }
 }
+
+/// Why a model is loaded though nobody waits for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cause {
+    /// It is to be there when the server starts.
+    Start,
+    /// Somebody said that it will be needed.
+    Preload,
+    /// It is expected to be asked for.
+    Predicted,
+}
+
+/// Why a residency ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Another model needed its memory.
+    Space,
+    /// Somebody unloaded it.
+    Unload,
+    /// It was loaded anew.
+    Reload,
+    /// Its model was registered anew, or taken out.
+    Replaced,
+    /// It was larger than the whole memory.
+    TooLarge,
+    /// It broke while it was loaded.
+    Dead,
+    /// The cache was closed.
+    Close,
+}
+
+impl Reason {
+    /// Number of reasons.
+    pub const COUNT: usize = 7;
+
+    /// Every reason.
+    pub const ALL: [Reason; Self::COUNT] =
+        [Self::Space, Self::Unload, Self::Reload, Self::Replaced, Self::TooLarge, Self::Dead, Self::Close];
+
+    /// As it is shown.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Space => "space",
+            Self::Unload => "unload",
+            Self::Reload => "reload",
+            Self::Replaced => "replaced",
+            Self::TooLarge => "too_large",
+            Self::Dead => "dead",
+            Self::Close => "close",
+        }
+    }
+}

@@ -39,13 +39,19 @@ impl PredictSettings {
     pub fn check(&self) -> Result<()> {
         let wrong = |text: String| Err(Error::new(ErrorKind::Config, text));
         if !(self.share > 0.0 && self.share <= 1.0) {
-            return wrong(format!("predict's share of the memory is {}: it must be above 0 and at most 1", self.share));
+            return wrong(format!(
+                "predict's share of the memory is {}: it must be above 0 and at most 1",
+                self.share
+            ));
         }
         if self.top == 0 || self.top > MOST_NAMED {
             return wrong(format!("predict's top is {}: it must be between 1 and {MOST_NAMED}", self.top));
         }
         if self.history < FEWEST {
-            return wrong(format!("predict's history is {} requests: it must be at least {FEWEST}", self.history));
+            return wrong(format!(
+                "predict's history is {} requests: it must be at least {FEWEST}",
+                self.history
+            ));
         }
         if self.sessions == 0 {
             return wrong("predict remembers 0 sessions: it must remember at least 1".to_owned());

@@ -1,0 +1,61 @@
+//! Models that stay.
+
+use super::State;
+use crate::error::{Error, ErrorKind, Result};
+use crate::flow::Moment;
+use crate::models::ModelId;
+
+impl State {
+    pub(in crate::models) fn pin(&mut self, id: ModelId, pinned: bool, now: Moment) -> Result<()> {
+        if self.model(id).is_none() {
+            return Err(self.unknown(id));
+        }
+        let before = self.models.get(id.0 as usize).is_some_and(|model| model.pinned);
+        self.set_pinned(id, pinned);
+        if pinned && let Err(error) = self.pins_fit(id) {
+            self.set_pinned(id, before);
+            return Err(error);
+        }
+        self.changed = true;
+        self.pump(now);
+        Ok(())
+    }
+
+    pub(super) fn set_pinned(&mut self, id: ModelId, pinned: bool) {
+        if let Some(model) = self.known(id) {
+            model.pinned = pinned;
+        }
+        self.refresh_pins();
+    }
+
+    /// What is pinned stays, and what that needs.
+    pub(super) fn refresh_pins(&mut self) {
+        let pinned = |id: &ModelId| self.model(*id).is_some_and(|model| model.pinned);
+        let roots: Vec<_> = self.graph.ids().filter(pinned).collect();
+        for model in &mut self.models {
+            model.kept = false;
+        }
+        for root in roots {
+            for id in self.graph.closure(&[root]).unwrap_or_else(|_| vec![root]) {
+                if let Some(model) = self.known(id) {
+                    model.kept = true;
+                }
+            }
+        }
+    }
+
+    /// `Capacity` where not all that is pinned could be in memory at once.
+    pub(super) fn pins_fit(&self, id: ModelId) -> Result<()> {
+        let Some(limit) = self.memory.limit() else { return Ok(()) };
+        let kept = self.graph.ids().filter(|id| self.model(*id).is_some_and(|model| model.kept));
+        let bytes: u128 = kept.map(|id| u128::from(self.bytes_of(id))).sum();
+        if bytes <= u128::from(limit) {
+            return Ok(());
+        }
+        let text = format!(
+            "model '{}' cannot be pinned: what is pinned would take {bytes} bytes of a memory of {limit}",
+            self.label(id)
+        );
+        Err(Error::new(ErrorKind::Capacity, text))
+    }
+}

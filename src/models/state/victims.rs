@@ -1,0 +1,204 @@
+//! Who leaves where there is no room.
+
+use super::{Effect, Stage, State};
+use crate::flow::Moment;
+use crate::models::{Candidate, ModelId, PolicyKind, Ranking, Reason, Residency};
+
+/// What the loader was asked about who should leave.
+pub(super) struct Question {
+    number: u64,
+    candidates: Vec<Residency>,
+    /// The lowest last; empty until it is answered.
+    answer: Option<Vec<Residency>>,
+}
+
+impl State {
+    /// Has models leave until `bytes` are free, or will be. `there` stays.
+    pub(super) fn make_room(
+        &mut self,
+        wanted: ModelId,
+        bytes: u128,
+        there: &[Residency],
+        guess: bool,
+        now: Moment,
+    ) {
+        // What is to be replaced serves until then.
+        let old = self.current(wanted);
+        let stays: Vec<_> = there.iter().copied().chain(old).collect();
+        while self.memory.missing(bytes, self.leaving(Some(wanted))) > 0 {
+            let Some(victim) = self.victim(&stays, guess.then_some(wanted), now) else { break };
+            self.retire(victim, Reason::Space, now);
+        }
+    }
+
+    /// Makes up for models that turned out larger than they were taken to be: others leave, and then loads that have not
+    /// begun lose their memory again.
+    pub(super) fn repay(&mut self, now: Moment) {
+        if self.memory.deficit() == 0 {
+            return self.forget_growth();
+        }
+        let grew: Vec<_> = self
+            .residents
+            .iter()
+            .filter(|(_, resident)| resident.grew)
+            .map(|(residency, _)| residency)
+            .collect();
+        while self.memory.missing(0, self.leaving(None)) > 0 {
+            let Some(victim) = self.victim(&grew, None, now) else { break };
+            self.retire(victim, Reason::Space, now);
+        }
+        if self.memory.missing(0, self.leaving(None)) > 0 {
+            self.revoke_last(now);
+        }
+        self.forget_growth();
+    }
+
+    fn forget_growth(&mut self) {
+        if self.memory.deficit() == 0 {
+            self.residents.iter_mut().for_each(|(_, resident)| resident.grew = false);
+        }
+    }
+
+    /// Takes memory back from loads that have not begun, the last in the queue first.
+    fn revoke_last(&mut self, now: Moment) {
+        self.sort_queue(now);
+        for residency in self.queue.in_order(now).into_iter().rev() {
+            if self.memory.missing(0, self.leaving(None)) == 0 {
+                break;
+            }
+            self.revoke(residency, now);
+        }
+    }
+
+    /// Bytes of what is about to be gone: nobody uses it, and its loader was told, or will be when what needs it is gone.
+    /// And those of an older load of `wanted`, whoever uses it.
+    pub(super) fn leaving(&self, wanted: Option<ModelId>) -> u128 {
+        let leaves = |(residency, resident): &(Residency, &super::resident::Resident)| {
+            self.leaves(*residency) || (resident.stage == Stage::Draining && Some(resident.model) == wanted)
+        };
+        self.residents.iter().filter(leaves).map(|(_, resident)| u128::from(resident.bytes)).sum()
+    }
+
+    fn leaves(&self, residency: Residency) -> bool {
+        let Some(resident) = self.residents.get(residency) else { return true };
+        match resident.stage {
+            Stage::Unloading => true,
+            Stage::Draining => {
+                resident.leases == 0 && resident.holders.iter().all(|holder| self.leaves(*holder))
+            }
+            _ => false,
+        }
+    }
+
+    /// True where nothing keeps a residency.
+    pub(super) fn may_go(&self, residency: Residency, stays: &[Residency]) -> bool {
+        let Some(resident) = self.residents.get(residency) else { return false };
+        resident.stage == Stage::Ready
+            && resident.leases == 0
+            && !stays.contains(&residency)
+            && resident.holders.iter().all(|holder| self.leaves(*holder))
+            && self.models.get(resident.model.0 as usize).is_some_and(|model| !model.kept)
+    }
+
+    /// The next to leave. For a guess, only what is worth less than it.
+    fn victim(&mut self, stays: &[Residency], guess: Option<ModelId>, now: Moment) -> Option<Residency> {
+        if self.settings.policy == PolicyKind::Ranked {
+            return self.ranked_victim(stays, now);
+        }
+        // The policy is asked while the rest of the state is read.
+        let mut policy = std::mem::replace(&mut self.policy, Box::new(Nobody));
+        let may_go = |id: ModelId| {
+            self.current(id).is_some_and(|residency| self.may_go(residency, stays))
+                && guess.is_none_or(|wanted| self.worth_less(id, wanted, now))
+        };
+        let victim = policy.victim(now, &may_go);
+        self.policy = policy;
+        self.current(victim?)
+    }
+
+    /// The next to leave by the loader's answer; asks it where there is none.
+    fn ranked_victim(&mut self, stays: &[Residency], now: Moment) -> Option<Residency> {
+        if let Some(Question { answer: Some(order), .. }) = &mut self.question {
+            let mut order = std::mem::take(order);
+            while let Some(lowest) = order.pop() {
+                if self.may_go(lowest, stays) {
+                    if let Some(question) = &mut self.question {
+                        question.answer = Some(order);
+                    }
+                    return Some(lowest);
+                }
+            }
+            self.question = None;
+        }
+        if self.question.is_none() {
+            self.ask(stays, now);
+        }
+        None
+    }
+
+    fn ask(&mut self, stays: &[Residency], now: Moment) {
+        let going: Vec<_> = self.residents.iter().map(|(residency, _)| residency).collect();
+        let going: Vec<_> = going.into_iter().filter(|residency| self.may_go(*residency, stays)).collect();
+        if going.is_empty() {
+            return;
+        }
+        self.counts.questions += 1;
+        let number = self.counts.questions;
+        let candidates = going.iter().filter_map(|residency| self.candidate(*residency, now)).collect();
+        self.question = Some(Question { number, candidates: going, answer: None });
+        self.out.push_back(Effect::Rank(Ranking { question: number, candidates }));
+    }
+
+    fn candidate(&self, residency: Residency, now: Moment) -> Option<Candidate> {
+        let resident = self.residents.get(residency)?;
+        let model = self.models.get(resident.model.0 as usize)?;
+        let tally = &model.tally;
+        Some(Candidate {
+            residency,
+            model: resident.model,
+            name: model.spec.name.clone(),
+            version: model.spec.version.clone(),
+            bytes: resident.bytes,
+            load_seconds: model.facts.load_seconds,
+            uses: tally.hits + tally.misses + tally.joins,
+            idle_seconds: now.since(model.facts.last_used.max(resident.ready)).as_secs_f64(),
+            age_seconds: now.since(resident.ready).as_secs_f64(),
+        })
+    }
+
+    /// The loader's answer.
+    pub(in crate::models) fn ranked(&mut self, number: u64, scores: &[f64], now: Moment) {
+        let Some(question) = self.question.as_mut() else { return };
+        if question.number != number || question.answer.is_some() {
+            return;
+        }
+        let score = |at: usize| match scores.get(at) {
+            Some(score) if score.is_nan() => f64::NEG_INFINITY,
+            Some(score) => *score,
+            None => f64::INFINITY,
+        };
+        let mut order: Vec<_> = (0..).zip(std::mem::take(&mut question.candidates)).collect();
+        order.sort_by(|(one, _), (other, _)| score(*other).total_cmp(&score(*one)));
+        question.answer = Some(order.into_iter().map(|(_, residency)| residency).collect());
+        self.pump(now);
+        // What was not needed now would be old the next time.
+        if self.question.as_ref().is_some_and(|question| question.answer.is_some()) {
+            self.question = None;
+        }
+    }
+}
+
+/// Stands in for the policy while that is asked.
+struct Nobody;
+
+impl crate::models::policy::Policy for Nobody {
+    fn used(&mut self, _: ModelId, _: &crate::models::policy::Facts, _: Moment) {}
+
+    fn loaded(&mut self, _: ModelId, _: &crate::models::policy::Facts, _: Moment) {}
+
+    fn gone(&mut self, _: ModelId, _: Moment) {}
+
+    fn victim(&mut self, _: Moment, _: &dyn Fn(ModelId) -> bool) -> Option<ModelId> {
+        None
+    }
+}
