@@ -102,11 +102,12 @@ impl Acquiring {
         if let Some(residency) = there {
             return value_of(py, &self.counter.desk, residency);
         }
-        let waited = parked.wait_for(py, None).and_then(|answer: Option<CoreResult<Residency>>| match answer {
-            Some(Ok(residency)) => value_of(py, &self.counter.desk, residency),
-            Some(Err(error)) => Err(to_python(py, &error)),
-            None => Err(raised(py, ErrorKind::Internal, "a wait without an end has ended")),
-        });
+        let waited =
+            parked.wait_for(py, None).and_then(|answer: Option<CoreResult<Residency>>| match answer {
+                Some(Ok(residency)) => value_of(py, &self.counter.desk, residency),
+                Some(Err(error)) => Err(to_python(py, &error)),
+                None => Err(raised(py, ErrorKind::Internal, "a wait without an end has ended")),
+            });
         waited.inspect_err(|_| self.hold.release())
     }
 
