@@ -136,7 +136,9 @@ impl Family {
 
 impl CacheCounts {
     fn families(&self) -> Vec<Family> {
-        let mut families = self.of_models();
+        let mut families = self.accesses();
+        families.extend(self.of_models());
+        families.extend(self.of_loads());
         families.extend(self.of_cache());
         if let Some(prediction) = &self.prediction {
             families.extend(prediction.families());
@@ -144,23 +146,10 @@ impl CacheCounts {
         families
     }
 
-    fn of_models(&self) -> Vec<Family> {
+    fn accesses(&self) -> Vec<Family> {
         let each = |value: fn(&ModelCounts) -> Value| {
             self.models.iter().map(|model| (of(model), value(model))).collect::<Vec<Sample>>()
         };
-        let by = |label: &'static str, counts: fn(&ModelCounts) -> &[(&'static str, u64)]| {
-            let of_one = |model| {
-                counts(model).iter().map(move |(kind, count)| {
-                    let labels = [("model", model.model.clone()), (label, (*kind).to_owned())];
-                    (labels.to_vec(), Value::Counter(*count))
-                })
-            };
-            self.models.iter().flat_map(of_one).collect::<Vec<Sample>>()
-        };
-        let costs = self
-            .models
-            .iter()
-            .filter_map(|model| Some((labelled("model", &model.model), Value::Share(model.load_cost?))));
         vec![
             Family::new(
                 "models_ready",
@@ -182,6 +171,21 @@ impl CacheCounts {
                 "Accesses that waited for a load that was under way",
                 each(|model| Value::Counter(model.joins)),
             ),
+        ]
+    }
+
+    fn of_models(&self) -> Vec<Family> {
+        let by = |label: &'static str, counts: fn(&ModelCounts) -> &[(&'static str, u64)]| {
+            let of_one = |model| {
+                counts(model).iter().map(move |(kind, count)| {
+                    let labels = [("model", model.model.clone()), (label, (*kind).to_owned())];
+                    (labels.to_vec(), Value::Counter(*count))
+                })
+            };
+            self.models.iter().flat_map(of_one).collect::<Vec<Sample>>()
+        };
+        let costs = self.models.iter().filter_map(|model| Some((of(model), Value::Share(model.load_cost?))));
+        vec![
             Family::new("models_loads", "Loads by how they ended", by("outcome", |model| &model.loads)),
             Family::new(
                 "models_load_cost",
@@ -198,10 +202,7 @@ impl CacheCounts {
         ]
     }
 
-    fn of_cache(&self) -> Vec<Family> {
-        let bytes = |(kind, bytes): &(&'static str, u64)| (labelled("kind", kind), Value::Count(*bytes));
-        let preloads =
-            |(outcome, count): &(&'static str, u64)| (labelled("outcome", outcome), Value::Counter(*count));
+    fn of_loads(&self) -> Vec<Family> {
         vec![
             Family::new(
                 "models_load_queue_depth",
@@ -231,6 +232,14 @@ impl CacheCounts {
                 vec![(Vec::new(), Value::Seconds(self.queue_seconds))],
             )
             .in_seconds(),
+        ]
+    }
+
+    fn of_cache(&self) -> Vec<Family> {
+        let bytes = |(kind, bytes): &(&'static str, u64)| (labelled("kind", kind), Value::Count(*bytes));
+        let preloads =
+            |(outcome, count): &(&'static str, u64)| (labelled("outcome", outcome), Value::Counter(*count));
+        vec![
             Family::new("models_bytes", "Bytes by what they are", self.bytes.iter().map(bytes).collect()),
             Family::new(
                 "models_preloads",

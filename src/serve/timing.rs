@@ -57,7 +57,7 @@ fn without(load: Option<Duration>, mut parts: Parts) -> Parts {
     let load = load.unwrap_or_default();
     let of_slot = load.min(parts.slot);
     parts.slot -= of_slot;
-    parts.queue = parts.queue.saturating_sub(load - of_slot);
+    parts.queue = parts.queue.saturating_sub(load.saturating_sub(of_slot));
     parts
 }
 

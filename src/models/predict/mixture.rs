@@ -8,12 +8,13 @@ use crate::models::ModelId;
 /// Models that a session remembers.
 pub(super) const RECENT: usize = 3;
 /// The guesses: the session's last model, the one before, the one before that; where others went from its last model; where
-/// all go.
-const GUESSES: usize = RECENT + 2;
+/// all go, over a long time and of late.
+const GUESSES: usize = RECENT + 3;
 const FROM_HERE: usize = RECENT;
 const ANYWHERE: usize = RECENT + 1;
+const OF_LATE: usize = RECENT + 2;
 /// What the weights are before anything was seen.
-const FIRST_WEIGHTS: [f64; GUESSES] = [0.4, 0.15, 0.05, 0.1, 0.3];
+const FIRST_WEIGHTS: [f64; GUESSES] = [0.4, 0.15, 0.05, 0.1, 0.15, 0.15];
 /// Requests that the first weights count for, and that the weights look back over.
 const FIRST_COUNT: f64 = 20.0;
 const LOOK_BACK: f64 = 1000.0;
@@ -67,11 +68,12 @@ pub(super) struct Mixture {
     ways: Vec<Ways>,
     /// Where sessions go when they do not stay, and where they begin.
     moves: Popularity,
+    moves_of_late: Popularity,
 }
 
 impl Mixture {
     pub(super) fn new(history: usize) -> Self {
-        Self { weights: FIRST_WEIGHTS, seen: FIRST_COUNT, ways: Vec::new(), moves: Popularity::new(history) }
+        Self { weights: FIRST_WEIGHTS, seen: FIRST_COUNT, ways: Vec::new(), moves: Popularity::new(history), moves_of_late: Popularity::new(history / 12) }
     }
 
     /// The `top` likeliest models for the next request of a session.
@@ -79,7 +81,7 @@ impl Mixture {
         let mut ranked = Ranked::new();
         let ways = recent.first().and_then(|last| self.ways.get(last.0 as usize));
         let ways = ways.into_iter().flat_map(|ways| ways.to.iter().map(|(to, _)| *to));
-        for model in recent.iter().copied().chain(ways).chain(self.moves.leaders().iter().copied()) {
+        for model in recent.iter().copied().chain(ways).chain(self.moves.leaders().iter().copied()).chain(self.moves_of_late.leaders().iter().copied()) {
             if !ranked.iter().any(|(known, _)| *known == model) {
                 ranked.push((model, self.chance(recent, model)));
             }
@@ -118,6 +120,7 @@ impl Mixture {
                 self.went(*last, model);
             }
             self.moves.note(model);
+            self.moves_of_late.note(model);
         }
     }
 
@@ -151,6 +154,9 @@ impl Mixture {
         }
         if let Some(guess) = guesses.get_mut(ANYWHERE) {
             *guess = self.moves.share(model);
+        }
+        if let Some(guess) = guesses.get_mut(OF_LATE) {
+            *guess = self.moves_of_late.share(model);
         }
         guesses
     }

@@ -19,8 +19,6 @@ mod tests;
 
 use std::time::Duration;
 
-use smallvec::SmallVec;
-
 use self::gaps::Gaps;
 use self::mixture::Mixture;
 use self::outlook::Outlook;
@@ -38,6 +36,15 @@ use crate::models::ModelId;
 const VISIT: Duration = Duration::from_secs(1);
 /// Of visits that are due, those that must come.
 const COME: f64 = 0.6;
+/// The chance from which on a model of sessions is wished for.
+const LIKELY: f64 = 0.7;
+/// The chance from which on a model that is loaded is better kept, and below which nobody but a timer is expected.
+const KEPT: f64 = 0.3;
+const UNLIKELY: f64 = 0.2;
+/// Of the time that loads of a model take in the mean, what is allowed for one.
+const MARGIN: f64 = 1.25;
+/// Time from a request until it is asked what that makes likely.
+const PAUSE: Duration = Duration::from_secs(2);
 /// Sessions that are looked through for wishes, the latest of them.
 const LOOKED_THROUGH: usize = 1_000;
 /// How long a model lies idle until it is evicted, before that was seen; what the latest eviction weighs; its bounds.
@@ -45,6 +52,9 @@ const FIRST_IDLE: f64 = 300.0;
 const LATEST: f64 = 0.1;
 const SHORTEST: f64 = 10.0;
 const LONGEST: f64 = 3600.0;
+
+/// What a load of a model would take; `None` for one that is loaded, or loading, or cannot be.
+pub type Prospects<'a> = dyn Fn(ModelId) -> Option<Prospect> + 'a;
 
 /// Follows the requests, and says what will be asked for.
 #[derive(Debug)]
@@ -64,6 +74,8 @@ pub struct Predictor {
     outlook: Outlook,
     /// Seconds that a model lies idle until it is evicted.
     idle: f64,
+    /// When there may be something to wish for.
+    next: Option<Moment>,
 }
 
 impl Predictor {
@@ -89,6 +101,7 @@ impl Predictor {
             preloads: Preloads::default(),
             outlook: Outlook::default(),
             idle: FIRST_IDLE,
+            next: None,
         })
     }
 
@@ -120,7 +133,7 @@ impl Predictor {
         let due = self.rhythms.visit(&mut session.visits, Visitor::Session(key), model, now);
         let popular = self.popular(model);
         self.by_session.score(own, popular);
-        self.seen(model, own, popular, due);
+        self.seen(now, model, own, popular, due);
     }
 
     fn note_alone(&mut self, now: Moment, model: ModelId) {
@@ -137,16 +150,24 @@ impl Predictor {
         let named = due.iter().map(|(due, _)| *due).chain(popular.copied());
         let own = guess(named.take(self.settings.top), model);
         let due = self.rhythms.visit(visits, Visitor::Nobody(model), model, now);
-        self.seen(model, own, self.popular(model), due);
+        self.seen(now, model, own, self.popular(model), due);
     }
 
-    fn seen(&mut self, model: ModelId, own: Guess, popular: Guess, due: Option<Due>) {
+    fn seen(&mut self, now: Moment, model: ModelId, own: Guess, popular: Guess, due: Option<Due>) {
         if due.is_some() {
             self.by_rhythm.score(Guess { first: true, named: true }, popular);
         }
         self.overall.score(own, popular);
         self.popularity.note(model);
-        self.outlook.stale();
+        self.look_again(now);
+    }
+
+    /// Something has changed what may be wished for.
+    fn look_again(&mut self, now: Moment) {
+        let soon = now + PAUSE;
+        if self.is_on() {
+            self.next = Some(self.next.map_or(soon, |next| next.min(soon)));
+        }
     }
 
     /// What popularity would have guessed.
@@ -156,27 +177,107 @@ impl Predictor {
     }
 
     /// The models that should be loaded now, those that save the most first. They keep to the share of the memory, together
-    /// with those that were wished for before and still wait; `prospect` says what a load would take, or `None` for a model that
-    /// is loaded, or loading, or cannot be.
-    pub fn wishes(&mut self, now: Moment, memory: Option<u64>, prospect: &dyn Fn(ModelId) -> Option<Prospect>) -> Vec<Wish> {
+    /// with those that were wished for before and still wait; `prospect` says what a load would take, or `None` for a model
+    /// that is loaded, or loading, or cannot be.
+    pub fn wishes(&mut self, now: Moment, memory: Option<u64>, prospect: &Prospects<'_>) -> Vec<Wish> {
         self.settle(now);
         self.next = None;
         let mut wishes = Vec::new();
+        if self.is_on() {
+            let idle = Duration::from_secs_f64(self.idle);
+            self.outlook.look(now, idle, LOOKED_THROUGH, &mut self.sessions, (&self.mixture, &mut self.gaps));
+        }
         if self.by_rhythm.is_on() {
             self.wish_by_rhythm(now, prospect, &mut wishes);
         }
         if self.by_session.is_on() {
             self.wish_by_session(now, prospect, &mut wishes);
         }
-        wishes.sort_by(|one, other| other.0.saves.total_cmp(&one.0.saves).then(one.0.model.cmp(&other.0.model)));
-        wishes.dedup_by_key(|(wish, _)| wish.model);
-        let mut room = memory.map_or(u64::MAX, |memory| share_of(memory, self.settings.share)).saturating_sub(self.preloads.bytes());
-        wishes.retain(|(_, bytes)| {
-            let fits = *bytes <= room;
-            room -= if fits { *bytes } else { 0 };
+        wishes.sort_by(|one, other| other.saves.total_cmp(&one.saves).then(one.model.cmp(&other.model)));
+        let room = memory.map_or(u64::MAX, |memory| share_of(memory, self.settings.share));
+        let mut room = room.saturating_sub(self.preloads.bytes());
+        let mut taken = Vec::new();
+        wishes.retain(|wish| {
+            let fits = wish.prospect.bytes <= room && !taken.contains(&wish.model);
+            if fits {
+                room -= wish.prospect.bytes;
+                taken.push(wish.model);
+            }
             fits
         });
-        wishes.into_iter().map(|(wish, _)| wish).collect()
+        wishes
+    }
+
+    /// When [`wishes`](Self::wishes) wants to be asked again; `None` for not before the next request.
+    pub fn next(&self) -> Option<Moment> {
+        self.next
+    }
+
+    /// A wish is granted: its load is queued, and its bytes count against the share.
+    pub fn granted(&mut self, wish: &Wish) {
+        self.preloads.grant(wish);
+    }
+
+    /// The load of a model has begun; where it was wished for, it is paid for from here on.
+    pub fn begun(&mut self, now: Moment, model: ModelId) {
+        self.preloads.begun(model, now);
+    }
+
+    /// A model has left memory, after lying idle for so long where that was for space; or its load has come to nothing.
+    pub fn gone(&mut self, now: Moment, model: ModelId, idle: Option<Duration>) {
+        self.preloads.gone(model, now);
+        if let Some(idle) = idle {
+            self.idle += LATEST * (idle.as_secs_f64().clamp(SHORTEST, LONGEST) - self.idle);
+        }
+        self.look_again(now);
+    }
+
+    /// The models that were wished for and that nobody has asked for yet.
+    pub fn waiting(&self) -> impl Iterator<Item = ModelId> {
+        self.preloads.waiting()
+    }
+
+    /// The chance that somebody asks for a model before it would have lain idle for as long as models do until they are
+    /// evicted; 0 while sessions are not followed.
+    pub fn likely(&self, model: ModelId) -> f64 {
+        if self.by_session.is_on() { self.outlook.likely(model, &self.mixture) } else { 0.0 }
+    }
+
+    /// True for a model that had better stay: it was loaded because it is expected and still is, or some session will
+    /// probably come back to it.
+    pub fn keeps(&self, now: Moment, model: ModelId) -> bool {
+        self.preloads.expected(model, now) || self.likely(model) >= KEPT
+    }
+
+    /// True for a model whose next request is known to be so far off that it would be evicted before: it may leave at once.
+    pub fn is_spent(&self, now: Moment, model: ModelId) -> bool {
+        let horizon = now + Duration::from_secs_f64(self.idle);
+        self.by_rhythm.is_on()
+            && self.rhythms.silent_until(model).is_some_and(|due| due > horizon)
+            && self.outlook.likely(model, &self.mixture) < UNLIKELY
+    }
+
+    fn is_on(&self) -> bool {
+        self.by_session.is_on() || self.by_rhythm.is_on()
+    }
+
+    /// What prediction says of itself.
+    pub fn report(&self) -> PredictReport {
+        let mut report = PredictReport {
+            on: self.is_on(),
+            sessions_on: self.by_session.is_on(),
+            rhythms_on: self.by_rhythm.is_on(),
+            accuracy: self.overall.of_late(),
+            sessions: self.by_session.of_late(),
+            rhythms: self.by_rhythm.of_late(),
+            ever: self.overall.ever(),
+            rhythms_known: self.rhythms.trusted().count(),
+            sessions_known: self.sessions.len(),
+            idle: Duration::from_secs_f64(self.idle),
+            ..PredictReport::default()
+        };
+        self.preloads.report(&mut report);
+        report
     }
 
     fn settle(&mut self, now: Moment) {
@@ -184,34 +285,29 @@ impl Predictor {
         self.rhythms.settle(now, |_| score.score(Guess::default(), Guess::default()));
     }
 
-    fn wish_by_rhythm(&mut self, now: Moment, prospect: &dyn Fn(ModelId) -> Option<Prospect>, wishes: &mut Vec<(Wish, u64)>) {
+    fn wish_by_rhythm(&mut self, now: Moment, prospect: &Prospects<'_>, wishes: &mut Vec<Wish>) {
         for rhythm in self.rhythms.trusted() {
-            let Some(Prospect { bytes, load_seconds }) = prospect(rhythm.model) else { continue };
-            let (from, until) = rhythm.expected(load_seconds * MARGIN);
+            let (model, likely) = (rhythm.model, rhythm.likely());
+            let Some(prospect) = prospect(model) else { continue };
+            let (from, until) = rhythm.expected(prospect.load_seconds * MARGIN);
             if now < from {
                 self.next = Some(self.next.map_or(from, |next| next.min(from)));
             } else if now <= until {
-                let (model, likely) = (rhythm.model, rhythm.likely());
-                let wish = Wish { model, until, likely, saves: likely * load_seconds, because: Because::Rhythm };
-                wishes.push((wish, bytes));
+                wishes.push(Wish::new(model, until, likely, prospect, Because::Rhythm));
             }
         }
     }
 
-    fn wish_by_session(&mut self, now: Moment, prospect: &dyn Fn(ModelId) -> Option<Prospect>, wishes: &mut Vec<(Wish, u64)>) {
-        self.look(now);
+    fn wish_by_session(&self, now: Moment, prospect: &Prospects<'_>, wishes: &mut Vec<Wish>) {
         let until = now + Duration::from_secs_f64(self.idle);
         for model in self.outlook.of_sessions() {
             let likely = self.outlook.likely(model, &self.mixture);
-            let Some(Prospect { bytes, load_seconds }) = prospect(model).filter(|_| likely >= LIKELY) else { continue };
-            let wish = Wish { model, until, likely, saves: likely * load_seconds, because: Because::Session };
-            wishes.push((wish, bytes));
+            if likely >= LIKELY
+                && let Some(prospect) = prospect(model)
+            {
+                wishes.push(Wish::new(model, until, likely, prospect, Because::Session));
+            }
         }
-    }
-
-    fn look(&mut self, now: Moment) {
-        let idle = Duration::from_secs_f64(self.idle);
-        self.outlook.look(now, idle, LOOKED_THROUGH, &mut self.sessions, (&self.mixture, &mut self.gaps));
     }
 }
 

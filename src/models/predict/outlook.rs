@@ -21,19 +21,9 @@ pub(super) struct Outlook {
     /// Seconds between two draws, in the mean.
     interval: Option<f64>,
     drawn: Option<Moment>,
-    /// Requests have come since it was looked at.
-    stale: bool,
 }
 
 impl Outlook {
-    pub(super) fn stale(&mut self) {
-        self.stale = true;
-    }
-
-    pub(super) fn is_stale(&self) -> bool {
-        self.stale
-    }
-
     /// A session has begun, or has gone on to another model.
     pub(super) fn draw(&mut self, now: Moment) {
         if let Some(before) = self.drawn.replace(now) {
@@ -45,7 +35,6 @@ impl Outlook {
     /// Looks at the latest sessions: which of them come back within `idle`, and to what.
     pub(super) fn look(&mut self, now: Moment, idle: Duration, most: usize, sessions: &mut Sessions, from: (&Mixture, &mut Gaps)) {
         let (mixture, gaps) = from;
-        self.stale = false;
         self.by_session.iter_mut().for_each(|sum| *sum = 0.0);
         gaps.sum_up();
         for session in sessions.latest(most) {
