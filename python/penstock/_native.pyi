@@ -264,6 +264,7 @@ class NativeServer:
         accepting: bool,
         limits: Any,
         journal: NativeJournal | None,
+        cache: NativeModelCache,
         siblings: tuple[str, str] | None = None,
     ) -> Self: ...
     def accept(self) -> None: ...

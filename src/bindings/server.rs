@@ -15,6 +15,7 @@ use super::bridge::lifecycle::generation;
 use super::bridge::{lock, stock};
 use super::errors::{raised, to_python};
 use super::journal::NativeJournal;
+use super::models::NativeModelCache;
 use super::policy::Policy;
 use super::recording::NativeRecording;
 use super::records;
@@ -24,7 +25,8 @@ use crate::batch::{BatchAccount, BatchPolicy};
 use crate::error::{Error, ErrorKind, Result as CoreResult};
 use crate::flow::SlowReader;
 use crate::metrics::{LockCounts, Registry};
-use crate::pipeline::{Endpoint, ModelSpec, Task};
+use crate::models::Cache;
+use crate::pipeline::{Endpoint, InCache, ModelSpec, Task};
 use crate::runtime;
 use crate::serve::{AccessLog, Door, HttpServer, HttpSettings, RepositoryAccess, Service, listen};
 use crate::tensor::TensorSpec;
@@ -42,6 +44,8 @@ pub(crate) struct Model {
     outputs: Vec<Tensor>,
     policy: Policy,
     workers: usize,
+    /// It answers step by step.
+    steps: bool,
 }
 
 /// What a server's door is to allow; times in seconds.
@@ -103,7 +107,7 @@ impl NativeServer {
     /// until `accept`, unless `accepting`. With `siblings`, a directory and a worker's name, `/metrics` answers for all who
     /// share the directory.
     #[new]
-    #[pyo3(signature = (models, *, places, accepting, limits, journal, siblings=None))]
+    #[pyo3(signature = (models, *, places, accepting, limits, journal, cache, siblings=None))]
     fn new(
         py: Python<'_>,
         models: Vec<Model>,
@@ -111,12 +115,14 @@ impl NativeServer {
         accepting: bool,
         limits: Limits,
         journal: Option<PyRef<'_, NativeJournal>>,
+        cache: PyRef<'_, NativeModelCache>,
         siblings: Option<(String, String)>,
     ) -> PyResult<Self> {
+        let cache = cache.cache(py)?;
         let access_log = journal.map(|journal| journal.access_log());
         let opened = limits
             .into_settings()
-            .and_then(|settings| Self::open(models, places, accepting, settings, access_log));
+            .and_then(|settings| Self::open((models, cache), places, accepting, settings, access_log));
         let joined = opened.and_then(|server| {
             if let Some((directory, name)) = siblings {
                 server.door.join_siblings(Path::new(&directory), &name, &runtime::handle()?)?;
@@ -226,7 +232,7 @@ impl NativeServer {
         self.door.metrics_text()
     }
 
-    /// Counters of every model, by its name.
+    /// Counters of every model, by its name, and its version where it has several.
     fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let all = PyDict::new(py);
         for served in &self.endpoints {
@@ -234,7 +240,7 @@ impl NativeServer {
             let totals = served.endpoint.history().totals();
             let counters = served.counters.shown(py, &stats, &totals, &served.endpoint.locks)?;
             counters.set_item("shared", served.endpoint.shared())?;
-            all.set_item(&served.endpoint.spec.name, counters)?;
+            all.set_item(&served.label, counters)?;
         }
         Ok(all)
     }
@@ -248,7 +254,7 @@ impl NativeServer {
         request_id: Option<&str>,
         last: usize,
     ) -> PyResult<Bound<'py, PyList>> {
-        let served = self.endpoints.iter().find(|served| served.endpoint.spec.name == model);
+        let served = self.endpoints.iter().find(|served| served.label == model);
         let endpoint = &served
             .ok_or_else(|| raised(py, ErrorKind::ModelNotFound, &format!("there is no model '{model}'")))?
             .endpoint;
@@ -277,7 +283,7 @@ impl NativeServer {
 
 impl NativeServer {
     fn open(
-        models: Vec<Model>,
+        (models, cache): (Vec<Model>, Cache),
         (place, grpc_place): Places,
         accepting: bool,
         settings: HttpSettings,
@@ -286,16 +292,24 @@ impl NativeServer {
         let runtime = runtime::handle()?;
         let registry = Arc::new(Registry::new());
         let mut endpoints = Vec::with_capacity(models.len());
-        for model in models {
+        let labels = labels(&models);
+        for (model, label) in models.into_iter().zip(labels) {
+            let steps = model.steps;
             let (isolate, workers, max_size) = (model.policy.isolate, model.workers, model.policy.max_size);
             let single_flight = model.policy.single_flight;
             let (spec, policy) = model.into_spec()?;
-            let metrics = registry.model(&spec.name);
+            let id = cache.find(&format!("{}@{}", spec.name, spec.version))?;
+            let metrics = registry.model(&label);
             let endpoint = Endpoint::open(spec, policy, workers, metrics, &runtime)?;
+            endpoint.reside(InCache { cache: cache.clone(), model: id });
+            if steps {
+                endpoint.set_stepwise();
+            }
             if single_flight {
                 endpoint.share_identical();
             }
             endpoints.push(Served {
+                label,
                 endpoint,
                 counters: Arc::default(),
                 isolate,
@@ -305,6 +319,7 @@ impl NativeServer {
         }
         let served = endpoints.iter().map(|served| Arc::clone(&served.endpoint)).collect();
         let service = Service::new(served, Arc::clone(&registry))?;
+        service.keep_models_in(&cache, &runtime);
         let door = Door::new(service, settings, access_log, &registry)?;
         // Both before either is opened: where the second cannot be listened on, nobody has come in by the first.
         let (place, grpc_place) =
@@ -387,6 +402,15 @@ impl Place {
             Self::Address((host, port)) => listen(resolve(&host, port)?),
         }
     }
+}
+
+/// What each model is called in metrics and statistics: its name, and its version where it has several.
+fn labels(models: &[Model]) -> Vec<String> {
+    let label = |model: &Model| {
+        let versions = models.iter().filter(|other| other.name == model.name).count();
+        if versions == 1 { model.name.clone() } else { format!("{}@{}", model.name, model.version) }
+    };
+    models.iter().map(label).collect()
 }
 
 fn shown(listener: &HttpServer) -> (String, u16) {

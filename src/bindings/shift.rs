@@ -20,6 +20,8 @@ use crate::pipeline::{Endpoint, Processes, Tally};
 /// A model that is served, and what is known of it whichever load of it there is.
 #[derive(Clone)]
 pub(crate) struct Served {
+    /// What metrics and statistics call it.
+    pub(crate) label: String,
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) isolate: bool,

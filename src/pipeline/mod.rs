@@ -16,7 +16,7 @@ pub use crate::tensor::AnswerRow;
 pub use endpoint::{Endpoint, ModelSpec};
 pub use processes::{Processes, Tally};
 pub use reply::{Answer, Answered, Finished, Reply};
-pub use residence::{Lease, Loading, Residence, Told};
+pub use residence::{InCache, Lease, Loading, Residence, Told};
 pub use steps::{Finish, Piece, Pieces, Said, Speaker, Task};
 pub use terms::RequestTerms;
 pub use ticker::Ticker;

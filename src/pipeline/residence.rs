@@ -11,11 +11,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::{Answer, RequestTerms, Ticker};
 use crate::error::{Error, ErrorKind, Result};
-use crate::models::LoadState;
+use crate::flow::Moment;
+use crate::models::{Asked, Cache, LoadState, ModelId};
 
 /// What a request holds: as long as it lives, the model stays. Dropping one that was not told yet gives up waiting.
 pub type Lease = Box<dyn Send>;
@@ -44,6 +46,57 @@ pub struct Loading {
     pub phase: Arc<str>,
     /// Which part of it is done, from 0 to 1, where the loader says so.
     pub fraction: Option<f32>,
+}
+
+/// A model that lives in a cache.
+#[derive(Clone)]
+pub struct InCache {
+    /// The cache.
+    pub cache: Cache,
+    /// What it calls the model.
+    pub model: ModelId,
+}
+
+impl InCache {
+    fn asked<'a>(&self, terms: &'a RequestTerms, until: Option<Moment>) -> Asked<'a> {
+        Asked { priority: terms.priority, until, session: terms.tenant.as_deref() }
+    }
+}
+
+impl Residence for InCache {
+    fn hit(&self, terms: &RequestTerms) -> Option<Lease> {
+        let claim = self.cache.try_acquire(self.model, &self.asked(terms, None))?;
+        Some(Box::new(claim))
+    }
+
+    fn wait(&self, terms: &RequestTerms, told: Told) -> Lease {
+        let now = Instant::now();
+        let until = terms.deadline.map(|end| self.cache.now() + end.saturating_duration_since(now));
+        let told = Arc::new(Mutex::new(Some(told)));
+        let tell = {
+            let told = Arc::clone(&told);
+            move |came: Result<_>| {
+                let told = told.lock().take();
+                if let Some(told) = told {
+                    told(came.map(drop));
+                }
+            }
+        };
+        let claim = self.cache.acquire(self.model, &self.asked(terms, until), Box::new(tell));
+        if claim.at_once() {
+            // It came in between, and nobody is told.
+            let told = told.lock().take();
+            if let Some(told) = told {
+                told(Ok(()));
+            }
+        }
+        Box::new(claim)
+    }
+
+    fn progress(&self) -> Loading {
+        let progress = self.cache.progress(self.model);
+        Loading { state: progress.state, phase: progress.phase, fraction: progress.fraction }
+    }
 }
 
 /// Looks through a queue for requests that gave up, at the end of a tick in which any did: no worker comes upon them.

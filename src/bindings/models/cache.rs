@@ -213,6 +213,7 @@ impl NativeModelCache {
 
 impl NativeModelCache {
     /// The cache itself, for servers.
+    #[allow(dead_code, reason = "the server takes it")]
     pub(crate) fn cache(&self, py: Python<'_>) -> PyResult<Cache> {
         self.ensure_started(py)?;
         Ok(self.counter.cache.clone())

@@ -44,7 +44,7 @@ pub(super) fn check(service: &Service, asked: &HealthCheckRequest) -> Result<Hea
 
 /// Whether each service serves.
 pub(super) fn list(service: &Service) -> HealthListResponse {
-    let models = service.models().map(|model| model.spec.name.as_str());
+    let models = service.defaults().map(|model| model.spec.name.as_str());
     let names = ["", INFERENCE].into_iter().chain(models);
     let statuses = names.filter_map(|name| Some((name.to_owned(), response(serving(service, name)?))));
     HealthListResponse { statuses: statuses.collect() }

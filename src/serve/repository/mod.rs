@@ -41,6 +41,14 @@ impl Repository {
         Self { cache }
     }
 
+    /// The model that a reference means.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ModelNotFound`], naming what there is.
+    pub(super) fn find(&self, reference: &str) -> Result<ModelId> {
+        self.cache.find(reference)
+    }
+
     /// True while loads are looked after.
     pub(super) fn is_alive(&self) -> bool {
         self.cache.health().beating
