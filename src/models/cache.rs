@@ -283,6 +283,12 @@ impl Cache {
     pub fn dead(&self, residency: Residency, why: Error) {
         self.inside.step(|state, now| state.dead(residency, why, now));
     }
+
+    /// Panics where something does not hold that must hold between any two calls.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        self.inside.look(|state, _| state.check());
+    }
 }
 
 impl Inside {
