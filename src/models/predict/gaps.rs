@@ -4,6 +4,7 @@ use std::time::Duration;
 
 /// Spans of time, each half as long again as the one before; the last ends after a day.
 const SPANS: usize = 30;
+const LAST_SPAN: f64 = 29.0;
 const RATIO: f64 = 1.5;
 /// Of pauses that reach a span of which nothing is known, those that end in it; and what that guess weighs.
 const GUESS: f64 = 0.1;
@@ -24,8 +25,11 @@ pub(super) struct Gaps {
 /// The span that a pause of that length lies in.
 pub(super) fn span(pause: Duration) -> u8 {
     let seconds = pause.as_secs_f64();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 29")]
-    let span = if seconds < 1.0 { 0 } else { (1.0 + seconds.ln() / RATIO.ln()).min((SPANS - 1) as f64) as u8 };
+    if seconds < 1.0 {
+        return 0;
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and 29")]
+    let span = (1.0 + seconds.ln() / RATIO.ln()).min(LAST_SPAN) as u8;
     span
 }
 
@@ -51,7 +55,9 @@ impl Gaps {
     /// A pause that had reached `from` has ended in the span `at`.
     pub(super) fn ends(&mut self, from: u8, at: u8) {
         self.lasts(from, at);
-        if let (Some(reached), Some(ended)) = (self.reached.get_mut(usize::from(at)), self.ended.get_mut(usize::from(at))) {
+        if let (Some(reached), Some(ended)) =
+            (self.reached.get_mut(usize::from(at)), self.ended.get_mut(usize::from(at)))
+        {
             *reached += 1.0;
             *ended += 1.0;
         }
@@ -121,7 +127,8 @@ mod tests {
         (0..10_000).for_each(|_| gaps.ends(0, span(seconds(pause(&mut random)))));
         gaps.sum_up();
         for (quiet, within) in [(0.0, 73.0), (10.0, 60.0), (73.0, 300.0), (704.0, 600.0)] {
-            let lasting: Vec<_> = (0..20_000).map(|_| pause(&mut random)).filter(|pause| *pause > quiet).collect();
+            let lasting: Vec<_> =
+                (0..20_000).map(|_| pause(&mut random)).filter(|pause| *pause > quiet).collect();
             let ended = lasting.iter().filter(|pause| **pause < quiet + within).count();
             let truth = ended as f64 / lasting.len() as f64;
             let chance = gaps.chance(seconds(quiet), seconds(within));
@@ -137,7 +144,8 @@ mod tests {
             gaps.lasts(0, 29);
         }
         gaps.sum_up();
-        let (fresh, stale) = (gaps.chance(Duration::ZERO, seconds(60.0)), gaps.chance(seconds(600.0), seconds(60.0)));
+        let (fresh, stale) =
+            (gaps.chance(Duration::ZERO, seconds(60.0)), gaps.chance(seconds(600.0), seconds(60.0)));
         assert!((0.4..0.6).contains(&fresh) && stale < 0.05, "{fresh} {stale}");
     }
 }

@@ -31,7 +31,8 @@ impl Preloads {
 
     /// Its load has begun.
     pub(super) fn begun(&mut self, model: ModelId, now: Moment) {
-        let waiting = self.waiting.iter_mut().find(|waiting| waiting.wish.model == model && waiting.begun.is_none());
+        let waiting =
+            self.waiting.iter_mut().find(|waiting| waiting.wish.model == model && waiting.begun.is_none());
         if let Some(waiting) = waiting {
             waiting.begun = Some(now);
             self.issued += 1;
@@ -67,6 +68,13 @@ impl Preloads {
         self.waiting.iter().fold(0, |sum, waiting| sum.saturating_add(waiting.wish.prospect.bytes))
     }
 
+    pub(super) fn saves(&self, model: ModelId) -> f64 {
+        self.waiting
+            .iter()
+            .find(|waiting| waiting.wish.model == model)
+            .map_or(0.0, |waiting| waiting.wish.saves)
+    }
+
     pub(super) fn waiting(&self) -> impl Iterator<Item = ModelId> {
         self.waiting.iter().map(|waiting| waiting.wish.model)
     }
@@ -74,6 +82,11 @@ impl Preloads {
     /// True while what it was loaded for is still expected.
     pub(super) fn expected(&self, model: ModelId, now: Moment) -> bool {
         self.waiting.iter().any(|waiting| waiting.wish.model == model && now <= waiting.wish.until)
+    }
+
+    /// True where it waits though it is expected no longer.
+    pub(super) fn came_to_nothing(&self, model: ModelId, now: Moment) -> bool {
+        self.waiting.iter().any(|waiting| waiting.wish.model == model && now > waiting.wish.until)
     }
 
     pub(super) fn report(&self, report: &mut PredictReport) {
@@ -112,7 +125,10 @@ mod tests {
         preloads.gone(ModelId(5), second(10));
         let mut report = PredictReport::default();
         preloads.report(&mut report);
-        assert_eq!((report.issued, report.used, report.wasted, report.waiting, report.waiting_bytes), (3, 1, 1, 1, 100));
+        assert_eq!(
+            (report.issued, report.used, report.wasted, report.waiting, report.waiting_bytes),
+            (3, 1, 1, 1, 100)
+        );
         let seconds = (report.wasted_byte_seconds, report.wasted_load_seconds, report.saved_load_seconds);
         assert_eq!(seconds, (1000.0, 5.0, 5.0));
         assert_eq!(report.used_share(), 0.5);

@@ -51,6 +51,8 @@ pub(super) struct Rhythm {
     /// Seconds that visits stray from it, in the mean.
     strays: f64,
     last: Moment,
+    /// The last did not come: `last` is when it was due.
+    missed: bool,
     trust: f64,
     /// Visits beside it between two that were due, in the mean; and since the last.
     beside: f64,
@@ -119,14 +121,26 @@ impl Rhythm {
         self.strays += LATEST * ((gap - self.period).abs() - self.strays);
         self.period += LATEST * (gap - self.period);
         self.trust += KEPT * (1.0 - self.trust);
-        self.last = now;
+        (self.last, self.missed) = (now, false);
         self.turn();
     }
 
     fn miss(&mut self) {
-        self.last = self.due();
+        (self.last, self.missed) = (self.due(), true);
         self.trust *= 1.0 - MISSED;
         self.turn();
+    }
+
+    /// A visit that is too far from when it was due; or was not due.
+    fn stray(&mut self, now: Moment) {
+        let late = self.missed && now.since(self.last).as_secs_f64() <= 2.0 * self.leeway();
+        if late || self.off(now) <= 2.0 * self.leeway() {
+            // The next one is due from here.
+            (self.last, self.missed) = (now, false);
+        } else {
+            self.trust *= 1.0 - ASIDE;
+            self.beside_now += 1.0;
+        }
     }
 
     fn turn(&mut self) {
@@ -161,28 +175,44 @@ impl Visits {
 
 impl Rhythms {
     /// A request has come; says what it was where one was due and trusted.
-    pub(super) fn visit(&mut self, visits: &mut Visits, visitor: Visitor, model: ModelId, now: Moment) -> Option<Due> {
+    pub(super) fn visit(
+        &mut self,
+        visits: &mut Visits,
+        visitor: Visitor,
+        model: ModelId,
+        now: Moment,
+    ) -> Option<Due> {
         if visits.times.first().is_some_and(|last| now.since(*last) < BURST) {
             return None;
         }
-        let followed = visits.rhythm.and_then(|key| self.followed.get_mut(key)).filter(|rhythm| rhythm.visitor == visitor);
+        let followed = visits
+            .rhythm
+            .and_then(|key| self.followed.get_mut(key))
+            .filter(|rhythm| rhythm.visitor == visitor);
         if let Some(rhythm) = followed {
             visits.push(now);
-            let (off, leeway) = (rhythm.off(now), rhythm.leeway());
-            if off > leeway {
-                rhythm.trust *= 1.0 - ASIDE;
-                rhythm.beside_now += 1.0;
-                // It was the one that was due, only too far from it: the next one is due from here.
-                rhythm.last = if off <= 2.0 * leeway { now } else { rhythm.last };
+            if rhythm.off(now) > rhythm.leeway() {
+                rhythm.stray(now);
                 return None;
             }
             let due = rhythm.is_trusted().then_some(Due { model, came: true });
             rhythm.keep(now);
             return due;
         }
-        visits.rhythm = visits.period(now).filter(|_| self.followed.len() < FOLLOWED).map(|(period, strays)| {
-            self.followed.insert(Rhythm { model, visitor, period, strays, last: now, trust: FOUND, beside: 0.0, beside_now: 0.0 })
-        });
+        visits.rhythm =
+            visits.period(now).filter(|_| self.followed.len() < FOLLOWED).map(|(period, strays)| {
+                self.followed.insert(Rhythm {
+                    model,
+                    visitor,
+                    period,
+                    strays,
+                    last: now,
+                    missed: false,
+                    trust: FOUND,
+                    beside: 0.0,
+                    beside_now: 0.0,
+                })
+            });
         visits.push(now);
         None
     }
@@ -191,7 +221,9 @@ impl Rhythms {
     pub(super) fn forget(&mut self, visits: &mut Visits, visitor: Visitor) {
         visits.times.clear();
         let key = visits.rhythm.take();
-        if let Some(key) = key.filter(|key| self.followed.get(*key).is_some_and(|rhythm| rhythm.visitor == visitor)) {
+        if let Some(key) =
+            key.filter(|key| self.followed.get(*key).is_some_and(|rhythm| rhythm.visitor == visitor))
+        {
             self.followed.remove(key);
         }
     }
@@ -278,12 +310,19 @@ mod tests {
             let mut rhythms = Rhythms::default();
             let times = timer(&mut random, period, 100);
             let (came, missed) = visited(&mut rhythms, &times);
-            assert!(came >= 80 && missed <= 8, "of 100 visits every {period} s {came} came when due, {missed} did not");
+            assert!(
+                came >= 80 && missed <= 8,
+                "of 100 visits every {period} s {came} came when due, {missed} did not"
+            );
             let rhythm = rhythms.trusted().next().unwrap();
             assert!((rhythm.period / period - 1.0).abs() < 0.03, "{}", rhythm.period);
             let (from, until) = rhythm.expected(20.0);
             let due = times.last().unwrap() + period;
-            assert!(from < at(due - 20.0) && from > at(due - 20.0 - 0.15 * period) && until < at(due + 0.16 * period));
+            assert!(
+                from < at(due - 20.0)
+                    && from > at(due - 20.0 - 0.15 * period)
+                    && until < at(due + 0.16 * period)
+            );
         }
     }
 
@@ -318,7 +357,12 @@ mod tests {
         for _ in 0..200 {
             let mut time = 0.0;
             let gap = |random: &mut fastrand::Rng| -1800.0 * random.f64().max(1e-9).ln();
-            let times: Vec<_> = (0..100).map(|_| { time += gap(&mut random); time }).collect();
+            let times: Vec<_> = (0..100)
+                .map(|_| {
+                    time += gap(&mut random);
+                    time
+                })
+                .collect();
             let mut rhythms = Rhythms::default();
             visited(&mut rhythms, &times);
             looked += 1;
@@ -330,7 +374,8 @@ mod tests {
     #[test]
     fn requests_of_one_visit_count_once() {
         let mut rhythms = Rhythms::default();
-        let times = (0..10).flat_map(|turn| (0..20).map(move |step| f64::from(turn) * 300.0 + f64::from(step) * 0.2));
+        let times =
+            (0..10).flat_map(|turn| (0..20).map(move |step| f64::from(turn) * 300.0 + f64::from(step) * 0.2));
         let times: Vec<_> = times.collect();
         let (came, missed) = visited(&mut rhythms, &times);
         assert!(came >= 4 && missed == 0, "{came} {missed}");

@@ -4,7 +4,7 @@ use super::settings::{Accuracy, FEWEST};
 
 /// How much oftener than popularity it must be right before it is acted on, and while it is.
 const AHEAD: f64 = 0.05;
-const STILL_AHEAD: f64 = 0.01;
+const STILL_AHEAD: f64 = 0.025;
 
 /// Whether what came was the first that was named, and whether it was among those named.
 #[derive(Debug, Clone, Copy, Default)]
@@ -36,7 +36,8 @@ impl Scorecard {
     pub(super) fn score(&mut self, own: Guess, popular: Guess) {
         self.requests += 1;
         #[expect(clippy::cast_precision_loss, reason = "a number of requests is far below 2^52")]
-        let step = 1.0 / (self.requests as f64).min(self.history);
+        // The step of a mean that looks back as far as one over so many requests does.
+        let step = 1.0 / (self.requests as f64).min(f64::midpoint(self.history, 1.0));
         let values = [own.first, own.named, popular.first, popular.named];
         for ((mean, ever), value) in self.means.iter_mut().zip(&mut self.ever).zip(values) {
             *mean += step * (f64::from(value) - *mean);
@@ -48,7 +49,9 @@ impl Scorecard {
     fn turn(&mut self) {
         let [_, own, _, popular] = self.means;
         let ahead = own - popular;
-        self.on = self.requests >= FEWEST as u64 && own >= self.least && ahead >= if self.on { STILL_AHEAD } else { AHEAD };
+        self.on = self.requests >= FEWEST as u64
+            && own >= self.least
+            && ahead >= if self.on { STILL_AHEAD } else { AHEAD };
     }
 
     pub(super) fn is_on(&self) -> bool {
@@ -64,7 +67,8 @@ impl Scorecard {
     /// Over all requests.
     pub(super) fn ever(&self) -> Accuracy {
         #[expect(clippy::cast_precision_loss, reason = "a number of requests is far below 2^52")]
-        let [first, named, popular_first, popular_named] = self.ever.map(|count| count as f64 / (self.requests.max(1) as f64));
+        let [first, named, popular_first, popular_named] =
+            self.ever.map(|count| count as f64 / (self.requests.max(1) as f64));
         Accuracy { first, named, popular_first, popular_named, requests: self.requests }
     }
 }
