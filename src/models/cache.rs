@@ -1,5 +1,6 @@
 //! The owner of a [`State`]: it holds the lock and the clock, and carries out what is decided once the lock is released.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -206,9 +207,12 @@ impl Cache {
         self.inside.look(|state, _| state.load_times())
     }
 
-    /// What the last accesses would have been with that much memory.
+    /// What the last 10,000 accesses would have been with that much memory: they are replayed through a cache like this one, in
+    /// time that is only counted. It takes some tens of milliseconds of the caller's; the cache goes on meanwhile. Preloads and
+    /// predictions are left out, uses take no time, and a ranking of the loader's own is replaced by the order of last use.
     pub fn what_if(&self, memory: u64) -> WhatIf {
-        self.inside.what_if(memory)
+        // Replayed without the lock: nobody waits for it.
+        self.inside.look(|state, _| state.recording()).replay(memory)
     }
 
     /// Whether the cache is well: what was to be there from the start, its task's beat, and loads that are stuck.
@@ -339,24 +343,22 @@ impl Inside {
         if state.delivering {
             return;
         }
-        let early = state.is_early();
-        let mut changed = std::mem::take(&mut state.changed);
-        if !state.out.is_empty() {
+        while !state.out.is_empty() {
             state.delivering = true;
-            let delivery = Delivery { inside: self };
-            while !state.out.is_empty() {
-                let effects = std::mem::take(&mut state.out);
-                drop(state);
-                effects.into_iter().for_each(|effect| self.carry_out(effect));
-                state = self.state.lock();
-                changed |= std::mem::take(&mut state.changed);
+            let mut delivery = Delivery { inside: self, effects: std::mem::take(&mut state.out) };
+            drop(state);
+            while let Some(effect) = delivery.effects.pop_front() {
+                self.carry_out(effect);
             }
-            state.delivering = false;
-            drop(state);
-            std::mem::forget(delivery);
-        } else {
-            drop(state);
+            drop(delivery);
+            state = self.state.lock();
+            if state.delivering {
+                // Another thread has begun since, and sees to the rest.
+                return;
+            }
         }
+        let (changed, early) = (std::mem::take(&mut state.changed), state.is_early());
+        drop(state);
         if changed {
             self.changes.send_modify(|count| *count = count.wrapping_add(1));
         }
@@ -391,19 +393,20 @@ impl Inside {
             beat => Some(self.beats.now().since(Moment::from_nanos(beat))),
         }
     }
-
-    fn what_if(&self, memory: u64) -> WhatIf {
-        self.look(|state, now| state.what_if(memory, now))
-    }
 }
 
 /// A delivery under way. Where something that was told panics, the rest is left to the next thread.
 struct Delivery<'a> {
     inside: &'a Inside,
+    effects: VecDeque<Effect>,
 }
 
 impl Drop for Delivery<'_> {
     fn drop(&mut self) {
-        self.inside.state.lock().delivering = false;
+        let mut state = self.inside.state.lock();
+        state.delivering = false;
+        for effect in std::mem::take(&mut self.effects).into_iter().rev() {
+            state.out.push_front(effect);
+        }
     }
 }
