@@ -21,6 +21,9 @@ use crate::flow::{Clock, Moment, Priority, TimeSource};
 /// Without a beat for longer than this, the task that keeps a cache has stopped.
 const LOST_BEAT: Duration = Duration::from_secs(5);
 
+/// A loader that takes nothing up for longer than this has stopped; it may have waited for the interpreter's lock.
+const LOST_LOADER: Duration = Duration::from_secs(30);
+
 /// Models in memory, by reference and under a limit. Cheap to clone; every clone is the same cache.
 ///
 /// Every method may be called on any thread and returns without waiting for a load. Nothing of a caller's runs under the
@@ -204,16 +207,20 @@ impl Cache {
         self.inside.look(|state, _| state.load_times())
     }
 
-    /// What the last accesses would have been with that much memory.
+    /// What the last 10,000 accesses would have been with that much memory: they are replayed through a cache like this one, in
+    /// time that is only counted. It takes some tens of milliseconds of the caller's; the cache goes on meanwhile. Preloads and
+    /// predictions are left out, uses take no time, and a ranking of the loader's own is replaced by the order of last use.
     pub fn what_if(&self, memory: u64) -> WhatIf {
-        self.inside.what_if(memory)
+        // Replayed without the lock: nobody waits for it.
+        self.inside.look(|state, _| state.recording()).replay(memory)
     }
 
     /// Whether the cache is well: what was to be there from the start, its task's beat, and loads that are stuck.
     pub fn health(&self) -> Health {
         let (waiting, stuck, closing) = self.inside.look(|state, _| state.health());
         let beat = self.inside.last_beat();
-        Health { beat, beating: beat.is_none_or(|beat| beat < LOST_BEAT), waiting, stuck, closing }
+        let beating = beat.is_none_or(|beat| beat < LOST_BEAT) && self.inside.loader.behind() < LOST_LOADER;
+        Health { beat, beating, waiting, stuck, closing }
     }
 
     /// How far a model is.
@@ -272,6 +279,7 @@ impl Cache {
 
     /// The loader's answer to [`Loader::rank`]: a score for each candidate, in their order. The lowest goes first; a score
     /// that is no number is the lowest, and one that is missing the highest.
+    #[expect(clippy::needless_pass_by_value, reason = "an answer is handed over")]
     pub fn ranked(&self, question: u64, scores: Vec<f64>) {
         self.inside.step(|state, now| state.ranked(question, &scores, now));
     }
@@ -385,10 +393,6 @@ impl Inside {
             0 => None,
             beat => Some(self.beats.now().since(Moment::from_nanos(beat))),
         }
-    }
-
-    fn what_if(&self, memory: u64) -> WhatIf {
-        self.look(|state, now| state.what_if(memory, now))
     }
 }
 
