@@ -43,11 +43,20 @@ class Resident:
         self._function: Callable[..., Any] | None = None
         self._threads: list[threading.Thread] = []
         self._overlap: Overlap | None = None
+        self._ended = False
 
     @property
     def value(self) -> object:
-        """What stands for the model: the instance of a class, or the function."""
-        return self if isinstance(self._spec.workers, Processes) else self._loaded.value
+        """What stands for the model: the instance of a class, or the function; nothing before and after."""
+        if isinstance(self._spec.workers, Processes):
+            return None if self._ended else self
+        return self._loaded.value
+
+    def size(self) -> int:
+        """Bytes that its worker processes take, pages that they share with others in parts; else what was declared."""
+        sizes = [_bytes_of(number) for number in self._shift.process_numbers()]
+        measured = sum(size for size in sizes if size is not None)
+        return measured or self._spec.size or 0
 
     def load(self, ctx: LoadContext) -> Any:
         """Makes the model and loads it; gives what stands for it, or a coroutine that does.
@@ -80,6 +89,7 @@ class Resident:
             while not self._shift.wait_processes(_LOOK):
                 ctx.progress(None, "processes")
         except BaseException:
+            self._ended = True
             self._shift.end_processes(0.0)
             raise
 
@@ -137,6 +147,7 @@ class Resident:
         Coroutines that still run then are cancelled, processes killed, and threads left behind.
         """
         self._shift.end()
+        self._ended = True
         if isinstance(self._spec.workers, Processes):
             self._shift.end_processes(max(_LEAST_END, left()))
             return
@@ -154,3 +165,13 @@ class Resident:
         for thread in threads:
             while thread is not threading.current_thread() and thread.is_alive() and (wait := left()) > 0:
                 thread.join(min(wait, _LOOK))
+
+
+def _bytes_of(number: int) -> int | None:
+    """The proportional share of memory of a process, where the system says so."""
+    try:
+        with open(f"/proc/{number}/smaps_rollup", encoding="ascii") as lines:  # noqa: PTH123  no import for one file
+            shares = [line.split()[1] for line in lines if line.startswith("Pss:")]
+    except OSError:
+        return None
+    return int(shares[0]) << 10 if shares else None

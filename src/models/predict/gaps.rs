@@ -25,7 +25,8 @@ pub(super) struct Gaps {
 pub(super) fn span(pause: Duration) -> u8 {
     let seconds = pause.as_secs_f64();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 29")]
-    let span = if seconds < 1.0 { 0 } else { (1.0 + seconds.ln() / RATIO.ln()).min((SPANS - 1) as f64) as u8 };
+    let span =
+        if seconds < 1.0 { 0 } else { (1.0 + seconds.ln() / RATIO.ln()).min((SPANS - 1) as f64) as u8 };
     span
 }
 
@@ -51,7 +52,9 @@ impl Gaps {
     /// A pause that had reached `from` has ended in the span `at`.
     pub(super) fn ends(&mut self, from: u8, at: u8) {
         self.lasts(from, at);
-        if let (Some(reached), Some(ended)) = (self.reached.get_mut(usize::from(at)), self.ended.get_mut(usize::from(at))) {
+        if let (Some(reached), Some(ended)) =
+            (self.reached.get_mut(usize::from(at)), self.ended.get_mut(usize::from(at)))
+        {
             *reached += 1.0;
             *ended += 1.0;
         }
@@ -121,7 +124,8 @@ mod tests {
         (0..10_000).for_each(|_| gaps.ends(0, span(seconds(pause(&mut random)))));
         gaps.sum_up();
         for (quiet, within) in [(0.0, 73.0), (10.0, 60.0), (73.0, 300.0), (704.0, 600.0)] {
-            let lasting: Vec<_> = (0..20_000).map(|_| pause(&mut random)).filter(|pause| *pause > quiet).collect();
+            let lasting: Vec<_> =
+                (0..20_000).map(|_| pause(&mut random)).filter(|pause| *pause > quiet).collect();
             let ended = lasting.iter().filter(|pause| **pause < quiet + within).count();
             let truth = ended as f64 / lasting.len() as f64;
             let chance = gaps.chance(seconds(quiet), seconds(within));
@@ -137,7 +141,8 @@ mod tests {
             gaps.lasts(0, 29);
         }
         gaps.sum_up();
-        let (fresh, stale) = (gaps.chance(Duration::ZERO, seconds(60.0)), gaps.chance(seconds(600.0), seconds(60.0)));
+        let (fresh, stale) =
+            (gaps.chance(Duration::ZERO, seconds(60.0)), gaps.chance(seconds(600.0), seconds(60.0)));
         assert!((0.4..0.6).contains(&fresh) && stale < 0.05, "{fresh} {stale}");
     }
 }

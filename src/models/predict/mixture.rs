@@ -73,7 +73,13 @@ pub(super) struct Mixture {
 
 impl Mixture {
     pub(super) fn new(history: usize) -> Self {
-        Self { weights: FIRST_WEIGHTS, seen: FIRST_COUNT, ways: Vec::new(), moves: Popularity::new(history), moves_of_late: Popularity::new(history / 12) }
+        Self {
+            weights: FIRST_WEIGHTS,
+            seen: FIRST_COUNT,
+            ways: Vec::new(),
+            moves: Popularity::new(history),
+            moves_of_late: Popularity::new(history / 12),
+        }
     }
 
     /// The `top` likeliest models for the next request of a session.
@@ -81,7 +87,13 @@ impl Mixture {
         let mut ranked = Ranked::new();
         let ways = recent.first().and_then(|last| self.ways.get(last.0 as usize));
         let ways = ways.into_iter().flat_map(|ways| ways.to.iter().map(|(to, _)| *to));
-        for model in recent.iter().copied().chain(ways).chain(self.moves.leaders().iter().copied()).chain(self.moves_of_late.leaders().iter().copied()) {
+        for model in recent
+            .iter()
+            .copied()
+            .chain(ways)
+            .chain(self.moves.leaders().iter().copied())
+            .chain(self.moves_of_late.leaders().iter().copied())
+        {
             if !ranked.iter().any(|(known, _)| *known == model) {
                 ranked.push((model, self.chance(recent, model)));
             }
@@ -134,7 +146,8 @@ impl Mixture {
         let step = 1.0 / self.seen;
         // What a session cannot guess yet, for it has too few models, keeps its weight: it was not on trial.
         let tried = |index: usize| index < recent.len() || index >= RECENT;
-        let on_trial: f64 = (0..GUESSES).filter(|index| tried(*index)).filter_map(|index| self.weights.get(index)).sum();
+        let on_trial: f64 =
+            (0..GUESSES).filter(|index| tried(*index)).filter_map(|index| self.weights.get(index)).sum();
         for (index, (weight, guess)) in self.weights.iter_mut().zip(guesses).enumerate() {
             if tried(index) {
                 *weight += step * (on_trial * *weight * guess / sum - *weight);
@@ -190,7 +203,8 @@ mod tests {
 
     #[test]
     fn a_session_that_stays_is_expected_to_stay_as_often_as_it_does() {
-        let (mut mixture, mut random, mut session) = (Mixture::new(1000), fastrand::Rng::with_seed(1), Recent::new());
+        let (mut mixture, mut random, mut session) =
+            (Mixture::new(1000), fastrand::Rng::with_seed(1), Recent::new());
         for _ in 0..5_000 {
             let model = session.first().copied().filter(|_| random.f64() < 0.72);
             follow(&mut mixture, &mut session, model.unwrap_or_else(|| ModelId(random.u32(0..50))));
@@ -208,7 +222,8 @@ mod tests {
         for _ in 0..300 {
             let (one, other) = (ModelId(random.u32(0..40)), ModelId(random.u32(40..80)));
             let mut session = Recent::new();
-            (0..6).for_each(|turn| follow(&mut mixture, &mut session, if turn % 2 == 0 { one } else { other }));
+            (0..6)
+                .for_each(|turn| follow(&mut mixture, &mut session, if turn % 2 == 0 { one } else { other }));
         }
         assert_eq!(mixture.rank(&recent(&[70, 9]), 1)[0].0, ModelId(9));
     }

@@ -146,7 +146,8 @@ impl Predictor {
             return;
         }
         let due = self.rhythms.due(now);
-        let popular = self.popularity.leaders().iter().filter(|popular| !due.iter().any(|(due, _)| due == *popular));
+        let popular =
+            self.popularity.leaders().iter().filter(|popular| !due.iter().any(|(due, _)| due == *popular));
         let named = due.iter().map(|(due, _)| *due).chain(popular.copied());
         let own = guess(named.take(self.settings.top), model);
         let due = self.rhythms.visit(visits, Visitor::Nobody(model), model, now);
@@ -311,7 +312,12 @@ impl Predictor {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a share of bytes")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "a share of bytes"
+)]
 fn share_of(bytes: u64, share: f64) -> u64 {
     (bytes as f64 * share) as u64
 }

@@ -33,7 +33,14 @@ impl Outlook {
     }
 
     /// Looks at the latest sessions: which of them come back within `idle`, and to what.
-    pub(super) fn look(&mut self, now: Moment, idle: Duration, most: usize, sessions: &mut Sessions, from: (&Mixture, &mut Gaps)) {
+    pub(super) fn look(
+        &mut self,
+        now: Moment,
+        idle: Duration,
+        most: usize,
+        sessions: &mut Sessions,
+        from: (&Mixture, &mut Gaps),
+    ) {
         let (mixture, gaps) = from;
         self.by_session.iter_mut().for_each(|sum| *sum = 0.0);
         gaps.sum_up();

@@ -31,7 +31,8 @@ impl Preloads {
 
     /// Its load has begun.
     pub(super) fn begun(&mut self, model: ModelId, now: Moment) {
-        let waiting = self.waiting.iter_mut().find(|waiting| waiting.wish.model == model && waiting.begun.is_none());
+        let waiting =
+            self.waiting.iter_mut().find(|waiting| waiting.wish.model == model && waiting.begun.is_none());
         if let Some(waiting) = waiting {
             waiting.begun = Some(now);
             self.issued += 1;
@@ -112,7 +113,10 @@ mod tests {
         preloads.gone(ModelId(5), second(10));
         let mut report = PredictReport::default();
         preloads.report(&mut report);
-        assert_eq!((report.issued, report.used, report.wasted, report.waiting, report.waiting_bytes), (3, 1, 1, 1, 100));
+        assert_eq!(
+            (report.issued, report.used, report.wasted, report.waiting, report.waiting_bytes),
+            (3, 1, 1, 1, 100)
+        );
         let seconds = (report.wasted_byte_seconds, report.wasted_load_seconds, report.saved_load_seconds);
         assert_eq!(seconds, (1000.0, 5.0, 5.0));
         assert_eq!(report.used_share(), 0.5);

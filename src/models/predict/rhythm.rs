@@ -161,11 +161,20 @@ impl Visits {
 
 impl Rhythms {
     /// A request has come; says what it was where one was due and trusted.
-    pub(super) fn visit(&mut self, visits: &mut Visits, visitor: Visitor, model: ModelId, now: Moment) -> Option<Due> {
+    pub(super) fn visit(
+        &mut self,
+        visits: &mut Visits,
+        visitor: Visitor,
+        model: ModelId,
+        now: Moment,
+    ) -> Option<Due> {
         if visits.times.first().is_some_and(|last| now.since(*last) < BURST) {
             return None;
         }
-        let followed = visits.rhythm.and_then(|key| self.followed.get_mut(key)).filter(|rhythm| rhythm.visitor == visitor);
+        let followed = visits
+            .rhythm
+            .and_then(|key| self.followed.get_mut(key))
+            .filter(|rhythm| rhythm.visitor == visitor);
         if let Some(rhythm) = followed {
             visits.push(now);
             let (off, leeway) = (rhythm.off(now), rhythm.leeway());
@@ -180,9 +189,19 @@ impl Rhythms {
             rhythm.keep(now);
             return due;
         }
-        visits.rhythm = visits.period(now).filter(|_| self.followed.len() < FOLLOWED).map(|(period, strays)| {
-            self.followed.insert(Rhythm { model, visitor, period, strays, last: now, trust: FOUND, beside: 0.0, beside_now: 0.0 })
-        });
+        visits.rhythm =
+            visits.period(now).filter(|_| self.followed.len() < FOLLOWED).map(|(period, strays)| {
+                self.followed.insert(Rhythm {
+                    model,
+                    visitor,
+                    period,
+                    strays,
+                    last: now,
+                    trust: FOUND,
+                    beside: 0.0,
+                    beside_now: 0.0,
+                })
+            });
         visits.push(now);
         None
     }
@@ -191,7 +210,9 @@ impl Rhythms {
     pub(super) fn forget(&mut self, visits: &mut Visits, visitor: Visitor) {
         visits.times.clear();
         let key = visits.rhythm.take();
-        if let Some(key) = key.filter(|key| self.followed.get(*key).is_some_and(|rhythm| rhythm.visitor == visitor)) {
+        if let Some(key) =
+            key.filter(|key| self.followed.get(*key).is_some_and(|rhythm| rhythm.visitor == visitor))
+        {
             self.followed.remove(key);
         }
     }
@@ -278,12 +299,19 @@ mod tests {
             let mut rhythms = Rhythms::default();
             let times = timer(&mut random, period, 100);
             let (came, missed) = visited(&mut rhythms, &times);
-            assert!(came >= 80 && missed <= 8, "of 100 visits every {period} s {came} came when due, {missed} did not");
+            assert!(
+                came >= 80 && missed <= 8,
+                "of 100 visits every {period} s {came} came when due, {missed} did not"
+            );
             let rhythm = rhythms.trusted().next().unwrap();
             assert!((rhythm.period / period - 1.0).abs() < 0.03, "{}", rhythm.period);
             let (from, until) = rhythm.expected(20.0);
             let due = times.last().unwrap() + period;
-            assert!(from < at(due - 20.0) && from > at(due - 20.0 - 0.15 * period) && until < at(due + 0.16 * period));
+            assert!(
+                from < at(due - 20.0)
+                    && from > at(due - 20.0 - 0.15 * period)
+                    && until < at(due + 0.16 * period)
+            );
         }
     }
 
@@ -318,7 +346,12 @@ mod tests {
         for _ in 0..200 {
             let mut time = 0.0;
             let gap = |random: &mut fastrand::Rng| -1800.0 * random.f64().max(1e-9).ln();
-            let times: Vec<_> = (0..100).map(|_| { time += gap(&mut random); time }).collect();
+            let times: Vec<_> = (0..100)
+                .map(|_| {
+                    time += gap(&mut random);
+                    time
+                })
+                .collect();
             let mut rhythms = Rhythms::default();
             visited(&mut rhythms, &times);
             looked += 1;
@@ -330,7 +363,8 @@ mod tests {
     #[test]
     fn requests_of_one_visit_count_once() {
         let mut rhythms = Rhythms::default();
-        let times = (0..10).flat_map(|turn| (0..20).map(move |step| f64::from(turn) * 300.0 + f64::from(step) * 0.2));
+        let times =
+            (0..10).flat_map(|turn| (0..20).map(move |step| f64::from(turn) * 300.0 + f64::from(step) * 0.2));
         let times: Vec<_> = times.collect();
         let (came, missed) = visited(&mut rhythms, &times);
         assert!(came >= 4 && missed == 0, "{came} {missed}");

@@ -48,7 +48,9 @@ impl Scorecard {
     fn turn(&mut self) {
         let [_, own, _, popular] = self.means;
         let ahead = own - popular;
-        self.on = self.requests >= FEWEST as u64 && own >= self.least && ahead >= if self.on { STILL_AHEAD } else { AHEAD };
+        self.on = self.requests >= FEWEST as u64
+            && own >= self.least
+            && ahead >= if self.on { STILL_AHEAD } else { AHEAD };
     }
 
     pub(super) fn is_on(&self) -> bool {
@@ -64,7 +66,8 @@ impl Scorecard {
     /// Over all requests.
     pub(super) fn ever(&self) -> Accuracy {
         #[expect(clippy::cast_precision_loss, reason = "a number of requests is far below 2^52")]
-        let [first, named, popular_first, popular_named] = self.ever.map(|count| count as f64 / (self.requests.max(1) as f64));
+        let [first, named, popular_first, popular_named] =
+            self.ever.map(|count| count as f64 / (self.requests.max(1) as f64));
         Accuracy { first, named, popular_first, popular_named, requests: self.requests }
     }
 }

@@ -65,7 +65,8 @@ impl Sessions {
 
     /// The session of that key, the latest from now on; and the one that was forgotten for it.
     pub(super) fn touch(&mut self, key: u64) -> (&mut Session, Option<(u64, Session)>) {
-        let forgotten = if self.known.contains(&key) { None } else { self.known.push(key, Session::default()) };
+        let forgotten =
+            if self.known.contains(&key) { None } else { self.known.push(key, Session::default()) };
         let session = self.known.get_or_insert_mut(key, Session::default);
         (session, forgotten)
     }

@@ -96,7 +96,13 @@ pub struct Wish {
 }
 
 impl Wish {
-    pub(super) fn new(model: ModelId, until: Moment, likely: f64, prospect: Prospect, because: Because) -> Self {
+    pub(super) fn new(
+        model: ModelId,
+        until: Moment,
+        likely: f64,
+        prospect: Prospect,
+        because: Because,
+    ) -> Self {
         Self { model, until, likely, saves: likely * prospect.load_seconds, prospect, because }
     }
 }

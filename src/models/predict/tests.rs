@@ -32,9 +32,27 @@ fn accuracy() {
         let (predictor, on) = follow(&trace.accesses);
         let took = started.elapsed();
         let report = predictor.report();
-        println!("{seed}: {} requests, bound {:.3} {:.3}, on {:.3}, {:?} each", trace.accesses.len(), best(false), best(true), on.iter().filter(|on| **on).count() as f64 / on.len() as f64, took / trace.accesses.len() as u32);
-        println!("  ever {:.3?}\n  sessions {:.3?} ever {:.3?}\n  rhythms {:.3?} ever {:.3?}", report.ever, report.sessions, predictor.by_session.ever(), report.rhythms, predictor.by_rhythm.ever());
-        println!("  {:?} {}", predictor.mixture.rank(&[ModelId(3)].into_iter().collect(), 4), report.rhythms_known);
+        println!(
+            "{seed}: {} requests, bound {:.3} {:.3}, on {:.3}, {:?} each",
+            trace.accesses.len(),
+            best(false),
+            best(true),
+            on.iter().filter(|on| **on).count() as f64 / on.len() as f64,
+            took / trace.accesses.len() as u32
+        );
+        println!(
+            "  ever {:.3?}\n  sessions {:.3?} ever {:.3?}\n  rhythms {:.3?} ever {:.3?}",
+            report.ever,
+            report.sessions,
+            predictor.by_session.ever(),
+            report.rhythms,
+            predictor.by_rhythm.ever()
+        );
+        println!(
+            "  {:?} {}",
+            predictor.mixture.rank(&[ModelId(3)].into_iter().collect(), 4),
+            report.rhythms_known
+        );
         let uniform = Trace::uniform(&Shape::default(), 30_000, seed);
         let (predictor, on) = follow(&uniform.accesses);
         println!("  uniform {:.3?} on {:?}", predictor.report().ever, on.iter().filter(|on| **on).count());
