@@ -21,6 +21,8 @@ pub mod simulate;
 mod spec;
 mod state;
 mod stats;
+#[cfg(test)]
+mod tests;
 mod words;
 
 pub use cache::Cache;

@@ -157,6 +157,20 @@ fn health_follows_what_becomes_of_the_models() {
 }
 
 #[test]
+fn whoever_watches_hears_that_nobody_looks_after_the_loads() {
+    let shelf = Shelf::open();
+    let client = Client::open(shelf.address());
+    let mut all = client.call(WATCH, framed(&HealthCheckRequest::default()));
+    let status = |message: Bytes| HealthCheckResponse::decode(message).unwrap().status();
+    assert_eq!(status(all.next().unwrap()), ServingStatus::Serving);
+    *shelf.hands.behind.lock() = Duration::from_secs(60);
+    assert_eq!(status(all.next().unwrap()), ServingStatus::NotServing, "though nothing has changed");
+    let ended = client.call(&format!("{SERVICE}/ServerLive"), [0; 5].to_vec()).end();
+    assert!(ended.messages[0].is_empty(), "live is false");
+    all.reset();
+}
+
+#[test]
 fn a_server_that_waits_for_what_it_starts_with_says_when_it_is_there() {
     let shelf = Shelf::open();
     shelf.hands.hold("double");

@@ -200,6 +200,32 @@ fn a_server_that_cannot_load_what_it_starts_with_is_not_ready() {
 }
 
 #[test]
+fn a_server_whose_loader_takes_nothing_up_is_neither_ready_nor_live() {
+    let shelf = Shelf::open();
+    let mut wire = Wire::open(shelf.address());
+    for (behind, status) in [(29, 200), (31, 503), (0, 200)] {
+        *shelf.hands.behind.lock() = Duration::from_secs(behind);
+        for path in ["/v2/health/live", "/v2/health/ready"] {
+            assert_eq!(wire.ask(bare("GET", path)).status, status, "{path} {behind}");
+        }
+    }
+}
+
+#[test]
+fn a_server_whose_cache_is_not_kept_any_more_is_neither_ready_nor_live() {
+    let shelf = Shelf::with(Shelving { kept: false, ..Shelving::default() });
+    let mut wire = Wire::open(shelf.address());
+    let mut status = |path: &str| wire.ask(bare("GET", path)).status;
+    // It runs as long as somebody drives it.
+    let keeps = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    shelf.cache.keep(keeps.handle());
+    keeps.block_on(tokio::task::yield_now());
+    assert_eq!((status("/v2/health/live"), status("/v2/health/ready")), (200, 200));
+    until("its beat is missed", || status("/v2/health/live") == 503);
+    assert_eq!(status("/v2/health/ready"), 503);
+}
+
+#[test]
 fn a_cold_request_says_how_long_its_model_took_to_come() {
     let shelf = Shelf::open();
     shelf.hands.hold("double");

@@ -259,10 +259,7 @@ impl State {
         let Some(waiter) = self.take_waiter(number, now) else { return };
         let Some(entry) = self.entries.get_mut(number) else { return };
         entry.standing = Standing::Holds(residency, now.since(entry.since));
-        if let Some(resident) = self.residents.get_mut(residency) {
-            resident.leases += 1;
-            resident.used = true;
-        }
+        self.lend(residency);
         self.out.push_back(Effect::Tell(waiter.told, Ok(residency)));
     }
 

@@ -3,6 +3,8 @@
 
 mod acquire;
 mod alias;
+#[cfg(test)]
+mod check;
 mod close;
 mod effect;
 mod fail;

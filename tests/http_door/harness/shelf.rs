@@ -80,6 +80,8 @@ pub(crate) struct Hands {
     working: Mutex<HashMap<Residency, (Arc<Endpoint>, Arc<Shift>, JoinHandle<()>)>>,
     /// The names of all that was loaded, in its order.
     pub(crate) loaded: Mutex<Vec<String>>,
+    /// How long nothing was taken up.
+    pub(crate) behind: Mutex<Duration>,
 }
 
 #[derive(Debug, Clone)]
@@ -171,6 +173,10 @@ impl Loader for Grip {
     }
 
     fn rank(&self, _question: Ranking) {}
+
+    fn behind(&self) -> Duration {
+        *self.0.behind.lock()
+    }
 }
 
 /// A model's place in the cache.
