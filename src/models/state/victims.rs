@@ -43,9 +43,13 @@ impl State {
             .filter(|(_, resident)| resident.grew)
             .map(|(residency, _)| residency)
             .collect();
-        while self.memory.missing(0, self.leaving(None)) > 0 {
-            let Some(victim) = self.victim(&grew, None, now) else { break };
-            self.retire(victim, Reason::Space, now);
+        // What grew stays, rather than be loaded again and again; but not where several did, and do not fit together.
+        let latest: Vec<_> = grew.iter().max().copied().into_iter().collect();
+        for stays in [grew, latest] {
+            while self.memory.missing(0, self.leaving(None)) > 0 {
+                let Some(victim) = self.victim(&stays, None, now) else { break };
+                self.retire(victim, Reason::Space, now);
+            }
         }
         if self.memory.missing(0, self.leaving(None)) > 0 {
             self.revoke_last(now);
