@@ -55,7 +55,11 @@ def run(desk: _native.LoadDesk, loaders: Loaders) -> None:
     """Takes what is to be done until the cache is closed."""
     crew = Crew(desk, loaders)
     while (job := desk.next()) is not None:
-        crew.start(job)
+        try:
+            crew.start(job)
+        except Exception:
+            # Without this thread nothing would be loaded any more.
+            LOG.exception("penstock could not begin to %s", job[0])
         # While it waits, the thread must hold on to nothing.
         del job
 
