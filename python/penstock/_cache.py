@@ -31,6 +31,7 @@ LOG = logging.getLogger("penstock.models")
 _SHARE = 0.25
 """The part of the memory that predictions may take where `predict` is only true."""
 
+_LOOK_AGAIN = 0.05
 _CLOSE_SECONDS = 10.0
 _MOST_LOADS = 1024
 
@@ -405,10 +406,15 @@ class ModelCache:
         LOG.warning("after %s s a model cache that closes still has %s", timeout, ", ".join(left) or "views of models")
 
     def _at_exit(self, deadline: float) -> None:
-        # What hangs is left behind: its thread is a daemon.
-        if self._native.begin_close().wait(max(0.0, deadline - time.monotonic())):
-            for thread in self._threads:
-                thread.join(max(0.0, deadline - time.monotonic()))
+        # What hangs is left behind: its thread is a daemon. And a lease that is still held will hardly be released.
+        closing = self._native.begin_close()
+        while not closing.wait(_LOOK_AGAIN) and self._has_work() and time.monotonic() < deadline:
+            pass
+        for thread in self._threads if closing.done else ():
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _has_work(self) -> bool:
+        return any(row.state != "unloaded" and not row.leases for row in self.index())
 
 
 def _start(threads: list[threading.Thread], loaders: Loaders, desk: _native.LoadDesk) -> None:

@@ -36,9 +36,9 @@ class LoadContext:
         requires: Mapping[str, Any] | None = None,
         report: Report | None = None,
     ) -> None:
-        self.name = name
-        self.version = version
-        self.attempt = attempt
+        self.name: str = name
+        self.version: str = version
+        self.attempt: int = attempt
         self._requires = dict(requires or {})
         self._report = report
         self._cancelled = False
@@ -82,6 +82,9 @@ class LoadContext:
 
     def _cancel(self) -> None:
         self._cancelled = True
+
+    def _forget(self) -> None:
+        self._requires.clear()
 
     def __repr__(self) -> str:
         return f"<penstock.LoadContext {self.name}@{self.version} attempt={self.attempt}>"

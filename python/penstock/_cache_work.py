@@ -26,9 +26,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Future
     from contextvars import Context
+    from typing import TypeAlias
 
     from penstock import _native
     from penstock._cache_loader import Loader
+
+    _Job: TypeAlias = tuple[str, int, Any, Any, Any, Any, Any]
+    """What is to be done: its kind, its number, and for a load what there is to know of it."""
 
 LOG = logging.getLogger("penstock.models")
 
@@ -51,7 +55,11 @@ def run(desk: _native.LoadDesk, loaders: Loaders) -> None:
     """Takes what is to be done until the cache is closed."""
     crew = Crew(desk, loaders)
     while (job := desk.next()) is not None:
-        crew.start(job)
+        try:
+            crew.start(job)
+        except Exception:
+            # Without this thread nothing would be loaded any more.
+            LOG.exception("penstock could not begin to %s", job[0])
         # While it waits, the thread must hold on to nothing.
         del job
 
@@ -65,7 +73,7 @@ class Crew:
         self._loads: dict[int, _Load] = {}
         self._resident: dict[int, _Resident] = {}
 
-    def start(self, job: _native.LoadJob) -> None:
+    def start(self, job: _Job) -> None:
         """Starts a job; the ones that are short are done when it comes back."""
         kind, number = job[0], job[1]
         if kind == "load":
@@ -75,23 +83,25 @@ class Crew:
                 load.cancel()
         elif kind == "unload":
             resident = self._resident.pop(number, None)
-            self._in_thread(f"penstock-unload-{number}", self._unload, number, resident)
-        else:
-            self._in_thread("penstock-rank", self._rank, number, job[6])
+            if self._in_thread(f"penstock-unload-{number}", self._unload, number, resident) is not None:
+                self._unload(number, resident)
+        elif self._in_thread("penstock-rank", self._rank, number, job[6]) is not None:
+            self._rank(number, job[6])
 
-    def _start_load(self, job: _native.LoadJob) -> None:
+    def _start_load(self, job: _Job) -> None:
         _, residency, model, name, version, attempt, requires = job
-        loader = self._loaders.of(model)
-        values = dict(zip(loader.requires, map(self._desk.value, requires), strict=True))
+        desk, loader = self._desk, self._loaders.of(model)
+        # Where the model was registered anew meanwhile, this load is not wanted any more, whatever it is given.
+        values = dict(zip(loader.requires, map(desk.value, requires), strict=False))
 
         def report(phase: str, fraction: float | None) -> bool:
-            return self._desk.report(residency, phase, fraction)
+            return desk.report(residency, phase, fraction)
 
         context = LoadContext(name, version, attempt=attempt, requires=values, report=report)
         load = self._loads[residency] = _Load(loader, context, requires)
         if (error := self._in_thread(f"penstock-load-{name}", self._load, residency, load)) is not None:
             del self._loads[residency]
-            self._desk.failed(residency, error, True)  # noqa: FBT003
+            desk.failed(residency, error, True)  # noqa: FBT003
 
     def _in_thread(self, name: str, function: Callable[..., None], *args: Any) -> RuntimeError | None:
         try:
@@ -103,19 +113,25 @@ class Crew:
 
     def _load(self, residency: int, load: _Load) -> None:
         try:
-            value = _given(load.loader, load.call(load.loader.load, load.context))
-            if load.loader.warmup is not None:
-                self._desk.warming(residency)
-                load.call(load.loader.warmup, value)
-            size = self._measure(residency, load, value)
+            size = self._make(residency, load)
         except BaseException as error:  # noqa: BLE001  whatever it is, somebody waits for the model
             self._fail(residency, load, error)
         else:
             del self._loads[residency]
-            self._desk.keep(residency, value)
-            # It may be asked for, and unloaded, before this thread has ended.
-            del value
             self._desk.loaded(residency, size)
+
+    def _make(self, residency: int, load: _Load) -> int | None:
+        """Makes a model and keeps it; gives its size. No frame of its own outlives it: it may be unloaded at once."""
+        loader = load.loader
+        value = load.call(loader.load, load.context)
+        if value is None:
+            raise OutputError(f"the loader of model {loader.name!r} returned None: let it return the model")
+        if loader.warmup is not None:
+            self._desk.warming(residency)
+            load.call(loader.warmup, value)
+        size = self._measure(residency, load, value)
+        self._desk.keep(residency, value)
+        return size
 
     def _measure(self, residency: int, load: _Load, value: object) -> int | None:
         """The size of a model, as exactly as it can be known; its buffers are watched from now on."""
@@ -144,8 +160,9 @@ class Crew:
                 yield from self._shared(resident.requires)
 
     def _fail(self, residency: int, load: _Load, error: BaseException) -> None:
-        # What a loader had made so far would live as long as the failure is remembered.
+        # What a loader had made so far, and what it was given, would live as long as the failure is remembered.
         _forget_locals(error)
+        load.context._forget()  # noqa: SLF001  one package
         del self._loads[residency]
         hopeful = isinstance(error, Exception) and not load.context.cancelled
         retry = hopeful and (not isinstance(error, PenstockError) or error.retryable)
@@ -235,12 +252,6 @@ def _watched(desk: _native.LoadDesk, residency: int, what: object, size: int) ->
         return None
     _WATCHED[id(reference)] = reference
     return reference
-
-
-def _given(loader: Loader, value: object) -> object:
-    if value is None:
-        raise OutputError(f"the loader of model {loader.name!r} returned None: let it return the model")
-    return value
 
 
 def _blocking(function: Callable[[Any], Any], value: object) -> None:

@@ -1,5 +1,6 @@
 //! The owner of a [`State`]: it holds the lock and the clock, and carries out what is decided once the lock is released.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -339,24 +340,22 @@ impl Inside {
         if state.delivering {
             return;
         }
-        let early = state.is_early();
-        let mut changed = std::mem::take(&mut state.changed);
-        if !state.out.is_empty() {
+        while !state.out.is_empty() {
             state.delivering = true;
-            let delivery = Delivery { inside: self };
-            while !state.out.is_empty() {
-                let effects = std::mem::take(&mut state.out);
-                drop(state);
-                effects.into_iter().for_each(|effect| self.carry_out(effect));
-                state = self.state.lock();
-                changed |= std::mem::take(&mut state.changed);
+            let mut delivery = Delivery { inside: self, effects: std::mem::take(&mut state.out) };
+            drop(state);
+            while let Some(effect) = delivery.effects.pop_front() {
+                self.carry_out(effect);
             }
-            state.delivering = false;
-            drop(state);
-            std::mem::forget(delivery);
-        } else {
-            drop(state);
+            drop(delivery);
+            state = self.state.lock();
+            if state.delivering {
+                // Another thread has begun since, and sees to the rest.
+                return;
+            }
         }
+        let (changed, early) = (std::mem::take(&mut state.changed), state.is_early());
+        drop(state);
         if changed {
             self.changes.send_modify(|count| *count = count.wrapping_add(1));
         }
@@ -400,10 +399,15 @@ impl Inside {
 /// A delivery under way. Where something that was told panics, the rest is left to the next thread.
 struct Delivery<'a> {
     inside: &'a Inside,
+    effects: VecDeque<Effect>,
 }
 
 impl Drop for Delivery<'_> {
     fn drop(&mut self) {
-        self.inside.state.lock().delivering = false;
+        let mut state = self.inside.state.lock();
+        state.delivering = false;
+        for effect in std::mem::take(&mut self.effects).into_iter().rev() {
+            state.out.push_front(effect);
+        }
     }
 }

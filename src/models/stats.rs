@@ -10,9 +10,9 @@ use super::{LoadState, ModelId, Reason};
 pub struct CacheStats {
     /// Acquires that found their model.
     pub hits: u64,
-    /// Acquires that began a load.
+    /// Acquires that found neither their model nor a load of it that was wanted already.
     pub misses: u64,
-    /// Acquires that waited for a load that was wanted already.
+    /// Acquires that joined a load that was wanted already.
     pub joins: u64,
     /// Hits among all acquires; 0 before the first.
     pub hit_rate: f64,
@@ -131,9 +131,9 @@ pub struct ModelStats {
     pub version: Arc<str>,
     /// Acquires that found it.
     pub hits: u64,
-    /// Acquires that began a load.
+    /// Acquires that found neither it nor a load of it that was wanted already.
     pub misses: u64,
-    /// Acquires that waited for a load that was wanted already.
+    /// Acquires that joined a load that was wanted already.
     pub joins: u64,
     /// Loads that ended well.
     pub loads: u64,

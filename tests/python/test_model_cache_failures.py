@@ -207,18 +207,30 @@ async def test_a_sizeof_that_gives_no_size_is_a_load_that_failed(size: Any, cach
     assert "sizeof" in str(error)
 
 
-async def test_a_failed_load_holds_on_to_nothing_that_it_made(cache: penstock.ModelCache) -> None:
+@pytest.mark.parametrize("where", ["load", "warmup", "sizeof"])
+async def test_a_failed_load_holds_on_to_nothing(where: str, cache: penstock.ModelCache) -> None:
     made: list[weakref.ref[Any]] = []
 
-    @cache.loader("a", retries=0)
-    def load(_ctx: LoadContext) -> None:
-        half = np.zeros(10)
-        made.append(weakref.ref(half))
+    def array() -> np.ndarray:
+        made.append(weakref.ref(new := np.zeros(10)))
+        return new
+
+    def fails(_model: Any) -> None:
         raise ValueError("no")
 
+    cache.loader("b")(lambda _ctx: array())
+
+    def load(ctx: LoadContext) -> Any:
+        half = [array(), ctx["b"]]
+        if where == "load":
+            fails(half)
+        return half
+
+    cache.loader("a", requires="b", retries=0, **({} if where == "load" else {where: fails}))(load)
     error = await failure(cache, "a")
+    await cache.unload("b")
     gc.collect()
-    assert made[0]() is None
+    await soon(lambda: [each() for each in made] == [None, None])
     assert isinstance(error.__cause__, ValueError)
 
 

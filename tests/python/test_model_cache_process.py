@@ -42,6 +42,22 @@ def test_a_cache_that_was_never_closed_holds_nothing_up(script: Script) -> None:
     assert ended(script.run(HEAD + "print(cache.acquire('a').wait().value)")) == ["['model']"]
 
 
+def test_a_lease_that_is_never_released_does_not_hold_the_exit_up(script: Script) -> None:
+    done = script.run(
+        HEAD
+        + """
+lease = cache.acquire("a").wait()
+import atexit
+began = []
+atexit.register(lambda: print(time.monotonic() - began[0] < 1.5))
+import penstock._lifecycle
+penstock._lifecycle.come_first_at_exit()
+began.append(time.monotonic())
+"""
+    )
+    assert ended(done) == ["True"]
+
+
 @pytest.mark.parametrize("name", ["hangs", "hangs_async"])
 def test_a_load_in_flight_does_not_hold_the_exit_up(name: str, script: Script) -> None:
     done = script.run(

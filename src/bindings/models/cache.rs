@@ -44,9 +44,9 @@ impl NativeModelCache {
         py: Python<'_>,
         settings: Settings,
         start: Py<PyAny>,
-        clock: Option<Py<NativeClock>>,
+        clock: Option<&Bound<'_, NativeClock>>,
     ) -> PyResult<Self> {
-        let time = clock.as_ref().map_or_else(TimeSource::system, |clock| clock.get().source());
+        let time = clock.map_or_else(TimeSource::system, |clock| clock.get().source());
         let desk = Arc::new(Desk::default());
         let loader = Arc::clone(&desk) as Arc<dyn Loader>;
         let cache = settings

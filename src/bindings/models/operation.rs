@@ -31,7 +31,7 @@ struct Told {
 
 impl End {
     /// Says how it ended. Only the first time counts.
-    pub(super) fn tell(&self, answer: CoreResult<()>) {
+    pub(super) fn tell(&self, answer: &CoreResult<()>) {
         let waiting = {
             let mut told = self.state.lock();
             if told.answer.is_some() {
@@ -85,7 +85,7 @@ impl NativeOperation {
     pub(super) fn start(begin: impl FnOnce(Box<dyn FnOnce(CoreResult<()>) + Send>)) -> Self {
         let end = Arc::new(End::default());
         let told = Arc::clone(&end);
-        begin(Box::new(move |answer| told.tell(answer)));
+        begin(Box::new(move |answer| told.tell(&answer)));
         Self { end, preload: None, recent: Mutex::new(None) }
     }
 
@@ -103,7 +103,7 @@ impl NativeOperation {
     pub(super) fn of(preload: Preload) -> Self {
         let end = Arc::new(End::default());
         let told = Arc::clone(&end);
-        preload.on_done(move |answer| told.tell(answer));
+        preload.on_done(move |answer| told.tell(&answer));
         Self { end, preload: Some(preload), recent: Mutex::new(None) }
     }
 }

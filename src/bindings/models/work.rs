@@ -76,8 +76,8 @@ impl LoadDesk {
     }
 
     /// A load failed; with `retry` it may succeed the next time.
-    fn failed(&self, py: Python<'_>, residency: u64, error: &Bound<'_, PyAny>, retry: bool) {
-        let error = failure(py, error);
+    fn failed(&self, residency: u64, error: &Bound<'_, PyAny>, retry: bool) {
+        let error = failure(error);
         self.cache.failed(Residency(residency), error, retry);
     }
 
@@ -103,8 +103,8 @@ impl LoadDesk {
     }
 
     /// A model that can be used has broken: whoever asks for it has it loaded anew.
-    fn dead(&self, py: Python<'_>, residency: u64, error: &Bound<'_, PyAny>) {
-        self.cache.dead(Residency(residency), failure(py, error));
+    fn dead(&self, residency: u64, error: &Bound<'_, PyAny>) {
+        self.cache.dead(Residency(residency), failure(error));
     }
 
     /// The answer to a question of who leaves first.
@@ -114,7 +114,7 @@ impl LoadDesk {
 }
 
 /// What a loader raised, as the core carries it. Kinds that say more than that the load failed are kept.
-fn failure(_py: Python<'_>, exception: &Bound<'_, PyAny>) -> Error {
+fn failure(exception: &Bound<'_, PyAny>) -> Error {
     let text = exception.str().map(|text| text.to_string()).unwrap_or_default();
     let class = exception.get_type().name().map(|name| name.to_string()).unwrap_or_default();
     let kind = match kind_of(exception) {

@@ -107,7 +107,6 @@ impl State {
             return;
         }
         let Some(model) = self.models.get_mut(id.0 as usize).filter(|model| model.registered) else { return };
-        model.facts.used(now);
         match &model.pending {
             Some(pending) => {
                 model.tally.joins += 1;
@@ -118,6 +117,9 @@ impl State {
                 }
             }
             None => model.tally.misses += 1,
+        }
+        for needed in self.graph.closure(&[id]).unwrap_or_else(|_| vec![id]) {
+            self.touch(needed, now);
         }
         self.wishes.note(id, asked.session, now);
     }
@@ -174,6 +176,7 @@ impl State {
         if self.model(id).is_none() {
             return Err(self.unknown(id));
         }
+        self.revive(id, now);
         if let Some(residency) = self.current(id)
             && self.lend(residency).is_some()
         {
@@ -344,15 +347,18 @@ impl State {
     pub(super) fn used(&mut self, id: ModelId, now: Moment) {
         let Some(model) = self.models.get_mut(id.0 as usize) else { return };
         model.facts.used(now);
-        let facts = model.facts;
-        if !model.beneath.is_empty() {
-            for beneath in model.beneath.clone() {
-                if let Some(model) = self.models.get_mut(beneath.0 as usize) {
-                    model.facts.used(now);
-                    self.policy.used(beneath, &model.facts, now);
-                }
-            }
+        let (facts, beneath) = (model.facts, model.beneath.len());
+        for at in 0..beneath {
+            let next = self.models.get(id.0 as usize).and_then(|model| model.beneath.get(at).copied());
+            next.into_iter().for_each(|beneath| self.touch(beneath, now));
         }
         self.policy.used(id, &facts, now);
+    }
+
+    fn touch(&mut self, id: ModelId, now: Moment) {
+        if let Some(model) = self.models.get_mut(id.0 as usize) {
+            model.facts.used(now);
+            self.policy.used(id, &model.facts, now);
+        }
     }
 }

@@ -15,18 +15,22 @@ impl State {
         }
         let target = self.graph.find(target)?;
         // Also where it is to flip later: whatever is wrong with it, is said now.
-        let old = self.graph.set_alias(name, target)?;
+        let before = self.graph.find(name).ok();
+        let aliased = self.graph.set_alias(name, target)?;
         for (_, wanted) in &mut self.preloads {
             wanted.flip.take_if(|(alias, _)| **alias == *name);
         }
         self.changed = true;
-        let serving = old.filter(|old| *old != target && self.current(*old).is_some());
+        let serving = before.filter(|old| *old != target && self.current(*old).is_some());
         let number = self.open_preload(serving.map(|_| target).into_iter().collect());
         if let Some(old) = serving
             && self.current(target).is_none()
         {
             if self.fit_together(old, target) {
-                self.graph.set_alias(name, old)?;
+                match aliased {
+                    Some(old) => _ = self.graph.set_alias(name, old)?,
+                    None => _ = self.graph.remove_alias(name),
+                }
                 if let Some(wanted) = self.preloads.get_mut(number) {
                     wanted.flip = Some((Arc::from(name), target));
                 }

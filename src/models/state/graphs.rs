@@ -15,6 +15,9 @@ impl State {
             return Err(Self::closed());
         }
         spec.check()?;
+        if spec.pinned {
+            self.pin_fits(&spec)?;
+        }
         let node =
             Node { name: spec.name.clone(), version: spec.version.clone(), requires: spec.requires.clone() };
         let id = self.graph.register(node)?;
@@ -25,11 +28,6 @@ impl State {
             self.models.push(Model::new(spec));
         }
         self.refresh_pins();
-        let pinned = self.model(id).is_some_and(|model| model.pinned);
-        if pinned && let Err(error) = self.pins_fit(id) {
-            self.unregister(id, now);
-            return Err(error);
-        }
         self.changed = true;
         self.pump(now);
         Ok(id)

@@ -71,7 +71,6 @@ impl State {
         let (unwanted, bytes) = (resident.unwanted, resident.bytes);
         resident.grew = grew;
         if let Some(reason) = unwanted {
-            self.policy_knows(id, now);
             return self.retire(residency, reason, now);
         }
         if self.memory.limit().is_some_and(|limit| bytes > limit) {
@@ -87,8 +86,6 @@ impl State {
         }
         self.serve(residency, id, now);
     }
-
-    fn policy_knows(&mut self, _id: ModelId, _now: Moment) {}
 
     fn serve(&mut self, residency: Residency, id: ModelId, now: Moment) {
         self.forgive(id);
@@ -130,11 +127,11 @@ impl State {
         let limit = self.memory.limit().unwrap_or(u64::MAX);
         let text = format!("it takes {bytes} bytes, and the whole memory is {limit}");
         let error = Error::new(ErrorKind::Capacity, text);
-        let own = [self.label(id)];
+        let label = self.label(id);
+        let text = format!("model '{label}' takes {bytes} bytes, and the whole memory is {limit}");
         self.count_failure(id);
         self.remember(id, &error, now);
-        self.refuse_dependents(residency, &own, &error, now);
-        let text = format!("model '{}' takes {bytes} bytes, and the whole memory is {limit}", own[0]);
+        self.refuse_dependents(residency, &[label], &error, now);
         self.dissolve(id, &Error::new(ErrorKind::Capacity, text), now);
         self.retire(residency, Reason::TooLarge, now);
     }

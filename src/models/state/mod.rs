@@ -72,6 +72,8 @@ pub(super) struct State {
     drains: Vec<Drain>,
     /// Loads that run, those that are stuck not counted.
     loading: usize,
+    /// True while something waits for memory: a lease that ends may give it some.
+    short: bool,
     counts: Counts,
     random: fastrand::Rng,
     /// Who is told when it is closed; `None` while it is open.
@@ -105,6 +107,7 @@ impl State {
             preloads: Slab::new(),
             drains: Vec::new(),
             loading: 0,
+            short: false,
             counts: Counts::new()?,
             random: fastrand::Rng::with_seed(settings.seed),
             closing: None,

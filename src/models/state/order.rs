@@ -197,7 +197,7 @@ impl State {
         }
         let (id, stage) = (resident.model, resident.stage);
         if stage == Stage::Draining {
-            self.unload_if_free(needed);
+            self.unload_if_free(needed, now);
         } else if stage.waits() && self.coming(id) == Some(needed) {
             self.drop_unwanted(id, now);
         }
@@ -240,6 +240,7 @@ impl State {
             (pending.residency, pending.short_since) = (fresh, None);
         }
         self.abandon(residency, reason, now);
+        self.drop_unwanted(id, now);
     }
 
     /// Gives a load up that no model's wish leads to any more: one that runs is cancelled, and its value unloaded.
@@ -263,7 +264,10 @@ impl State {
 
     /// Nobody gets the load of a model that is wanted: everybody is told, and it is given up.
     pub(super) fn cancel(&mut self, id: ModelId, error: &Error, reason: Reason, now: Moment) {
-        let Some(residency) = self.coming(id) else { return };
+        let Some(pending) = self.known(id).and_then(|model| model.pending.as_mut()) else { return };
+        let again = std::mem::take(&mut pending.again);
+        pending.preloads.extend(again);
+        let residency = pending.residency;
         self.refuse_dependents(residency, &[self.label(id)], error, now);
         self.dissolve(id, error, now);
         self.abandon(residency, reason, now);

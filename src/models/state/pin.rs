@@ -3,7 +3,7 @@
 use super::State;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::Moment;
-use crate::models::ModelId;
+use crate::models::{LoadSpec, ModelId};
 
 impl State {
     pub(in crate::models) fn pin(&mut self, id: ModelId, pinned: bool, now: Moment) -> Result<()> {
@@ -44,6 +44,21 @@ impl State {
         }
     }
 
+    /// `Capacity` where a model that is to be registered and pinned would be too much for the memory.
+    pub(super) fn pin_fits(&self, spec: &LoadSpec) -> Result<()> {
+        let Some(limit) = self.memory.limit() else { return Ok(()) };
+        let known = self.graph.find(&format!("{}@{}", spec.name, spec.version)).ok();
+        let needs: Vec<_> = spec.requires.iter().filter_map(|needed| self.graph.find(needed).ok()).collect();
+        let mut kept = self.graph.closure(&needs).unwrap_or(needs);
+        kept.extend(self.graph.ids().filter(|id| self.model(*id).is_some_and(|model| model.kept)));
+        kept.sort_unstable();
+        kept.dedup();
+        kept.retain(|id| Some(*id) != known);
+        let beside: u128 = kept.iter().map(|id| u128::from(self.bytes_of(*id))).sum();
+        let bytes = beside + u128::from(spec.size.unwrap_or_default());
+        if bytes <= u128::from(limit) { Ok(()) } else { Err(pinned_too_much(&spec.name, bytes, limit)) }
+    }
+
     /// `Capacity` where not all that is pinned could be in memory at once.
     pub(super) fn pins_fit(&self, id: ModelId) -> Result<()> {
         let Some(limit) = self.memory.limit() else { return Ok(()) };
@@ -52,10 +67,13 @@ impl State {
         if bytes <= u128::from(limit) {
             return Ok(());
         }
-        let text = format!(
-            "model '{}' cannot be pinned: what is pinned would take {bytes} bytes of a memory of {limit}",
-            self.label(id)
-        );
-        Err(Error::new(ErrorKind::Capacity, text))
+        Err(pinned_too_much(&self.label(id), bytes, limit))
     }
+}
+
+fn pinned_too_much(name: &str, bytes: u128, limit: u64) -> Error {
+    let text = format!(
+        "model '{name}' cannot be pinned: what is pinned would take {bytes} bytes of a memory of {limit}"
+    );
+    Error::new(ErrorKind::Capacity, text)
 }

@@ -3,53 +3,94 @@
 use super::{Effect, Stage, State};
 use crate::error::Error;
 use crate::flow::Moment;
-use crate::models::{Reason, Residency};
+use crate::models::{ModelId, Reason, Residency};
 
 impl State {
     /// A lease ends. True where something may follow from that, for [`released`](Self::released).
     pub(in crate::models) fn release(&mut self, residency: Residency) -> bool {
         let Some(resident) = self.residents.get_mut(residency) else { return false };
         resident.leases = resident.leases.saturating_sub(1);
-        resident.leases == 0
-            && (resident.stage == Stage::Draining || !self.pending.is_empty() || self.memory.deficit() > 0)
+        resident.leases == 0 && (self.short || resident.stage == Stage::Draining)
     }
 
     /// The last lease of a residency has ended.
     pub(in crate::models) fn released(&mut self, residency: Residency, now: Moment) {
         if self.stage(residency) == Some(Stage::Draining) {
-            self.unload_if_free(residency);
+            self.unload_if_free(residency, now);
         }
         self.pump(now);
     }
 
     /// A residency serves nobody new; it is unloaded as soon as nobody uses it.
     pub(super) fn retire(&mut self, residency: Residency, reason: Reason, now: Moment) {
-        let Some(resident) = self.residents.get(residency).filter(|resident| resident.stage == Stage::Ready)
+        let Some(resident) =
+            self.residents.get_mut(residency).filter(|resident| resident.stage == Stage::Ready)
         else {
             return;
         };
-        let (id, bytes, age) = (resident.model, resident.bytes, now.since(resident.ready));
+        resident.leaving = Some(reason);
+        let (id, bytes) = (resident.model, resident.bytes);
+        if let Some(model) = self.known(id).filter(|model| model.current == Some(residency)) {
+            model.current = None;
+            self.policy.gone(id, now);
+        }
+        self.put(residency, Stage::Draining, bytes);
+        self.unload_if_free(residency, now);
+    }
+
+    pub(super) fn unload_if_free(&mut self, residency: Residency, now: Moment) {
+        let Some(resident) = self.residents.get(residency) else { return };
+        if resident.stage == Stage::Draining && resident.is_free() {
+            let bytes = resident.bytes;
+            self.count_eviction(residency, now);
+            self.put(residency, Stage::Unloading, bytes);
+            self.out.push_back(Effect::Unload(residency));
+        }
+    }
+
+    fn count_eviction(&mut self, residency: Residency, now: Moment) {
+        let Some(resident) = self.residents.get(residency) else { return };
+        let (id, age) = (resident.model, now.since(resident.ready));
+        let reason = resident.leaving.unwrap_or(Reason::Unload);
         if resident.cause.is_some() && !resident.used {
             self.counts.preloads.wasted += 1;
         }
         if let Some(model) = self.known(id) {
             model.tally.evictions.count(reason);
             model.tally.last_eviction = Some((reason, age, now));
-            if model.current == Some(residency) {
-                model.current = None;
-                self.policy.gone(id, now);
-            }
         }
-        self.put(residency, Stage::Draining, bytes);
-        self.unload_if_free(residency);
     }
 
-    pub(super) fn unload_if_free(&mut self, residency: Residency) {
-        let Some(resident) = self.residents.get(residency) else { return };
-        if resident.stage == Stage::Draining && resident.is_free() {
-            let bytes = resident.bytes;
-            self.put(residency, Stage::Unloading, bytes);
-            self.out.push_back(Effect::Unload(residency));
+    /// What was to make room and is asked for before its loader was told is not torn away.
+    pub(super) fn revive(&mut self, id: ModelId, now: Moment) {
+        if self.closing.is_some() || self.current(id).is_some() || self.coming(id).is_some() {
+            return;
+        }
+        let spared = |resident: &super::resident::Resident| {
+            resident.model == id
+                && resident.stage == Stage::Draining
+                && resident.leaving == Some(Reason::Space)
+        };
+        let Some((residency, resident)) = self.residents.iter().find(|(_, resident)| spared(resident)) else {
+            return;
+        };
+        let bytes = resident.bytes;
+        self.put(residency, Stage::Ready, bytes);
+        if let Some(resident) = self.residents.get_mut(residency) {
+            resident.leaving = None;
+        }
+        let Some(model) = self.known(id) else { return };
+        model.current = Some(residency);
+        let facts = model.facts;
+        self.policy.loaded(id, &facts, now);
+    }
+
+    /// The same for what a model needs.
+    pub(super) fn keep_what_leaves(&mut self, id: ModelId, now: Moment) {
+        for needed in self.graph.closure(&[id]).unwrap_or_default() {
+            if needed != id {
+                self.revive(needed, now);
+            }
         }
     }
 

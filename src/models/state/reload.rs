@@ -12,6 +12,11 @@ impl State {
             if self.models.get(needed.0 as usize).is_some_and(|model| model.stuck.is_none()) {
                 self.forgive(needed);
             }
+            let limit = self.memory.limit();
+            if let Some(model) = self.known(needed) {
+                // It may be smaller now than what could never be loaded.
+                model.measured = model.measured.filter(|bytes| limit.is_none_or(|limit| *bytes <= limit));
+            }
         }
         self.reload_one(number, id, Cause::Preload, Priority::Normal, now);
         self.pump(now);

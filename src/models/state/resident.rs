@@ -93,6 +93,8 @@ pub(super) struct Resident {
     pub(super) used: bool,
     /// Nobody wants what is being loaded: it is unloaded at once when it comes, for this reason.
     pub(super) unwanted: Option<Reason>,
+    /// Why it leaves.
+    pub(super) leaving: Option<Reason>,
     /// It runs on though its time is up.
     pub(super) stuck: bool,
     /// It is larger than it was taken to be, and that has not been made up for.
@@ -116,6 +118,7 @@ impl Resident {
             cause: None,
             used: false,
             unwanted: None,
+            leaving: None,
             stuck: false,
             grew: false,
             since: now,

@@ -22,8 +22,8 @@ pub(super) struct Need {
     /// Still to be loaded, in the order of loading, the model itself last.
     missing: Vec<ModelId>,
     /// Loaded, or under way.
-    there: Vec<Residency>,
-    bytes: u128,
+    pub(super) there: Vec<Residency>,
+    pub(super) bytes: u128,
 }
 
 impl State {
@@ -32,6 +32,9 @@ impl State {
         let Some(id) = self.residents.get(residency).map(|resident| resident.model) else {
             return Space::Behind;
         };
+        if !blocked {
+            self.keep_what_leaves(id, now);
+        }
         let need = match self.need(id, now) {
             Ok(need) => need,
             Err(error) => {
@@ -85,7 +88,9 @@ impl State {
             return Space::Refused;
         }
         let guess = self.is_guess(id);
-        self.make_room(id, need.bytes, &need.there, guess, now);
+        // Where an older load of it must go first in any case, nobody else needs to.
+        let old = Some(id).filter(|_| !self.fits_beside_old(id, need));
+        self.make_room(id, old, need, guess, now);
         // What takes no bytes is gone at once.
         if self.memory.missing(need.bytes, 0) == 0 {
             self.let_in(need, now);
@@ -106,19 +111,26 @@ impl State {
 
     /// Where a model and what is to replace it do not fit together, the old one goes first. True where it cannot go.
     fn give_up_old(&mut self, id: ModelId, need: &Need, now: Moment) -> bool {
-        let Some(old) = self.current(id) else { return false };
-        let Some(limit) = self.memory.limit() else { return false };
-        let Some(resident) = self.residents.get(old) else { return false };
-        let (bytes, held) = (u128::from(resident.bytes), !resident.holders.is_empty());
-        let mut closure: Vec<_> = need.missing.clone();
-        closure.extend(need.there.iter().filter_map(|there| Some(self.residents.get(*there)?.model)));
-        if self.whole(need) + self.kept_beside(&closure) + bytes <= u128::from(limit) {
-            return false;
-        }
+        let Some(old) = self.current(id).filter(|_| !self.fits_beside_old(id, need)) else { return false };
+        let held = self.residents.get(old).is_some_and(|resident| !resident.holders.is_empty());
         if !held {
             self.retire(old, Reason::Reload, now);
         }
         held
+    }
+
+    /// True where a model fits into the memory together with its older loads that serve or drain.
+    fn fits_beside_old(&self, id: ModelId, need: &Need) -> bool {
+        let Some(limit) = self.memory.limit() else { return true };
+        let older = |resident: &&super::resident::Resident| resident.model == id && resident.stage.is_there();
+        let residents = self.residents.iter().map(|(_, resident)| resident);
+        let old: u128 = residents.filter(older).map(|resident| u128::from(resident.bytes)).sum();
+        self.whole(need) + self.kept_beside(&self.closure_of(need)) + old <= u128::from(limit)
+    }
+
+    fn closure_of(&self, need: &Need) -> Vec<ModelId> {
+        let there = need.there.iter().filter_map(|there| Some(self.residents.get(*there)?.model));
+        need.missing.iter().copied().chain(there).collect()
     }
 
     /// What a load still needs, where nothing that it needs is known to fail.
@@ -211,9 +223,7 @@ impl State {
     }
 
     fn capacity(&self, id: ModelId, need: &Need) -> Error {
-        let mut closure = need.missing.clone();
-        closure.extend(need.there.iter().filter_map(|there| Some(self.residents.get(*there)?.model)));
-        self.capacity_error(id, self.whole(need), &closure)
+        self.capacity_error(id, self.whole(need), &self.closure_of(need))
     }
 
     /// A load stood first in line for too long.

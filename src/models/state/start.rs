@@ -8,15 +8,19 @@ use crate::models::{Cause, Load, LoadState, ModelId, Residency};
 impl State {
     /// Begins what can begin. Called whenever something has changed that a load may have waited for.
     pub(super) fn pump(&mut self, now: Moment) {
+        self.short = false;
         self.repay(now);
-        while !self.pending.is_empty() && self.advance(now) {
+        while self.advance(now) {
             self.repay(now);
         }
+        self.short |= self.memory.deficit() > 0;
     }
 
     /// One step of one load; false where none can take one.
     fn advance(&mut self, now: Moment) -> bool {
-        if self.loading >= self.settings.max_loads {
+        let waits =
+            |id: &ModelId| self.coming(*id).and_then(|coming| self.stage(coming)).is_some_and(Stage::waits);
+        if self.loading >= self.settings.max_loads || !self.pending.iter().any(waits) {
             return false;
         }
         self.sort_queue(now);
@@ -37,6 +41,7 @@ impl State {
                 _ => {}
             }
         }
+        self.short = blocked;
         false
     }
 
@@ -87,16 +92,10 @@ impl State {
         self.loading += 1;
     }
 
-    /// Why a load is wanted that nobody waits for: the strongest of the reasons, also those of what needs it.
+    /// Why a model is wanted that nobody waits for: the strongest of the reasons.
     pub(super) fn cause(&self, id: ModelId) -> Option<Cause> {
         let pending = self.models.get(id.0 as usize)?.pending.as_ref()?;
-        let own = pending.preloads.iter().chain(&pending.again).map(|(_, cause, _)| *cause);
-        let holders = self.residents.get(pending.residency).map(|resident| resident.holders.clone());
-        let theirs = holders.unwrap_or_default().into_iter().filter_map(|holder| {
-            let id = self.residents.get(holder)?.model;
-            self.cause(id)
-        });
-        own.chain(theirs).min()
+        pending.preloads.iter().chain(&pending.again).map(|(_, cause, _)| *cause).min()
     }
 
     /// True where somebody waits for this load, or for one that needs it.

@@ -1,5 +1,6 @@
 //! Who leaves where there is no room.
 
+use super::space::Need;
 use super::{Effect, Stage, State};
 use crate::flow::Moment;
 use crate::models::{Candidate, ModelId, PolicyKind, Ranking, Reason, Residency};
@@ -13,22 +14,35 @@ pub(super) struct Question {
 }
 
 impl State {
-    /// Has models leave until `bytes` are free, or will be. `there` stays.
+    /// Has models leave until there is room, or will be. A guess has none leave where that would not do.
     pub(super) fn make_room(
         &mut self,
         wanted: ModelId,
-        bytes: u128,
-        there: &[Residency],
+        old: Option<ModelId>,
+        need: &Need,
         guess: bool,
         now: Moment,
     ) {
         // What is to be replaced serves until then.
-        let old = self.current(wanted);
-        let stays: Vec<_> = there.iter().copied().chain(old).collect();
-        while self.memory.missing(bytes, self.leaving(Some(wanted))) > 0 {
-            let Some(victim) = self.victim(&stays, guess.then_some(wanted), now) else { break };
-            self.retire(victim, Reason::Space, now);
+        let mut stays: Vec<_> = need.there.iter().copied().chain(self.current(wanted)).collect();
+        let mut missing = self.memory.missing(need.bytes, self.leaving(old));
+        if !guess {
+            while missing > 0 {
+                let Some(victim) = self.victim(&stays, None, now) else { break };
+                self.retire(victim, Reason::Space, now);
+                missing = self.memory.missing(need.bytes, self.leaving(old));
+            }
+            return;
         }
+        let mut victims = Vec::new();
+        while missing > 0 {
+            let Some(victim) = self.victim(&stays, Some(wanted), now) else { return };
+            missing =
+                missing.saturating_sub(self.residents.get(victim).map_or(0, |victim| victim.bytes.into()));
+            victims.push(victim);
+            stays.push(victim);
+        }
+        victims.into_iter().for_each(|victim| self.retire(victim, Reason::Space, now));
     }
 
     /// Makes up for models that turned out larger than they were taken to be: others leave, and then loads that have not
@@ -43,9 +57,13 @@ impl State {
             .filter(|(_, resident)| resident.grew)
             .map(|(residency, _)| residency)
             .collect();
-        while self.memory.missing(0, self.leaving(None)) > 0 {
-            let Some(victim) = self.victim(&grew, None, now) else { break };
-            self.retire(victim, Reason::Space, now);
+        // What grew stays, rather than be loaded again and again; but not where several did, and do not fit together.
+        let latest: Vec<_> = grew.iter().max().copied().into_iter().collect();
+        for stays in [grew, latest] {
+            while self.memory.missing(0, self.leaving(None)) > 0 {
+                let Some(victim) = self.victim(&stays, None, now) else { break };
+                self.retire(victim, Reason::Space, now);
+            }
         }
         if self.memory.missing(0, self.leaving(None)) > 0 {
             self.revoke_last(now);
@@ -71,10 +89,10 @@ impl State {
     }
 
     /// Bytes of what is about to be gone: nobody uses it, and its loader was told, or will be when what needs it is gone.
-    /// And those of an older load of `wanted`, whoever uses it.
-    pub(super) fn leaving(&self, wanted: Option<ModelId>) -> u128 {
+    /// And those of what drains of `old`, whoever uses it.
+    pub(super) fn leaving(&self, old: Option<ModelId>) -> u128 {
         let leaves = |(residency, resident): &(Residency, &super::resident::Resident)| {
-            self.leaves(*residency) || (resident.stage == Stage::Draining && Some(resident.model) == wanted)
+            self.leaves(*residency) || (resident.stage == Stage::Draining && Some(resident.model) == old)
         };
         self.residents.iter().filter(leaves).map(|(_, resident)| u128::from(resident.bytes)).sum()
     }
@@ -103,7 +121,8 @@ impl State {
     /// The next to leave. For a guess, only what is worth less than it.
     fn victim(&mut self, stays: &[Residency], guess: Option<ModelId>, now: Moment) -> Option<Residency> {
         if self.settings.policy == PolicyKind::Ranked {
-            return self.ranked_victim(stays, now);
+            // What the loader thinks of a guess is not known.
+            return if guess.is_none() { self.ranked_victim(stays, now) } else { None };
         }
         // The policy is asked while the rest of the state is read.
         let mut policy = std::mem::replace(&mut self.policy, Box::new(Nobody));

@@ -110,3 +110,42 @@ fn ollama_17408_resurrected_victim() {
     assert_ne!(fresh, old);
     assert_eq!(again.has(), Some(fresh));
 }
+
+#[test]
+fn what_waits_to_leave_is_not_torn_away_from_who_asks() {
+    // The encoder is to make room, too, but its head is not gone yet: its own unload has not begun.
+    let yard = Yard::new(10);
+    let encoder = yard.model("encoder", 4, &[]);
+    let head = yard.model("head", 4, &["encoder"]);
+    let large = yard.model("large", 9, &[]);
+    yard.warm(head);
+    let (old, kept) = (yard.row(head).serving.unwrap(), yard.row(encoder).serving.unwrap());
+    let waiting = yard.ask(large);
+    assert_eq!(yard.unloads(), [old]);
+    assert_eq!(yard.state(encoder), LoadState::Draining);
+    let lease = yard.hit_or_revived(encoder);
+    assert_eq!(lease.has(), Some(kept));
+    yard.cache.unloaded(old, 0);
+    assert!(yard.unloads().is_empty() && waiting.waits());
+    drop(lease);
+    assert_eq!(yard.unloads(), [kept]);
+    yard.cache.unloaded(kept, 0);
+    yard.finish("large");
+    assert!(waiting.has().is_some());
+    assert_eq!(yard.cache.stats().evictions.of(Reason::Space), 2);
+}
+
+#[test]
+fn an_older_load_that_drains_is_not_waited_for_where_others_can_leave() {
+    let yard = Yard::new(10);
+    let (a, b) = (yard.model("a", 4, &[]), yard.model("b", 4, &[]));
+    yard.warm(a);
+    yard.warm(b);
+    let lease = yard.hit(a);
+    yard.unload(a, false, None);
+    let client = yard.ask(a);
+    assert_eq!(yard.let_go(), 1, "b makes room");
+    yard.finish("a");
+    assert!(client.has().is_some());
+    drop(lease);
+}

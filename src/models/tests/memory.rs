@@ -139,6 +139,23 @@ fn what_grew_has_others_leave_and_stays_itself() {
 }
 
 #[test]
+fn of_several_that_grew_and_do_not_fit_together_the_last_stays() {
+    let yard = Yard::new(10);
+    let (a, b, c) = (yard.model("a", 0, &[]), yard.model("b", 0, &[]), yard.model("c", 0, &[]));
+    let clients = [yard.ask(a), yard.ask(b)];
+    yard.finish_with("a", Some(10));
+    yard.finish_with("b", Some(10));
+    assert_eq!(yard.cache.stats().bytes.deficit, 10);
+    drop(clients);
+    assert_eq!(yard.let_go(), 1);
+    assert_eq!((yard.state(a), yard.state(b)), (LoadState::Unloaded, LoadState::Ready));
+    let third = yard.ask(c);
+    yard.let_go();
+    yard.finish_with("c", Some(10));
+    assert!(third.has().is_some());
+}
+
+#[test]
 fn no_load_starts_before_a_deficit_is_repaid() {
     let yard = Yard::new(10);
     let (a, b, c) = (yard.model("a", 5, &[]), yard.model("b", 3, &[]), yard.model("c", 0, &[]));

@@ -147,6 +147,13 @@ impl Yard {
         client
     }
 
+    /// A lease on what is there, or was to leave and had not begun to.
+    fn hit_or_revived(&self, id: ModelId) -> Client {
+        let client = self.ask(id);
+        assert!(client.claim.at_once(), "it was torn away");
+        client
+    }
+
     /// Has a model loaded and leaves it.
     fn warm(&self, id: ModelId) {
         let client = self.ask(id);

@@ -152,3 +152,47 @@ fn progress_and_changes_follow_the_load() {
     yard.finish("b");
     assert!(yard.cache.health().is_ready());
 }
+
+#[test]
+fn unloaded_while_it_loads_and_is_to_be_loaded_again_it_is_loaded_no_more() {
+    let yard = Yard::new(None);
+    let id = yard.model("a", 1, &[]);
+    let client = yard.ask(id);
+    let again = yard.cache.reload(id);
+    yard.unload(id, false, None);
+    assert_eq!(client.error().kind(), ErrorKind::ModelNotReady);
+    assert_eq!(again.result().unwrap().unwrap_err().kind(), ErrorKind::ModelNotReady);
+    yard.finish("a");
+    yard.let_go();
+    assert!(yard.begun().is_empty());
+}
+
+#[test]
+fn what_is_told_may_panic_and_the_rest_is_told_all_the_same() {
+    let yard = Yard::new(None);
+    let (a, b) = (yard.model("a", 1, &[]), yard.model("b", 1, &[]));
+    let claim = yard.cache.acquire(a, &Asked::default(), Box::new(|_| panic!("a defect of the caller")));
+    let client = yard.ask(a);
+    let load = yard.load("a");
+    let cache = yard.cache.clone();
+    let broken = std::thread::spawn(move || cache.loaded(load.residency, None)).join();
+    assert!(broken.is_err());
+    let other = yard.ask(b);
+    assert_eq!(client.has(), Some(load.residency));
+    yard.finish("b");
+    assert!(other.has().is_some());
+    drop(claim);
+}
+
+#[test]
+fn a_pin_that_does_not_fit_leaves_what_was_registered_as_it_was() {
+    let yard = Yard::new(10);
+    let id = yard.model("a", 6, &[]);
+    yard.warm(id);
+    let large = LoadSpec { pinned: true, ..spec("a", 11, &[]) };
+    assert_eq!(yard.cache.register(large).unwrap_err().kind(), ErrorKind::Capacity);
+    assert_eq!(yard.state(id), LoadState::Ready);
+    yard.model("encoder", 6, &[]);
+    let head = LoadSpec { pinned: true, ..spec("head", 5, &["encoder"]) };
+    assert_eq!(yard.cache.register(head).unwrap_err().kind(), ErrorKind::Capacity);
+}

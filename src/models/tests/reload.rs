@@ -207,3 +207,44 @@ fn the_last_of_two_flips_wins() {
     assert!(two.is_done() && three.is_done());
     assert_eq!(yard.cache.find("prod").unwrap(), ids[2]);
 }
+
+#[test]
+fn an_alias_of_the_models_own_name_keeps_the_default_until_it_flips() {
+    let yard = Yard::new(None);
+    let one = yard.model("head", 3, &[]);
+    yard.warm(one);
+    yard.cache.alias("head", "head@1").unwrap();
+    let two = yard.register(LoadSpec { version: "2".into(), ..spec("head", 3, &[]) });
+    assert_eq!(yard.cache.find("head").unwrap(), one, "a new version is not the default by being there");
+    let flip = yard.cache.alias("head", "head@2").unwrap();
+    assert_eq!(yard.cache.find("head").unwrap(), one);
+    yard.finish("head");
+    assert!(flip.is_done());
+    assert_eq!(yard.cache.find("head").unwrap(), two);
+}
+
+#[test]
+fn what_was_too_large_once_is_tried_again_by_reload() {
+    let yard = Yard::new(10);
+    let id = yard.model("a", 3, &[]);
+    drop(yard.ask(id));
+    yard.finish_with("a", Some(11));
+    yard.let_go();
+    let reload = yard.cache.reload(id);
+    yard.finish_with("a", Some(5));
+    assert!(matches!(reload.result(), Some(Ok(()))));
+}
+
+#[test]
+fn registering_anew_what_nobody_waits_for_loads_nothing() {
+    let yard = Yard::new(None);
+    let id = yard.model("a", 3, &[]);
+    drop(yard.ask(id));
+    let old = yard.load("a");
+    assert_eq!(yard.model("a", 3, &[]), id);
+    assert!(yard.begun().is_empty());
+    assert_eq!(yard.cancels(), [old.residency]);
+    yard.cache.loaded(old.residency, None);
+    yard.check();
+    assert_eq!(yard.unloads(), [old.residency]);
+}
