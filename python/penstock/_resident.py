@@ -69,14 +69,22 @@ class Resident:
         if isinstance(workers, Processes):
             self._start_processes(workers, ctx)
             return self.value
-        self._loaded.make()
-        load = self._loaded.loads()
-        loading = None if load is None else load(ctx)
-        return self._load_async(loading) if inspect.iscoroutine(loading) else self._made()
+        try:
+            self._loaded.make()
+            load = self._loaded.loads()
+            loading = None if load is None else load(ctx)
+            return self._load_async(loading) if inspect.iscoroutine(loading) else self._made()
+        except BaseException:
+            self._loaded.forget()
+            raise
 
     async def _load_async(self, loading: Coroutine[Any, Any, Any]) -> Any:
-        await loading
-        return self._made()
+        try:
+            await loading
+            return self._made()
+        except BaseException:
+            self._loaded.forget()
+            raise
 
     def _made(self) -> object:
         self._function = self._loaded.function()
@@ -93,30 +101,30 @@ class Resident:
             self._shift.end_processes(0.0)
             raise
 
-    def begin(self) -> Any:
-        """Warms the model up and starts its workers: from here on it is ready. Gives a coroutine where warming up does.
+    def warm_up(self) -> Any:
+        """Runs the model for the first time, where it says how. Gives a coroutine where that does.
 
         What fails is raised, and the model closed.
         """
         warmup = self._spec.warmup
         if self._function is None or warmup is None:
-            return self._start()
+            return None
         try:
             warming = warmup(self.value)
         except BaseException:
             self._loaded.close()
             raise
-        return self._begin_async(warming) if inspect.iscoroutine(warming) else self._start()
+        return self._warm_up_async(warming) if inspect.iscoroutine(warming) else None
 
-    async def _begin_async(self, warming: Coroutine[Any, Any, Any]) -> None:
+    async def _warm_up_async(self, warming: Coroutine[Any, Any, Any]) -> None:
         try:
             await warming
         except BaseException:
             self._loaded.close()
             raise
-        self._start()
 
-    def _start(self) -> None:
+    def begin(self) -> None:
+        """Starts the workers: from here on the model is ready."""
         function, count = self._function, self._spec.workers
         if function is not None and not isinstance(count, Processes):
             try:

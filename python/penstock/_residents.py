@@ -9,6 +9,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from penstock._cache_loader import loader_of
 from penstock._processes import Processes
 from penstock._resident import Resident
 from penstock.errors import ConfigError, ModelNotFound, PenstockError
@@ -66,18 +67,20 @@ class Residents:
             raise
 
     def _register(self, index: int, spec: ModelSpec) -> None:
-        register = self._cache.loader(
+        loader = loader_of(
+            partial(self._load, index, spec),
             spec.name,
-            version=spec.version,
-            requires=spec.requires,
-            size=spec.size,
+            spec.version,
+            spec.size,
+            spec.requires,
             timeout=spec.load_timeout,
             retries=spec.load_retries,
-            warmup=self._begin,
+            warmup=None if spec.warmup is None else self._warm_up,
             sizeof=_size_of_processes if isinstance(spec.workers, Processes) else None,
+            begin=self._begin,
             close=self._end,
         )
-        register(partial(self._load, index, spec))
+        self._cache._register(loader)  # noqa: SLF001  one package
         self._registered.append(spec)
 
     def _check_requires(self, spec: ModelSpec) -> None:
@@ -138,10 +141,15 @@ class Residents:
             self._loads.append(resident)
         return resident.load(ctx)
 
-    def _begin(self, value: object) -> Any:
+    def _warm_up(self, value: object) -> Any:
+        return self._of(value).warm_up()
+
+    def _begin(self, value: object) -> None:
+        self._of(value).begin()
+
+    def _of(self, value: object) -> Resident:
         with self._lock:
-            resident = next(load for load in self._loads if load.value is value)
-        return resident.begin()
+            return next(load for load in self._loads if load.value is value)
 
     def _end(self, value: object) -> None:
         with self._lock:

@@ -320,10 +320,14 @@ class LoadedModel:
         if self.spec.warmup is not None:
             blocking(self.spec.warmup)(self.value)
 
+    def forget(self) -> None:
+        """Lets go of a model that could not be loaded."""
+        self._instance = self.value = None
+
     def close(self) -> None:
         """Lets the model close what it opened."""
         close = getattr(self._instance, "close", None)
-        self._instance = self.value = None
+        self.forget()
         if close is not None:
             blocking(close)()
 
