@@ -23,6 +23,7 @@ mod riders;
 mod run;
 mod served;
 mod server;
+mod shift;
 mod steps;
 mod texts;
 mod visitors;
@@ -67,6 +68,8 @@ mod _native {
     use super::served::ServedWorker;
     #[pymodule_export]
     use super::server::NativeServer;
+    #[pymodule_export]
+    use super::shift::NativeShift;
     #[pymodule_export]
     use super::steps::Steps;
 

@@ -21,6 +21,9 @@ use crate::flow::{Clock, Moment, Priority, TimeSource};
 /// Without a beat for longer than this, the task that keeps a cache has stopped.
 const LOST_BEAT: Duration = Duration::from_secs(5);
 
+/// A loader that takes nothing up for longer than this has stopped; it may have waited for the interpreter's lock.
+const LOST_LOADER: Duration = Duration::from_secs(30);
+
 /// Models in memory, by reference and under a limit. Cheap to clone; every clone is the same cache.
 ///
 /// Every method may be called on any thread and returns without waiting for a load. Nothing of a caller's runs under the
@@ -213,7 +216,8 @@ impl Cache {
     pub fn health(&self) -> Health {
         let (waiting, stuck, closing) = self.inside.look(|state, _| state.health());
         let beat = self.inside.last_beat();
-        Health { beat, beating: beat.is_none_or(|beat| beat < LOST_BEAT), waiting, stuck, closing }
+        let beating = beat.is_none_or(|beat| beat < LOST_BEAT) && self.inside.loader.behind() < LOST_LOADER;
+        Health { beat, beating, waiting, stuck, closing }
     }
 
     /// How far a model is.

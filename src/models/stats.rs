@@ -196,7 +196,7 @@ pub struct IndexRow {
 pub struct Health {
     /// Time since its task was last seen; `None` where no task keeps it.
     pub beat: Option<Duration>,
-    /// True where its task was seen of late, or where none keeps it.
+    /// True where its task was seen of late, or none keeps it, and its loader takes up what it is told.
     pub beating: bool,
     /// Models that were to be there from the start and have not been ready yet.
     pub waiting: Vec<ModelId>,

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use pyo3::prelude::*;
@@ -33,7 +34,8 @@ pub(super) type Named = (Arc<str>, Arc<str>);
 
 #[derive(Default)]
 struct Jobs {
-    queue: VecDeque<Job>,
+    /// What there is to do, and since when.
+    queue: VecDeque<(Job, Instant)>,
     is_closed: bool,
 }
 
@@ -56,7 +58,7 @@ impl Views {
 
 impl Desk {
     fn push(&self, job: Job) {
-        self.jobs.lock().queue.push_back(job);
+        self.jobs.lock().queue.push_back((job, Instant::now()));
         self.jobs.wake_one();
     }
 
@@ -66,7 +68,7 @@ impl Desk {
         while jobs.queue.is_empty() && !jobs.is_closed {
             jobs = self.jobs.wait(jobs, None);
         }
-        jobs.queue.pop_front()
+        jobs.queue.pop_front().map(|(job, _)| job)
     }
 
     /// Says that nothing will come any more.
@@ -159,5 +161,9 @@ impl Loader for Desk {
 
     fn rank(&self, question: Ranking) {
         self.push(Job::Rank(question));
+    }
+
+    fn behind(&self) -> Duration {
+        self.jobs.lock().queue.front().map_or(Duration::ZERO, |(_, since)| since.elapsed())
     }
 }
