@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from penstock import transport
     from penstock._generate import GenerateRequest
     from penstock.client import AsyncClient, Client, Response
-    from penstock.models import LoadContext, model
+    from penstock.models import LoadContext, ModelCache, model
     from penstock.pooling import Eject, Pool, Retry, Timeout
     from penstock.server import Server
 else:
     _LATER = {
         **dict.fromkeys(("AsyncClient", "Client", "Response"), "client"),
         "GenerateRequest": "_generate",
-        **dict.fromkeys(("LoadContext", "model"), "models"),
+        **dict.fromkeys(("LoadContext", "ModelCache", "model"), "models"),
         **dict.fromkeys(("Eject", "Pool", "Retry", "Timeout"), "pooling"),
         "Server": "server",
     }
@@ -60,6 +60,7 @@ __all__ = [
     "GenerateRequest",
     "ItemError",
     "LoadContext",
+    "ModelCache",
     "Pad",
     "PenstockError",
     "Pool",

@@ -88,14 +88,14 @@ def _imported(name: str, file: str | None) -> Any:
 
 def _model(child: _native.NativeChild, target: Any) -> Callable[[], None]:
     from penstock._worker import work  # noqa: PLC0415  a batched function's child needs none of these
-    from penstock.models import LoadedModel, spec_of  # noqa: PLC0415
+    from penstock.models import LoadContext, LoadedModel, spec_of  # noqa: PLC0415
     from penstock.server import declaration_of  # noqa: PLC0415
 
     spec = spec_of(target)
     if spec is None:
         raise ConfigError(f"{target!r} is no model in a worker process: it is declared in the parent only")
     loaded = LoadedModel(spec)
-    function = loaded.load()
+    function = loaded.load(LoadContext(spec.name, spec.version))
     if loaded.is_async:
         function = _lifecycle.on_own_loop(function)
     child.serve(declaration_of(spec), function, loaded.fillers)

@@ -53,11 +53,20 @@ def progress_bar(items: tuple[Iterable[Any], ...], *, shown: bool) -> Any:
     """A bar to update once for each of `items`; nothing where it is not to be shown."""
     if not shown:
         return _Bar()
+    first = items[0] if items else ()
+    return _tqdm("progress=True")(total=len(cast("Sized", first)) if hasattr(first, "__len__") else None)
+
+
+def load_bar(what: str) -> Any:
+    """A bar for loads, whose `n` and `total` count models."""
+    return _tqdm("bar()")(desc=what, total=1.0, bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed} {postfix}")
+
+
+def _tqdm(what: str) -> Any:
     try:
         from tqdm.auto import tqdm  # noqa: PLC0415  an extra
     except ImportError as error:
         from penstock.errors import ConfigError  # noqa: PLC0415  errors are above what they look like
 
-        raise ConfigError("progress=True needs tqdm: pip install 'penstock[notebook]'") from error
-    first = items[0] if items else ()
-    return tqdm(total=len(cast("Sized", first)) if hasattr(first, "__len__") else None)
+        raise ConfigError(f"{what} needs tqdm: pip install 'penstock[notebook]'") from error
+    return tqdm

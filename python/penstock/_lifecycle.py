@@ -14,6 +14,7 @@ from penstock import _native
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Coroutine
+    from concurrent.futures import Future
 
 EXIT_SECONDS = 2.0
 """Time that exit waits for functions that still run; after it they are left behind."""
@@ -53,6 +54,12 @@ class OwnLoop:
         import asyncio  # noqa: PLC0415  importing it costs as much as a third of `import numpy`
 
         return asyncio.run_coroutine_threadsafe(coroutine, self._running()).result()
+
+    def submit(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
+        """Starts a coroutine on the loop; what comes of it can be waited for, and cancelled, in any thread."""
+        import asyncio  # noqa: PLC0415  as above
+
+        return asyncio.run_coroutine_threadsafe(coroutine, self._running())
 
     def call(self, callback: Callable[..., None], *args: Any) -> None:
         """Runs a callback on the loop, soon, in a copy of this thread's context."""

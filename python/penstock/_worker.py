@@ -77,6 +77,11 @@ class Overlap:
             # While it waits, the thread must hold on to nothing.
             del worker
 
+    @property
+    def is_busy(self) -> bool:
+        """True while a batch runs."""
+        return bool(self._tasks)
+
     def cancel(self) -> None:
         """Cancels what still runs, and waits a moment for it to end."""
         if self._tasks:

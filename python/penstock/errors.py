@@ -161,11 +161,23 @@ class ModelNotReady(ModelError):
 
 
 class LoadFailed(ModelError):
-    """Loading the model failed; the reason is the `__cause__`."""
+    """Loading the model failed; the reason is the `__cause__`.
+
+    Attributes:
+        retry_after: seconds after which it is tried again, or `None` where that is not known.
+    """
+
+    retry_after: float | None = None
 
 
 class LoadTimeout(ModelError):
-    """Loading the model took longer than its time-out."""
+    """Loading the model took longer than its time-out.
+
+    Attributes:
+        retry_after: seconds after which it is tried again, or `None` where that is not known.
+    """
+
+    retry_after: float | None = None
 
 
 class DependencyCycle(ModelError):

@@ -25,8 +25,8 @@ Attributes of an access record, for formatters (`%(status)d`) and filters:
     rows: rows that the request held, or `None`.
     batch: rows in the batch that it was answered with, or `None`.
     reason: why that batch was cut, or `None`.
-    queue_seconds, slot_seconds, gather_seconds, model_seconds, scatter_seconds, encode_seconds: where the time went,
-        each or `None`.
+    load_seconds, queue_seconds, slot_seconds, gather_seconds, model_seconds, scatter_seconds, encode_seconds: where the
+        time went, each or `None`; `load_seconds` where the model was not there when it was asked for.
 """
 
 from __future__ import annotations

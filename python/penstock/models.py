@@ -6,10 +6,29 @@ import importlib
 import inspect
 import re
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from penstock import _lifecycle
+from penstock._cache import ModelCache
+from penstock._cache_context import LoadContext
+from penstock._cache_handles import LoadHandle, LoadSteps, Operation
+from penstock._cache_records import (
+    CacheBytes,
+    CachedModelStats,
+    CacheStats,
+    Eviction,
+    Index,
+    IndexRow,
+    LoadProgress,
+    LoadSeconds,
+    ModelEntry,
+    Preloads,
+    WhatIf,
+)
 from penstock._generate import ASYNC_WORKERS, as_generator, request_of
+from penstock._load_terms import load_terms
+from penstock._native import Acquiring, Lease
 from penstock._policy import BatchPolicy, fillers_of
 from penstock._processes import Processes
 from penstock._steps import (
@@ -29,21 +48,34 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound="Callable[..., Any]")
 TensorDeclaration = tuple[str, "Sequence[int]"]
 
+__all__ = [
+    "Acquiring",
+    "CacheBytes",
+    "CacheStats",
+    "CachedModelStats",
+    "Eviction",
+    "Index",
+    "IndexRow",
+    "Lease",
+    "LoadContext",
+    "LoadHandle",
+    "LoadProgress",
+    "LoadSeconds",
+    "LoadSteps",
+    "LoadedModel",
+    "ModelCache",
+    "ModelEntry",
+    "ModelSpec",
+    "Operation",
+    "Preloads",
+    "TensorDeclaration",
+    "WhatIf",
+    "model",
+    "spec_of",
+]
+
 _ATTRIBUTE = "__penstock_model__"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-@dataclass(frozen=True)
-class LoadContext:
-    """What a model's `load` is given.
-
-    Attributes:
-        name: the model's name.
-        version: its version.
-    """
-
-    name: str
-    version: str
 
 
 @dataclass(frozen=True)
@@ -60,6 +92,11 @@ class ModelSpec:
         target: the decorated function or class.
         task: `"tensors"`, `"generate"` for text piece by piece, or `"embed"` for vectors of texts.
         batched: true for a text model that answers many requests one step at a time.
+        requires: references to the models that are loaded before it, and lent to it.
+        size: bytes that it takes, as far as it says so.
+        load_timeout: seconds that one try to load it may take.
+        load_retries: tries after the first that failed.
+        warmup: called with the model once it is loaded, before its first batch.
     """
 
     name: str
@@ -71,6 +108,16 @@ class ModelSpec:
     target: Callable[..., Any]
     task: str = "tensors"
     batched: bool = False
+    requires: tuple[str, ...] = ()
+    size: int | None = None
+    load_timeout: float = 30.0
+    load_retries: int = 1
+    warmup: Callable[[Any], Any] | None = None
+
+    @property
+    def reference(self) -> str:
+        """What the model is called among all versions of all models."""
+        return f"{self.name}@{self.version}"
 
 
 def model(
@@ -80,15 +127,22 @@ def model(
     outputs: Mapping[str, TensorDeclaration] | None = None,
     task: str = "tensors",
     batched: bool = False,
-    version: str = "1",
+    version: str | int = "1",
     workers: int | Processes | None = None,
+    requires: str | Sequence[str] | None = None,
+    size: int | str | None = None,
+    load_timeout: float | None = None,
+    load_retries: int | None = None,
+    warmup: Callable[[Any], Any] | None = None,
     policy: BatchPolicy | None = None,
     **settings: Any,
 ) -> Callable[[T], T]:
     """Declares a model for `penstock.Server` and `penstock serve`; calling it directly stays what it was.
 
-    A function is called over a batch. A class is made without arguments when the server starts; `load(self, ctx)`, if
-    it has one, runs before the model is ready, `predict` over each batch, `close(self)` when the server ends.
+    A function is called over a batch. A class is made without arguments when it is loaded: at the start of the server,
+    or when the first request comes, and again after it was evicted. `load(self, ctx)`, if it has one, runs in a thread
+    of its own before the model is ready, `predict` over each batch, `close(self)` when the model is let go of.
+    `ctx["scaler"]` is what it `requires`: the instance of another class, or what a loader of the server's cache gave.
 
     `async def` runs on a loop of Penstock's own, and `workers` is then the number of batches that may be awaited at a
     time. What still runs when a server that closes has waited long enough is cancelled.
@@ -112,10 +166,16 @@ def model(
         task: `"tensors"`; `"generate"` for text that comes token by token; `"embed"` for vectors of texts. The latter
             two are served by OpenAI's endpoints, too.
         batched: true for a text model that answers many requests one step at a time.
-        version: its version, as text.
+        version: its version. Numbers compare as numbers, and the highest is the default.
         workers: threads that run it, 1 by default; of an `async def` model, batches that may overlap.
             `penstock.Processes(n)` runs it in processes, each with an instance of its own: for models that hold the
             interpreter lock, and for those that must go on answering while other Python computes in the server.
+        requires: models that are loaded before it and stay as long as it does, as references: `"scaler"`, `"scaler@2"`.
+            This and the four that follow may be attributes of the class instead.
+        size: bytes that it takes ("1GiB"), where its arrays do not say so: memory of other libraries, of processes.
+        load_timeout: seconds that one try to load it may take, 30 by default.
+        load_retries: tries after the first that failed, 1 by default.
+        warmup: called with the model (the instance, or the function) once it is loaded, before its first batch.
         policy: a `BatchPolicy`, or its fields as keywords, never both.
         **settings: the fields of `BatchPolicy`.
 
@@ -127,11 +187,9 @@ def model(
         ... def double(x):
         ...     return x * 2
     """
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ConfigError(f"a model's name is made of letters, digits, '.', '_' and '-', not {name!r}")
-    whole = isinstance(workers, int) and not isinstance(workers, bool) and workers >= 1
-    if workers is not None and not isinstance(workers, Processes) and not whole:
-        raise ConfigError(f"workers must be a whole number of at least 1, or penstock.Processes, not {workers!r}")
+    _check_name("name", name)
+    _check_name("version", str(version))
+    _check_workers(workers)
     taken, given = _tensors_of(name, task, inputs, outputs)
     _check_steps(name, task, settings, batched=batched)
     if policy is not None and settings:
@@ -153,7 +211,11 @@ def model(
         if inspect.isclass(target) and not callable(getattr(target, "predict", None)):
             raise ConfigError(f"model '{name}': the class {target.__name__} has no method predict")
         count = _workers_of(name, task, getattr(target, "predict", target), workers, batched=batched)
-        spec = ModelSpec(name, str(version), taken, given, policy, count, target, task, batched)
+        said = {"requires": requires, "size": size, "load_timeout": load_timeout, "load_retries": load_retries}
+        terms = load_terms(name, target, {**said, "warmup": warmup})
+        if terms["requires"] and isinstance(count, Processes):
+            raise ConfigError(f"model '{name}' runs in processes, which models of the server's cannot be lent to")
+        spec = ModelSpec(name, str(version), taken, given, policy, count, target, task, batched, **terms)
         setattr(target, _ATTRIBUTE, spec)
         return target
 
@@ -174,30 +236,36 @@ class LoadedModel:
         self.is_async: bool = False
         self.steps: bool = False
         self.fillers: tuple[bool, bool] = (False, False)
+        self.value: Any = None
         self._instance: Any = None
 
-    def load(self) -> Callable[..., Any]:
-        """Makes and loads the model; gives the function to call with its input columns, in their declared order.
+    def make(self) -> None:
+        """Makes the model, without loading it.
+
+        Raises:
+            ConfigError: where its parameters do not fit its inputs.
+        """
+        target = self.spec.target
+        if inspect.isclass(target):
+            self._instance = self.value = target()
+        else:
+            # Each load is a thing of its own, and not the function that lives on.
+            self.value = partial(target)
+
+    def loads(self) -> Callable[[LoadContext], Any] | None:
+        """What loads the model that was made, if it has anything to load; a coroutine function where that is one."""
+        return getattr(self._instance, "load", None)
+
+    def function(self) -> Callable[..., Any]:
+        """The function to call with its input columns, in their declared order, once the model is loaded.
 
         Where `is_async`, the function gives a coroutine.
 
         Raises:
-            LoadFailed: with what the model raised as its cause.
             ConfigError: where its parameters do not fit its inputs.
         """
         spec = self.spec
-        function: Callable[..., Any] = spec.target
-        if inspect.isclass(spec.target):
-            try:
-                self._instance = spec.target()
-                load = getattr(self._instance, "load", None)
-                if load is not None:
-                    _blocking(load)(LoadContext(spec.name, spec.version))
-            except PenstockError:
-                raise
-            except Exception as error:
-                raise LoadFailed(f"model '{spec.name}' failed to load: {type(error).__name__}: {error}") from error
-            function = self._instance.predict
+        function: Callable[..., Any] = spec.target if self._instance is None else self._instance.predict
         if spec.task == "generate" and not spec.batched:
             function = as_generator(function)
         self.is_async = _is_async(function)
@@ -211,15 +279,40 @@ class LoadedModel:
         self.fillers = fillers_of(spec.policy, function)
         return _by_columns(spec, function)
 
+    def load(self, ctx: LoadContext) -> Callable[..., Any]:
+        """Makes, loads and warms the model in this thread; gives its `function`.
+
+        Raises:
+            LoadFailed: with what the model raised as its cause.
+            ConfigError: where its parameters do not fit its inputs.
+        """
+        try:
+            self.make()
+            if (load := self.loads()) is not None:
+                blocking(load)(ctx)
+            self.warm_up()
+        except PenstockError:
+            raise
+        except Exception as error:
+            name = self.spec.name
+            raise LoadFailed(f"model '{name}' failed to load: {type(error).__name__}: {error}") from error
+        return self.function()
+
+    def warm_up(self) -> None:
+        """Runs the model for the first time, where it says how."""
+        if self.spec.warmup is not None:
+            blocking(self.spec.warmup)(self.value)
+
     def close(self) -> None:
         """Lets the model close what it opened."""
         close = getattr(self._instance, "close", None)
-        self._instance = None
+        self._instance = self.value = None
         if close is not None:
-            _blocking(close)()
+            blocking(close)()
 
 
-def _blocking(function: Callable[..., Any]) -> Callable[..., Any]:
+def blocking(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, which waits for the coroutine that it may give."""
     return _lifecycle.on_own_loop(function) if _is_async(function) else function
 
 
@@ -257,6 +350,17 @@ def _inputs_of(spec: ModelSpec) -> Inputs:
     if len(padded) > 1:
         raise ConfigError(f"model '{spec.name}' is a generator: with pad it may have one input of any length")
     return Inputs(names, padded[0] if padded else None)
+
+
+def _check_name(what: str, name: object) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigError(f"a model's {what} is made of letters, digits, '.', '_' and '-', not {name!r}")
+
+
+def _check_workers(workers: object) -> None:
+    whole = isinstance(workers, int) and not isinstance(workers, bool) and workers >= 1
+    if workers is not None and not isinstance(workers, Processes) and not whole:
+        raise ConfigError(f"workers must be a whole number of at least 1, or penstock.Processes, not {workers!r}")
 
 
 def _workers_of(

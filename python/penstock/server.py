@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import builtins
+import inspect
 import logging
-import threading
 import time
 import weakref
 from collections.abc import Iterable
-from contextvars import copy_context
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from penstock import _lifecycle, _logs, _native
 from penstock._batch_records import explanation_of
 from penstock._display import Table
 from penstock._policy import check_count
-from penstock._processes import Processes, launch_of
+from penstock._processes import Processes
 from penstock._recording import Recording
-from penstock._worker import Overlap, work
+from penstock._resident import Resident
 from penstock.errors import Closed, ConfigError
-from penstock.models import LoadedModel, ModelSpec, spec_of
+from penstock.models import LoadContext, ModelSpec, spec_of
 from penstock.settings import DoorSettings
 
 if TYPE_CHECKING:
@@ -35,13 +33,6 @@ if TYPE_CHECKING:
 
     _Place: TypeAlias = int | tuple[str, int]
     """The descriptor of a socket that listens, or a host and a port."""
-
-
-_SIGNAL_CHECK = 0.05
-"""Seconds after which a start that takes long looks for Ctrl-C."""
-
-_LEAST_END = 0.5
-"""Seconds that worker processes have to end, also where the time for closing is up."""
 
 
 @dataclass(frozen=True)
@@ -135,9 +126,7 @@ class Server:
         self._settings = DoorSettings.resolve(settings)
         self._journal: _native.NativeJournal | None = None
         self._native: _native.NativeServer | None = None
-        self._models: list[LoadedModel] = []
-        self._threads: list[threading.Thread] = []
-        self._overlaps: list[Overlap] = []
+        self._residents: list[Resident] = []
         self._closed = False
         self._record_path: Path | None = None
         self._recordings: list[Recording] = []
@@ -313,8 +302,9 @@ class Server:
             await asyncio.get_running_loop().run_in_executor(None, self._end, deadline)
 
     def _end(self, deadline: float) -> None:
-        self._end_processes(deadline)
-        self._close_models()
+        residents, self._residents = self._residents, []
+        for resident in residents:
+            resident.end(lambda: deadline - time.monotonic())
         self._end_recordings()
         self._release_journal()
 
@@ -353,43 +343,12 @@ class Server:
         return self._native
 
     def _start_model(self, native: _native.NativeServer, index: int, spec: ModelSpec) -> None:
-        if isinstance(spec.workers, Processes):
-            launch = launch_of("model", spec.target, f"model {spec.name!r}")
-            native.start_processes(index, launch, spec.workers.count)
-            while not native.wait_processes(index, _SIGNAL_CHECK):
-                pass
-        else:
-            self._start_threads(native, index, spec, spec.workers)
-        native.set_ready(index)
-
-    def _start_threads(self, native: _native.NativeServer, index: int, spec: ModelSpec, count: int) -> None:
-        loaded = LoadedModel(spec)
-        self._models.append(loaded)
-        function = loaded.load()
-        workers = [native.worker(index, function, loaded.fillers, loaded.steps) for _ in range(count)]
-        if loaded.is_async:
-            overlap = Overlap(workers, _lifecycle.own_loop())
-            self._overlaps.append(overlap)
-            works = [overlap.work]
-        else:
-            works = [partial(work, worker) for worker in workers]
-        for number, each in enumerate(works):
-            # A context can be entered by one thread at a time, so each has a copy.
-            run = partial(copy_context().run, each)
-            self._threads.append(threading.Thread(target=run, name=f"penstock-{spec.name}-{number}", daemon=True))
-            self._threads[-1].start()
-
-    def _end_processes(self, deadline: float) -> None:
-        if self._native is not None:
-            self._native.end_processes(max(_LEAST_END, deadline - time.monotonic()))
-
-    def _close_models(self) -> None:
-        overlaps, self._overlaps = self._overlaps, []
-        for overlap in overlaps:
-            overlap.cancel()
-        models, self._models = self._models, []
-        for loaded in models:
-            loaded.close()
+        resident = Resident(spec, native.shift(index))
+        self._residents.append(resident)
+        for step in (lambda: resident.load(LoadContext(spec.name, spec.version)), resident.begin):
+            made = step()
+            if inspect.iscoroutine(made):
+                _lifecycle.own_loop().run(made)
 
     def _release_journal(self) -> None:
         journal, self._journal = self._journal, None
@@ -398,8 +357,6 @@ class Server:
 
     def _at_exit(self, deadline: float) -> None:
         self.close(drain=False, timeout=max(0.0, deadline - time.monotonic()))
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def check_port(port: object, name: str = "port") -> int:

@@ -61,6 +61,8 @@ class DoorSettings:
         slow_reader: what becomes of a streamed answer whose reader is too slow: `"pause"` gives its request no step
             until there is room, while the others of its batch go on; `"buffer"` lets it have more than `stream_window`,
             as far as `stream_memory` goes; `"drop"` leaves out what has no room, and counts it.
+        repository: what calls of the model repository may do: `"full"` lists, loads and unloads models, `"read-only"` lists
+            them, `"off"` answers none of it.
     """
 
     max_body: int = _setting(64 << 20, "size", "bytes of a request body at most (413)")
@@ -81,6 +83,7 @@ class DoorSettings:
     slow_reader: str = _setting(
         "pause", "choice", "what a stream does that is read too slowly", ("pause", "buffer", "drop")
     )
+    repository: str = _setting("full", "choice", "what calls may do with the models", ("full", "read-only", "off"))
 
     @classmethod
     def resolve(
@@ -148,6 +151,15 @@ def grpc_port_of(command_line: str | int | None, environment: Mapping[str, str] 
                 raise ConfigError(f"{source} must be a port between 0 and {_MOST_PORT}, not {given!r}")
             port = int(text)
     return port
+
+
+def size_of(source: str, value: object) -> int:
+    """Bytes, from a whole number or a text such as "4GiB".
+
+    Raises:
+        ConfigError: for what is neither, naming `source`.
+    """
+    return _size(source, value)
 
 
 def _checked(setting: Field[Any], source: str, value: Any) -> Any:

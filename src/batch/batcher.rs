@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::queue::Outlook;
 use super::trace::{Event, Recorder};
 use super::{
-    Batch, BatchPolicy, BatchQueue, BatchStats, Dispatch, Entry, GroupKey, Ran, Removed, Tenant, Terms,
+    Batch, BatchPolicy, BatchQueue, BatchStats, Dispatch, Entry, GroupKey, Ran, Removed, Shift, Tenant, Terms,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::{Clock, Moment, Monitor, TimeSource};
@@ -197,8 +197,22 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
 
     /// Blocks until a batch may be taken or the batcher is done.
     pub fn wait(&self) -> Turn {
+        self.wait_in(&Shift::default())
+    }
+
+    /// As [`wait`](Self::wait), for a worker of that shift: once the shift is over, nothing will come any more.
+    pub fn wait_in(&self, shift: &Shift) -> Turn {
         let mut state = self.state.lock();
         loop {
+            if shift.is_over() {
+                // Whoever was woken for a batch, and leaves it, wakes the next.
+                let wake = state.asleep > 0;
+                drop(state);
+                if wake {
+                    self.state.wake_one();
+                }
+                return Turn::Done;
+            }
             let until = match state.queue.outlook(self.clock.now()) {
                 Outlook::Ready => return Turn::Work,
                 Outlook::Idle if state.queue.is_closing() => return Turn::Done,
@@ -208,6 +222,27 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
             state.asleep += 1;
             state = self.state.wait(state, until);
             state.asleep -= 1;
+        }
+    }
+
+    /// Ends a shift: its workers finish what they run, and take no more. What waits goes on waiting for others.
+    pub fn end_shift(&self, shift: &Shift) {
+        // Under the lock: nobody is between looking at it and falling asleep.
+        let state = self.state.lock();
+        shift.end();
+        drop(state);
+        self.state.wake_all();
+    }
+
+    /// Forgets what waits and whose waiters are gone, where no worker is there to come upon it.
+    pub fn sweep(&self, attendance: &mut impl Attendance<W>) {
+        let mut state = self.state.lock();
+        let left = state.queue.remove_gone(|waiter| attendance.is_gone(waiter));
+        let idle = state.is_idle();
+        drop(state);
+        attendance.forget(left);
+        if idle {
+            self.state.wake_ended();
         }
     }
 

@@ -17,6 +17,7 @@ mod policy;
 mod queue;
 mod seats;
 pub mod select;
+mod shift;
 pub mod simulate;
 mod stats;
 #[cfg(test)]
@@ -35,4 +36,5 @@ pub use learn::Learned;
 pub use policy::{Adaptive, BatchPolicy, Budget, Dispatch, Pressure, Reason, Verdict, verdict};
 pub use queue::{BatchQueue, Outlook};
 pub use seats::Seats;
+pub use shift::Shift;
 pub use stats::BatchStats;

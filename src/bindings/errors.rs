@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyModule, PyType};
 
+use super::models::causes::Raised;
 use crate::error::{Error, ErrorKind};
 
 static CLASSES: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
@@ -62,22 +63,33 @@ pub(crate) fn raised(py: Python<'_>, kind: ErrorKind, message: &str) -> PyErr {
     exception(py, kind, message, None).map_or_else(|error| error, PyErr::from_value)
 }
 
-/// The Python exception for a failure of the core. A cause of Penstock's own becomes its `__cause__`, any other the text of
-/// that.
+/// The Python exception for a failure of the core. A cause of Penstock's own and one that Python raised become its
+/// `__cause__`, any other the text of that.
 pub(crate) fn to_python(py: Python<'_>, error: &Error) -> PyErr {
     let build = || {
-        let cause = std::error::Error::source(error).map(|source| match source.downcast_ref::<Error>() {
-            Some(error) => to_python(py, error).into_value(py).into_bound(py),
-            None => PyRuntimeError::new_err(source.to_string()).into_value(py).into_bound(py),
-        });
-        let cause = cause.as_ref().map(Bound::as_any);
-        let exception = exception(py, error.kind(), error.message(), cause)?;
+        let cause = std::error::Error::source(error).map(|source| cause_of(py, source));
+        let exception = exception(py, error.kind(), error.message(), cause.as_ref())?;
         if let Some(wait) = error.wait_before_retry() {
             exception.setattr("retry_after", wait.as_secs_f64())?;
         }
         Ok(exception)
     };
     build().map_or_else(|error: PyErr| error, PyErr::from_value)
+}
+
+/// The exception for what caused a failure: the very one that Python raised, where it did.
+fn cause_of<'py>(py: Python<'py>, source: &(dyn std::error::Error + 'static)) -> Bound<'py, PyAny> {
+    // Between what is told and what was raised stands the core's word for it, which says nothing more.
+    for source in [Some(source), source.source()].into_iter().flatten() {
+        if let Some(raised) = source.downcast_ref::<Raised>().and_then(|raised| raised.exception(py)) {
+            return raised;
+        }
+    }
+    let error = match source.downcast_ref::<Error>() {
+        Some(error) => to_python(py, error),
+        None => PyRuntimeError::new_err(source.to_string()),
+    };
+    error.into_value(py).into_bound(py).into_any()
 }
 
 /// The kind whose class (or a class above it) this exception is of, where it is one of Penstock's.

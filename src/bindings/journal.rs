@@ -174,6 +174,7 @@ fn describe(access: &AccessRecord, fields: &Bound<'_, PyDict>) -> PyResult<()> {
     fields.set_item(intern!(py, "batch"), access.batch)?;
     fields.set_item(intern!(py, "reason"), access.reason)?;
     let parts = access.timing.map(|timing| timing.parts);
+    fields.set_item(intern!(py, "load_seconds"), time(access.timing.and_then(|timing| timing.load)))?;
     fields.set_item(intern!(py, "queue_seconds"), time(parts.map(|parts| parts.queue)))?;
     fields.set_item(intern!(py, "slot_seconds"), time(parts.map(|parts| parts.slot)))?;
     fields.set_item(intern!(py, "gather_seconds"), time(parts.map(|parts| parts.gather)))?;

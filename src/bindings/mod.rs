@@ -14,6 +14,7 @@ mod inherited;
 mod journal;
 mod load;
 mod messages;
+mod models;
 mod policy;
 mod processes;
 mod recording;
@@ -22,6 +23,7 @@ mod riders;
 mod run;
 mod served;
 mod server;
+mod shift;
 mod steps;
 mod texts;
 mod visitors;
@@ -55,6 +57,8 @@ mod _native {
     #[pymodule_export]
     use super::messages::infer_message;
     #[pymodule_export]
+    use super::models::{Acquiring, Lease, LoadDesk, NativeModelCache, NativeOperation};
+    #[pymodule_export]
     use super::policy::check_policy;
     #[pymodule_export]
     use super::processes::{NativeChild, NativeKeeper};
@@ -64,6 +68,8 @@ mod _native {
     use super::served::ServedWorker;
     #[pymodule_export]
     use super::server::NativeServer;
+    #[pymodule_export]
+    use super::shift::NativeShift;
     #[pymodule_export]
     use super::steps::Steps;
 

@@ -19,7 +19,7 @@ use super::run::{Filled, Fillers, Form, Job};
 use super::steps::{Answering, Run};
 use super::visitors::Visitors;
 use super::waiter::Failure;
-use crate::batch::{Entry, Ran, Turn};
+use crate::batch::{Entry, Ran, Shift, Turn};
 use crate::error::{Error, ErrorKind, Result as CoreResult};
 use crate::pipeline::{AnswerRow, BatchAccount, Endpoint, Finished, ModelSpec, Reply, Said};
 use crate::tensor::{Column, DType, Elements, Rows, Shape, Spares, TensorSpec, Texts};
@@ -28,6 +28,7 @@ use crate::tensor::{Column, DType, Elements, Rows, Shape, Spares, TensorSpec, Te
 #[pyclass(frozen, module = "penstock._native")]
 pub(crate) struct ServedWorker {
     endpoint: Arc<Endpoint>,
+    shift: Arc<Shift>,
     function: Py<PyAny>,
     counters: Arc<Counters>,
     isolate: bool,
@@ -45,14 +46,14 @@ struct Taken {
 
 impl ServedWorker {
     pub(crate) fn new(
-        endpoint: Arc<Endpoint>,
+        (endpoint, shift): (Arc<Endpoint>, Arc<Shift>),
         function: Py<PyAny>,
         counters: Arc<Counters>,
         isolate: bool,
         fillers: Fillers,
         largest_live: Option<usize>,
     ) -> Self {
-        Self { endpoint, function, counters, isolate, fillers, largest_live, taken: Mutex::new(None) }
+        Self { endpoint, shift, function, counters, isolate, fillers, largest_live, taken: Mutex::new(None) }
     }
 
     fn take(&self, py: Python<'_>) -> Option<Taken> {
@@ -64,8 +65,8 @@ impl ServedWorker {
         let (form, entries) = match self.largest_live {
             None => (Answering::Whole(columns), batch.entries),
             Some(largest) => {
-                let visitors =
-                    Visitors::new(Arc::clone(endpoint), columns, batch.group, batch.entries, account.clone());
+                let ends = (Arc::clone(endpoint), Arc::clone(&self.shift));
+                let visitors = Visitors::new(ends, columns, batch.group, batch.entries, account.clone());
                 let lengths = account.cut.lengths.clone();
                 (Answering::Steps(Run::new(Box::new(visitors), largest, lengths)), Vec::new())
             }
@@ -81,7 +82,7 @@ impl ServedWorker {
     /// Gives the interpreter lock back until there is a batch; false where none will come any more.
     fn wait(&self, py: Python<'_>) -> bool {
         let endpoint = &self.endpoint;
-        while lock::without(py, &endpoint.locks, || endpoint.wait()) == Turn::Work {
+        while lock::without(py, &endpoint.locks, || endpoint.wait_in(&self.shift)) == Turn::Work {
             let taken = self.take(py);
             if taken.is_some() {
                 *self.taken.lock() = taken;

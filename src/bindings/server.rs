@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,23 +13,22 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 
 use super::bridge::lifecycle::generation;
 use super::bridge::{lock, stock};
-use super::core::Counters;
 use super::errors::{raised, to_python};
 use super::journal::NativeJournal;
+use super::models::NativeModelCache;
 use super::policy::Policy;
-use super::processes::Start;
 use super::recording::NativeRecording;
 use super::records;
-use super::run::Fillers;
-use super::served::ServedWorker;
+use super::shift::{NativeShift, Served};
 use super::{in_process, inherited};
 use crate::batch::{BatchAccount, BatchPolicy};
 use crate::error::{Error, ErrorKind, Result as CoreResult};
 use crate::flow::SlowReader;
 use crate::metrics::{LockCounts, Registry};
-use crate::pipeline::{Endpoint, ModelSpec, Processes, Tally, Task};
+use crate::models::Cache;
+use crate::pipeline::{Endpoint, InCache, ModelSpec, Task};
 use crate::runtime;
-use crate::serve::{AccessLog, Door, HttpServer, HttpSettings, Service, listen};
+use crate::serve::{AccessLog, Door, HttpServer, HttpSettings, RepositoryAccess, Service, listen};
 use crate::tensor::TensorSpec;
 
 /// A name, an element type and the axes of one row.
@@ -45,6 +44,8 @@ pub(crate) struct Model {
     outputs: Vec<Tensor>,
     policy: Policy,
     workers: usize,
+    /// It answers step by step.
+    steps: bool,
 }
 
 /// What a server's door is to allow; times in seconds.
@@ -64,6 +65,7 @@ pub(crate) struct Limits {
     stream_window: usize,
     stream_memory: usize,
     slow_reader: String,
+    repository: String,
 }
 
 /// Time for the clients of answers that are cut short to hear of it.
@@ -96,25 +98,16 @@ pub(crate) struct NativeServer {
     closed: Mutex<bool>,
 }
 
-struct Served {
-    endpoint: Arc<Endpoint>,
-    counters: Arc<Counters>,
-    isolate: bool,
-    /// Its worker processes, where it has some.
-    processes: OnceLock<Processes>,
-    max_size: usize,
-}
-
 /// An answer, for Python: status, headers, body, and the class of the error that it stands for.
 type Answer<'py> = (u16, Vec<(String, Bound<'py, PyBytes>)>, Bound<'py, PyBytes>, Option<&'static str>);
 
 #[pymethods]
 impl NativeServer {
-    /// Opens the door at `places`, a second way in for gRPC alone included, or none; every model says "not ready" until `set_ready`. Connections wait in the kernel
+    /// Opens the door at `places`, a second way in for gRPC alone included, or none; every model says "not ready" until a shift of it begins. Connections wait in the kernel
     /// until `accept`, unless `accepting`. With `siblings`, a directory and a worker's name, `/metrics` answers for all who
     /// share the directory.
     #[new]
-    #[pyo3(signature = (models, *, places, accepting, limits, journal, siblings=None))]
+    #[pyo3(signature = (models, *, places, accepting, limits, journal, cache, siblings=None))]
     fn new(
         py: Python<'_>,
         models: Vec<Model>,
@@ -122,12 +115,14 @@ impl NativeServer {
         accepting: bool,
         limits: Limits,
         journal: Option<PyRef<'_, NativeJournal>>,
+        cache: PyRef<'_, NativeModelCache>,
         siblings: Option<(String, String)>,
     ) -> PyResult<Self> {
+        let cache = cache.cache(py)?;
         let access_log = journal.map(|journal| journal.access_log());
         let opened = limits
             .into_settings()
-            .and_then(|settings| Self::open(models, places, accepting, settings, access_log));
+            .and_then(|settings| Self::open((models, cache), places, accepting, settings, access_log));
         let joined = opened.and_then(|server| {
             if let Some((directory, name)) = siblings {
                 server.door.join_siblings(Path::new(&directory), &name, &runtime::handle()?)?;
@@ -172,46 +167,12 @@ impl NativeServer {
         Ok((parts.status.as_u16(), headers, PyBytes::new(py, &body), error))
     }
 
-    /// A worker thread's side of model `index`, which calls `function`; `fillers` says whether it wants to be told of a
-    /// mask, and of lengths; `steps` that it is a generator over a batch.
-    fn worker(
-        &self,
-        py: Python<'_>,
-        index: usize,
-        function: Py<PyAny>,
-        fillers: Fillers,
-        steps: bool,
-    ) -> PyResult<ServedWorker> {
+    /// The workers of one load of model `index`, which are yet to come.
+    fn shift(&self, py: Python<'_>, index: usize) -> PyResult<NativeShift> {
         let served = self.endpoints.get(index).ok_or_else(|| {
-            raised(py, ErrorKind::Internal, "a worker was asked for a model that is not served")
+            raised(py, ErrorKind::Internal, "workers were asked for of a model that is not served")
         })?;
-        let counters = Arc::clone(&served.counters);
-        let (endpoint, largest_live) = (Arc::clone(&served.endpoint), steps.then_some(served.max_size));
-        if steps {
-            endpoint.set_stepwise();
-        }
-        Ok(ServedWorker::new(endpoint, function, counters, served.isolate, fillers, largest_live))
-    }
-
-    /// Begins to start `count` worker processes for model `index`.
-    fn start_processes(&self, py: Python<'_>, index: usize, start: Start, count: usize) -> PyResult<()> {
-        let Some(served) = self.endpoints.get(index) else { return Ok(()) };
-        let tally: Arc<dyn Tally> = Arc::clone(&served.counters) as _;
-        let started = Processes::start(&served.endpoint, start.into(), count, &tally);
-        // A model is started once.
-        drop(served.processes.set(started.map_err(|error| to_python(py, &error))?));
-        Ok(())
-    }
-
-    /// Waits until the worker processes of model `index` have loaded it, for at most `limit` seconds; answers whether that
-    /// came.
-    fn wait_processes(&self, py: Python<'_>, index: usize, limit: f64) -> PyResult<bool> {
-        let processes = self.endpoints.get(index).and_then(|served| served.processes.get());
-        let Some(processes) = processes else { return Ok(true) };
-        let limit = Duration::try_from_secs_f64(limit).unwrap_or(Duration::ZERO);
-        let ready = lock::without(py, &LockCounts::new(), || processes.wait_ready(limit));
-        py.check_signals()?;
-        ready.map_err(|error| to_python(py, &error))
+        Ok(NativeShift::new(served.clone()))
     }
 
     /// Waits for all worker processes to end, and kills those that have not after `limit` seconds.
@@ -221,23 +182,15 @@ impl NativeServer {
         }
         let end = Instant::now() + Duration::try_from_secs_f64(limit).unwrap_or(Duration::ZERO);
         lock::without(py, &LockCounts::new(), || {
-            for processes in self.endpoints.iter().filter_map(|served| served.processes.get()) {
-                processes.end(end.saturating_duration_since(Instant::now()));
+            for served in &self.endpoints {
+                served.end_processes(end);
             }
         });
     }
 
     /// The numbers of the worker processes of model `index` that run now.
     fn process_numbers(&self, index: usize) -> Vec<u32> {
-        let processes = self.endpoints.get(index).and_then(|served| served.processes.get());
-        processes.map(Processes::process_numbers).unwrap_or_default()
-    }
-
-    /// Says that model `index` can answer.
-    fn set_ready(&self, index: usize) {
-        if let Some(served) = self.endpoints.get(index) {
-            served.endpoint.set_ready(true);
-        }
+        self.endpoints.get(index).map(Served::process_numbers).unwrap_or_default()
     }
 
     /// Writes what comes to model `index`, and how long it takes, into a file.
@@ -279,7 +232,7 @@ impl NativeServer {
         self.door.metrics_text()
     }
 
-    /// Counters of every model, by its name.
+    /// Counters of every model, by its name, and its version where it has several.
     fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let all = PyDict::new(py);
         for served in &self.endpoints {
@@ -287,7 +240,7 @@ impl NativeServer {
             let totals = served.endpoint.history().totals();
             let counters = served.counters.shown(py, &stats, &totals, &served.endpoint.locks)?;
             counters.set_item("shared", served.endpoint.shared())?;
-            all.set_item(&served.endpoint.spec.name, counters)?;
+            all.set_item(&served.label, counters)?;
         }
         Ok(all)
     }
@@ -301,7 +254,7 @@ impl NativeServer {
         request_id: Option<&str>,
         last: usize,
     ) -> PyResult<Bound<'py, PyList>> {
-        let served = self.endpoints.iter().find(|served| served.endpoint.spec.name == model);
+        let served = self.endpoints.iter().find(|served| served.label == model);
         let endpoint = &served
             .ok_or_else(|| raised(py, ErrorKind::ModelNotFound, &format!("there is no model '{model}'")))?
             .endpoint;
@@ -330,7 +283,7 @@ impl NativeServer {
 
 impl NativeServer {
     fn open(
-        models: Vec<Model>,
+        (models, cache): (Vec<Model>, Cache),
         (place, grpc_place): Places,
         accepting: bool,
         settings: HttpSettings,
@@ -339,25 +292,34 @@ impl NativeServer {
         let runtime = runtime::handle()?;
         let registry = Arc::new(Registry::new());
         let mut endpoints = Vec::with_capacity(models.len());
-        for model in models {
+        let labels = labels(&models);
+        for (model, label) in models.into_iter().zip(labels) {
+            let steps = model.steps;
             let (isolate, workers, max_size) = (model.policy.isolate, model.workers, model.policy.max_size);
             let single_flight = model.policy.single_flight;
             let (spec, policy) = model.into_spec()?;
-            let metrics = registry.model(&spec.name);
+            let id = cache.find(&format!("{}@{}", spec.name, spec.version))?;
+            let metrics = registry.model(&label);
             let endpoint = Endpoint::open(spec, policy, workers, metrics, &runtime)?;
+            endpoint.reside(InCache { cache: cache.clone(), model: id });
+            if steps {
+                endpoint.set_stepwise();
+            }
             if single_flight {
                 endpoint.share_identical();
             }
             endpoints.push(Served {
+                label,
                 endpoint,
                 counters: Arc::default(),
                 isolate,
                 max_size,
-                processes: OnceLock::new(),
+                processes: Arc::default(),
             });
         }
         let served = endpoints.iter().map(|served| Arc::clone(&served.endpoint)).collect();
         let service = Service::new(served, Arc::clone(&registry))?;
+        service.keep_models_in(&cache, &runtime);
         let door = Door::new(service, settings, access_log, &registry)?;
         // Both before either is opened: where the second cannot be listened on, nobody has come in by the first.
         let (place, grpc_place) =
@@ -412,6 +374,8 @@ impl NativeServer {
             }
             let idle = endpoints.iter().all(|endpoint| endpoint.wait_idle(left()));
             for endpoint in &endpoints {
+                // Whoever still waits does so in vain: the workers leave.
+                endpoint.close(drain && idle);
                 endpoint.set_ready(false);
             }
             quiet && idle
@@ -438,6 +402,15 @@ impl Place {
             Self::Address((host, port)) => listen(resolve(&host, port)?),
         }
     }
+}
+
+/// What each model is called in metrics and statistics: its name, and its version where it has several.
+fn labels(models: &[Model]) -> Vec<String> {
+    let label = |model: &Model| {
+        let versions = models.iter().filter(|other| other.name == model.name).count();
+        if versions == 1 { model.name.clone() } else { format!("{}@{}", model.name, model.version) }
+    };
+    models.iter().map(label).collect()
 }
 
 fn shown(listener: &HttpServer) -> (String, u16) {
@@ -467,6 +440,7 @@ impl Limits {
             stream_memory: self.stream_memory,
             // Python has refused what is none of them.
             slow_reader: SlowReader::from_name(&self.slow_reader).unwrap_or_default(),
+            repository: RepositoryAccess::from_name(&self.repository).unwrap_or_default(),
         })
     }
 }

@@ -14,7 +14,7 @@ use super::run::Form;
 use super::served::Columns;
 use super::steps::{Ending, Joined, Kind, Passengers};
 use super::texts;
-use crate::batch::{Entry, GroupKey, Place, Ran, Seats};
+use crate::batch::{Entry, GroupKey, Place, Ran, Seats, Shift};
 use crate::error::{Error, ErrorKind, Result as CoreResult};
 use crate::flow::{Bell, Clock};
 use crate::metrics::LockCounts;
@@ -23,6 +23,8 @@ use crate::pipeline::{AnswerRow, BatchAccount, Endpoint, Finished, Piece, Reply,
 /// The requests of one batch.
 pub(crate) struct Visitors {
     endpoint: Arc<Endpoint>,
+    /// Of the worker that runs them: once it is over, nobody joins them.
+    shift: Arc<Shift>,
     columns: Columns,
     group: Arc<GroupKey<()>>,
     seats: Seats<Reply>,
@@ -33,13 +35,13 @@ pub(crate) struct Visitors {
 
 impl Visitors {
     pub(crate) fn new(
-        endpoint: Arc<Endpoint>,
+        (endpoint, shift): (Arc<Endpoint>, Arc<Shift>),
         columns: Columns,
         group: Arc<GroupKey<()>>,
         entries: Vec<Entry<Reply>>,
         account: BatchAccount,
     ) -> Self {
-        Self { endpoint, columns, group, seats: Seats::new(entries), last: Mutex::default(), account }
+        Self { endpoint, shift, columns, group, seats: Seats::new(entries), last: Mutex::default(), account }
     }
 
     fn answer(&self, seats: impl Iterator<Item = usize>, words: Vec<CoreResult<Said>>) {
@@ -230,7 +232,7 @@ impl Passengers for Visitors {
     }
 
     fn outside(&self) -> usize {
-        self.endpoint.waiting_in(&self.group)
+        if self.shift.is_over() { 0 } else { self.endpoint.waiting_in(&self.group) }
     }
 
     fn bell(&self) -> &Arc<Bell> {
@@ -251,6 +253,9 @@ impl Passengers for Visitors {
 
     fn join(&self, py: Python<'_>, limit: usize) -> PyResult<Option<Joined>> {
         let endpoint = &self.endpoint;
+        if self.shift.is_over() {
+            return Ok(None);
+        }
         let Some(batch) = endpoint.join(&self.group, limit) else { return Ok(None) };
         let count = batch.entries.len();
         // They are seated first: whatever goes wrong from here on, they are told.

@@ -3,6 +3,7 @@
 mod door;
 mod merge;
 mod model;
+mod models;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -10,4 +11,5 @@ mod tests;
 pub use door::{DoorMetrics, InFlight};
 pub use merge::{Merged, Refused, merge};
 pub use model::{BatchCount, LockCounts, ModelMetrics, Outcome, PARTS, Registry};
+pub use models::{CacheCounts, LOAD_SECONDS, LoadSeconds, ModelCounts, PredictionCounts};
 pub use stream::{StreamCount, StreamMetrics};

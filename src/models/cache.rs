@@ -21,6 +21,9 @@ use crate::flow::{Clock, Moment, Priority, TimeSource};
 /// Without a beat for longer than this, the task that keeps a cache has stopped.
 const LOST_BEAT: Duration = Duration::from_secs(5);
 
+/// A loader that takes nothing up for longer than this has stopped; it may have waited for the interpreter's lock.
+const LOST_LOADER: Duration = Duration::from_secs(30);
+
 /// Models in memory, by reference and under a limit. Cheap to clone; every clone is the same cache.
 ///
 /// Every method may be called on any thread and returns without waiting for a load. Nothing of a caller's runs under the
@@ -216,7 +219,8 @@ impl Cache {
     pub fn health(&self) -> Health {
         let (waiting, stuck, closing) = self.inside.look(|state, _| state.health());
         let beat = self.inside.last_beat();
-        Health { beat, beating: beat.is_none_or(|beat| beat < LOST_BEAT), waiting, stuck, closing }
+        let beating = beat.is_none_or(|beat| beat < LOST_BEAT) && self.inside.loader.behind() < LOST_LOADER;
+        Health { beat, beating, waiting, stuck, closing }
     }
 
     /// How far a model is.
@@ -275,6 +279,7 @@ impl Cache {
 
     /// The loader's answer to [`Loader::rank`]: a score for each candidate, in their order. The lowest goes first; a score
     /// that is no number is the lowest, and one that is missing the highest.
+    #[expect(clippy::needless_pass_by_value, reason = "an answer is handed over")]
     pub fn ranked(&self, question: u64, scores: Vec<f64>) {
         self.inside.step(|state, now| state.ranked(question, &scores, now));
     }

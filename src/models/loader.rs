@@ -1,6 +1,7 @@
 //! What a cache needs from outside: somebody who loads and unloads.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{ModelId, Residency};
 
@@ -21,6 +22,11 @@ pub trait Loader: Send + Sync + 'static {
     /// Which of these should leave first? To be answered by [`ranked`](super::Cache::ranked). Only asked under
     /// [`PolicyKind::Ranked`](super::PolicyKind::Ranked).
     fn rank(&self, question: Ranking);
+
+    /// How long the oldest of what it was told has waited for somebody to take it up; zero where nothing waits.
+    fn behind(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// A load that is to begin.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::predict::PredictReport;
 use super::{LoadState, ModelId, Reason};
 
 /// The numbers of a cache since it was made.
@@ -47,6 +48,8 @@ pub struct CacheStats {
     pub bytes: CacheBytes,
     /// Loads that nobody waited for when they were asked for.
     pub preloads: Preloads,
+    /// What prediction says of itself, where it was asked for.
+    pub predictions: Option<PredictReport>,
     /// Every registered model.
     pub models: Vec<ModelStats>,
 }
@@ -196,7 +199,7 @@ pub struct IndexRow {
 pub struct Health {
     /// Time since its task was last seen; `None` where no task keeps it.
     pub beat: Option<Duration>,
-    /// True where its task was seen of late, or where none keeps it.
+    /// True where its task was seen of late, or none keeps it, and its loader takes up what it is told.
     pub beating: bool,
     /// Models that were to be there from the start and have not been ready yet.
     pub waiting: Vec<ModelId>,

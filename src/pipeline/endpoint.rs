@@ -13,10 +13,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::flight::{Flights, Place};
+use super::residence::{Hold, Loading, Residence, Sweeper};
 use super::steps::{self, Pieces, Task};
 use super::{Answer, Finished, Reply, RequestTerms, Ticker};
 use crate::batch::{
-    Attendance, Batch, BatchAccount, BatchPolicy, Batcher, GroupKey, History, Removed, Terms, Turn,
+    Attendance, Batch, BatchAccount, BatchPolicy, Batcher, GroupKey, History, Removed, Shift, Terms, Turn,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::{Bell, StreamLimits, TimeSource};
@@ -73,7 +74,12 @@ pub struct Endpoint {
     stepwise: AtomicBool,
     metrics: ModelMetrics,
     history: Arc<History>,
+    /// Where the model is, where it is not always there.
+    residence: OnceLock<Box<dyn Residence>>,
+    sweeper: Arc<Sweeper>,
     ready: AtomicBool,
+    /// Shifts that have begun and are not over.
+    shifts: Mutex<usize>,
     on_readiness: Mutex<Vec<OnReadiness>>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -101,6 +107,9 @@ impl Endpoint {
             let at_end = move || {
                 if let Some(endpoint) = this.upgrade() {
                     endpoint.batcher.release();
+                    if endpoint.sweeper.is_due() {
+                        endpoint.batcher.sweep(&mut Doorway);
+                    }
                 }
             };
             let ticks = runtime.spawn(Arc::clone(&ticker).run(at_end));
@@ -111,6 +120,8 @@ impl Endpoint {
                 max_queue,
                 costed,
                 flights: OnceLock::new(),
+                residence: OnceLock::new(),
+                sweeper: Sweeper::new(&ticker),
                 ticker,
                 told,
                 bell: Bell::new(),
@@ -120,6 +131,7 @@ impl Endpoint {
                 metrics,
                 history,
                 ready: AtomicBool::new(false),
+                shifts: Mutex::default(),
                 on_readiness: Mutex::default(),
                 tasks: vec![answers, ticks],
             }
@@ -129,8 +141,8 @@ impl Endpoint {
     /// Asks the model about `count` rows on those terms. They are queued at once, whether the future is polled or not.
     ///
     /// # Errors
-    /// [`ErrorKind::ModelNotReady`] before it is; [`ErrorKind::Overloaded`] where the queue is full;
-    /// [`ErrorKind::Closed`] while closing; what the model failed with.
+    /// [`ErrorKind::ModelNotReady`] before it is, where it [resides](Self::reside) nowhere; [`ErrorKind::Overloaded`] where
+    /// the queue is full; [`ErrorKind::Closed`] while closing; why it could not be loaded; what it failed with.
     ///
     /// # Cancellation
     /// Dropping the future takes its rows out of the queue; rows already with the model are answered to nobody.
@@ -142,7 +154,8 @@ impl Endpoint {
         count: usize,
     ) -> impl Future<Output = Answer> + Send + use<'_> {
         let counted = Counted::new(&self.metrics, terms.deadline);
-        let asked = self.ask(terms, specs, rows, count);
+        let hold = self.admits_whole(count).and_then(|()| self.hold(&terms));
+        let asked = hold.and_then(|hold| Ok((hold, self.ask(terms, specs, rows, count)?)));
         self.answered(asked, counted)
     }
 
@@ -153,15 +166,13 @@ impl Endpoint {
     /// As [`infer`](Self::infer), where it was not queued; what comes later is said by [`Pieces::end`].
     pub fn stream(&self, terms: RequestTerms, specs: Specs, rows: &Rows) -> Result<Pieces> {
         let mut counted = Counted::new(self.metrics.clone(), terms.deadline);
-        let refused = self.admits(1).err();
-        if let Some(error) = refused {
-            counted.note(Some(&error));
-            return Err(error);
-        }
+        let hold = self.admits(1).and_then(|()| self.hold(&terms));
+        let hold = hold.inspect_err(|error| counted.note(Some(error)))?;
         let in_queue = self.terms_of(&terms, rows);
         let limits = self.limits.get_or_init(StreamLimits::default).clone();
         let bell = Arc::clone(&self.bell);
-        let (speaker, mut pieces) = steps::pieces(limits, bell, terms.deadline, counted, &self.spec.name);
+        let (speaker, mut pieces) =
+            steps::pieces(limits, bell, terms.deadline, (hold, counted), &self.spec.name);
         let reply = Reply::Steps { speaker: Box::new(speaker), id: terms.id };
         match self.queue(&GroupKey { key: (), specs }, in_queue, rows, vec![reply]) {
             Ok(()) => Ok(pieces),
@@ -179,13 +190,11 @@ impl Endpoint {
 
     async fn answered(
         &self,
-        asked: Result<oneshot::Receiver<Answer>>,
+        asked: Result<(Hold, oneshot::Receiver<Answer>)>,
         mut counted: Counted<&ModelMetrics>,
     ) -> Answer {
         let answer = match asked {
-            Ok(answer) => answer.await.unwrap_or_else(|_| {
-                Err(Error::new(ErrorKind::Closed, format!("model '{}' was closed", self.spec.name)))
-            }),
+            Ok((mut hold, answer)) => hold.answered(answer, &self.spec.name).await,
             Err(error) => Err(error),
         };
         counted.note(answer.as_ref().err());
@@ -214,11 +223,6 @@ impl Endpoint {
         rows: Rows,
         count: usize,
     ) -> Result<oneshot::Receiver<Answer>> {
-        self.admits(count)?;
-        if self.spec.task == Task::Generate {
-            let message = format!("model '{}' answers with text: ask it to generate", self.spec.name);
-            return Err(Error::new(ErrorKind::Item, message));
-        }
         let mut terms = self.terms_of(&asked, &rows);
         let key = GroupKey { key: (), specs };
         let Some(flights) = self.flights.get() else {
@@ -239,8 +243,18 @@ impl Endpoint {
         }
     }
 
+    /// As [`admits`](Self::admits), for an answer as a whole.
+    fn admits_whole(&self, count: usize) -> Result<()> {
+        self.admits(count)?;
+        if self.spec.task == Task::Generate {
+            let message = format!("model '{}' answers with text: ask it to generate", self.spec.name);
+            return Err(Error::new(ErrorKind::Item, message));
+        }
+        Ok(())
+    }
+
     fn admits(&self, count: usize) -> Result<()> {
-        if !self.is_ready() {
+        if self.residence.get().is_none() && !self.is_ready() {
             let message = format!("model '{}' is not ready", self.spec.name);
             return Err(Error::new(ErrorKind::ModelNotReady, message));
         }
@@ -249,6 +263,19 @@ impl Endpoint {
             return Err(Error::new(ErrorKind::Item, message));
         }
         Ok(())
+    }
+
+    /// A hold on the model for a request on these terms; where it is not there, it is asked for.
+    fn hold(&self, terms: &RequestTerms) -> Result<Hold> {
+        let Some(residence) = self.residence.get() else { return Ok(Hold::Always) };
+        if let Some(lease) = residence.hit(terms) {
+            return Ok(Hold::Here(lease));
+        }
+        if self.batcher.is_closed() {
+            // Nothing is loaded for a queue that takes nothing.
+            return Err(Error::new(ErrorKind::Closed, format!("model '{}' was closed", self.spec.name)));
+        }
+        Hold::wait(residence.as_ref(), terms, &self.sweeper)
     }
 
     fn queue(&self, key: &GroupKey<()>, terms: Terms, rows: &Rows, replies: Vec<Reply>) -> Result<()> {
@@ -281,9 +308,51 @@ impl Endpoint {
         }
     }
 
+    /// Has requests hold the model where it lives from here on, and wait for it where it is not there; the first who says
+    /// so is heard.
+    pub fn reside(&self, residence: impl Residence) {
+        self.residence.get_or_init(|| Box::new(residence));
+    }
+
+    /// True where the model comes and goes.
+    pub fn is_resident(&self) -> bool {
+        self.residence.get().is_some()
+    }
+
+    /// How far the model's load is, where it comes and goes.
+    pub fn loading(&self) -> Option<Loading> {
+        self.residence.get().map(|residence| residence.progress())
+    }
+
+    /// Says that the workers of a shift are there: the model is ready until the last such shift [ends](Self::end_shift).
+    pub fn begin_shift(&self, shift: &Shift) {
+        let mut shifts = self.shifts.lock();
+        if shift.begin() {
+            *shifts += 1;
+            self.set_ready(true);
+        }
+    }
+
+    /// Ends a shift: its workers finish what they run and take no more, and what waits goes on waiting. Safe to call twice.
+    pub fn end_shift(&self, shift: &Shift) {
+        let mut shifts = self.shifts.lock();
+        if shift.has_begun() && !shift.is_over() {
+            *shifts = shifts.saturating_sub(1);
+        }
+        self.batcher.end_shift(shift);
+        if *shifts == 0 {
+            self.set_ready(false);
+        }
+    }
+
     /// Blocks a worker until a batch may be taken.
     pub fn wait(&self) -> Turn {
         self.batcher.wait()
+    }
+
+    /// As [`wait`](Self::wait), for a worker of that shift.
+    pub fn wait_in(&self, shift: &Shift) -> Turn {
+        self.batcher.wait_in(shift)
     }
 
     /// Takes a batch, if one may be taken, without the requests whose senders hung up.

@@ -4,8 +4,11 @@ mod endpoint;
 mod flight;
 mod processes;
 mod reply;
+mod residence;
 mod steps;
 mod terms;
+#[cfg(test)]
+mod tests;
 mod ticker;
 
 pub use crate::batch::BatchAccount;
@@ -13,6 +16,7 @@ pub use crate::tensor::AnswerRow;
 pub use endpoint::{Endpoint, ModelSpec};
 pub use processes::{Processes, Tally};
 pub use reply::{Answer, Answered, Finished, Reply};
+pub use residence::{InCache, Lease, Loading, Residence, Told};
 pub use steps::{Finish, Piece, Pieces, Said, Speaker, Task};
 pub use terms::RequestTerms;
 pub use ticker::Ticker;

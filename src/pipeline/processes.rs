@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::{BatchAccount, Endpoint, Finished, Reply, Said};
-use crate::batch::{Batch, Ran, Turn};
+use crate::batch::{Batch, Ran, Shift, Turn};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::Clock;
 use crate::process::{Answer, Broken, Child, Keeper, Launch, Question, Reins, SharedMemory, answer_columns};
@@ -32,6 +32,7 @@ pub trait Tally: Send + Sync + 'static {
 /// The worker processes of one model.
 pub struct Processes {
     endpoint: Arc<Endpoint>,
+    shift: Arc<Shift>,
     reins: Vec<Arc<Reins>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     started: Mutex<Receiver<Result<()>>>,
@@ -39,13 +40,13 @@ pub struct Processes {
 }
 
 impl Processes {
-    /// Begins to start `count` children, each with a thread of its own; [`wait_ready`](Self::wait_ready) says what came
-    /// of it.
+    /// Begins to start `count` children, each with a thread of its own, which take batches until the shift is over;
+    /// [`wait_ready`](Self::wait_ready) says what came of it.
     ///
     /// # Errors
     /// [`ErrorKind::Internal`] where the operating system gives no memory or no thread.
     pub fn start(
-        endpoint: &Arc<Endpoint>,
+        (endpoint, shift): (Arc<Endpoint>, Arc<Shift>),
         launch: Launch,
         count: usize,
         tally: &Arc<dyn Tally>,
@@ -54,14 +55,19 @@ impl Processes {
         let (tell, started) = channel();
         let (mut reins, mut threads) = (Vec::new(), Vec::new());
         for number in 0..count {
-            let (counted, counting) = (Arc::clone(tally), Arc::clone(endpoint));
+            let (counted, counting) = (Arc::clone(tally), Arc::clone(&endpoint));
             let restarted = move || {
                 counted.restarted();
                 counting.count_restart();
             };
             let keeper = Keeper::new(Arc::clone(&launch), restarted)?;
             reins.push(Arc::clone(keeper.reins()));
-            let worker = Worker { endpoint: Arc::clone(endpoint), keeper, tally: Arc::clone(tally) };
+            let worker = Worker {
+                endpoint: Arc::clone(&endpoint),
+                shift: Arc::clone(&shift),
+                keeper,
+                tally: Arc::clone(tally),
+            };
             let tell = tell.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("penstock-{}-{number}", endpoint.spec.name))
@@ -70,7 +76,8 @@ impl Processes {
             threads.push(thread);
         }
         Ok(Self {
-            endpoint: Arc::clone(endpoint),
+            endpoint,
+            shift,
             reins,
             threads: Mutex::new(threads),
             started: Mutex::new(started),
@@ -103,16 +110,17 @@ impl Processes {
         self.reins.iter().filter_map(|reins| reins.process_number()).collect()
     }
 
-    /// Waits for the children to end, which they do once the queue is closed and empty; kills those that have not after
-    /// `limit`.
+    /// Ends the shift and waits for the children to end, which they do once they have run what they have taken; kills those
+    /// that have not after `limit`.
     pub fn end(&self, limit: Duration) {
-        let end = Instant::now() + limit;
+        self.endpoint.end_shift(&self.shift);
+        let end = Instant::now().checked_add(limit);
+        let in_time = || end.is_none_or(|end| Instant::now() < end);
         let mut threads = std::mem::take(&mut *self.threads.lock());
-        while !threads.iter().all(JoinHandle::is_finished) && Instant::now() < end {
+        while !threads.iter().all(JoinHandle::is_finished) && in_time() {
             std::thread::sleep(Duration::from_millis(2));
         }
         self.reins.iter().for_each(|reins| reins.kill());
-        self.endpoint.close(false);
         for thread in threads.drain(..) {
             // A thread that panicked has nothing more to say.
             let _ = thread.join();
@@ -122,6 +130,7 @@ impl Processes {
 
 struct Worker {
     endpoint: Arc<Endpoint>,
+    shift: Arc<Shift>,
     keeper: Keeper,
     tally: Arc<dyn Tally>,
 }
@@ -134,8 +143,9 @@ impl Worker {
         if failed {
             return;
         }
-        let endpoint = Arc::clone(&self.endpoint);
-        while self.keeper.keep_alive(|| !endpoint.is_done()) && endpoint.wait() == Turn::Work {
+        let (endpoint, shift) = (Arc::clone(&self.endpoint), Arc::clone(&self.shift));
+        let wanted = || !shift.is_over() && !endpoint.is_done();
+        while self.keeper.keep_alive(wanted) && endpoint.wait_in(&shift) == Turn::Work {
             if let Some((batch, account)) = endpoint.take() {
                 self.run(batch, account);
             }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -19,6 +20,8 @@ pub struct Answered {
     pub rows: Vec<AnswerRow>,
     /// The batch that the last of them came from.
     pub batch: Arc<BatchAccount>,
+    /// How long its model was on its way, where it was not there when it was asked for.
+    pub load: Option<Duration>,
 }
 
 /// What a request gets.
@@ -166,7 +169,11 @@ impl Reply {
         match self {
             Self::Whole { sender, .. } => {
                 let answer = said.and_then(row_of);
-                sender.send(answer.map(|row| Answered { rows: vec![row], batch: Arc::clone(batch) }));
+                sender.send(answer.map(|row| Answered {
+                    rows: vec![row],
+                    batch: Arc::clone(batch),
+                    load: None,
+                }));
             }
             Self::Part { join, at } => join.gather(at, said.and_then(row_of).map(|row| (row, batch))),
             Self::Steps { speaker, .. } => finish(*speaker, said, batch),
@@ -225,7 +232,7 @@ impl Join {
                     return;
                 }
                 let rows: Option<Vec<_>> = std::mem::take(&mut gathering.rows).into_iter().collect();
-                rows.map(|rows| Answered { rows, batch: Arc::clone(batch) })
+                rows.map(|rows| Answered { rows, batch: Arc::clone(batch), load: None })
                     .ok_or_else(|| Error::new(ErrorKind::Internal, "a row was answered twice"))
             }
         };

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::time::Sleep;
 
 use super::endpoint::Counted;
+use super::residence::Hold;
 use crate::batch::BatchAccount;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::{Bell, Receiver, Sender, StreamLimits, Weight, channel};
@@ -223,6 +224,8 @@ pub struct Pieces {
     timer: Option<Pin<Box<Sleep>>>,
     end: Option<Result<Finish>>,
     counted: Counted<ModelMetrics>,
+    /// Until its last piece the model stays.
+    hold: Hold,
     model: Arc<str>,
     prompt: Arc<Prompt>,
 }
@@ -232,7 +235,7 @@ pub(super) fn pieces(
     limits: StreamLimits,
     bell: Arc<Bell>,
     deadline: Option<Instant>,
-    counted: Counted<ModelMetrics>,
+    (hold, counted): (Hold, Counted<ModelMetrics>),
     model: &str,
 ) -> (Speaker, Pieces) {
     let (sender, receiver) = channel(limits, bell);
@@ -244,7 +247,7 @@ pub(super) fn pieces(
         spoken: AtomicBool::new(false),
         prompt: Arc::clone(&prompt),
     };
-    (speaker, Pieces { receiver, deadline, timer: None, end: None, counted, model, prompt })
+    (speaker, Pieces { receiver, deadline, timer: None, end: None, counted, hold, model, prompt })
 }
 
 impl Pieces {
@@ -261,8 +264,26 @@ impl Pieces {
                 self.receiver = None;
                 Poll::Ready(None)
             }
-            Poll::Pending => self.poll_deadline(context),
+            Poll::Pending => match self.hold.poll_refused(context) {
+                Poll::Ready(error) => {
+                    self.counted.note(Some(&error));
+                    self.end = Some(Err(error));
+                    self.receiver = None;
+                    Poll::Ready(None)
+                }
+                Poll::Pending => self.poll_deadline(context),
+            },
         }
+    }
+
+    /// True while its model is on its way.
+    pub fn is_loading(&self) -> bool {
+        self.hold.is_waiting()
+    }
+
+    /// How long its model was on its way, where it was not there when it was asked for.
+    pub fn load(&self) -> Option<std::time::Duration> {
+        self.hold.took()
     }
 
     /// As [`poll_next`](Self::poll_next), awaited.

@@ -23,7 +23,7 @@ use super::stream::Streams;
 use super::terms::HeadTerms;
 use super::watch::{Phase, Watch};
 use super::words::Words;
-use super::{Connections, HttpSettings, Service, Siblings, grpc, infer};
+use super::{Connections, HttpSettings, Service, Siblings, grpc, infer, repository};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::{DoorMetrics, InFlight, Registry, StreamMetrics};
 use crate::pipeline::Endpoint;
@@ -207,6 +207,8 @@ impl Door {
                     None => text,
                 }))
             }
+            Route::Repository(wanted) => Box::pin(self.repository_asked(wanted, asked, note)).await,
+            Route::Server => Ok(routes::server(self.has_repository())),
             other => routes::answer(&self.service, &other),
         };
         answer.unwrap_or_else(|error| words.failure(&error))
@@ -261,7 +263,25 @@ impl Door {
         openai::answer(call, wanted, note).await
     }
 
-    /// The whole body of a request to a model.
+    /// Answers what is asked of the model repository.
+    async fn repository_asked<B>(
+        &self,
+        wanted: repository::Wanted<'_>,
+        asked: Asked<'_, B>,
+        note: &mut Note,
+    ) -> Result<Reply>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let parts = asked.parts;
+        match self.read(asked, note).await {
+            Ok(body) => self.repository_reply(wanted, parts, body).await,
+            Err(refusal) => Ok(self.refuse(Words::Oip, &refusal, parts.version)),
+        }
+    }
+
+    /// The whole body of a request.
     async fn read<B>(&self, asked: Asked<'_, B>, note: &mut Note) -> std::result::Result<Bytes, Refusal>
     where
         B: Body<Data = Bytes>,

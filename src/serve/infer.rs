@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -37,27 +37,27 @@ pub(super) async fn answer(
         queue(model, request, terms, note)?
     };
     let answered = answer.await?;
-    let batch = Arc::clone(&answered.batch);
+    let (batch, load) = (Arc::clone(&answered.batch), answered.load);
     let encoded = write(model, asked, answered, encoded).await?;
     let mut reply = routes::tensors(encoded.body, encoded.header_length);
     if let Some(length) = encoded.header_length {
         reply.headers_mut().insert(HEADER_LENGTH, HeaderValue::from(length));
     }
-    tell_timing(&mut reply, admitted, batch, Instant::now(), say_timing, note);
+    tell_timing(&mut reply, (admitted, load), batch, Instant::now(), say_timing, note);
     Ok(reply)
 }
 
-/// Notes where the time of an answer went that was whole at `admitted` and whose answer was encoded at `encoded`; the
-/// answer says it where it is to.
+/// Notes where the time of an answer went whose request was whole at `admitted`, whose model took `load` to come where it was
+/// not there, and that was encoded at `encoded`; the answer says it where it is to.
 pub(super) fn tell_timing(
     reply: &mut Reply,
-    admitted: Instant,
+    (admitted, load): (Instant, Option<Duration>),
     batch: Arc<BatchAccount>,
     encoded: Instant,
     say_timing: bool,
     note: &mut Note,
 ) {
-    let timing = Timing::of(admitted, &batch, encoded);
+    let timing = Timing::of(admitted, load, &batch, encoded);
     if say_timing && let Some(timing) = timing.header(&batch) {
         reply.headers_mut().insert(SERVER_TIMING, timing);
     }

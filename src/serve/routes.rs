@@ -10,7 +10,7 @@ use hyper::body::Body;
 use super::Service;
 use super::answer::ReplyBody;
 use super::openai;
-use super::words::Words;
+use super::repository::Wanted;
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::openai::Form;
 use crate::wire::{grpc, oip};
@@ -42,7 +42,7 @@ pub(super) enum Route<'a> {
         name: &'a str,
         version: Option<&'a str>,
     },
-    Repository,
+    Repository(Wanted<'a>),
     /// Text of a model, as it comes or as a whole.
     Generate {
         name: &'a str,
@@ -58,10 +58,6 @@ pub(super) enum Route<'a> {
     Text(Form),
 }
 
-/// What is said of the model repository, over either protocol.
-pub(super) const NO_REPOSITORY: &str =
-    "models are neither listed, loaded nor unloaded by calls: this server has no repository";
-
 impl<'a> Route<'a> {
     /// The route of a path, or `None`.
     pub(super) fn of(path: &'a str) -> Option<Self> {
@@ -76,10 +72,13 @@ impl<'a> Route<'a> {
             ("v2", None, None) => Self::Server,
             ("v2", Some("health"), Some("live")) => Self::Live,
             ("v2", Some("health"), Some("ready")) => Self::Ready,
-            ("v2", Some("repository"), Some("index")) => Self::Repository,
+            ("v2", Some("repository"), Some("index")) => Self::Repository(Wanted::Index),
             ("v2", Some("repository"), Some("models")) => {
-                return matches!(*parts.collect::<Vec<_>>(), [_, "load" | "unload"])
-                    .then_some(Self::Repository);
+                return match *parts.collect::<Vec<_>>() {
+                    [name, "load"] => Some(Self::Repository(Wanted::Load { name })),
+                    [name, "unload"] => Some(Self::Repository(Wanted::Unload { name })),
+                    _ => None,
+                };
             }
             ("v2", Some("models"), Some(name)) if !name.is_empty() => {
                 return Self::of_model(name, &parts.collect::<Vec<_>>());
@@ -108,7 +107,7 @@ impl<'a> Route<'a> {
     pub(super) fn method(&self) -> Method {
         match self {
             Self::Infer { .. }
-            | Self::Repository
+            | Self::Repository(_)
             | Self::Generate { .. }
             | Self::Embeddings
             | Self::Text(_) => Method::POST,
@@ -124,9 +123,8 @@ pub(super) fn answer(service: &Service, route: &Route<'_>) -> Result<Reply> {
         reply(status, JSON, Vec::new())
     };
     Ok(match route {
-        Route::Live => health(true),
+        Route::Live => health(service.is_alive()),
         Route::Ready => health(service.is_ready()),
-        Route::Server => json(oip::server_metadata("penstock", env!("CARGO_PKG_VERSION"))),
         Route::Model { name, version } => {
             let spec = &service.model(name, *version)?.spec;
             json(oip::model_metadata(&spec.name, &spec.version, &spec.inputs, &spec.outputs))
@@ -137,10 +135,11 @@ pub(super) fn answer(service: &Service, route: &Route<'_>) -> Result<Reply> {
             let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
             reply(status, JSON, oip::model_ready(name, ready))
         }
-        Route::Repository => Words::Oip.refusal(StatusCode::NOT_IMPLEMENTED, NO_REPOSITORY),
         Route::OpenAiModels => json(openai::models(service)),
         Route::OpenAiModel { name } => json(openai::model(service, name)?),
         Route::Metrics
+        | Route::Server
+        | Route::Repository(_)
         | Route::Infer { .. }
         | Route::Generate { .. }
         | Route::Embeddings
@@ -148,6 +147,11 @@ pub(super) fn answer(service: &Service, route: &Route<'_>) -> Result<Reply> {
             return Err(Error::new(ErrorKind::Internal, "this path is answered by the door itself"));
         }
     })
+}
+
+/// What the server is, and which extensions of the protocol it speaks.
+pub(super) fn server(repository: bool) -> Reply {
+    json(oip::server_metadata("penstock", env!("CARGO_PKG_VERSION"), repository))
 }
 
 /// The text of the metrics.
@@ -220,9 +224,9 @@ mod tests {
             ("/v2/models/m/versions/2/infer", Some(Route::Infer { name: "m", version: Some("2") })),
             ("/v2/models/", None),
             ("/v2/models/m/unload", None),
-            ("/v2/repository/index", Some(Route::Repository)),
-            ("/v2/repository/models/m/load", Some(Route::Repository)),
-            ("/v2/repository/models/m/unload/", Some(Route::Repository)),
+            ("/v2/repository/index", Some(Route::Repository(Wanted::Index))),
+            ("/v2/repository/models/m/load", Some(Route::Repository(Wanted::Load { name: "m" }))),
+            ("/v2/repository/models/m/unload/", Some(Route::Repository(Wanted::Unload { name: "m" }))),
             ("/v2/repository/models/m", None),
             ("/v2/repository/models/m/load/now", None),
             ("/v2/repository", None),

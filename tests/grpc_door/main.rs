@@ -18,6 +18,7 @@ mod health;
 mod overload;
 mod ports;
 mod reflection;
+mod repository;
 mod steps;
 mod streams;
 mod terms;

@@ -23,6 +23,7 @@ mod limits;
 mod load;
 mod overload;
 mod packing;
+mod repository;
 mod routes;
 mod rows;
 mod streaming;

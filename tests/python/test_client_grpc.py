@@ -157,19 +157,20 @@ async def test_questions_get_the_same_answers_over_both(server: Server) -> None:
         assert blocking.server_metadata()["name"] == "penstock"
 
 
-def test_a_server_without_a_repository_says_so_over_both(server: Server) -> None:
-    for url in (server.url, server.grpc_url):
-        with Client(url) as client:
-            for ask in (
-                client.repository_index,
-                lambda client=client: client.load_model("double", {"a": 1, "b": "x"}),
-                lambda client=client: client.unload_model("double", dependents=True),
-            ):
-                with pytest.raises(RemoteError, match="no repository") as caught:
-                    ask()
-                assert type(caught.value) is RemoteError
-            with pytest.raises(ConfigError, match="must be a bool, an int or a str"):
-                client.load_model("double", {"a": 1.5})  # type: ignore[dict-item]
+def test_a_server_without_a_repository_says_so_over_both() -> None:
+    with Server([double], port=0, repository="off") as server:
+        for url in (server.url, server.grpc_url):
+            with Client(url) as client:
+                for ask in (
+                    client.repository_index,
+                    lambda client=client: client.load_model("double", {"a": 1, "b": "x"}),
+                    lambda client=client: client.unload_model("double", dependents=True),
+                ):
+                    with pytest.raises(RemoteError, match="no repository") as caught:
+                        ask()
+                    assert type(caught.value) is RemoteError
+                with pytest.raises(ConfigError, match="must be a bool, an int or a str"):
+                    client.load_model("double", {"a": 1.5})  # type: ignore[dict-item]
 
 
 async def test_any_unary_call_can_be_made(server: Server) -> None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import penstock._cache
 import penstock._deadline
 import penstock._steps
 import penstock._test_client
@@ -89,7 +90,15 @@ def test_the_harness_sees_the_blocks() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    [penstock._deadline, penstock._steps, penstock.batching, penstock.client, penstock.models, penstock._test_client],
+    [
+        penstock._cache,
+        penstock._deadline,
+        penstock._steps,
+        penstock.batching,
+        penstock.client,
+        penstock.models,
+        penstock._test_client,
+    ],
     ids=lambda module: module.__name__,
 )
 def test_examples_in_docstrings(module: ModuleType) -> None:

@@ -69,6 +69,15 @@ pub enum Because {
     Rhythm,
 }
 
+/// What a load would take.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Prospect {
+    /// Bytes that it would add: the model, and what it needs that is not there.
+    pub bytes: u64,
+    /// Seconds that it would last.
+    pub load_seconds: f64,
+}
+
 /// A model that should be loaded now, though nobody has asked for it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Wish {
@@ -78,19 +87,24 @@ pub struct Wish {
     pub until: Moment,
     /// How likely it is that somebody asks for it before it would be evicted, from 0 to 1.
     pub likely: f64,
-    /// What it would save in the mean: seconds of loading that nobody has to wait for.
+    /// What it saves in the mean: seconds of loading that nobody has to wait for.
     pub saves: f64,
+    /// What its load takes.
+    pub prospect: Prospect,
     /// Why.
     pub because: Because,
 }
 
-/// What is known of a model that could be wished for.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Prospect {
-    /// Bytes that a load of it would add.
-    pub bytes: u64,
-    /// Seconds that its load takes.
-    pub load_seconds: f64,
+impl Wish {
+    pub(super) fn new(
+        model: ModelId,
+        until: Moment,
+        likely: f64,
+        prospect: Prospect,
+        because: Because,
+    ) -> Self {
+        Self { model, until, likely, saves: likely * prospect.load_seconds, prospect, because }
+    }
 }
 
 /// How often what was expected is what came, over the latest requests.
@@ -129,7 +143,7 @@ pub struct PredictReport {
     pub rhythms_known: usize,
     /// Sessions that are remembered.
     pub sessions_known: usize,
-    /// Loads that were started because of it.
+    /// Loads that have begun because of it.
     pub issued: u64,
     /// Of these, those whose model was asked for before it left.
     pub used: u64,

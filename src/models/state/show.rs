@@ -86,6 +86,7 @@ impl State {
             evictions,
             bytes: self.bytes(),
             preloads: self.counts.preloads,
+            predictions: self.wishes.report(),
             models,
         }
     }

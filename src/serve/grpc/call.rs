@@ -88,10 +88,20 @@ impl Door {
             message.inspect_err(|status| self.refused(status))?
         };
         if method != Method::ModelInfer {
-            return inquiries::answer(&self.service, method, message).map(|answer| (answer, None));
+            return self.answer_inquiry(method, message).await.map(|answer| (answer, None));
         }
         let fit = infer::read(&self.service, message).await.map_err(|refused| refused.status)?;
         fit.answer(head.terms, self.settings.server_timing, note).await
+    }
+
+    /// A call that asks no model.
+    async fn answer_inquiry(&self, method: Method, message: Bytes) -> Result<Bytes, Status> {
+        match method {
+            Method::RepositoryIndex => self.repository_index(message),
+            Method::RepositoryLoad => Box::pin(self.repository_load(message)).await,
+            Method::RepositoryUnload => Box::pin(self.repository_unload(message)).await,
+            _ => inquiries::answer(&self.service, self.has_repository(), method, message),
+        }
     }
 
     /// A call whose answers come while it goes on.

@@ -1,9 +1,11 @@
 //! The standard health service: <https://github.com/grpc/grpc/blob/master/doc/health-checking.md>.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::closing;
 use super::method::INFERENCE;
@@ -11,6 +13,9 @@ use crate::serve::Service;
 use crate::wire::grpc::proto::health::health_check_response::ServingStatus;
 use crate::wire::grpc::proto::health::{HealthCheckRequest, HealthCheckResponse, HealthListResponse};
 use crate::wire::grpc::{Code, Status, framed};
+
+/// How often a watched service is looked at although nothing is said of it.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Whether a service serves: all models by `""` or the name of the inference service, one by its own.
 fn serving(service: &Service, name: &str) -> Option<ServingStatus> {
@@ -39,7 +44,7 @@ pub(super) fn check(service: &Service, asked: &HealthCheckRequest) -> Result<Hea
 
 /// Whether each service serves.
 pub(super) fn list(service: &Service) -> HealthListResponse {
-    let models = service.models().map(|model| model.spec.name.as_str());
+    let models = service.defaults().map(|model| model.spec.name.as_str());
     let names = ["", INFERENCE].into_iter().chain(models);
     let statuses = names.filter_map(|name| Some((name.to_owned(), response(serving(service, name)?))));
     HealthListResponse { statuses: statuses.collect() }
@@ -60,7 +65,11 @@ pub(super) async fn watch(
         if told.replace(now) != Some(now) && answers.send(framed(&response(now))).await.is_err() {
             return Ok(());
         }
-        if is_closing || changes.changed().await.is_err() {
+        if is_closing {
+            return Err(closing());
+        }
+        // Nobody says that a heart has stopped: it is looked for.
+        if timeout(LOOK_AGAIN, changes.changed()).await.is_ok_and(|changed| changed.is_err()) {
             return Err(closing());
         }
     }

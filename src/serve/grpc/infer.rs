@@ -106,9 +106,9 @@ impl Fit {
         }
         let (asked, admitted, answer) = infer::queue(&model, request, terms, note).map_err(status)?;
         let answered = answer.await.map_err(status)?;
-        let batch = Arc::clone(&answered.batch);
+        let (batch, load) = (Arc::clone(&answered.batch), answered.load);
         let message = infer::write(&model, asked, answered, message).await.map_err(status)?;
-        let timing = Timing::of(admitted, &batch, std::time::Instant::now());
+        let timing = Timing::of(admitted, load, &batch, std::time::Instant::now());
         note.batch = Some((Arc::clone(&batch), timing));
         Ok((message, if say_timing { timing.header(&batch) } else { None }))
     }

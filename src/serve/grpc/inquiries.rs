@@ -7,7 +7,6 @@ use super::health;
 use super::method::Method;
 use crate::error::Error;
 use crate::serve::Service;
-use crate::serve::routes::NO_REPOSITORY;
 use crate::wire::grpc::proto::inference::{
     ModelMetadataRequest, ModelReadyRequest, ModelReadyResponse, ServerLiveResponse, ServerMetadataResponse,
     ServerReadyResponse,
@@ -15,19 +14,24 @@ use crate::wire::grpc::proto::inference::{
 use crate::wire::grpc::{Code, Status, framed};
 use crate::wire::oip;
 
-/// Answers such a call.
+/// Answers such a call; `repository` says whether models can be loaded and unloaded by others.
 ///
 /// # Errors
 /// [`Code::NotFound`] for a model that is not served; [`Code::Internal`] for a message that is none, as the specification
-/// has it; [`Code::Unimplemented`] for what is not there yet.
-pub(super) fn answer(service: &Service, method: Method, message: Bytes) -> Result<Bytes, Status> {
+/// has it.
+pub(super) fn answer(
+    service: &Service,
+    repository: bool,
+    method: Method,
+    message: Bytes,
+) -> Result<Bytes, Status> {
     Ok(match method {
-        Method::ServerLive => framed(&ServerLiveResponse { live: true }),
+        Method::ServerLive => framed(&ServerLiveResponse { live: service.is_alive() }),
         Method::ServerReady => framed(&ServerReadyResponse { ready: service.is_ready() }),
         Method::ServerMetadata => framed(&ServerMetadataResponse {
             name: "penstock".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            extensions: oip::EXTENSIONS.map(str::to_owned).to_vec(),
+            extensions: oip::extensions(repository).map(str::to_owned).collect(),
         }),
         Method::ModelReady => {
             let asked: ModelReadyRequest = decoded(message)?;
@@ -41,7 +45,7 @@ pub(super) fn answer(service: &Service, method: Method, message: Bytes) -> Resul
         }
         Method::HealthCheck => framed(&health::check(service, &decoded(message)?)?),
         Method::HealthList => framed(&health::list(service)),
-        _ => return Err(Status::new(Code::Unimplemented, NO_REPOSITORY)),
+        _ => return Err(Status::new(Code::Internal, "this call is answered elsewhere")),
     })
 }
 
@@ -54,7 +58,7 @@ pub(super) fn version(given: &str) -> Option<&str> {
 ///
 /// # Errors
 /// [`Code::Internal`] where they are none, as the specification has it.
-pub(super) fn decoded<M: Message + Default>(message: Bytes) -> Result<M, Status> {
+pub(in crate::serve) fn decoded<M: Message + Default>(message: Bytes) -> Result<M, Status> {
     M::decode(message)
         .map_err(|error| Status::new(Code::Internal, format!("the message is none of this method: {error}")))
 }

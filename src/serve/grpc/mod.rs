@@ -17,6 +17,7 @@ mod steps;
 mod stream;
 
 pub(super) use body::AnswerBody;
+pub(super) use inquiries::decoded;
 pub(super) use reply::{is_call, names_grpc};
 
 use crate::wire::grpc::{Code, Status};

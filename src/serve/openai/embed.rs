@@ -25,10 +25,10 @@ pub(super) async fn answer(call: Call<'_>, note: &mut Note) -> Result<Reply> {
     drop(texts);
     let (_, admitted, answer) = infer::queue(model, request, terms, note)?;
     let answered = answer.await?;
-    let (batch, rows) = (Arc::clone(&answered.batch), answered.rows);
+    let (batch, load, rows) = (Arc::clone(&answered.batch), answered.load, answered.rows);
     let body = offload::run(oip::size_of(&rows), move || embeddings(&name, &rows, encoding)).await?;
     let mut reply = routes::json(body);
-    infer::tell_timing(&mut reply, admitted, batch, Instant::now(), say_timing, note);
+    infer::tell_timing(&mut reply, (admitted, load), batch, Instant::now(), say_timing, note);
     drop(in_flight);
     Ok(reply)
 }

@@ -53,9 +53,9 @@ impl Framing {
     }
 
     /// Lines have nothing that their readers would skip.
-    pub(super) fn keep_alive(self, out: &mut Vec<u8>) {
+    pub(super) fn comment(self, words: &str, out: &mut Vec<u8>) {
         if self == Self::Events {
-            write_comment(out, "waiting for the model");
+            write_comment(out, words);
         }
     }
 }
@@ -134,8 +134,8 @@ impl Frames for TextFrames {
         write_event(out, None, None, &openai::error_body(error));
     }
 
-    fn keep_alive(&mut self, out: &mut Vec<u8>) {
-        Framing::Events.keep_alive(out);
+    fn comment(&mut self, words: &str, out: &mut Vec<u8>) {
+        Framing::Events.comment(words, out);
     }
 }
 
@@ -186,8 +186,8 @@ impl Frames for TritonFrames {
         self.framing.write(&oip::error_body(error.message()), out);
     }
 
-    fn keep_alive(&mut self, out: &mut Vec<u8>) {
-        self.framing.keep_alive(out);
+    fn comment(&mut self, words: &str, out: &mut Vec<u8>) {
+        self.framing.comment(words, out);
     }
 }
 

@@ -74,7 +74,7 @@ pub(super) async fn answer(call: Call<'_>, wanted: Wanted<'_>, note: &mut Note) 
 
 /// The models that the API serves.
 pub(super) fn models(service: &Service) -> Vec<u8> {
-    let served = service.models().filter(|model| is_served(model));
+    let served = service.defaults().filter(|model| is_served(model));
     openai::model_list(served.map(|model| listed(service, model)))
 }
 

@@ -29,7 +29,7 @@ pub(super) async fn answer(call: Call<'_>, model: &Arc<Endpoint>, note: &mut Not
     // Lines of text carry no binary data.
     let asked = asked.in_json();
     let frames = StepFrames { spec: Arc::clone(&model.spec), asked, framing: Framing::of(headers) };
-    streamed(streams, vec![pieces], Box::new(frames), headers, in_flight).await
+    streamed(streams, vec![pieces], Box::new(frames), headers, (model, in_flight)).await
 }
 
 /// An inference response for each step.
@@ -60,7 +60,7 @@ impl Frames for StepFrames {
         self.framing.write(&oip::error_body(error.message()), out);
     }
 
-    fn keep_alive(&mut self, out: &mut Vec<u8>) {
-        self.framing.keep_alive(out);
+    fn comment(&mut self, words: &str, out: &mut Vec<u8>) {
+        self.framing.comment(words, out);
     }
 }

@@ -30,7 +30,7 @@ pub(super) async fn answer(call: Call<'_>, form: Form, note: &mut Note) -> Resul
     if asked.stream {
         let writer = Writer::new(form, made, &asked.model, pieces.len(), asked.include_usage);
         let frames = TextFrames::new(writer, choices, asked.include_usage);
-        return streamed(streams, pieces, Box::new(frames), headers, in_flight).await;
+        return streamed(streams, pieces, Box::new(frames), headers, (model, in_flight)).await;
     }
     let Gathered { texts, usage } = gathered(pieces, choices).await?;
     drop(in_flight);
@@ -52,7 +52,7 @@ pub(super) async fn generate(
     let output = TextOutput::new(&model.spec.name, &model.spec.version, asked.id.as_deref());
     if stream {
         let frames = TritonFrames::new(output, choices, Framing::of(headers));
-        return streamed(streams, pieces, Box::new(frames), headers, in_flight).await;
+        return streamed(streams, pieces, Box::new(frames), headers, (model, in_flight)).await;
     }
     let Gathered { texts, .. } = gathered(pieces, choices).await?;
     drop(in_flight);

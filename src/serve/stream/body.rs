@@ -168,7 +168,7 @@ impl State {
         }
         self.fill(context, streams);
         if self.flow.is_quiet() && (std::mem::take(&mut self.due) || watch.is_some_and(Watch::take_doubt)) {
-            self.flow.keep_alive();
+            self.flow.comment();
             self.since = streams.keeper.now();
             if !self.flow.out.is_empty() {
                 streams.metrics.kept_alive();
@@ -282,7 +282,7 @@ impl Open {
     pub(super) fn look(&self, now: u64, limits: Limits) {
         let mut state = self.state.lock();
         let waited = now.saturating_sub(state.since);
-        if state.waits && waited >= limits.quiet {
+        if state.waits && (waited >= limits.quiet || state.flow.has_news()) {
             state.due = true;
             state.wake();
         } else if !state.waits && waited > limits.stall && !state.flow.is_over() {

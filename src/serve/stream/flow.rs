@@ -1,12 +1,14 @@
 //! From what a model says for the choices of an answer to the bytes of that answer.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::HeaderValue;
 
 use super::Frames;
+use super::loading::{self, Told};
 use crate::error::{Error, Result};
-use crate::pipeline::Pieces;
+use crate::pipeline::{Endpoint, Pieces};
 
 /// An answer under way.
 pub(super) struct Flow {
@@ -16,6 +18,9 @@ pub(super) struct Flow {
     /// The choice that is looked at first, so that none comes last for ever.
     first: usize,
     frames: Box<dyn Frames>,
+    model: Arc<Endpoint>,
+    /// The last that was said of its load.
+    told: Told,
     /// Frames that have not left.
     pub(super) out: Vec<u8>,
     /// Pieces in it.
@@ -24,10 +29,20 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    pub(super) fn new(choices: Vec<Pieces>, frames: Box<dyn Frames>) -> Self {
+    pub(super) fn new(choices: Vec<Pieces>, frames: Box<dyn Frames>, model: Arc<Endpoint>) -> Self {
         let running = choices.len();
         let choices = choices.into_iter().map(Some).collect();
-        Self { choices, running, first: 0, frames, out: Vec::new(), pieces: 0, over: false }
+        Self {
+            choices,
+            running,
+            first: 0,
+            frames,
+            model,
+            told: Told::nothing(),
+            out: Vec::new(),
+            pieces: 0,
+            over: false,
+        }
     }
 
     pub(super) fn content_type(&self) -> HeaderValue {
@@ -98,8 +113,29 @@ impl Flow {
         Ok(())
     }
 
-    pub(super) fn keep_alive(&mut self) {
-        self.frames.keep_alive(&mut self.out);
+    /// True while the model is on its way.
+    pub(super) fn is_loading(&self) -> bool {
+        self.choices.iter().flatten().any(Pieces::is_loading)
+    }
+
+    /// How far the load of the model is, where it is on its way.
+    fn load(&self) -> Option<String> {
+        let loading = if self.is_loading() { self.model.loading() } else { None };
+        loading.map(|loading| loading::words(&self.model.spec.name, &loading))
+    }
+
+    /// True where there is something new to say of the load of the model.
+    pub(super) fn has_news(&self) -> bool {
+        self.load().is_some_and(|words| self.told.is_due(&words))
+    }
+
+    /// Says how far the load of the model is, or that the model is at work.
+    pub(super) fn comment(&mut self) {
+        let load = self.load();
+        self.frames.comment(load.as_deref().unwrap_or("waiting for the model"), &mut self.out);
+        if let Some(words) = load {
+            self.told.say(words);
+        }
     }
 
     /// Ends the answer, with `error` as the last that is said.

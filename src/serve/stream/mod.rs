@@ -3,6 +3,7 @@
 mod body;
 mod flow;
 mod keeper;
+mod loading;
 mod packing;
 #[cfg(test)]
 mod tests;
@@ -28,7 +29,7 @@ use super::routes::Reply;
 use crate::error::{Error, Result};
 use crate::flow::StreamMemory;
 use crate::metrics::{InFlight, StreamMetrics};
-use crate::pipeline::{Finish, Piece, Pieces};
+use crate::pipeline::{Endpoint, Finish, Piece, Pieces};
 
 /// What an answer that comes in pieces looks like on the wire. Each method appends to `out`.
 pub(super) trait Frames: Send {
@@ -51,9 +52,9 @@ pub(super) trait Frames: Send {
     /// It broke off: the last that is said.
     fn failed(&mut self, error: &Error, out: &mut Vec<u8>);
 
-    /// Something that clients skip, so that nobody between takes the connection for dead; nothing where the format has
-    /// no such thing.
-    fn keep_alive(&mut self, out: &mut Vec<u8>);
+    /// Words that clients skip, so that nobody between takes the connection for dead; nothing where the format has no such
+    /// thing.
+    fn comment(&mut self, words: &str, out: &mut Vec<u8>);
 }
 
 /// What the streamed answers of a door have in common.
@@ -101,8 +102,9 @@ impl Streams {
     }
 }
 
-/// Begins an answer: its head is there with the first piece of it, or after `keep_alive` without one. From then on the
-/// pieces leave as they come; all that are there leave together, and nothing waits for more.
+/// Begins an answer of `model`: its head is there with the first piece of it, or after `keep_alive` without one, or after a
+/// second where the model is loaded meanwhile: how far that is, is said in comments. From then on the pieces leave as they
+/// come; all that are there leave together, and nothing waits for more.
 ///
 /// `in_flight` counts as long as the answer lives.
 ///
@@ -116,19 +118,11 @@ pub(super) async fn streamed(
     choices: Vec<Pieces>,
     frames: Box<dyn Frames>,
     headers: &HeaderMap,
-    in_flight: InFlight,
+    (model, in_flight): (&Arc<Endpoint>, InFlight),
 ) -> Result<Reply> {
     let mut account = Account::open(streams, in_flight);
-    let mut flow = Flow::new(choices, frames);
-    let begun = poll_fn(|context| match flow.fill(context, FIRST) {
-        Ok(()) if flow.is_quiet() => Poll::Pending,
-        filled => Poll::Ready(filled),
-    });
-    // No longer than an intermediary waits for the head.
-    match timeout(streams.keep_alive, begun).await {
-        Ok(begun) => begun.inspect_err(|_| account.failed())?,
-        Err(_) => flow.keep_alive(),
-    }
+    let mut flow = Flow::new(choices, frames, Arc::clone(model));
+    begin(&mut flow, streams.keep_alive).await.inspect_err(|_| account.failed())?;
     let kind = flow.content_type();
     let packing = packing::begin(streams, headers, &flow);
     let mut reply = Response::new(());
@@ -151,3 +145,34 @@ pub(super) async fn streamed(
 
 /// Bytes of frames that the head waits for at most.
 const FIRST: usize = 8 << 10;
+
+/// Waits until there is something to send, for no longer than an intermediary waits for the head: then that is a comment.
+async fn begin(flow: &mut Flow, keep_alive: Duration) -> Result<()> {
+    let early = if flow.is_loading() { keep_alive.min(loading::BETWEEN) } else { keep_alive };
+    if let Some(begun) = first(flow, early).await {
+        return begun;
+    }
+    if flow.is_loading() {
+        flow.comment();
+    }
+    let late = keep_alive.saturating_sub(early);
+    if flow.is_quiet()
+        && !late.is_zero()
+        && let Some(begun) = first(flow, late).await
+    {
+        return begun;
+    }
+    if flow.is_quiet() {
+        flow.comment();
+    }
+    Ok(())
+}
+
+/// The outcome of the first frames, where they come within that time.
+async fn first(flow: &mut Flow, limit: Duration) -> Option<Result<()>> {
+    let begun = poll_fn(|context| match flow.fill(context, FIRST) {
+        Ok(()) if flow.is_quiet() => Poll::Pending,
+        filled => Poll::Ready(filled),
+    });
+    timeout(limit, begun).await.ok()
+}

@@ -45,7 +45,7 @@ impl Frames for Bare {
         out.extend_from_slice(error.message().as_bytes());
     }
 
-    fn keep_alive(&mut self, _: &mut Vec<u8>) {
+    fn comment(&mut self, _: &str, _: &mut Vec<u8>) {
         self.kept.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -87,9 +87,10 @@ impl Stage {
         };
         let pieces = (0..choices).map(pieces).collect();
         let (streams, in_flight) = (Arc::clone(&self.streams), self.door.admit(10).unwrap());
-        let frames = Box::new(Bare { kept: Arc::clone(&self.kept) });
-        Handle::current()
-            .spawn(async move { streamed(&streams, pieces, frames, &HeaderMap::new(), in_flight).await })
+        let (frames, model) = (Box::new(Bare { kept: Arc::clone(&self.kept) }), Arc::clone(&self.endpoint));
+        Handle::current().spawn(async move {
+            streamed(&streams, pieces, frames, &HeaderMap::new(), (&model, in_flight)).await
+        })
     }
 
     /// Says those pieces for each choice, and that it is done.

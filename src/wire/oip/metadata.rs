@@ -7,12 +7,19 @@ use crate::tensor::TensorSpec;
 /// What runs the models.
 pub(super) const PLATFORM: &str = "penstock_python";
 
-/// Extensions of the protocol that the server speaks.
-pub const EXTENSIONS: [&str; 1] = ["binary_tensor_data"];
+/// Extensions of the protocol that the server speaks: the last two where models can be loaded and unloaded by calls.
+const EXTENSIONS: [&str; 3] =
+    ["binary_tensor_data", "model_repository", "model_repository(unload_dependents)"];
+
+/// Extensions of the protocol that a server speaks, with a model repository or without.
+pub fn extensions(repository: bool) -> impl Iterator<Item = &'static str> {
+    EXTENSIONS.into_iter().take(if repository { EXTENSIONS.len() } else { 1 })
+}
 
 /// The body of server metadata.
-pub fn server_metadata(name: &str, version: &str) -> Vec<u8> {
-    json!({ "name": name, "version": version, "extensions": EXTENSIONS }).to_string().into_bytes()
+pub fn server_metadata(name: &str, version: &str, repository: bool) -> Vec<u8> {
+    let extensions: Vec<_> = extensions(repository).collect();
+    json!({ "name": name, "version": version, "extensions": extensions }).to_string().into_bytes()
 }
 
 /// The body of model metadata; the batch axis stands first in every shape, as -1.

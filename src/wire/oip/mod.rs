@@ -9,16 +9,21 @@ mod metadata;
 mod numbers;
 mod protobuf;
 mod questions;
+mod repository;
 mod request;
 mod response;
 #[cfg(test)]
 mod tests;
 
 pub use crate::tensor::AnswerRow;
-pub use metadata::{EXTENSIONS, error_body, model_metadata, model_ready, server_metadata};
+pub use metadata::{error_body, extensions, model_metadata, model_ready, server_metadata};
 pub use protobuf::{
     AnswerTensor, AskedTensor, InferAnswer, RequestMessage, StreamAnswer, model_metadata_message,
 };
 pub use questions::{ModelName, Parameter, Parameters, Question};
+pub use repository::{
+    IndexEntry, index_body, index_message, index_request, index_request_message, load_request,
+    load_request_message, unload_request, unload_request_message,
+};
 pub use request::{InferRequest, WantedOutput};
 pub use response::{Encoded, InferResponse, same_shape, size_of};

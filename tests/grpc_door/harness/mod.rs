@@ -4,6 +4,9 @@ mod client;
 #[path = "../../http_door/harness/door.rs"]
 #[allow(dead_code, reason = "the tests of HTTP need more of it")]
 mod door;
+#[path = "../../http_door/harness/shelf.rs"]
+#[allow(dead_code, reason = "as above")]
+mod shelf;
 #[path = "../../http_door/harness/talk.rs"]
 #[allow(dead_code, reason = "as above")]
 mod talk;
@@ -13,6 +16,7 @@ mod wire;
 
 pub(crate) use client::{Client, Duplex, Ended};
 pub(crate) use door::{Door, Setup, double};
+pub(crate) use shelf::{Shelf, Shelving};
 pub(crate) use talk::Talking;
 use wire::Wire;
 

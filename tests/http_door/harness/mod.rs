@@ -1,11 +1,13 @@
 //! A served model that doubles its input, and a client that sends bytes as they are.
 
 mod door;
+mod shelf;
 mod streams;
 mod talk;
 mod wire;
 
 pub(crate) use door::{Door, Model, Setup, double, output};
+pub(crate) use shelf::{Shelf, Shelving};
 pub(crate) use streams::{Client, Stream, endless, post as post_stream, post_to};
 pub(crate) use talk::{GENERATE, PROMPT, Talking, ask, said};
 pub(crate) use wire::{Answer, Wire};

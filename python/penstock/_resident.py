@@ -1,0 +1,156 @@
+"""One load of a served model: its instance, the workers that run it, and how they end."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import time
+from contextvars import copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from penstock import _lifecycle
+from penstock._processes import Processes, launch_of
+from penstock._worker import Overlap, work
+from penstock.models import LoadedModel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from penstock import _native
+    from penstock.models import LoadContext, ModelSpec
+
+    Left = Callable[[], float]
+    """Seconds that are left for an end."""
+
+_LOOK = 0.05
+"""Seconds after which a wait looks at what else has happened: Ctrl-C, or that nobody wants a load any more."""
+
+_LEAST_END = 0.5
+"""Seconds that worker processes have to end, also where the time for it is up."""
+
+
+class Resident:
+    """One load of a served model.
+
+    Its workers, threads or processes, take batches of the model's queue, which was there before and stays.
+    """
+
+    def __init__(self, spec: ModelSpec, shift: _native.NativeShift) -> None:
+        self._spec = spec
+        self._shift = shift
+        self._loaded = LoadedModel(spec)
+        self._function: Callable[..., Any] | None = None
+        self._threads: list[threading.Thread] = []
+        self._overlap: Overlap | None = None
+
+    @property
+    def value(self) -> object:
+        """What stands for the model: the instance of a class, or the function."""
+        return self if isinstance(self._spec.workers, Processes) else self._loaded.value
+
+    def load(self, ctx: LoadContext) -> Any:
+        """Makes the model and loads it; gives what stands for it, or a coroutine that does.
+
+        Raises:
+            LoadFailed: where a worker process could not load it.
+            ConfigError: where its parameters do not fit its inputs, or it cannot be run in a process.
+        """
+        workers = self._spec.workers
+        if isinstance(workers, Processes):
+            self._start_processes(workers, ctx)
+            return self.value
+        self._loaded.make()
+        load = self._loaded.loads()
+        loading = None if load is None else load(ctx)
+        return self._load_async(loading) if inspect.iscoroutine(loading) else self._made()
+
+    async def _load_async(self, loading: Coroutine[Any, Any, Any]) -> Any:
+        await loading
+        return self._made()
+
+    def _made(self) -> object:
+        self._function = self._loaded.function()
+        return self.value
+
+    def _start_processes(self, processes: Processes, ctx: LoadContext) -> None:
+        launch = launch_of("model", self._spec.target, f"model {self._spec.name!r}")
+        try:
+            self._shift.start_processes(launch, processes.count)
+            while not self._shift.wait_processes(_LOOK):
+                ctx.progress(None, "processes")
+        except BaseException:
+            self._shift.end_processes(0.0)
+            raise
+
+    def begin(self) -> Any:
+        """Warms the model up and starts its workers: from here on it is ready. Gives a coroutine where warming up does.
+
+        What fails is raised, and the model closed.
+        """
+        warmup = self._spec.warmup
+        if self._function is None or warmup is None:
+            return self._start()
+        try:
+            warming = warmup(self.value)
+        except BaseException:
+            self._loaded.close()
+            raise
+        return self._begin_async(warming) if inspect.iscoroutine(warming) else self._start()
+
+    async def _begin_async(self, warming: Coroutine[Any, Any, Any]) -> None:
+        try:
+            await warming
+        except BaseException:
+            self._loaded.close()
+            raise
+        self._start()
+
+    def _start(self) -> None:
+        function, count = self._function, self._spec.workers
+        if function is not None and not isinstance(count, Processes):
+            try:
+                self._start_threads(function, count)
+            except BaseException:
+                self.end(lambda: 0.0)
+                raise
+        self._shift.begin()
+
+    def _start_threads(self, function: Callable[..., Any], count: int) -> None:
+        loaded = self._loaded
+        workers = [self._shift.worker(function, loaded.fillers, loaded.steps) for _ in range(count)]
+        if loaded.is_async:
+            self._overlap = Overlap(workers, _lifecycle.own_loop())
+            works = [self._overlap.work]
+        else:
+            works = [partial(work, worker) for worker in workers]
+        for number, each in enumerate(works):
+            # A context can be entered by one thread at a time, so each has a copy.
+            run = partial(copy_context().run, each)
+            name = f"penstock-{self._spec.name}-{number}"
+            self._threads.append(threading.Thread(target=run, name=name, daemon=True))
+            self._threads[-1].start()
+
+    def end(self, left: Left) -> None:
+        """Has the workers finish what they run, for as long as there is time `left`; then the model closes.
+
+        Coroutines that still run then are cancelled, processes killed, and threads left behind.
+        """
+        self._shift.end()
+        if isinstance(self._spec.workers, Processes):
+            self._shift.end_processes(max(_LEAST_END, left()))
+            return
+        self._join(left)
+        overlap, self._overlap = self._overlap, None
+        if overlap is not None:
+            while overlap.is_busy and left() > 0:
+                time.sleep(0.001)
+            overlap.cancel()
+        self._function = None
+        self._loaded.close()
+
+    def _join(self, left: Left) -> None:
+        threads, self._threads = self._threads, []
+        for thread in threads:
+            while thread is not threading.current_thread() and thread.is_alive() and (wait := left()) > 0:
+                thread.join(min(wait, _LOOK))

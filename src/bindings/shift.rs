@@ -1,0 +1,133 @@
+//! The workers of one load of a served model: they come, take batches of a queue that outlives them, and go.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use pyo3::prelude::*;
+
+use super::bridge::lifecycle::generation;
+use super::bridge::lock;
+use super::core::Counters;
+use super::errors::to_python;
+use super::processes::Start;
+use super::run::Fillers;
+use super::served::ServedWorker;
+use crate::batch::Shift;
+use crate::metrics::LockCounts;
+use crate::pipeline::{Endpoint, Processes, Tally};
+
+/// A model that is served, and what is known of it whichever load of it there is.
+#[derive(Clone)]
+pub(crate) struct Served {
+    /// What metrics and statistics call it.
+    pub(crate) label: String,
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) isolate: bool,
+    pub(crate) max_size: usize,
+    /// The worker processes of every load.
+    pub(crate) processes: Arc<Mutex<Vec<Arc<Processes>>>>,
+}
+
+impl Served {
+    /// The numbers of its worker processes that run now.
+    pub(crate) fn process_numbers(&self) -> Vec<u32> {
+        self.processes.lock().iter().flat_map(|processes| processes.process_numbers()).collect()
+    }
+
+    /// Waits for its worker processes to end, and kills those that have not by then.
+    pub(crate) fn end_processes(&self, by: Instant) {
+        let all = std::mem::take(&mut *self.processes.lock());
+        for processes in all {
+            processes.end(by.saturating_duration_since(Instant::now()));
+        }
+    }
+}
+
+/// The workers of one load of a model.
+#[pyclass(frozen, module = "penstock._native")]
+pub(crate) struct NativeShift {
+    served: Served,
+    shift: Arc<Shift>,
+    /// Those of this load, where they are processes.
+    processes: Mutex<Option<Arc<Processes>>>,
+    born: u64,
+}
+
+impl NativeShift {
+    pub(crate) fn new(served: Served) -> Self {
+        Self { served, shift: Arc::default(), processes: Mutex::default(), born: generation() }
+    }
+
+    fn processes(&self) -> Option<Arc<Processes>> {
+        self.processes.lock().clone()
+    }
+}
+
+#[pymethods]
+impl NativeShift {
+    /// A worker thread's side, which calls `function`; `fillers` says whether it wants to be told of a mask, and of lengths;
+    /// `steps` that it is a generator over a batch.
+    fn worker(&self, function: Py<PyAny>, fillers: Fillers, steps: bool) -> ServedWorker {
+        let served = &self.served;
+        if steps {
+            served.endpoint.set_stepwise();
+        }
+        let largest_live = steps.then_some(served.max_size);
+        ServedWorker::new(
+            (Arc::clone(&served.endpoint), Arc::clone(&self.shift)),
+            function,
+            Arc::clone(&served.counters),
+            served.isolate,
+            fillers,
+            largest_live,
+        )
+    }
+
+    /// Begins to start `count` worker processes.
+    fn start_processes(&self, py: Python<'_>, start: Start, count: usize) -> PyResult<()> {
+        let tally: Arc<dyn Tally> = Arc::clone(&self.served.counters) as _;
+        let ends = (Arc::clone(&self.served.endpoint), Arc::clone(&self.shift));
+        let started = Processes::start(ends, start.into(), count, &tally);
+        let started = Arc::new(started.map_err(|error| to_python(py, &error))?);
+        self.served.processes.lock().push(Arc::clone(&started));
+        *self.processes.lock() = Some(started);
+        Ok(())
+    }
+
+    /// Waits until its worker processes have loaded the model, for at most `limit` seconds; answers whether that came.
+    fn wait_processes(&self, py: Python<'_>, limit: f64) -> PyResult<bool> {
+        let Some(processes) = self.processes() else { return Ok(true) };
+        let limit = Duration::try_from_secs_f64(limit).unwrap_or(Duration::ZERO);
+        let ready = lock::without(py, &LockCounts::new(), || processes.wait_ready(limit));
+        py.check_signals()?;
+        ready.map_err(|error| to_python(py, &error))
+    }
+
+    /// The numbers of its worker processes that run now.
+    fn process_numbers(&self) -> Vec<u32> {
+        self.processes().map(|processes| processes.process_numbers()).unwrap_or_default()
+    }
+
+    /// Says that its workers are there: the model is ready.
+    fn begin(&self) {
+        self.served.endpoint.begin_shift(&self.shift);
+    }
+
+    /// Has its workers finish what they run and take nothing more. Safe to call twice.
+    fn end(&self) {
+        self.served.endpoint.end_shift(&self.shift);
+    }
+
+    /// Waits for its worker processes to end, once the shift has, and kills those that have not after `limit` seconds.
+    fn end_processes(&self, py: Python<'_>, limit: f64) {
+        if self.born != generation() {
+            return;
+        }
+        let Some(processes) = self.processes.lock().take() else { return };
+        let limit = Duration::try_from_secs_f64(limit).unwrap_or(Duration::MAX);
+        lock::without(py, &LockCounts::new(), || processes.end(limit));
+        self.served.processes.lock().retain(|one| !Arc::ptr_eq(one, &processes));
+    }
+}

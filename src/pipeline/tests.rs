@@ -1,0 +1,341 @@
+//! A model that comes and goes, from the side of its queue.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+
+use super::{
+    Answer, Endpoint, Finished, Lease, Loading, ModelSpec, Piece, RequestTerms, Residence, Said, Task, Told,
+};
+use crate::batch::{BatchPolicy, Ran, Shift, Turn};
+use crate::error::{Error, ErrorKind, Result};
+use crate::metrics::Registry;
+use crate::models::LoadState;
+use crate::tensor::{AnswerRow, Column, ColumnSpec, Rows, Shape, Specs, TensorSpec};
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A place that a test brings the model to, and takes it away from.
+#[derive(Default)]
+struct Place {
+    there: Mutex<bool>,
+    waiting: Mutex<Vec<Told>>,
+    held: Arc<AtomicUsize>,
+    refuses: Mutex<Option<Error>>,
+}
+
+struct Held(Arc<AtomicUsize>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Place {
+    fn lease(&self) -> Lease {
+        self.held.fetch_add(1, Ordering::SeqCst);
+        Box::new(Held(Arc::clone(&self.held)))
+    }
+
+    fn held(&self) -> usize {
+        self.held.load(Ordering::SeqCst)
+    }
+
+    /// The end of a load.
+    fn say(&self, came: &Result<()>) {
+        *self.there.lock() = came.is_ok();
+        let waiting = std::mem::take(&mut *self.waiting.lock());
+        waiting.into_iter().for_each(|told| told(came.clone()));
+    }
+}
+
+impl Residence for Arc<Place> {
+    fn hit(&self, _terms: &RequestTerms) -> Option<Lease> {
+        self.there.lock().then(|| self.lease())
+    }
+
+    fn wait(&self, _terms: &RequestTerms, told: Told) -> Lease {
+        match &*self.refuses.lock() {
+            Some(error) => told(Err(error.clone())),
+            None => self.waiting.lock().push(told),
+        }
+        self.lease()
+    }
+
+    fn progress(&self) -> Loading {
+        Loading { state: LoadState::Loading, phase: Arc::from(""), fraction: None }
+    }
+}
+
+struct Stage {
+    endpoint: Arc<Endpoint>,
+    place: Arc<Place>,
+}
+
+impl Stage {
+    fn open(task: Task) -> Self {
+        let text = |name| vec![TensorSpec::new(name, "string", &[]).unwrap()];
+        let spec = ModelSpec {
+            name: "echo".to_owned(),
+            version: "1".to_owned(),
+            inputs: text("in"),
+            outputs: text("out"),
+            task,
+        };
+        let metrics = Arc::new(Registry::new()).model("echo");
+        let policy = BatchPolicy { max_size: 10, ..BatchPolicy::default() };
+        let endpoint = Endpoint::open(spec, policy, 1, metrics, &Handle::current()).unwrap();
+        let place = Arc::<Place>::default();
+        endpoint.reside(Arc::clone(&place));
+        Self { endpoint, place }
+    }
+
+    fn row(&self) -> (Specs, Rows) {
+        let specs: Specs = std::iter::once(ColumnSpec::Texts { shape: Shape::new() }).collect();
+        let mut rows = Rows::new(&specs, self.endpoint.spares());
+        for column in rows.columns_mut() {
+            if let Column::Texts { texts, .. } = column {
+                texts.push(b"hello");
+            }
+        }
+        (specs, rows)
+    }
+
+    fn ask(&self) -> impl Future<Output = Answer> + Send + use<'_> {
+        let (specs, rows) = self.row();
+        self.endpoint.infer(RequestTerms::default(), specs, rows, 1)
+    }
+
+    fn asked(self: &Arc<Self>) -> tokio::task::JoinHandle<Answer> {
+        let stage = Arc::clone(self);
+        tokio::spawn(async move { stage.ask().await })
+    }
+
+    fn queued(&self) -> usize {
+        self.endpoint.stats().queued
+    }
+
+    async fn until(&self, what: &str, is: impl Fn(&Self) -> bool) {
+        let waiting = async {
+            while !is(self) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
+    }
+
+    /// A worker of that shift, which answers every batch and counts the rows of each.
+    fn work(&self, shift: &Arc<Shift>) -> std::thread::JoinHandle<Vec<usize>> {
+        let (endpoint, shift) = (Arc::clone(&self.endpoint), Arc::clone(shift));
+        endpoint.begin_shift(&shift);
+        std::thread::spawn(move || {
+            let mut sizes = Vec::new();
+            while endpoint.wait_in(&shift) == Turn::Work {
+                let Some((batch, account)) = endpoint.take() else { continue };
+                sizes.push(batch.entries.len());
+                let row = |_| Ok(Said::Row(AnswerRow { columns: Arc::new(Vec::new()), row: 0 }));
+                let rows = batch.entries.iter().map(row).collect();
+                endpoint.finish(Finished { entries: batch.entries, rows, account, ran: Ran::Unknown });
+            }
+            sizes
+        })
+    }
+}
+
+async fn joined<T: Send + 'static>(thread: std::thread::JoinHandle<T>) -> T {
+    let ended = async {
+        while !thread.is_finished() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, ended).await.expect("a worker goes on");
+    thread.join().unwrap()
+}
+
+fn failure() -> Error {
+    Error::new(ErrorKind::LoadFailed, "model 'echo' failed to load: no file")
+}
+
+#[tokio::test]
+async fn cold_requests_wait_for_the_load_and_are_its_first_batch() {
+    let stage = Arc::new(Stage::open(Task::Tensors));
+    let asked: Vec<_> = (0..5).map(|_| stage.asked()).collect();
+    stage.until("they wait", |stage| stage.queued() == 5).await;
+    assert_eq!((stage.place.held(), stage.place.waiting.lock().len()), (5, 5));
+    assert!(!stage.endpoint.is_ready());
+
+    let shift = Arc::<Shift>::default();
+    let worker = stage.work(&shift);
+    stage.place.say(&Ok(()));
+    assert!(stage.endpoint.is_ready());
+    for answer in asked {
+        let answer = answer.await.unwrap().unwrap();
+        assert_eq!(answer.batch.rows, 5);
+        assert!(answer.load.is_some_and(|took| took > Duration::ZERO));
+    }
+    assert!(stage.ask().await.unwrap().load.is_none(), "it was there");
+    assert_eq!(stage.place.held(), 0);
+    stage.endpoint.end_shift(&shift);
+    assert_eq!(joined(worker).await, [5, 1]);
+}
+
+#[tokio::test]
+async fn a_load_that_fails_refuses_whoever_waits_and_leaves_nothing_in_the_queue() {
+    let stage = Arc::new(Stage::open(Task::Tensors));
+    let asked: Vec<_> = (0..3).map(|_| stage.asked()).collect();
+    stage.until("they wait", |stage| stage.queued() == 3).await;
+    stage.place.say(&Err(failure()));
+    for answer in asked {
+        let error = answer.await.unwrap().unwrap_err();
+        assert_eq!((error.kind(), error.message()), (ErrorKind::LoadFailed, failure().message()));
+    }
+    stage.until("they are forgotten", |stage| stage.queued() == 0 && stage.place.held() == 0).await;
+}
+
+#[tokio::test]
+async fn what_is_known_to_fail_is_refused_before_it_is_queued() {
+    let stage = Stage::open(Task::Tensors);
+    *stage.place.refuses.lock() = Some(failure());
+    assert_eq!(stage.ask().await.unwrap_err().kind(), ErrorKind::LoadFailed);
+    let (specs, rows) = stage.row();
+    let refused = stage.endpoint.stream(RequestTerms::default(), specs, &rows).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::LoadFailed);
+    assert_eq!((stage.endpoint.stats().requests, stage.queued(), stage.place.held()), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn who_hangs_up_gives_up_waiting_and_leaves_the_queue() {
+    let stage = Arc::new(Stage::open(Task::Tensors));
+    let (asked, stays) = (stage.asked(), stage.asked());
+    stage.until("they wait", |stage| stage.queued() == 2).await;
+    asked.abort();
+    stage.until("one has left", |stage| stage.queued() == 1 && stage.place.held() == 1).await;
+    stays.abort();
+    stage.until("both have left", |stage| stage.queued() == 0 && stage.place.held() == 0).await;
+}
+
+#[tokio::test]
+async fn a_model_that_left_is_waited_for_again() {
+    let stage = Arc::new(Stage::open(Task::Tensors));
+    stage.place.say(&Ok(()));
+    for _ in 0..3 {
+        let shift = Arc::<Shift>::default();
+        let worker = stage.work(&shift);
+        stage.place.say(&Ok(()));
+        stage.ask().await.unwrap();
+        *stage.place.there.lock() = false;
+        stage.endpoint.end_shift(&shift);
+        assert_eq!(joined(worker).await, [1]);
+        assert!(!stage.endpoint.is_ready());
+    }
+    let asked = stage.asked();
+    stage.until("it waits", |stage| stage.queued() == 1).await;
+    let shift = Arc::<Shift>::default();
+    let worker = stage.work(&shift);
+    stage.place.say(&Ok(()));
+    asked.await.unwrap().unwrap();
+    stage.endpoint.end_shift(&shift);
+    joined(worker).await;
+}
+
+#[tokio::test]
+async fn the_old_goes_while_the_new_serves() {
+    let stage = Arc::new(Stage::open(Task::Tensors));
+    stage.place.say(&Ok(()));
+    let (old, new) = (Arc::<Shift>::default(), Arc::<Shift>::default());
+    let (first, second) = (stage.work(&old), stage.work(&new));
+    stage.endpoint.end_shift(&old);
+    stage.endpoint.end_shift(&old);
+    joined(first).await;
+    assert!(stage.endpoint.is_ready());
+    stage.ask().await.unwrap();
+    stage.endpoint.end_shift(&new);
+    assert_eq!(joined(second).await, [1]);
+    assert!(!stage.endpoint.is_ready());
+    let never = Shift::default();
+    stage.endpoint.end_shift(&never);
+    stage.endpoint.begin_shift(&never);
+    assert!(!stage.endpoint.is_ready(), "it was over before it began");
+}
+
+#[tokio::test]
+async fn a_stream_holds_its_model_until_its_last_piece() {
+    let stage = Stage::open(Task::Generate);
+    let (specs, rows) = stage.row();
+    let mut pieces = stage.endpoint.stream(RequestTerms::default(), specs, &rows).unwrap();
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(pieces.poll_next(&mut context).is_pending() && pieces.is_loading());
+    stage.endpoint.begin_shift(&Shift::default());
+    stage.place.say(&Ok(()));
+    assert!(pieces.poll_next(&mut context).is_pending());
+    assert!(!pieces.is_loading() && pieces.load().is_some());
+
+    // The tick ends while this test sleeps.
+    stage.until("it was released", |stage| stage.queued() == 1).await;
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let (batch, account) = stage.endpoint.take().unwrap();
+    let say = |text: &'static str| {
+        let said =
+            batch.entries[0].waiter.speaker().unwrap().say(Piece::Text(Bytes::from_static(text.as_bytes())));
+        stage.endpoint.wake(said.into_iter().collect());
+    };
+    say("a");
+    assert!(matches!(pieces.next().await, Some(Piece::Text(_))));
+    assert_eq!(stage.place.held(), 1);
+    let rows = vec![Ok(Said::Finish { reason: None, prompt_tokens: None })];
+    stage.endpoint.finish(Finished { entries: batch.entries, rows, account, ran: Ran::Unknown });
+    assert!(pieces.next().await.is_none());
+    pieces.end().unwrap();
+    drop(pieces);
+    assert_eq!(stage.place.held(), 0);
+}
+
+#[tokio::test]
+async fn a_stream_whose_model_cannot_be_had_says_why() {
+    let stage = Stage::open(Task::Generate);
+    let (specs, rows) = stage.row();
+    let mut pieces = stage.endpoint.stream(RequestTerms::default(), specs, &rows).unwrap();
+    stage.place.say(&Err(failure()));
+    assert!(pieces.next().await.is_none());
+    assert_eq!(pieces.end().unwrap_err().kind(), ErrorKind::LoadFailed);
+    drop(pieces);
+    stage.until("it is forgotten", |stage| stage.queued() == 0 && stage.place.held() == 0).await;
+}
+
+#[tokio::test]
+async fn a_closed_queue_has_nothing_loaded() {
+    let stage = Arc::new(Stage::open(Task::Tensors));
+    let waits = stage.asked();
+    stage.until("it waits", |stage| stage.queued() == 1).await;
+    stage.endpoint.close(false);
+    assert_eq!(waits.await.unwrap().unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(stage.ask().await.unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(stage.place.waiting.lock().len(), 1, "that of the first");
+    assert_eq!(stage.place.held(), 0);
+}
+
+#[tokio::test]
+async fn no_batch_is_lost_where_a_shift_ends() {
+    let stage = Arc::new(Stage::open(Task::Tensors));
+    stage.place.say(&Ok(()));
+    for _ in 0..200 {
+        let (old, new) = (Arc::<Shift>::default(), Arc::<Shift>::default());
+        let workers = [stage.work(&old), stage.work(&new)];
+        let endpoint = Arc::clone(&stage.endpoint);
+        let ends = std::thread::spawn(move || endpoint.end_shift(&old));
+        tokio::time::timeout(PATIENCE, stage.ask()).await.expect("nobody woke").unwrap();
+        joined(ends).await;
+        stage.endpoint.end_shift(&new);
+        for worker in workers {
+            joined(worker).await;
+        }
+    }
+}
