@@ -266,9 +266,9 @@ fn a_body_is_allocated_once() {
 #[test]
 fn metadata_and_errors_are_valid_json() {
     let inputs: Vec<_> = DTYPES.iter().map(|dtype| spec(dtype.name(), dtype.name(), &[3, -1])).collect();
-    let body = model_metadata("m\"", "1", &inputs, &[spec("t", "string", &[])]);
+    let body = model_metadata("m\"", &["2", "1"], &inputs, &[spec("t", "string", &[])]);
     let body: Value = serde_json::from_slice(&body).unwrap();
-    assert_eq!((&body["name"], &body["versions"]), (&json!("m\""), &json!(["1"])));
+    assert_eq!((&body["name"], &body["versions"]), (&json!("m\""), &json!(["2", "1"])));
     for (dtype, input) in DTYPES.iter().zip(body["inputs"].as_array().unwrap()) {
         let expected = json!({"name": dtype.name(), "datatype": dtype.oip_name(), "shape": [-1, 3, -1]});
         assert_eq!(*input, expected);
