@@ -274,7 +274,7 @@ fn metadata_and_errors_are_valid_json() {
         assert_eq!(*input, expected);
     }
     assert_eq!(body["outputs"], json!([{"name": "t", "datatype": "BYTES", "shape": [-1]}]));
-    let body: Value = serde_json::from_slice(&server_metadata("penstock", "0")).unwrap();
+    let body: Value = serde_json::from_slice(&server_metadata("penstock", "0", false)).unwrap();
     assert_eq!(body, json!({"name": "penstock", "version": "0", "extensions": ["binary_tensor_data"]}));
     let body: Value = serde_json::from_slice(&model_ready("m", false)).unwrap();
     assert_eq!(body, json!({"name": "m", "ready": false}));
