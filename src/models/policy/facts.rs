@@ -1,32 +1,48 @@
 //! What is known of a model, whether it is in memory or not.
 
+use std::f64::consts::LN_2;
 use std::time::Duration;
 
+use super::rhythm::Rhythm;
 use crate::flow::Moment;
 
-/// Time in which a use comes to count half.
-const HALF_LIFE: Duration = Duration::from_secs(4 * 3600);
 /// What the latest load weighs beside those before it.
 const LATEST: f64 = 0.3;
+/// Half-lives, in seconds, over which uses are counted: from a burst to a working day, each ten times the one before. What
+/// was used at some age then weighs about as much as one over that age, and no time scale is better known than another.
+const HALF_LIVES: [f64; 4] = [30.0, 300.0, 3_000.0, 30_000.0];
 
-/// Uses, of which the old ones count less: half after every half-life.
+/// How often a model is used, counted over several times at once: old uses count less and less in each.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Uses {
-    count: f64,
+    counts: [f64; HALF_LIVES.len()],
     at: Moment,
 }
 
 impl Uses {
     /// One more.
     pub fn add(&mut self, now: Moment) {
-        *self = Self { count: self.now(now) + 1.0, at: now.max(self.at) };
+        let passed = now.since(self.at).as_secs_f64();
+        if passed > 0.0 {
+            self.at = now;
+            for (count, half_life) in self.counts.iter_mut().zip(HALF_LIVES) {
+                *count *= (-passed / half_life).exp2();
+            }
+        }
+        self.counts.iter_mut().for_each(|count| *count += 1.0);
     }
 
-    /// What they come to.
-    pub fn now(&self, now: Moment) -> f64 {
-        let passed = now.since(self.at).as_secs_f64() / HALF_LIFE.as_secs_f64();
-        self.count * (-passed).exp2()
+    /// Uses a second: what the counts expect, on average. Whatever comes evenly is met by each of them.
+    pub fn rate(&self, now: Moment) -> f64 {
+        let passed = now.since(self.at).as_secs_f64();
+        let rate = |(count, half_life): (&f64, f64)| count * (-passed / half_life).exp2() * LN_2 / half_life;
+        self.counts.iter().zip(HALF_LIVES).map(rate).sum::<f64>() / half_lives()
     }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "there are four")]
+const fn half_lives() -> f64 {
+    HALF_LIVES.len() as f64
 }
 
 /// What is known of a model; it outlives evictions, so that a model that comes back is no stranger.
@@ -38,6 +54,8 @@ pub struct Facts {
     pub load_seconds: f64,
     /// How often it is asked for of late, found or not.
     pub uses: Uses,
+    /// Whether it is asked for at regular times.
+    pub rhythm: Rhythm,
     /// When it was asked for last.
     pub last_used: Moment,
 }
@@ -45,8 +63,18 @@ pub struct Facts {
 impl Facts {
     /// It is asked for.
     pub fn used(&mut self, now: Moment) {
+        if self.last_used > Moment::default() {
+            self.rhythm.add(now.since(self.last_used));
+        }
         self.uses.add(now);
         self.last_used = self.last_used.max(now);
+    }
+
+    /// Uses a second that are to be expected: one over the time until the next is due, where it comes regularly, else what was
+    /// counted of late.
+    pub fn rate(&self, now: Moment) -> f64 {
+        let due = self.rhythm.due_in(now.since(self.last_used));
+        due.map_or_else(|| self.uses.rate(now), |due| 1.0 / due.as_secs_f64())
     }
 
     /// A load of it has ended well.

@@ -1,4 +1,4 @@
-//! What saves the least goes first: Greedy-Dual-Size-Frequency (Cherkasova 1998), with costs that were measured.
+//! What saves the least goes first: size, cost and frequency, as Greedy-Dual-Size-Frequency (Cherkasova, 1998) weighs them.
 
 use std::collections::HashMap;
 
@@ -9,53 +9,48 @@ use crate::models::ModelId;
 /// Seconds that a load is taken to last before one was measured.
 const UNMEASURED: f64 = 1.0;
 
-/// The model that is worth the least goes: `inflation + uses x load seconds / bytes`, taken when it is used. Uses are
-/// decayed and survive an eviction. The inflation is the worth of the last victim, so that a model that nobody uses any
-/// more is overtaken by those that are used.
+/// The model goes that saves the fewest seconds of loading for its memory: uses a second that are to be expected, times the
+/// seconds that its load takes, over its bytes.
+///
+/// It differs from the textbook's in three things. Loads cost what was measured. What the past says is weighed when a victim is
+/// looked for, by uses that decay over several times at once and outlive evictions, and not by an inflation that is set
+/// when a model was used last: an inflation forgets by how much is evicted, not by how long it was. And a model that comes
+/// at regular times is worth the time until it is due.
 #[derive(Debug, Default)]
 pub struct Gdsf {
-    worth: HashMap<ModelId, f64, ahash::RandomState>,
-    inflation: f64,
-    named: Option<ModelId>,
+    residents: HashMap<ModelId, Facts, ahash::RandomState>,
 }
 
 impl Gdsf {
-    fn worth(&self, facts: &Facts, now: Moment) -> f64 {
+    /// Seconds of loading that keeping a model saves, for each byte of it and each second of time.
+    #[allow(clippy::cast_precision_loss, reason = "sizes beyond 2^53 bytes are compared as well rounded")]
+    pub fn worth(facts: &Facts, now: Moment) -> f64 {
         let seconds = if facts.load_seconds > 0.0 { facts.load_seconds } else { UNMEASURED };
-        self.inflation + facts.uses.now(now) * seconds / bytes(facts)
+        facts.rate(now) * seconds / facts.bytes.max(1) as f64
     }
-}
-
-#[allow(clippy::cast_precision_loss, reason = "sizes beyond 2^53 bytes are compared as well rounded")]
-fn bytes(facts: &Facts) -> f64 {
-    facts.bytes.max(1) as f64
 }
 
 impl Policy for Gdsf {
-    fn used(&mut self, id: ModelId, facts: &Facts, now: Moment) {
-        let fresh = self.worth(facts, now);
-        if let Some(worth) = self.worth.get_mut(&id) {
-            *worth = fresh;
+    fn used(&mut self, id: ModelId, facts: &Facts, _now: Moment) {
+        if let Some(known) = self.residents.get_mut(&id) {
+            *known = *facts;
         }
     }
 
-    fn loaded(&mut self, id: ModelId, facts: &Facts, now: Moment) {
-        self.worth.insert(id, self.worth(facts, now));
+    fn loaded(&mut self, id: ModelId, facts: &Facts, _now: Moment) {
+        self.residents.insert(id, *facts);
     }
 
     fn gone(&mut self, id: ModelId, _now: Moment) {
-        let worth = self.worth.remove(&id);
-        // One that was told to go, whatever it was worth, says nothing about the others.
-        if let Some(worth) = worth.filter(|_| self.named.take_if(|named| *named == id).is_some()) {
-            self.inflation = self.inflation.max(worth);
-        }
+        self.residents.remove(&id);
     }
 
-    fn victim(&mut self, _now: Moment, may_go: &dyn Fn(ModelId) -> bool) -> Option<ModelId> {
-        let order = |one: &(&ModelId, &f64), other: &(&ModelId, &f64)| {
-            one.1.total_cmp(other.1).then_with(|| one.0.cmp(other.0))
-        };
-        self.named = self.worth.iter().filter(|(id, _)| may_go(**id)).min_by(order).map(|(id, _)| *id);
-        self.named
+    fn victim(&mut self, now: Moment, may_go: &dyn Fn(ModelId) -> bool) -> Option<ModelId> {
+        let worth = self
+            .residents
+            .iter()
+            .filter(|(id, _)| may_go(**id))
+            .map(|(id, facts)| (Self::worth(facts, now), *id));
+        worth.min_by(|one, other| one.0.total_cmp(&other.0).then(one.1.cmp(&other.1))).map(|(_, id)| id)
     }
 }

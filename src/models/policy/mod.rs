@@ -7,12 +7,14 @@
 mod facts;
 mod gdsf;
 mod recency;
+mod rhythm;
 #[cfg(test)]
 mod tests;
 
 pub use facts::{Facts, Uses};
 pub use gdsf::Gdsf;
 pub use recency::Lru;
+pub use rhythm::Rhythm;
 
 use super::ModelId;
 use crate::flow::Moment;

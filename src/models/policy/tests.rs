@@ -23,17 +23,37 @@ fn anyone(_: ModelId) -> bool {
 }
 
 #[test]
-fn uses_halve_with_time_and_add_up() {
+fn an_even_rate_is_met_and_forgotten_when_it_ends() {
     let mut facts = Facts::default();
-    facts.used(at(0));
-    facts.used(at(0));
-    assert!((facts.uses.now(at(0)) - 2.0).abs() < 1e-9);
-    let later = facts.uses.now(at(4 * 3600));
-    assert!((later - 1.0).abs() < 1e-9, "{later}");
+    // Twice a minute, unevenly, for three days: no rhythm, but a rate.
+    for minute in 0..3 * 24 * 60 {
+        facts.used(at(1 + 60 * minute));
+        facts.used(at(1 + 60 * minute + 10));
+    }
+    let end = 3 * 24 * 3600;
+    let rate = facts.rate(at(end));
+    assert!((rate * 30.0 - 1.0).abs() < 0.25, "{rate}");
+    assert!(facts.rate(at(end + 600)) < rate / 1.5);
+    assert!(facts.rate(at(end + 24 * 3600)) < rate / 10.0);
     // A moment that is told late changes nothing of what is known.
-    facts.used(at(7200));
     facts.used(at(0));
-    assert_eq!(facts.last_used, at(7200));
+    assert!(facts.last_used > at(end - 60));
+}
+
+#[test]
+fn who_comes_regularly_is_due() {
+    let mut facts = Facts::default();
+    for (call, late) in [0, 12, 3, 8, 0, 5].into_iter().enumerate() {
+        assert_eq!(facts.rhythm.due_in(Duration::from_secs(1)).is_some(), call > 4);
+        facts.used(at(900 * (call as u64 + 1) + late));
+    }
+    let last = 900 * 6 + 5;
+    let in_a_minute = facts.rate(at(last + 840));
+    assert!((20.0..120.0).contains(&(1.0 / in_a_minute)), "{in_a_minute}");
+    assert!(facts.rate(at(last + 10)) < in_a_minute / 5.0);
+    // It stays away: what it was worth is forgotten.
+    assert_eq!(facts.rhythm.due_in(Duration::from_secs(1_200)), None);
+    assert!(facts.rate(at(last + 1_200)) < in_a_minute);
 }
 
 #[test]

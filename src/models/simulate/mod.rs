@@ -1,12 +1,19 @@
-//! A trace of requests shaped like those of people and timers, and what caches make of it, in time that is only counted.
+//! A trace of requests shaped like those of people and timers, and the real cache under it on a clock that only events move:
+//! weeks in seconds, the same each time.
 
+mod bound;
 mod chance;
-mod replay;
+mod drive;
+mod future;
+mod outcome;
 mod shape;
 #[cfg(test)]
 mod tests;
 mod trace;
 
-pub use replay::{Baseline, Outcome, bound, replay, replay_baseline};
+pub use bound::{Bound, bound};
+pub(super) use drive::{Ask, Loaded, World};
+pub use drive::{Setup, drive};
+pub use outcome::Outcome;
 pub use shape::{Model, Shape};
 pub use trace::{Access, Source, Trace};

@@ -240,6 +240,7 @@ impl State {
             (pending.residency, pending.short_since) = (fresh, None);
         }
         self.abandon(residency, reason, now);
+        // Whoever had it loaded may have left since it began.
         self.drop_unwanted(id, now);
     }
 

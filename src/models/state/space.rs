@@ -138,12 +138,11 @@ impl State {
         self.refusal(id, now)?;
         let mut need = Need { missing: Vec::new(), there: Vec::new(), bytes: 0 };
         for needed in self.graph.closure(&[id])? {
-            match self.usable(needed).filter(|_| needed != id) {
-                Some(residency) => need.there.push(residency),
-                None => {
-                    need.bytes += u128::from(self.estimate(needed));
-                    need.missing.push(needed);
-                }
+            if let Some(residency) = self.usable(needed).filter(|_| needed != id) {
+                need.there.push(residency);
+            } else {
+                need.bytes += u128::from(self.estimate(needed));
+                need.missing.push(needed);
             }
         }
         Ok(need)

@@ -25,7 +25,8 @@ impl State {
         }
         self.sort_queue(now);
         let in_debt = self.memory.deficit() > 0;
-        let mut blocked = in_debt;
+        // While memory is overdrawn nothing begins, but whoever is first has others leave: also those that overdrew it.
+        let mut blocked = false;
         for residency in self.queue.in_order(now) {
             match self.stage(residency) {
                 Some(Stage::Queued) => match self.reserve(residency, blocked, now) {

@@ -42,7 +42,9 @@ impl State {
             victims.push(victim);
             stays.push(victim);
         }
-        victims.into_iter().for_each(|victim| self.retire(victim, Reason::Space, now));
+        for victim in victims {
+            self.retire(victim, Reason::Space, now);
+        }
     }
 
     /// Makes up for models that turned out larger than they were taken to be: others leave, and then loads that have not
@@ -89,10 +91,15 @@ impl State {
     }
 
     /// Bytes of what is about to be gone: nobody uses it, and its loader was told, or will be when what needs it is gone.
-    /// And those of what drains of `old`, whoever uses it.
+    /// And those of what drains of `old`, whoever leases it; what was loaded on top of it may be there for good.
     pub(super) fn leaving(&self, old: Option<ModelId>) -> u128 {
+        let drains = |resident: &super::resident::Resident| {
+            resident.stage == Stage::Draining
+                && Some(resident.model) == old
+                && resident.holders.iter().all(|holder| self.leaves(*holder))
+        };
         let leaves = |(residency, resident): &(Residency, &super::resident::Resident)| {
-            self.leaves(*residency) || (resident.stage == Stage::Draining && Some(resident.model) == old)
+            self.leaves(*residency) || drains(resident)
         };
         self.residents.iter().filter(leaves).map(|(_, resident)| u128::from(resident.bytes)).sum()
     }

@@ -6,7 +6,9 @@ use super::*;
 fn the_longest_unused_leaves_for_what_is_asked_for() {
     let yard = Yard::new(30);
     let ids: Vec<_> = ["a", "b", "c", "d"].map(|name| yard.model(name, 10, &[])).to_vec();
-    ids[..3].iter().for_each(|id| yard.warm(*id));
+    for id in &ids[..3] {
+        yard.warm(*id);
+    }
     yard.hit(ids[0]);
     let client = yard.ask(ids[3]);
     assert_eq!(yard.unloads().len(), 1);
@@ -236,7 +238,9 @@ fn sizes_that_cannot_be_do_no_harm() {
     assert_eq!(yard.used(), 0);
     let unlimited = Yard::new(None);
     let ids: Vec<_> = ["a", "b"].map(|name| unlimited.model(name, u64::MAX, &[])).to_vec();
-    ids.iter().for_each(|id| unlimited.warm(*id));
+    for id in &ids {
+        unlimited.warm(*id);
+    }
     assert_eq!(unlimited.used(), u64::MAX);
     unlimited.unload(ids[0], false, None);
     unlimited.let_go();

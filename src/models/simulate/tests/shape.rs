@@ -1,7 +1,7 @@
 use std::collections::{BTreeSet, HashMap};
 
-use super::Shape;
-use super::trace::*;
+use super::super::Shape;
+use super::super::trace::*;
 use crate::flow::Moment;
 
 #[allow(clippy::cast_precision_loss, reason = "far fewer than 2^53")]

@@ -1,0 +1,2 @@
+mod aims;
+mod shape;

@@ -1,0 +1,60 @@
+//! What the random scripts have found, each as the shortest story of it.
+
+use penstock::flow::Priority;
+use penstock::models::{CacheSettings, Cause, LoadState};
+
+use super::world::{Phase, World};
+
+#[test]
+fn a_load_that_everybody_left_is_not_begun_anew_by_a_registration() {
+    let mut world = World::new(CacheSettings::default());
+    let model = world.model("model", &[], None);
+    world.ask(model);
+    world.give_all_back();
+    assert_eq!(world.model("model", &[], None), model);
+    world.settle("registered anew");
+    world.finish_loads(None);
+    world.finish_unloads();
+    assert_eq!(world.cache.stats().queued, 0);
+    assert_eq!(world.cache.progress(model).state, LoadState::Unloaded);
+}
+
+/// Who was larger than thought is not made to leave for that alone, but for the next who needs the room.
+#[test]
+fn who_overdrew_the_memory_leaves_for_the_next_in_line() {
+    let mut world = World::new(CacheSettings { memory: Some(10), ..CacheSettings::default() });
+    let base = world.model("base", &[], Some(5));
+    let liar = world.model("liar", &["base"], Some(1));
+    let next = world.model("next", &[], Some(4));
+    world.preload(&[liar], Cause::Preload, Priority::Normal);
+    world.finish_loads(Some(5));
+    world.finish_loads(Some(6));
+    assert_eq!(world.cache.stats().bytes.deficit, 1);
+    assert!(world.in_phase(Phase::Unloading).is_empty());
+    let large = world.serving(liar).unwrap();
+    let at = world.ask(next);
+    assert_eq!(world.in_phase(Phase::Unloading), [large]);
+    world.finish_unloads();
+    world.finish_loads(Some(4));
+    assert!(world.askers[at].claim.residency().is_some());
+    assert!(world.serving(base).is_some(), "that was enough");
+}
+
+/// A model registered anew waited for its old load, which an idle model on top of it kept.
+#[test]
+fn what_needs_an_old_load_leaves_where_the_new_one_has_no_room() {
+    let mut world = World::new(CacheSettings { memory: Some(10), ..CacheSettings::default() });
+    let base = world.model("base", &[], Some(4));
+    let head = world.model("head", &["base"], Some(4));
+    world.preload(&[head], Cause::Preload, Priority::Normal);
+    world.finish_loads(Some(4));
+    world.finish_loads(Some(4));
+    world.model("base", &[], Some(4));
+    world.settle("registered anew");
+    let at = world.ask(base);
+    for _ in 0..2 {
+        world.finish_unloads();
+    }
+    world.finish_loads(Some(4));
+    assert!(world.askers[at].claim.residency().is_some());
+}

@@ -1,0 +1,484 @@
+//! Random scripts: after every step the cache keeps what it promises, and when all is quiet nothing is stuck.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use penstock::error::ErrorKind;
+use penstock::flow::Priority;
+use penstock::models::{Asked, CacheSettings, Cause, LoadSpec, ModelId, PolicyKind, Residency};
+use proptest::prelude::*;
+
+use super::world::{Phase, World};
+
+const NAMES: usize = 6;
+
+/// Whatever happens, what waits is settled within so many hours of virtual time.
+const PATIENCE: usize = 60;
+
+#[derive(Debug, Clone)]
+struct Model {
+    name: usize,
+    version: usize,
+    requires: Vec<String>,
+    size: Option<u64>,
+    retries: u32,
+    pinned: bool,
+    fallback: Option<usize>,
+    timeout: u64,
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Register(Model),
+    Remove(usize),
+    Acquire { which: usize, priority: Priority, until: Option<u64>, session: u8 },
+    GiveBack(usize),
+    Preload { models: Vec<usize>, cause: Cause, priority: Priority },
+    Cancel(usize),
+    Forget(usize),
+    Pin(usize, bool),
+    Unload { which: usize, dependents: bool, drain: Option<u64> },
+    Reload(usize),
+    Alias { alias: usize, target: usize },
+    RemoveAlias(usize),
+    Loaded { which: usize, size: Option<u64> },
+    Failed { which: usize, retry: bool },
+    Warming(usize),
+    Report(usize),
+    Unloaded { which: usize, viewed: u64 },
+    Returned { which: usize, part: u64 },
+    Dead(usize),
+    Ranked { which: usize, scores: Vec<f64> },
+    Pass(u64),
+    Close,
+}
+
+fn reference() -> impl Strategy<Value = String> {
+    let name = 0..NAMES;
+    prop_oneof![
+        8 => name.clone().prop_map(|name| format!("m{name}")),
+        2 => (name, 1..3).prop_map(|(name, version)| format!("m{name}@{version}")),
+        1 => (0..2).prop_map(|alias| format!("alias{alias}")),
+    ]
+}
+
+fn size() -> impl Strategy<Value = Option<u64>> {
+    prop_oneof![2 => Just(None), 8 => (0..60_u64).prop_map(Some), 1 => (60..200_u64).prop_map(Some)]
+}
+
+fn model() -> impl Strategy<Value = Model> {
+    let what = (0..NAMES, 1_usize..3, prop::collection::vec(reference(), 0..3), size());
+    let how = (0..3_u32, prop::bool::weighted(0.05), prop::option::weighted(0.15, 0..NAMES), 1..60_u64);
+    (what, how).prop_map(|((name, version, requires, size), (retries, pinned, fallback, timeout))| Model {
+        name,
+        version,
+        requires,
+        size,
+        retries,
+        pinned,
+        fallback,
+        timeout,
+    })
+}
+
+fn priority() -> impl Strategy<Value = Priority> {
+    prop::sample::select(Priority::ALL.to_vec())
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let which = || 0_usize..32;
+    let cause = prop::sample::select(vec![Cause::Start, Cause::Preload, Cause::Predicted]);
+    let asks = (which(), priority(), prop::option::weighted(0.3, 0..40_000_u64), 0..4_u8)
+        .prop_map(|(which, priority, until, session)| Step::Acquire { which, priority, until, session });
+    let preload = (prop::collection::vec(which(), 1..4), cause, priority())
+        .prop_map(|(models, cause, priority)| Step::Preload { models, cause, priority });
+    let scores = prop::collection::vec(prop_oneof![8 => 0.0..9.0, 1 => Just(f64::NAN)], 0..5);
+    prop_oneof![
+        30 => model().prop_map(Step::Register),
+        8 => which().prop_map(Step::Remove),
+        200 => asks,
+        170 => which().prop_map(Step::GiveBack),
+        25 => preload,
+        8 => which().prop_map(Step::Cancel),
+        4 => which().prop_map(Step::Forget),
+        12 => (which(), any::<bool>()).prop_map(|(which, pinned)| Step::Pin(which, pinned)),
+        15 => (which(), any::<bool>(), prop::option::of(0..20_000_u64))
+            .prop_map(|(which, dependents, drain)| Step::Unload { which, dependents, drain }),
+        15 => which().prop_map(Step::Reload),
+        12 => (0..NAMES + 2, which()).prop_map(|(alias, target)| Step::Alias { alias, target }),
+        3 => (0..NAMES + 2).prop_map(Step::RemoveAlias),
+        200 => (which(), size()).prop_map(|(which, size)| Step::Loaded { which, size }),
+        40 => (which(), any::<bool>()).prop_map(|(which, retry)| Step::Failed { which, retry }),
+        15 => which().prop_map(Step::Warming),
+        15 => which().prop_map(Step::Report),
+        120 => (which(), prop_oneof![3 => Just(0), 1 => 0..40_u64])
+            .prop_map(|(which, viewed)| Step::Unloaded { which, viewed }),
+        40 => (which(), 1..5_u64).prop_map(|(which, part)| Step::Returned { which, part }),
+        8 => which().prop_map(Step::Dead),
+        60 => (which(), scores).prop_map(|(which, scores)| Step::Ranked { which, scores }),
+        60 => (0..3_000_u64).prop_map(Step::Pass),
+        20 => (0..200_000_u64).prop_map(Step::Pass),
+        1 => Just(Step::Close),
+    ]
+}
+
+fn settings() -> impl Strategy<Value = CacheSettings> {
+    let policy = prop::sample::select(vec![PolicyKind::Lru, PolicyKind::Gdsf, PolicyKind::Ranked]);
+    let memory = prop_oneof![1 => Just(None), 8 => (20..150_u64).prop_map(Some)];
+    (memory, 1..4_usize, policy, any::<u64>()).prop_map(|(memory, max_loads, policy, seed)| CacheSettings {
+        memory,
+        max_loads,
+        policy,
+        seed,
+        ..CacheSettings::default()
+    })
+}
+
+struct Script {
+    world: World,
+    models: Vec<ModelId>,
+}
+
+impl Script {
+    fn new(settings: CacheSettings) -> Self {
+        Self { world: World::new(settings), models: Vec::new() }
+    }
+
+    fn play(&mut self, step: &Step) {
+        let world = &mut self.world;
+        let pick = |which: usize, of: usize| (of > 0).then(|| which % of.max(1));
+        let model = |which: usize| pick(which, self.models.len()).map(|at| self.models[at]);
+        match step {
+            Step::Register(model) => return self.register(model),
+            Step::Remove(which) => {
+                if let Some(id) = model(*which) {
+                    world.excused.insert(id);
+                    world.pinned.remove(&id);
+                    world.cache.remove(id);
+                    world.settle(&format!("remove {}", id.0));
+                }
+            }
+            Step::Acquire { which, priority, until, session } => {
+                if let Some(id) = model(*which) {
+                    let until = until.map(|millis| world.now() + Duration::from_millis(millis));
+                    let session = format!("user {session}");
+                    world.ask_as(id, &Asked { priority: *priority, until, session: Some(&session) });
+                }
+            }
+            Step::GiveBack(which) => {
+                if let Some(at) = pick(*which, world.askers.len()) {
+                    world.give_back(at);
+                }
+            }
+            Step::Preload { models, cause, priority } => {
+                let ids: Vec<_> = models.iter().filter_map(|which| model(*which)).collect();
+                world.preload(&ids, *cause, *priority);
+            }
+            Step::Cancel(which) => {
+                if let Some(at) = pick(*which, world.preloads.len()) {
+                    world.excused.extend(world.residents.values().map(|resident| resident.model));
+                    world.preloads[at].0.cancel();
+                    world.settle("cancel a preload");
+                }
+            }
+            Step::Forget(which) => {
+                if let Some(at) = pick(*which, world.preloads.len()) {
+                    drop(world.preloads.swap_remove(at));
+                    world.settle("forget a preload");
+                }
+            }
+            Step::Pin(which, pinned) => {
+                if let Some(id) = model(*which) {
+                    let _ = world.pin(id, *pinned);
+                }
+            }
+            Step::Unload { which, dependents, drain } => {
+                if let Some(id) = model(*which) {
+                    world.unload(id, *dependents, drain.map(Duration::from_millis));
+                }
+            }
+            Step::Reload(which) => {
+                if let Some(id) = model(*which) {
+                    world.reload(id);
+                }
+            }
+            Step::Alias { alias, target } => {
+                if let Some(id) = model(*target) {
+                    self.alias(*alias, id);
+                }
+            }
+            Step::RemoveAlias(alias) => {
+                world.cache.remove_alias(&name_of(*alias));
+                world.settle("remove an alias");
+            }
+            _ => self.work(step),
+        }
+    }
+
+    /// What the loader does, and time.
+    fn work(&mut self, step: &Step) {
+        let world = &mut self.world;
+        let of = |world: &World, which: usize, phase| {
+            let all = world.in_phase(phase);
+            (!all.is_empty()).then(|| all[which % all.len()])
+        };
+        match step {
+            Step::Loaded { which, size } => {
+                if let Some(residency) = of(world, *which, Phase::Loading) {
+                    world.loaded(residency, *size);
+                }
+            }
+            Step::Failed { which, retry } => {
+                if let Some(residency) = of(world, *which, Phase::Loading) {
+                    world.failed(residency, *retry);
+                }
+            }
+            Step::Warming(which) => {
+                if let Some(residency) = of(world, *which, Phase::Loading) {
+                    world.cache.warming(residency);
+                    world.settle("warming");
+                }
+            }
+            Step::Report(which) => {
+                if let Some(residency) = of(world, *which, Phase::Loading) {
+                    let wanted = world.cache.report(residency, "weights", Some(0.5));
+                    assert_eq!(wanted, !world.residents[&residency].cancelled);
+                    world.settle("report");
+                }
+            }
+            Step::Unloaded { which, viewed } => {
+                if let Some(residency) = of(world, *which, Phase::Unloading) {
+                    world.unloaded(residency, *viewed);
+                }
+            }
+            Step::Returned { which, part } => {
+                let viewed: Vec<_> = world
+                    .residents
+                    .iter()
+                    .filter(|(_, r)| r.viewed > 0)
+                    .map(|(id, r)| (*id, r.viewed))
+                    .collect();
+                if !viewed.is_empty() {
+                    let (residency, bytes) = viewed[which % viewed.len()];
+                    world.returned(residency, bytes.div_ceil(*part));
+                }
+            }
+            Step::Dead(which) => {
+                if let Some(residency) = of(world, *which, Phase::Loaded) {
+                    world.dead(residency);
+                }
+            }
+            Step::Ranked { which, scores } => {
+                if !world.questions.is_empty() {
+                    world.answer(which % world.questions.len(), scores.clone());
+                }
+            }
+            Step::Pass(millis) => world.pass(Duration::from_millis(*millis)),
+            Step::Close => world.close(),
+            _ => unreachable!(),
+        }
+    }
+
+    fn register(&mut self, model: &Model) {
+        let spec = LoadSpec {
+            requires: model.requires.iter().map(|name| name.as_str().into()).collect(),
+            size: model.size,
+            retries: model.retries,
+            pinned: model.pinned,
+            timeout: Duration::from_secs(model.timeout),
+            fallback: model.fallback.map(|name| name_of(name).into()),
+            ..LoadSpec::new(name_of(model.name), model.version.to_string())
+        };
+        match self.world.cache.register(spec) {
+            Ok(id) => {
+                self.world.excused.insert(id);
+                self.world.pinned.remove(&id);
+                if model.pinned {
+                    self.world.pinned.insert(id);
+                }
+                if !self.models.contains(&id) {
+                    self.models.push(id);
+                }
+            }
+            Err(error) => {
+                let expected =
+                    [ErrorKind::DependencyCycle, ErrorKind::Capacity, ErrorKind::Config, ErrorKind::Closed];
+                assert!(expected.contains(&error.kind()), "{error:?}");
+            }
+        }
+        self.world.settle(&format!("register {model:?}"));
+    }
+
+    fn alias(&mut self, alias: usize, target: ModelId) {
+        let index = self.world.cache.index();
+        let Some(row) = index.iter().find(|row| row.model == target) else { return };
+        let target = format!("{}@{}", row.name, row.version);
+        self.world.excused.insert(row.model);
+        match self.world.cache.alias(&name_of(alias), &target) {
+            Ok(preload) => self.world.watch(preload),
+            Err(error) => {
+                let expected = [ErrorKind::DependencyCycle, ErrorKind::Config, ErrorKind::Closed];
+                assert!(expected.contains(&error.kind()), "{error:?}");
+            }
+        }
+        self.world.settle(&format!("alias {} {target}", name_of(alias)));
+    }
+
+    /// From here on all loads end well, whoever has a lease gives it back, and time passes: all must be settled.
+    fn come_to_rest(&mut self) {
+        let world = &mut self.world;
+        for _ in 0..PATIENCE {
+            for at in (0..world.askers.len()).rev() {
+                if world.askers[at].claim.residency().is_some() || !world.askers[at].told.lock().is_empty() {
+                    world.give_back(at);
+                }
+            }
+            while !world.questions.is_empty() {
+                world.answer(0, Vec::new());
+            }
+            for residency in world.in_phase(Phase::Loading) {
+                let bytes = 1 + residency.0 % 7;
+                world.loaded(residency, Some(bytes));
+            }
+            world.finish_unloads();
+            let viewed: Vec<_> =
+                world.residents.iter().filter(|(_, r)| r.viewed > 0).map(|(id, r)| (*id, r.viewed)).collect();
+            for (residency, bytes) in viewed {
+                world.returned(residency, bytes);
+            }
+            let stats = world.cache.stats();
+            if world.is_idle() && world.askers.is_empty() && stats.queued == 0 && stats.bytes.viewed == 0 {
+                break;
+            }
+            world.pass_idle(Duration::from_secs(10));
+        }
+        assert!(world.askers.is_empty(), "{} still wait", world.askers.len());
+        for (number, (preload, _)) in world.preloads.iter().enumerate() {
+            assert!(preload.is_done(), "preload {number} never ends");
+        }
+        for (number, told) in world.unloads.iter().enumerate() {
+            assert_eq!(told.lock().len(), 1, "unload {number} never ends");
+        }
+        let stats = world.cache.stats();
+        assert_eq!((stats.queued, stats.loading, stats.stuck), (0, 0, 0), "{stats:?}");
+        assert_eq!((stats.bytes.reserved, stats.bytes.viewed), (0, 0), "{stats:?}");
+        // What was replaced stays as long as what was loaded on top of it.
+        let needed = |residency: &Residency| {
+            world
+                .residents
+                .values()
+                .any(|other| other.phase == Phase::Loaded && other.requires.contains(residency))
+        };
+        let loaded = world.residents.iter().filter(|(_, resident)| resident.phase == Phase::Loaded);
+        let held: Option<u64> =
+            loaded.filter(|(residency, _)| needed(residency)).map(|(_, held)| held.bytes).sum();
+        assert!(held.is_none_or(|held| stats.bytes.draining <= held), "{stats:?}");
+    }
+
+    /// Whatever happened: models whose dependencies are there and that fit can be had.
+    fn still_works(&mut self) {
+        for id in self.models.clone() {
+            if self.world.pinned.contains(&id) {
+                self.world.pin(id, false).unwrap();
+            }
+        }
+        self.world.pass(Duration::from_secs(600));
+        for id in self.models.clone() {
+            let at = self.world.ask(id);
+            let told = Arc::clone(&self.world.askers[at].told);
+            let hit = self.world.askers[at].claim.at_once();
+            self.come_to_rest();
+            if hit {
+                continue;
+            }
+            let told = told.lock();
+            match told.first() {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => {
+                    let removed = self.world.cache.index().iter().all(|row| row.model != id);
+                    let justified = match error.kind() {
+                        ErrorKind::ModelNotFound => removed || error.message().contains("needs"),
+                        ErrorKind::DependencyCycle => true,
+                        ErrorKind::Capacity => self.required(id) > self.world.memory.unwrap(),
+                        _ => false,
+                    };
+                    assert!(justified, "model {} cannot be had: {error:?}", id.0);
+                }
+                None => panic!("nobody was told"),
+            }
+        }
+    }
+
+    /// Bytes of a model and all that it needs.
+    fn required(&self, id: ModelId) -> u64 {
+        let index = self.world.cache.index();
+        let mut closure = vec![id];
+        let mut next = 0;
+        while let Some(id) = closure.get(next).copied() {
+            next += 1;
+            let row = index.iter().find(|row| row.model == id).unwrap();
+            for name in &row.requires {
+                let needed = self.world.cache.find(name).unwrap();
+                if !closure.contains(&needed) {
+                    closure.push(needed);
+                }
+            }
+        }
+        closure.iter().map(|id| index.iter().find(|row| row.model == *id).unwrap().bytes).sum()
+    }
+
+    fn end(&mut self) {
+        self.world.close();
+        self.come_to_rest();
+        let stats = self.world.cache.stats();
+        assert_eq!(stats.bytes.used, 0);
+        assert_eq!(*self.world.closed.clone().unwrap().lock(), 1, "close was not told");
+        for (residency, resident) in &self.world.residents {
+            assert!(
+                matches!(resident.phase, Phase::Gone | Phase::Failed),
+                "{residency:?} is left: {resident:?}"
+            );
+        }
+    }
+}
+
+fn name_of(name: usize) -> String {
+    if name < NAMES { format!("m{name}") } else { format!("alias{}", name - NAMES) }
+}
+
+fn play(settings: &CacheSettings, models: &[Model], steps: &[Step]) -> Vec<String> {
+    let mut script = Script::new(settings.clone());
+    let closes = steps.iter().any(|step| matches!(step, Step::Close));
+    models.iter().for_each(|model| script.register(model));
+    steps.iter().for_each(|step| script.play(step));
+    script.come_to_rest();
+    if !closes {
+        script.still_works();
+    }
+    script.end();
+    std::mem::take(&mut script.world.log)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, max_shrink_time: 20_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_cache_keeps_its_promises(
+        settings in settings(),
+        models in prop::collection::vec(model(), 3..10),
+        steps in prop::collection::vec(step(), 1..120),
+    ) {
+        play(&settings, &models, &steps);
+    }
+
+    /// The same script twice: what is decided follows from the state, the time and the seed alone.
+    #[test]
+    fn the_same_script_is_the_same_story(
+        settings in settings(),
+        models in prop::collection::vec(model(), 3..10),
+        steps in prop::collection::vec(step(), 1..60),
+    ) {
+        let (one, two) = (play(&settings, &models, &steps), play(&settings, &models, &steps));
+        prop_assert_eq!(one, two);
+    }
+}
