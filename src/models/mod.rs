@@ -16,7 +16,7 @@ pub mod predict;
 mod preload;
 pub mod progress;
 pub mod queue;
-pub mod recall;
+mod recall;
 pub mod simulate;
 mod spec;
 mod state;

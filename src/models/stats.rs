@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::predict::PredictReport;
 use super::{LoadState, ModelId, Reason};
 
 /// The numbers of a cache since it was made.
@@ -47,6 +48,8 @@ pub struct CacheStats {
     pub bytes: CacheBytes,
     /// Loads that nobody waited for when they were asked for.
     pub preloads: Preloads,
+    /// What prediction says of itself, where it was asked for.
+    pub predictions: Option<PredictReport>,
     /// Every registered model.
     pub models: Vec<ModelStats>,
 }

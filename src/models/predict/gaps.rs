@@ -4,6 +4,7 @@ use std::time::Duration;
 
 /// Spans of time, each half as long again as the one before; the last ends after a day.
 const SPANS: usize = 30;
+const LAST_SPAN: f64 = 29.0;
 const RATIO: f64 = 1.5;
 /// Of pauses that reach a span of which nothing is known, those that end in it; and what that guess weighs.
 const GUESS: f64 = 0.1;
@@ -24,9 +25,11 @@ pub(super) struct Gaps {
 /// The span that a pause of that length lies in.
 pub(super) fn span(pause: Duration) -> u8 {
     let seconds = pause.as_secs_f64();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 29")]
-    let span =
-        if seconds < 1.0 { 0 } else { (1.0 + seconds.ln() / RATIO.ln()).min((SPANS - 1) as f64) as u8 };
+    if seconds < 1.0 {
+        return 0;
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and 29")]
+    let span = (1.0 + seconds.ln() / RATIO.ln()).min(LAST_SPAN) as u8;
     span
 }
 

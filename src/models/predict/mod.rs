@@ -27,6 +27,7 @@ use self::preloads::Preloads;
 use self::rhythm::{Due, Rhythms, Visitor, Visits};
 use self::scorecard::{Guess, Scorecard};
 use self::sessions::Sessions;
+use self::settings::FEWEST;
 pub use self::settings::{Accuracy, Because, PredictReport, PredictSettings, Prospect, Wish};
 use crate::error::Result;
 use crate::flow::Moment;
@@ -43,6 +44,8 @@ const KEPT: f64 = 0.3;
 const UNLIKELY: f64 = 0.2;
 /// Of the time that loads of a model take in the mean, what is allowed for one.
 const MARGIN: f64 = 1.25;
+/// Time until those that were due are looked at again.
+const SETTLED: Duration = Duration::from_secs(10);
 /// Time from a request until it is asked what that makes likely.
 const PAUSE: Duration = Duration::from_secs(2);
 /// Sessions that are looked through for wishes, the latest of them.
@@ -76,6 +79,8 @@ pub struct Predictor {
     idle: f64,
     /// When there may be something to wish for.
     next: Option<Moment>,
+    /// When those that were due and did not come were counted last.
+    settled: Moment,
 }
 
 impl Predictor {
@@ -97,11 +102,12 @@ impl Predictor {
             popularity: Popularity::new(history),
             overall: Scorecard::new(history, 0.0),
             by_session: Scorecard::new(history, 0.0),
-            by_rhythm: Scorecard::new(history, COME),
+            by_rhythm: Scorecard::new((history / 5).max(FEWEST), COME),
             preloads: Preloads::default(),
             outlook: Outlook::default(),
             idle: FIRST_IDLE,
             next: None,
+            settled: Moment::default(),
         })
     }
 
@@ -141,15 +147,19 @@ impl Predictor {
         if self.alone.len() <= index {
             self.alone.resize_with(index + 1, Default::default);
         }
-        let Some((visits, last)) = self.alone.get_mut(index) else { return };
-        if last.replace(now).is_some_and(|last| now.since(last) < VISIT) {
+        let last = self.alone.get_mut(index).and_then(|(_, last)| last.replace(now));
+        if last.is_some_and(|last| now.since(last) < VISIT) {
             return;
+        }
+        if now.since(self.settled) >= SETTLED {
+            self.settle(now);
         }
         let due = self.rhythms.due(now);
         let popular =
             self.popularity.leaders().iter().filter(|popular| !due.iter().any(|(due, _)| due == *popular));
         let named = due.iter().map(|(due, _)| *due).chain(popular.copied());
         let own = guess(named.take(self.settings.top), model);
+        let Some((visits, _)) = self.alone.get_mut(index) else { return };
         let due = self.rhythms.visit(visits, Visitor::Nobody(model), model, now);
         self.seen(now, model, own, self.popular(model), due);
     }
@@ -244,35 +254,44 @@ impl Predictor {
         if self.by_session.is_on() { self.outlook.likely(model, &self.mixture) } else { 0.0 }
     }
 
+    /// Seconds of loading that a wish which was granted saves in the mean; 0 for a model that was not wished for.
+    pub fn saves(&self, model: ModelId) -> f64 {
+        self.preloads.saves(model)
+    }
+
     /// True for a model that had better stay: it was loaded because it is expected and still is, or some session will
     /// probably come back to it.
     pub fn keeps(&self, now: Moment, model: ModelId) -> bool {
         self.preloads.expected(model, now) || self.likely(model) >= KEPT
     }
 
-    /// True for a model whose next request is known to be so far off that it would be evicted before: it may leave at once.
+    /// True for a model that may leave at once: its next request is known to be so far off that it would be evicted before, or
+    /// it was loaded for one that did not come.
     pub fn is_spent(&self, now: Moment, model: ModelId) -> bool {
         let horizon = now + Duration::from_secs_f64(self.idle);
-        self.by_rhythm.is_on()
-            && self.rhythms.silent_until(model).is_some_and(|due| due > horizon)
+        let silent =
+            || self.by_rhythm.is_on() && self.rhythms.silent_until(model).is_some_and(|due| due > horizon);
+        (self.preloads.came_to_nothing(model, now) || silent())
             && self.outlook.likely(model, &self.mixture) < UNLIKELY
     }
 
-    fn is_on(&self) -> bool {
+    /// True while it is ahead of popularity, and acted on.
+    pub fn is_on(&self) -> bool {
         self.by_session.is_on() || self.by_rhythm.is_on()
     }
 
     /// What prediction says of itself.
     pub fn report(&self) -> PredictReport {
+        let rhythms_known = self.rhythms.trusted().count();
         let mut report = PredictReport {
-            on: self.is_on(),
+            on: self.by_session.is_on() || self.by_rhythm.is_on() && rhythms_known > 0,
             sessions_on: self.by_session.is_on(),
             rhythms_on: self.by_rhythm.is_on(),
             accuracy: self.overall.of_late(),
             sessions: self.by_session.of_late(),
             rhythms: self.by_rhythm.of_late(),
             ever: self.overall.ever(),
-            rhythms_known: self.rhythms.trusted().count(),
+            rhythms_known,
             sessions_known: self.sessions.len(),
             idle: Duration::from_secs_f64(self.idle),
             ..PredictReport::default()
@@ -283,6 +302,7 @@ impl Predictor {
 
     fn settle(&mut self, now: Moment) {
         let score = &mut self.by_rhythm;
+        self.settled = now;
         self.rhythms.settle(now, |_| score.score(Guess::default(), Guess::default()));
     }
 

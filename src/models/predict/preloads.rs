@@ -68,6 +68,13 @@ impl Preloads {
         self.waiting.iter().fold(0, |sum, waiting| sum.saturating_add(waiting.wish.prospect.bytes))
     }
 
+    pub(super) fn saves(&self, model: ModelId) -> f64 {
+        self.waiting
+            .iter()
+            .find(|waiting| waiting.wish.model == model)
+            .map_or(0.0, |waiting| waiting.wish.saves)
+    }
+
     pub(super) fn waiting(&self) -> impl Iterator<Item = ModelId> {
         self.waiting.iter().map(|waiting| waiting.wish.model)
     }
@@ -75,6 +82,11 @@ impl Preloads {
     /// True while what it was loaded for is still expected.
     pub(super) fn expected(&self, model: ModelId, now: Moment) -> bool {
         self.waiting.iter().any(|waiting| waiting.wish.model == model && now <= waiting.wish.until)
+    }
+
+    /// True where it waits though it is expected no longer.
+    pub(super) fn came_to_nothing(&self, model: ModelId, now: Moment) -> bool {
+        self.waiting.iter().any(|waiting| waiting.wish.model == model && now > waiting.wish.until)
     }
 
     pub(super) fn report(&self, report: &mut PredictReport) {

@@ -51,6 +51,8 @@ pub(super) struct Rhythm {
     /// Seconds that visits stray from it, in the mean.
     strays: f64,
     last: Moment,
+    /// The last did not come: `last` is when it was due.
+    missed: bool,
     trust: f64,
     /// Visits beside it between two that were due, in the mean; and since the last.
     beside: f64,
@@ -119,14 +121,26 @@ impl Rhythm {
         self.strays += LATEST * ((gap - self.period).abs() - self.strays);
         self.period += LATEST * (gap - self.period);
         self.trust += KEPT * (1.0 - self.trust);
-        self.last = now;
+        (self.last, self.missed) = (now, false);
         self.turn();
     }
 
     fn miss(&mut self) {
-        self.last = self.due();
+        (self.last, self.missed) = (self.due(), true);
         self.trust *= 1.0 - MISSED;
         self.turn();
+    }
+
+    /// A visit that is too far from when it was due; or was not due.
+    fn stray(&mut self, now: Moment) {
+        let late = self.missed && now.since(self.last).as_secs_f64() <= 2.0 * self.leeway();
+        if late || self.off(now) <= 2.0 * self.leeway() {
+            // The next one is due from here.
+            (self.last, self.missed) = (now, false);
+        } else {
+            self.trust *= 1.0 - ASIDE;
+            self.beside_now += 1.0;
+        }
     }
 
     fn turn(&mut self) {
@@ -177,12 +191,8 @@ impl Rhythms {
             .filter(|rhythm| rhythm.visitor == visitor);
         if let Some(rhythm) = followed {
             visits.push(now);
-            let (off, leeway) = (rhythm.off(now), rhythm.leeway());
-            if off > leeway {
-                rhythm.trust *= 1.0 - ASIDE;
-                rhythm.beside_now += 1.0;
-                // It was the one that was due, only too far from it: the next one is due from here.
-                rhythm.last = if off <= 2.0 * leeway { now } else { rhythm.last };
+            if rhythm.off(now) > rhythm.leeway() {
+                rhythm.stray(now);
                 return None;
             }
             let due = rhythm.is_trusted().then_some(Due { model, came: true });
@@ -197,6 +207,7 @@ impl Rhythms {
                     period,
                     strays,
                     last: now,
+                    missed: false,
                     trust: FOUND,
                     beside: 0.0,
                     beside_now: 0.0,

@@ -4,7 +4,7 @@ use super::settings::{Accuracy, FEWEST};
 
 /// How much oftener than popularity it must be right before it is acted on, and while it is.
 const AHEAD: f64 = 0.05;
-const STILL_AHEAD: f64 = 0.01;
+const STILL_AHEAD: f64 = 0.025;
 
 /// Whether what came was the first that was named, and whether it was among those named.
 #[derive(Debug, Clone, Copy, Default)]
@@ -36,7 +36,8 @@ impl Scorecard {
     pub(super) fn score(&mut self, own: Guess, popular: Guess) {
         self.requests += 1;
         #[expect(clippy::cast_precision_loss, reason = "a number of requests is far below 2^52")]
-        let step = 1.0 / (self.requests as f64).min(self.history);
+        // The step of a mean that looks back as far as one over so many requests does.
+        let step = 1.0 / (self.requests as f64).min(f64::midpoint(self.history, 1.0));
         let values = [own.first, own.named, popular.first, popular.named];
         for ((mean, ever), value) in self.means.iter_mut().zip(&mut self.ever).zip(values) {
             *mean += step * (f64::from(value) - *mean);

@@ -9,7 +9,8 @@ use parking_lot::Mutex;
 
 use super::future::Future;
 use super::outcome::{Outcome, Tally};
-use super::trace::Trace;
+use super::shape::Model;
+use super::trace::{Access, Trace};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::{Clock, Moment, TimeSource, VirtualClock};
 use crate::models::{
@@ -36,6 +37,11 @@ impl Setup {
     pub fn new(settings: CacheSettings) -> Self {
         Self { settings, lease: Duration::from_secs(2), ttl: None }
     }
+
+    /// A cache with these settings, whose models are used for no time.
+    pub(in crate::models) fn instant(settings: CacheSettings) -> Self {
+        Self { settings, lease: Duration::ZERO, ttl: None }
+    }
 }
 
 /// A model as the simulated loader knows it.
@@ -51,23 +57,24 @@ pub(in crate::models) struct Loaded {
 /// # Errors
 /// `Config` where the settings contradict themselves.
 pub fn drive(trace: &Trace, setup: &Setup) -> Result<Outcome> {
-    let models = trace.models.iter().enumerate().map(|(number, model)| Loaded {
-        spec: LoadSpec {
-            size: Some(model.bytes),
-            timeout: PATIENCE,
-            ..LoadSpec::new(format!("model-{number}"), "1")
-        },
-        bytes: model.bytes,
-        load: model.load,
-    });
-    let names: Vec<_> = trace.accesses.iter().map(|access| access.session()).collect();
-    let asks = trace.accesses.iter().zip(names).map(|(access, session)| Ask {
-        at: access.at,
-        model: access.model,
-        session,
-    });
-    let world = World::new(models.collect(), asks.collect(), setup)?;
-    Ok(world.run())
+    let (outcome, _) = World::new(models(trace), asks(trace), setup)?.run();
+    Ok(outcome)
+}
+
+/// The catalogue, as its cache and its loader know it.
+pub(super) fn models(trace: &Trace) -> Vec<Loaded> {
+    let model = |(number, model): (usize, &Model)| {
+        let spec = LoadSpec::new(format!("model-{number}"), "1");
+        let spec = LoadSpec { size: Some(model.bytes), timeout: PATIENCE, ..spec };
+        Loaded { spec, bytes: model.bytes, load: model.load }
+    };
+    trace.models.iter().enumerate().map(model).collect()
+}
+
+/// The requests.
+pub(super) fn asks(trace: &Trace) -> Vec<Ask> {
+    let ask = |access: &Access| Ask { at: access.at, model: access.model, session: access.session() };
+    trace.accesses.iter().map(ask).collect()
 }
 
 /// One request.
@@ -125,8 +132,8 @@ pub(in crate::models) struct World {
     cache: Cache,
     clock: Arc<VirtualClock>,
     orders: Arc<Orders>,
+    /// By the cache's number of each.
     models: Vec<Loaded>,
-    /// The cache's number of each model, which is where it stands among `models`.
     asks: Vec<Ask>,
     setup: Setup,
     future: Future,
@@ -137,6 +144,8 @@ pub(in crate::models) struct World {
     /// When each load began.
     begun: HashMap<Residency, Moment>,
     last_used: HashMap<ModelId, Moment>,
+    /// The first request that counts.
+    counted_from: usize,
     tally: Tally,
 }
 
@@ -164,6 +173,7 @@ impl World {
             told: Told::default(),
             begun: HashMap::new(),
             last_used: HashMap::new(),
+            counted_from: 0,
             tally: Tally::default(),
         };
         if let Some(first) = world.asks.first().map(|ask| ask.at) {
@@ -172,8 +182,18 @@ impl World {
         Ok(world)
     }
 
-    /// Until the last request has its answer.
-    pub(in crate::models) fn run(mut self) -> Outcome {
+    /// Counts nothing before that request.
+    pub(in crate::models) fn counting_from(self, counted_from: usize) -> Self {
+        Self { counted_from, ..self }
+    }
+
+    /// Until the last request has its answer; what became of them, and the cache as it is then.
+    pub(in crate::models) fn run(mut self) -> (Outcome, Cache) {
+        self.go();
+        (self.tally.finish(&self.cache.stats()), self.cache)
+    }
+
+    fn go(&mut self) {
         let mut due = None;
         while let Some(Reverse((at, _, _))) = self.events.peek().copied() {
             // What the cache itself has to do at a time comes before what others do then.
@@ -187,7 +207,6 @@ impl World {
             due = self.cache.tick().map(|due| due.max(now + Duration::from_nanos(1)));
             self.obey();
         }
-        self.tally.finish(&self.cache.stats())
     }
 
     fn plan(&mut self, at: Moment, event: Event) {
@@ -215,6 +234,9 @@ impl World {
             self.plan(next, Event::Asked(number + 1));
         }
         let Some(ask) = self.asks.get(number).copied() else { return };
+        if number == self.counted_from {
+            self.tally = Tally::default();
+        }
         let session = ask.session.map(|session| session.to_string());
         let asked = Asked { session: session.as_deref(), ..Asked::default() };
         let told = Arc::clone(&self.told);
@@ -223,7 +245,7 @@ impl World {
         let cold = self.models.get(ask.model.0 as usize).map_or(Duration::ZERO, |model| model.load);
         self.tally.asked(cold);
         if claim.at_once() {
-            self.tally.answered(Duration::ZERO);
+            self.tally.hit();
             self.lease(number, ask.model);
         }
         self.claims.insert(number, claim);
@@ -257,7 +279,9 @@ impl World {
             for (number, served) in told {
                 self.tell(number, served);
             }
-            orders.into_iter().for_each(|order| self.carry_out(order));
+            for order in orders {
+                self.carry_out(order);
+            }
         }
     }
 

@@ -6,6 +6,7 @@ mod chance;
 mod drive;
 mod future;
 mod outcome;
+mod predictable;
 mod shape;
 #[cfg(test)]
 mod tests;
@@ -15,5 +16,6 @@ pub use bound::{Bound, bound};
 pub(super) use drive::{Ask, Loaded, World};
 pub use drive::{Setup, drive};
 pub use outcome::Outcome;
+pub use predictable::Predictable;
 pub use shape::{Model, Shape};
 pub use trace::{Access, Source, Trace};

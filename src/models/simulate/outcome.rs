@@ -63,6 +63,11 @@ impl Tally {
         self.outcome.cold += cold;
     }
 
+    pub(super) fn hit(&mut self) {
+        self.outcome.hits += 1;
+    }
+
+    /// Somebody has their model, after so long.
     pub(super) fn answered(&mut self, waited: Duration) {
         self.outcome.waited += waited;
     }
@@ -78,7 +83,6 @@ impl Tally {
 
     pub(super) fn finish(self, stats: &CacheStats) -> Outcome {
         Outcome {
-            hits: stats.hits,
             joins: stats.joins,
             evictions: stats.evictions.of(Reason::Space),
             stats: stats.clone(),

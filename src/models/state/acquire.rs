@@ -68,6 +68,7 @@ impl State {
             model.tally.hits += 1;
         }
         self.used(id, now);
+        self.recall.note(id, now);
         self.wishes.note(id, asked.session, now);
         Some(residency)
     }
@@ -121,6 +122,7 @@ impl State {
         for needed in self.graph.closure(&[id]).unwrap_or_else(|_| vec![id]) {
             self.touch(needed, now);
         }
+        self.recall.note(id, now);
         self.wishes.note(id, asked.session, now);
     }
 

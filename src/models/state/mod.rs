@@ -14,6 +14,7 @@ mod model;
 mod order;
 mod pin;
 mod preload;
+mod recording;
 mod release;
 mod reload;
 mod resident;
@@ -44,6 +45,7 @@ use super::graph::Graph;
 use super::memory::Memory;
 use super::policy::Policy;
 use super::queue::LoadQueue;
+use super::recall::Recall;
 use super::{CacheSettings, ModelId, Residency};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::Moment;
@@ -68,6 +70,7 @@ pub(super) struct State {
     policy: Box<dyn Policy>,
     question: Option<Question>,
     wishes: Wishes,
+    recall: Recall,
     preloads: Slab<Wanted>,
     drains: Vec<Drain>,
     /// Loads that run, those that are stuck not counted.
@@ -104,6 +107,7 @@ impl State {
             policy: settings.policy.start(),
             question: None,
             wishes: Wishes::new(&settings)?,
+            recall: Recall::default(),
             preloads: Slab::new(),
             drains: Vec::new(),
             loading: 0,

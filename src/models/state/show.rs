@@ -11,7 +11,7 @@ use crate::flow::Moment;
 use crate::models::memory::Account;
 use crate::models::progress::Progress;
 use crate::models::stats::{
-    CacheBytes, CacheStats, Evictions, IndexRow, LastEviction, LoadSeconds, ModelStats, WhatIf,
+    CacheBytes, CacheStats, Evictions, IndexRow, LastEviction, LoadSeconds, ModelStats,
 };
 use crate::models::{LoadState, ModelId, Reason};
 
@@ -86,6 +86,7 @@ impl State {
             evictions,
             bytes: self.bytes(),
             preloads: self.counts.preloads,
+            predictions: self.wishes.report(),
             models,
         }
     }
@@ -174,11 +175,6 @@ impl State {
             eta: resident.said.eta(resident.started, usual, now),
             ..nothing
         }
-    }
-
-    /// POLICY's recall replays what it remembers here.
-    pub(in crate::models) fn what_if(&self, memory: u64, _now: Moment) -> WhatIf {
-        WhatIf { memory, ..WhatIf::default() }
     }
 }
 

@@ -45,7 +45,6 @@ impl State {
         };
         if need.bytes > 0 || self.memory.deficit() > 0 {
             if blocked {
-                self.mark_debt(id, now);
                 return Space::Behind;
             }
             if self.memory.missing(need.bytes, 0) > 0 {
@@ -62,13 +61,6 @@ impl State {
         self.refuse_dependents(residency, &[self.label(id)], error, now);
         self.dissolve(id, error, now);
         self.discard(residency, now);
-    }
-
-    /// While the memory is overdrawn, who waits for that to end waits for memory.
-    fn mark_debt(&mut self, id: ModelId, now: Moment) {
-        if self.memory.deficit() > 0 {
-            self.short(id, now);
-        }
     }
 
     fn short(&mut self, id: ModelId, now: Moment) {

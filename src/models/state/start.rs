@@ -79,6 +79,7 @@ impl State {
             self.counts.queue_seconds += waited.as_secs_f64();
             self.counts.preloads.issued += u64::from(cause.is_some());
             resident.cause = cause;
+            self.wishes.begun(id, now);
         }
         self.out.push_back(Effect::Load(Load {
             residency,

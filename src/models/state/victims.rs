@@ -3,6 +3,7 @@
 use super::space::Need;
 use super::{Effect, Stage, State};
 use crate::flow::Moment;
+use crate::models::policy::{Facts, Policy};
 use crate::models::{Candidate, ModelId, PolicyKind, Ranking, Reason, Residency};
 
 /// What the loader was asked about who should leave.
@@ -133,13 +134,31 @@ impl State {
         }
         // The policy is asked while the rest of the state is read.
         let mut policy = std::mem::replace(&mut self.policy, Box::new(Nobody));
-        let may_go = |id: ModelId| {
-            self.current(id).is_some_and(|residency| self.may_go(residency, stays))
-                && guess.is_none_or(|wanted| self.worth_less(id, wanted, now))
+        let may_go = |id: ModelId| self.current(id).is_some_and(|residency| self.may_go(residency, stays));
+        let victim = if self.wishes.are_minded() {
+            self.minded_victim(policy.as_mut(), guess, &may_go, now)
+        } else {
+            // Nothing is known that a guess would be worth more than.
+            Some(now).filter(|_| guess.is_none()).and_then(|now| policy.victim(now, &may_go))
         };
-        let victim = policy.victim(now, &may_go);
         self.policy = policy;
         self.current(victim?)
+    }
+
+    /// The policy's choice among those that will not be asked for as long as they could stay, else among those that need not
+    /// be kept, else among all. A guess has only what is worth less than it.
+    fn minded_victim(
+        &self,
+        policy: &mut dyn Policy,
+        guess: Option<ModelId>,
+        may_go: &dyn Fn(ModelId) -> bool,
+        now: Moment,
+    ) -> Option<ModelId> {
+        let spent = |id: ModelId| may_go(id) && self.wishes.is_spent(id, now);
+        let worth_less = |id: ModelId| guess.is_none_or(|wanted| self.worth_less(id, wanted));
+        let idle = |id: ModelId| may_go(id) && !self.wishes.keep(id, now) && worth_less(id);
+        let all = |id: ModelId| guess.is_none() && may_go(id);
+        policy.victim(now, &spent).or_else(|| policy.victim(now, &idle)).or_else(|| policy.victim(now, &all))
     }
 
     /// The next to leave by the loader's answer; asks it where there is none.
@@ -217,10 +236,10 @@ impl State {
 /// Stands in for the policy while that is asked.
 struct Nobody;
 
-impl crate::models::policy::Policy for Nobody {
-    fn used(&mut self, _: ModelId, _: &crate::models::policy::Facts, _: Moment) {}
+impl Policy for Nobody {
+    fn used(&mut self, _: ModelId, _: &Facts, _: Moment) {}
 
-    fn loaded(&mut self, _: ModelId, _: &crate::models::policy::Facts, _: Moment) {}
+    fn loaded(&mut self, _: ModelId, _: &Facts, _: Moment) {}
 
     fn gone(&mut self, _: ModelId, _: Moment) {}
 

@@ -22,7 +22,6 @@ fn policies_reach_what_was_asked_of_them() {
     let trace = Trace::new(&Shape::default(), 1);
     let (tenth, fifth) = (trace.budget(0.1), trace.budget(0.2));
     let (lru, gdsf) = (run(&trace, tenth, PolicyKind::Lru), run(&trace, tenth, PolicyKind::Gdsf));
-    println!("{:?} {:?} {:?} {:?}", lru.hit_rate(), lru.load_hours(), gdsf.hit_rate(), gdsf.load_hours());
     assert!(
         gdsf.load_hours() <= 0.9 * lru.load_hours(),
         "{} and {} hours",
@@ -30,7 +29,6 @@ fn policies_reach_what_was_asked_of_them() {
         lru.load_hours()
     );
     let (lru, gdsf) = (run(&trace, fifth, PolicyKind::Lru), run(&trace, fifth, PolicyKind::Gdsf));
-    println!("{:?} {:?} {:?} {:?}", lru.hit_rate(), lru.load_hours(), gdsf.hit_rate(), gdsf.load_hours());
     assert!(lru.hit_rate() >= 0.79, "{}", lru.hit_rate());
     assert!(gdsf.hit_rate() >= 0.86, "{}", gdsf.hit_rate());
 }
@@ -66,8 +64,9 @@ fn modelmesh_341_cyclic_scan() {
     // Nobody is refused, whatever the policy; the order of last use finds nothing, and says so.
     assert_eq!(run(&trace, 100, PolicyKind::Lru).hits, 0);
     assert_eq!(run(&trace, 110, PolicyKind::Lru).hits, 209);
+    // Who comes round regularly is due the later the shorter it is ago: that order keeps most of the loop.
     let gdsf = run(&trace, 100, PolicyKind::Gdsf);
-    println!("gdsf on the loop: {}", gdsf.hit_rate());
+    assert!(gdsf.hit_rate() > 0.5, "{}", gdsf.hit_rate());
     let belady = run(&trace, 100, PolicyKind::Ranked);
     assert!(belady.hit_rate() > 0.8, "{}", belady.hit_rate());
     // Faster than the loads take: all of them at once, and still each gets its model.

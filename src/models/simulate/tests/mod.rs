@@ -1,2 +1,3 @@
 mod aims;
+mod recalled;
 mod shape;
