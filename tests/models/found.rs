@@ -1,5 +1,7 @@
 //! What the random scripts have found, each as the shortest story of it.
 
+use std::time::Duration;
+
 use penstock::error::ErrorKind;
 use penstock::flow::Priority;
 use penstock::models::{CacheSettings, Cause, LoadState, PolicyKind};
@@ -119,4 +121,18 @@ fn what_is_loaded_brings_what_it_needs() {
     assert!(world.loading(base).is_none());
     world.finish_loads(Some(4));
     assert!(world.askers[at].claim.residency().is_some());
+}
+
+/// A load that was stuck when the cache closed served from then on.
+#[test]
+fn what_comes_after_the_end_is_unloaded() {
+    let mut world = World::new(CacheSettings::default());
+    let model = world.model("model", &[], Some(1));
+    world.ask(model);
+    world.pass(Duration::from_secs(31));
+    world.close();
+    assert_eq!(*world.closed.clone().unwrap().lock(), 1, "nobody can end it");
+    world.finish_loads(Some(1));
+    world.finish_unloads();
+    assert_eq!(world.cache.stats().bytes.used, 0);
 }
