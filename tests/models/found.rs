@@ -136,3 +136,25 @@ fn what_comes_after_the_end_is_unloaded() {
     world.finish_unloads();
     assert_eq!(world.cache.stats().bytes.used, 0);
 }
+
+/// A dependency stood on an older load of another dependency, and kept it where there was room for one of them.
+#[test]
+fn what_stands_on_an_older_load_is_loaded_anew_where_there_is_no_room_for_both() {
+    let mut world = World::new(CacheSettings { memory: Some(12), ..CacheSettings::default() });
+    let base = world.model("base", &[], Some(4));
+    let middle = world.model("middle", &["base"], Some(4));
+    let top = world.model("top", &["base", "middle"], Some(4));
+    world.preload(&[middle], Cause::Preload, Priority::Normal);
+    world.finish_loads(Some(4));
+    world.finish_loads(Some(4));
+    let broken = world.serving(base).unwrap();
+    world.dead(broken);
+    world.preload(&[base], Cause::Preload, Priority::Normal);
+    world.finish_loads(Some(4));
+    let at = world.ask(top);
+    for _ in 0..4 {
+        world.finish_unloads();
+        world.finish_loads(Some(4));
+    }
+    assert!(world.askers[at].claim.residency().is_some());
+}
