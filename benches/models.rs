@@ -91,7 +91,7 @@ fn hits(criterion: &mut Criterion) -> Result<()> {
         let mut turn = warm.iter().cycle();
         let mut hit = || turn.next().into_iter().for_each(|model| bench.hit(*model));
         group.bench_function(BenchmarkId::new("alone", format!("{policy:?}")), |bencher| {
-            bencher.iter(&mut hit)
+            bencher.iter(&mut hit);
         });
         let waiting: Vec<_> = cold.iter().map(|model| bench.ask(*model)).collect();
         let loading = bench.site.loads.lock().clone();
