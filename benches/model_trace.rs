@@ -105,10 +105,9 @@ fn shapes() -> [(&'static str, Shape); 11] {
 
 #[allow(clippy::print_stdout, reason = "the table is what it is for")]
 fn budgets(traces: &[Trace]) -> Result<()> {
-    println!(
-        "| memory | policy | hit rate | cost hit rate | load-hours | hours waited | of LRU's load-hours |"
-    );
-    println!("|---|---|---|---|---|---|---|");
+    let columns =
+        ["hit rate", "cost hit rate", "load-hours", "hours waited", "of LRU's load-hours", "preloads used"];
+    println!("| memory | policy | {} |\n|---|---|{}", columns.join(" | "), "---|".repeat(columns.len()));
     for share in SHARES {
         let measured = |row| -> Result<Vec<_>> {
             traces.iter().map(|trace| measure(trace, trace.budget(share), row)).collect()
