@@ -96,10 +96,12 @@ fn budgets(traces: &[Trace]) -> Result<()> {
     );
     println!("|---|---|---|---|---|---|---|");
     for share in SHARES {
-        let measured = |row| traces.iter().map(|trace| measure(trace, trace.budget(share), row)).collect();
-        let lru: Vec<Outcome> = measured(Row::Policy(PolicyKind::Lru))?;
+        let measured = |row| -> Result<Vec<Outcome>> {
+            traces.iter().map(|trace| measure(trace, trace.budget(share), row)).collect()
+        };
+        let lru = measured(Row::Policy(PolicyKind::Lru))?;
         for (name, row) in ROWS {
-            let outcomes: Vec<Outcome> = measured(row)?;
+            let outcomes = measured(row)?;
             let shares: Vec<_> =
                 outcomes.iter().zip(&lru).map(|(one, lru)| one.load_hours() / lru.load_hours()).collect();
             println!(
