@@ -19,7 +19,7 @@ from penstock.errors import ConfigError
 from penstock.settings import size_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -245,6 +245,11 @@ class ModelCache:
         if not references:
             raise ConfigError("which models? preload() was given none")
         return self._loading(self._native.preload(references, priority, False), "loading " + ", ".join(references))  # noqa: FBT003
+
+    def _preload_at_start(self, references: Sequence[str]) -> LoadHandle:
+        """As `preload`, for what a server waits for before it says that it is ready."""
+        checked = [check_reference("preload", model) for model in references]
+        return self._loading(self._native.preload(checked, "normal", True), "loading " + ", ".join(checked))  # noqa: FBT003
 
     def pin(self, model: str) -> None:
         """Keeps a model, and what it requires, from being evicted; it is not loaded by that.

@@ -86,6 +86,9 @@ class LoadHandle(Operation):
         rows = self._native.progress()
         return [LoadProgress(**{**row, "model": self._names(row["model"])}) for row in rows]
 
+    def _next_change(self) -> _native.NativeOperation:
+        return self._cache.changed(self._cache.version())
+
     def bar(self) -> None:
         """Shows a bar until all is done, and raises what failed (needs `pip install penstock[notebook]`)."""
         with load_bar(self._what) as bar:
@@ -106,30 +109,26 @@ class LoadSteps:
 
     def __iter__(self) -> Iterator[LoadProgress]:
         while True:
-            seen = self._handle._cache.version()  # noqa: SLF001  one module
-            done = self._handle.done
+            change, done = self._handle._next_change(), self._handle.done  # noqa: SLF001  one module
             yield from self._moved()
             if done:
                 return
-            began = time.monotonic()
-            self._handle._cache.changed(seen).wait(_LOOK_AGAIN)  # noqa: SLF001  one module
-            time.sleep(max(0.0, began + _PACE - time.monotonic()))
+            while not (change.wait(_LOOK_AGAIN) or self._handle.done):
+                pass
+            time.sleep(_PACE)
 
     async def __aiter__(self) -> AsyncIterator[LoadProgress]:
         import asyncio  # noqa: PLC0415  importing it costs as much as a third of `import numpy`
 
         while True:
-            seen = self._handle._cache.version()  # noqa: SLF001  one module
-            done = self._handle.done
+            change, done = self._handle._next_change().future(), self._handle.done  # noqa: SLF001  one module
             for progress in self._moved():
                 yield progress
             if done:
                 return
-            began = time.monotonic()
-            changed = self._handle._cache.changed(seen).future()  # noqa: SLF001  one module
-            await asyncio.wait([changed], timeout=_LOOK_AGAIN)
-            changed.cancel()
-            await asyncio.sleep(max(0.0, began + _PACE - time.monotonic()))
+            while not (change.done() or self._handle.done):
+                await asyncio.wait([change], timeout=_LOOK_AGAIN)
+            await asyncio.sleep(_PACE)
 
     def _moved(self) -> Iterator[LoadProgress]:
         for row in self._handle.now():

@@ -38,6 +38,7 @@ class Loader:
         warmup: called with the model before it is ready.
         sizeof: called with the model; gives the bytes that it takes.
         close: called with the model before it is let go of.
+        begin: called with the model when nothing is left but to say that it is ready.
         pinned: whether it stays once it is loaded.
         fallback: a reference to the model that is given in its place where it cannot be loaded.
         context: the context variables that it runs with.
@@ -54,6 +55,7 @@ class Loader:
     warmup: Callable[[Any], Any] | None = None
     sizeof: Callable[[Any], Any] | None = None
     close: Callable[[Any], Any] | None = None
+    begin: Callable[[Any], Any] | None = None
     pinned: bool = False
     fallback: str | None = None
     context: Context = field(default_factory=copy_context)

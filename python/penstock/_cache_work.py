@@ -55,7 +55,11 @@ def run(desk: _native.LoadDesk, loaders: Loaders) -> None:
     """Takes what is to be done until the cache is closed."""
     crew = Crew(desk, loaders)
     while (job := desk.next()) is not None:
-        crew.start(job)
+        try:
+            crew.start(job)
+        except Exception:
+            # Without this thread nothing would be loaded any more.
+            LOG.exception("penstock could not begin to %s", job[0])
         # While it waits, the thread must hold on to nothing.
         del job
 
@@ -115,6 +119,9 @@ class Crew:
         else:
             del self._loads[residency]
             self._desk.loaded(residency, size)
+            # A load that outlasts its cache finds nobody else who would let the model go.
+            while self._desk.closed and (job := self._desk.next()) is not None:
+                self.start(job)
 
     def _make(self, residency: int, load: _Load) -> int | None:
         """Makes a model and keeps it; gives its size. No frame of its own outlives it: it may be unloaded at once."""
@@ -126,6 +133,8 @@ class Crew:
             self._desk.warming(residency)
             load.call(loader.warmup, value)
         size = self._measure(residency, load, value)
+        if loader.begin is not None:
+            load.call(loader.begin, value)
         self._desk.keep(residency, value)
         return size
 
@@ -160,6 +169,7 @@ class Crew:
         _forget_locals(error)
         load.context._forget()  # noqa: SLF001  one package
         del self._loads[residency]
+        self._resident.pop(residency, None)
         hopeful = isinstance(error, Exception) and not load.context.cancelled
         retry = hopeful and (not isinstance(error, PenstockError) or error.retryable)
         self._desk.failed(residency, error, retry)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from penstock import _lifecycle
-from penstock._processes import Processes, launch_of
+from penstock._processes import Processes
 from penstock._worker import Overlap, work
 from penstock.models import LoadedModel
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from penstock import _native
+    from penstock._processes import Launch
     from penstock.models import LoadContext, ModelSpec
 
     Left = Callable[[], float]
@@ -36,77 +37,94 @@ class Resident:
     Its workers, threads or processes, take batches of the model's queue, which was there before and stays.
     """
 
-    def __init__(self, spec: ModelSpec, shift: _native.NativeShift) -> None:
+    def __init__(self, spec: ModelSpec, shift: _native.NativeShift, launch: Launch | None) -> None:
         self._spec = spec
+        self._launch = launch
         self._shift = shift
         self._loaded = LoadedModel(spec)
         self._function: Callable[..., Any] | None = None
         self._threads: list[threading.Thread] = []
         self._overlap: Overlap | None = None
+        self._ended = False
 
     @property
     def value(self) -> object:
-        """What stands for the model: the instance of a class, or the function."""
-        return self if isinstance(self._spec.workers, Processes) else self._loaded.value
+        """What stands for the model: the instance of a class, or the function; nothing before and after."""
+        if isinstance(self._spec.workers, Processes):
+            return None if self._ended else self
+        return self._loaded.value
+
+    def size(self) -> int:
+        """Bytes that its worker processes take, pages that they share with others in parts; else what was declared."""
+        sizes = [_bytes_of(number) for number in self._shift.process_numbers()]
+        measured = sum(size for size in sizes if size is not None)
+        return measured or self._spec.size or 0
 
     def load(self, ctx: LoadContext) -> Any:
         """Makes the model and loads it; gives what stands for it, or a coroutine that does.
 
         Raises:
             LoadFailed: where a worker process could not load it.
-            ConfigError: where its parameters do not fit its inputs, or it cannot be run in a process.
         """
         workers = self._spec.workers
-        if isinstance(workers, Processes):
-            self._start_processes(workers, ctx)
+        if self._launch is not None and isinstance(workers, Processes):
+            self._start_processes(self._launch, workers.count, ctx)
             return self.value
-        self._loaded.make()
-        load = self._loaded.loads()
-        loading = None if load is None else load(ctx)
-        return self._load_async(loading) if inspect.iscoroutine(loading) else self._made()
+        try:
+            self._loaded.make()
+            load = self._loaded.loads()
+            loading = None if load is None else load(ctx)
+            return self._load_async(loading) if inspect.iscoroutine(loading) else self._made()
+        except BaseException:
+            self._loaded.forget()
+            raise
 
     async def _load_async(self, loading: Coroutine[Any, Any, Any]) -> Any:
-        await loading
-        return self._made()
+        try:
+            await loading
+            return self._made()
+        except BaseException:
+            self._loaded.forget()
+            raise
 
     def _made(self) -> object:
         self._function = self._loaded.function()
         return self.value
 
-    def _start_processes(self, processes: Processes, ctx: LoadContext) -> None:
-        launch = launch_of("model", self._spec.target, f"model {self._spec.name!r}")
+    def _start_processes(self, launch: Launch, count: int, ctx: LoadContext) -> None:
         try:
-            self._shift.start_processes(launch, processes.count)
+            self._shift.start_processes(launch, count)
             while not self._shift.wait_processes(_LOOK):
                 ctx.progress(None, "processes")
         except BaseException:
+            self._ended = True
             self._shift.end_processes(0.0)
             raise
 
-    def begin(self) -> Any:
-        """Warms the model up and starts its workers: from here on it is ready. Gives a coroutine where warming up does.
+    def warm_up(self) -> Any:
+        """Runs the model for the first time, where it says how. Gives a coroutine where that does.
 
         What fails is raised, and the model closed.
         """
         warmup = self._spec.warmup
         if self._function is None or warmup is None:
-            return self._start()
+            return None
         try:
             warming = warmup(self.value)
         except BaseException:
             self._loaded.close()
             raise
-        return self._begin_async(warming) if inspect.iscoroutine(warming) else self._start()
+        return self._warm_up_async(warming) if inspect.iscoroutine(warming) else None
 
-    async def _begin_async(self, warming: Coroutine[Any, Any, Any]) -> None:
+    async def _warm_up_async(self, warming: Coroutine[Any, Any, Any]) -> None:
         try:
             await warming
         except BaseException:
             self._loaded.close()
             raise
-        self._start()
 
-    def _start(self) -> None:
+    def begin(self) -> None:
+        """Starts the workers: from here on the model is ready."""
         function, count = self._function, self._spec.workers
         if function is not None and not isinstance(count, Processes):
             try:
@@ -137,6 +155,7 @@ class Resident:
         Coroutines that still run then are cancelled, processes killed, and threads left behind.
         """
         self._shift.end()
+        self._ended = True
         if isinstance(self._spec.workers, Processes):
             self._shift.end_processes(max(_LEAST_END, left()))
             return
@@ -154,3 +173,13 @@ class Resident:
         for thread in threads:
             while thread is not threading.current_thread() and thread.is_alive() and (wait := left()) > 0:
                 thread.join(min(wait, _LOOK))
+
+
+def _bytes_of(number: int) -> int | None:
+    """The proportional share of memory of a process, where the system says so."""
+    try:
+        with open(f"/proc/{number}/smaps_rollup", encoding="ascii") as lines:  # noqa: PTH123  no import for one file
+            shares = [line.split()[1] for line in lines if line.startswith("Pss:")]
+    except OSError:
+        return None
+    return int(shares[0]) << 10 if shares else None

@@ -21,7 +21,7 @@ from penstock._supervisor import Supervisor, listeners
 from penstock.errors import ConfigError, PenstockError
 from penstock.models import spec_of
 from penstock.server import Server, check_port
-from penstock.settings import DoorSettings, grpc_port_of, worker_count
+from penstock.settings import CacheSettings, DoorSettings, grpc_port_of, worker_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,6 +90,9 @@ def _parser() -> argparse.ArgumentParser:
         "processes, have a file each: FILE-model-process",
     )
     serve.add_argument("--as-worker", type=Post.parse, help=argparse.SUPPRESS)
+    models = serve.add_argument_group("models", "each also by its variable, such as PENSTOCK_MEMORY")
+    for setting in fields(CacheSettings):
+        _add_setting(models, setting)
     limits = serve.add_argument_group("limits", "each also by its variable, such as PENSTOCK_MAX_BODY")
     for setting in fields(DoorSettings):
         _add_setting(limits, setting)
@@ -112,11 +115,13 @@ def _add_setting(group: argparse._ArgumentGroup, setting: Field[Any]) -> None:
         choices = "|".join(setting.metadata["choices"])
         group.add_argument(flag, metavar=choices, help=f"{text} (default: {setting.default})")
         return
-    metavar = {"size": "SIZE", "count": "N", "seconds": "SECONDS"}[kind]
+    metavar = {"names": "MODELS", "size": "SIZE", "count": "N", "seconds": "SECONDS"}[kind]
     group.add_argument(flag, metavar=metavar, help=f"{text} (default: {_shown(kind, setting.default)})")
 
 
 def _shown(kind: str, value: Any) -> str:
+    if value is None:
+        return "all" if kind == "names" else "no limit"
     if kind != "size":
         return f"{value:g}"
     return f"{value >> 20} MiB" if value % (1 << 20) == 0 else f"{value >> 10} KiB"
@@ -164,7 +169,8 @@ def _serve(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     keep_freed_memory()
     _hand_the_lock_over_sooner()
     place = (options.host, check_port(options.port), grpc_port_of(options.grpc_port))
-    command_line = {setting.name: getattr(options, setting.name) for setting in fields(DoorSettings)}
+    settings = (*fields(DoorSettings), *fields(CacheSettings))
+    command_line = {setting.name: getattr(options, setting.name) for setting in settings}
 
     def make() -> Server:
         record = _record_path(options.record, as_worker=options.as_worker is not None)
@@ -174,8 +180,8 @@ def _serve(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         return Supervised(options.as_worker).serve(make, _explained)
     count = worker_count(options.workers)
     if count > 1:
-        settings = DoorSettings.resolve({}, command_line)
-        return Supervisor(listeners(*place), arguments, count, settings.drain_timeout).run()
+        drain_timeout = DoorSettings.resolve({}, command_line).drain_timeout
+        return Supervisor(listeners(*place), arguments, count, drain_timeout).run()
     return _serve_alone(make())
 
 

@@ -119,6 +119,12 @@ class ModelSpec:
         """What the model is called among all versions of all models."""
         return f"{self.name}@{self.version}"
 
+    @property
+    def is_stepwise(self) -> bool:
+        """True where it answers step by step: it is a generator."""
+        function = getattr(self.target, "predict", self.target)
+        return is_stepwise(as_generator(function) if self.task == "generate" and not self.batched else function)
+
 
 def model(
     name: str,
@@ -239,12 +245,23 @@ class LoadedModel:
         self.value: Any = None
         self._instance: Any = None
 
-    def make(self) -> None:
-        """Makes the model, without loading it.
+    def check(self) -> None:
+        """Looks at a model that was not made yet.
 
         Raises:
             ConfigError: where its parameters do not fit its inputs.
         """
+        spec = self.spec
+        function = getattr(spec.target, "predict", spec.target)
+        if spec.task == "generate" and not spec.batched:
+            return
+        if is_stepwise(function):
+            _inputs_of(spec)
+        else:
+            _by_columns(spec, function)
+
+    def make(self) -> None:
+        """Makes the model, without loading it."""
         target = self.spec.target
         if inspect.isclass(target):
             self._instance = self.value = target()
@@ -303,10 +320,14 @@ class LoadedModel:
         if self.spec.warmup is not None:
             blocking(self.spec.warmup)(self.value)
 
+    def forget(self) -> None:
+        """Lets go of a model that could not be loaded."""
+        self._instance = self.value = None
+
     def close(self) -> None:
         """Lets the model close what it opened."""
         close = getattr(self._instance, "close", None)
-        self._instance = self.value = None
+        self.forget()
         if close is not None:
             blocking(close)()
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import builtins
-import inspect
 import logging
+import os
 import time
 import weakref
 from collections.abc import Iterable
@@ -17,10 +17,10 @@ from penstock._display import Table
 from penstock._policy import check_count
 from penstock._processes import Processes
 from penstock._recording import Recording
-from penstock._resident import Resident
+from penstock._residents import Residents
 from penstock.errors import Closed, ConfigError
-from penstock.models import LoadContext, ModelSpec, spec_of
-from penstock.settings import DoorSettings
+from penstock.models import ModelCache, ModelSpec, spec_of
+from penstock.settings import CacheSettings, DoorSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 
     _Place: TypeAlias = int | tuple[str, int]
     """The descriptor of a socket that listens, or a host and a port."""
+
+
+_LEAST_END = 0.5
+"""Seconds that worker processes have to end, also where the time for closing is up."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class ServerStats(Table):
         url: where it listens.
         ready: true where every model can answer.
         connections: connections that are open.
-        models: `ModelStats` by the name of the model.
+        models: `ModelStats` by the name of the model, and its version ("head@2") where it has several.
     """
 
     url: str
@@ -100,12 +104,16 @@ class Server:
         host: the address to listen on; loopback by default.
         port: the port; 0 takes any that is free.
         grpc_port: a second port, for gRPC alone; 0 takes any that is free, `None` opens none.
+        cache: a `ModelCache` that the models live in, and that goes on living when the server closes; `None` for one of
+            the server's own, with no limit unless the environment or the command line gives one.
+        preload: references to the models that are loaded before `start` comes back, all of them for `None`. The others
+            are loaded by the first request for them, which waits meanwhile.
         **settings: the fields of `penstock.settings.DoorSettings`: limits, time-outs, what answers say. The environment
             (`PENSTOCK_MAX_BODY`, ...) is stronger than these.
 
     Raises:
-        ConfigError: for something that is no model, a name that is used twice, a setting that cannot be, or an address
-            that cannot be used.
+        ConfigError: for something that is no model, a name and version that are used twice, a setting that cannot be,
+            or an address that cannot be used.
     """
 
     def __init__(
@@ -115,6 +123,8 @@ class Server:
         host: str = "127.0.0.1",
         port: int = 8000,
         grpc_port: int | None = None,
+        cache: ModelCache | None = None,
+        preload: str | Iterable[str] | None = None,
         **settings: Any,
     ) -> None:
         self._specs = [_spec(model) for model in _several(models)]
@@ -126,7 +136,15 @@ class Server:
         self._settings = DoorSettings.resolve(settings)
         self._journal: _native.NativeJournal | None = None
         self._native: _native.NativeServer | None = None
-        self._residents: list[Resident] = []
+        if cache is not None and not isinstance(cache, ModelCache):
+            raise ConfigError(f"cache must be a penstock.ModelCache, not {cache!r}")
+        if isinstance(preload, Iterable) and not isinstance(preload, str):
+            preload = list(preload)
+        self._shared_cache = cache
+        self._cache_settings = CacheSettings.resolve({"preload": preload})
+        self._cache = _cache_of(self._cache_settings) if cache is None else cache
+        self._residents: Residents | None = None
+        self._process = os.getpid()
         self._closed = False
         self._record_path: Path | None = None
         self._recordings: list[Recording] = []
@@ -143,14 +161,22 @@ class Server:
         server = cls(models, host=host, port=port, grpc_port=grpc_port)
         server._record_path = record
         server._settings = DoorSettings.resolve({}, command_line)
+        server._cache_settings = CacheSettings.resolve({}, command_line)
+        server._cache = _cache_of(server._cache_settings)
         return server
 
     def start(self) -> Self:
-        """Opens the door, loads every model, and comes back when all are ready. Health is "live" from the beginning.
+        """Opens the door, loads the models of `preload`, and comes back when they are ready.
+
+        Health is "live" from the beginning. Where it fails, the server is closed again.
 
         Raises:
-            LoadFailed: where a model's `load` raised; the server is closed again.
-            ConfigError: where the address cannot be listened on.
+            LoadFailed: where a model's `load` raised.
+            LoadTimeout: where one took longer than its `load_timeout`.
+            CapacityError: where there is no room for one.
+            ModelNotFound: where `preload`, or a model's `requires`, names what there is not.
+            DependencyCycle: where models require one another in a circle.
+            ConfigError: where the address cannot be listened on, or the cache has such a model already.
             Closed: where it was closed before.
         """
         if self._closed:
@@ -183,24 +209,33 @@ class Server:
         if self._settings.access_log and not logging.getLogger(_logs.ACCESS).level:
             logging.getLogger(_logs.ACCESS).setLevel(logging.INFO)
         journal = self._journal if self._settings.access_log else None
+        residents = Residents(self._specs, self._cache, _native_of(weakref.ref(self)))
         try:
+            residents.register()
             self._native = _native.NativeServer(
                 models,
                 places=places,
-                accepting=accepting,
+                accepting=False,
                 limits=self._settings,
                 journal=journal,
+                cache=self._cache._native,  # noqa: SLF001  one package
                 siblings=siblings,
             )
         except BaseException:
+            residents.remove()
             self._release_journal()
             raise
+        self._residents = residents
         _lifecycle.close_at_exit(self)
         try:
             if self._record_path is not None:
                 self._record(self._record_path)
-            for index, spec in enumerate(self._specs):
-                self._start_model(self._native, index, spec)
+            # Before anybody can ask: from here on it is known that the server is not ready yet.
+            loading = residents.preload(self._cache_settings.preload)
+            if accepting:
+                self._native.accept()
+            if loading is not None:
+                loading.wait()
         except BaseException:
             self.close(drain=False)
             raise
@@ -216,8 +251,14 @@ class Server:
 
     @property
     def names(self) -> list[str]:
-        """Names of the models, in their order."""
-        return [spec.name for spec in self._specs]
+        """Names of the models, in their order; with its version ("head@2") where a name has several."""
+        names = [spec.name for spec in self._specs]
+        return [spec.name if names.count(spec.name) == 1 else spec.reference for spec in self._specs]
+
+    @property
+    def cache(self) -> ModelCache:
+        """The cache that the models live in."""
+        return self._cache
 
     @property
     def url(self) -> str:
@@ -302,9 +343,12 @@ class Server:
             await asyncio.get_running_loop().run_in_executor(None, self._end, deadline)
 
     def _end(self, deadline: float) -> None:
-        residents, self._residents = self._residents, []
-        for resident in residents:
-            resident.end(lambda: deadline - time.monotonic())
+        residents, self._residents = self._residents, None
+        # In a forked child the threads, and what they loaded, are the parent's.
+        if residents is not None and self._process == os.getpid():
+            residents.close(deadline, whole_cache=self._shared_cache is None)
+            if self._native is not None:
+                self._native.end_processes(_LEAST_END)
         self._end_recordings()
         self._release_journal()
 
@@ -341,14 +385,6 @@ class Server:
         if self._native is None:
             raise Closed("this server was not started: use it as a context manager, or call start()")
         return self._native
-
-    def _start_model(self, native: _native.NativeServer, index: int, spec: ModelSpec) -> None:
-        resident = Resident(spec, native.shift(index))
-        self._residents.append(resident)
-        for step in (lambda: resident.load(LoadContext(spec.name, spec.version)), resident.begin):
-            made = step()
-            if inspect.iscoroutine(made):
-                _lifecycle.own_loop().run(made)
 
     def _release_journal(self) -> None:
         journal, self._journal = self._journal, None
@@ -396,6 +432,7 @@ def declaration_of(spec: ModelSpec) -> _Declaration:
         outputs=[(name, elements, list(axes)) for name, (elements, axes) in spec.outputs.items()],
         policy=spec.policy.native(),
         workers=spec.workers.count if isinstance(spec.workers, Processes) else spec.workers,
+        steps=spec.is_stepwise,
     )
 
 
@@ -410,6 +447,24 @@ class _Declaration:
     outputs: list[tuple[str, str, list[int]]]
     policy: NativePolicy
     workers: int
+    steps: bool
+
+
+def _cache_of(settings: CacheSettings) -> ModelCache:
+    policy: Any = settings.eviction
+    return ModelCache(settings.memory, max_loads=settings.max_loads, policy=policy, predict=settings.predict)
+
+
+def _native_of(server: weakref.ref[Server]) -> Callable[[], _native.NativeServer]:
+    """Finds what runs a model. A server that nobody refers to any more closes, so its models must not refer to it."""
+
+    def native() -> _native.NativeServer:
+        found = server()
+        if found is None or found._native is None:  # noqa: SLF001  one module
+            raise Closed("the server of this model was closed")
+        return found._native  # noqa: SLF001  as above
+
+    return native
 
 
 _cells: dict[tuple[str, ...], weakref.ref[Server]] = {}

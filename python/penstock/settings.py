@@ -32,6 +32,30 @@ def _setting(default: Any, kind: str, text: str, choices: tuple[str, ...] = ()) 
     return field(default=default, metadata={"kind": kind, "help": text, "choices": choices})
 
 
+def _resolved(
+    settings: type[Any],
+    keywords: Mapping[str, Any],
+    command_line: Mapping[str, Any] | None,
+    environment: Mapping[str, str] | None,
+) -> dict[str, Any]:
+    environment = os.environ if environment is None else environment
+    known = {each.name for each in fields(settings)}
+    if unknown := sorted(set(keywords) - known):
+        raise ConfigError(f"unknown settings: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+    values: dict[str, Any] = {}
+    for each in fields(settings):
+        variable = f"PENSTOCK_{each.name.upper()}"
+        flag = "--" + each.name.replace("_", "-")
+        for source, given in (
+            (each.name, keywords.get(each.name)),
+            (variable, environment.get(variable)),
+            (flag, (command_line or {}).get(each.name)),
+        ):
+            if given is not None:
+                values[each.name] = _checked(each, source, given)
+    return values
+
+
 @dataclass(frozen=True, kw_only=True)
 class DoorSettings:
     """Limits of a server's doors. Times are in seconds, sizes in bytes (or text such as "64MiB").
@@ -61,8 +85,8 @@ class DoorSettings:
         slow_reader: what becomes of a streamed answer whose reader is too slow: `"pause"` gives its request no step
             until there is room, while the others of its batch go on; `"buffer"` lets it have more than `stream_window`,
             as far as `stream_memory` goes; `"drop"` leaves out what has no room, and counts it.
-        repository: what calls of the model repository may do: `"full"` lists, loads and unloads models, `"read-only"` lists
-            them, `"off"` answers none of it.
+        repository: what calls of the model repository may do: `"full"` lists, loads and unloads models, `"read-only"`
+            lists them, `"off"` answers none of it.
     """
 
     max_body: int = _setting(64 << 20, "size", "bytes of a request body at most (413)")
@@ -98,22 +122,42 @@ class DoorSettings:
             ConfigError: for a value that cannot be, naming the setting and where it came from, or for a keyword that is
                 no setting.
         """
-        environment = os.environ if environment is None else environment
-        known = {each.name for each in fields(cls)}
-        if unknown := sorted(set(keywords) - known):
-            raise ConfigError(f"unknown settings: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
-        values: dict[str, Any] = {}
-        for each in fields(cls):
-            variable = f"PENSTOCK_{each.name.upper()}"
-            flag = "--" + each.name.replace("_", "-")
-            for source, given in (
-                (each.name, keywords.get(each.name)),
-                (variable, environment.get(variable)),
-                (flag, (command_line or {}).get(each.name)),
-            ):
-                if given is not None:
-                    values[each.name] = _checked(each, source, given)
-        return cls(**values)
+        return cls(**_resolved(cls, keywords, command_line, environment))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheSettings:
+    """How the models of a server come and go, where it has a cache of its own. Each process of a server has one.
+
+    Attributes:
+        preload: the models that are loaded at the start, as references ("digits" or "digits@2", with commas between
+            them where a person types them); `None` for all. The others are loaded by the first request.
+        memory: bytes that all models together may take; `None` for no limit.
+        max_loads: loads that run at a time.
+        eviction: what leaves where there is no room: `"lru"` for what was used least recently, `"gdsf"` for what is
+            worth least per byte, by how often it is used and how long it takes to load.
+        predict: load what is about to be asked for, by what was asked for so far.
+    """
+
+    preload: tuple[str, ...] | None = _setting(None, "names", "models that are loaded at the start, such as a,b")
+    memory: int | None = _setting(None, "size", "bytes that all models together may take")
+    max_loads: int = _setting(3, "count", "loads that run at a time")
+    eviction: str = _setting("lru", "choice", "what leaves where there is no room", ("lru", "gdsf"))
+    predict: bool = _setting(False, "switch", "load what is about to be asked for")  # noqa: FBT003
+
+    @classmethod
+    def resolve(
+        cls,
+        keywords: Mapping[str, Any],
+        command_line: Mapping[str, Any] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> CacheSettings:
+        """As `DoorSettings.resolve`.
+
+        Raises:
+            ConfigError: likewise.
+        """
+        return cls(**_resolved(cls, keywords, command_line, environment))
 
 
 def worker_count(command_line: str | int | None, environment: Mapping[str, str] | None = None) -> int:
@@ -184,6 +228,13 @@ def _size(source: str, value: Any) -> int:
     return _count(source, value, _MOST_BYTES)
 
 
+def _names(source: str, value: Any) -> tuple[str, ...]:
+    several = value.split(",") if isinstance(value, str) else value
+    if not isinstance(several, list | tuple | set | frozenset) or not all(isinstance(one, str) for one in several):
+        raise ConfigError(f"{source} must be names of models, not {value!r}")
+    return tuple(name for one in several if (name := one.strip()))
+
+
 def _count(source: str, value: Any, most: int = _MOST) -> int:
     if isinstance(value, str):
         try:
@@ -218,4 +269,4 @@ def _switch(source: str, value: Any) -> bool:
     return value
 
 
-_CHECKS = {"size": _size, "count": _count, "seconds": _seconds, "switch": _switch}
+_CHECKS = {"names": _names, "size": _size, "count": _count, "seconds": _seconds, "switch": _switch}

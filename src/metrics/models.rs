@@ -94,12 +94,12 @@ impl LoadSeconds {
 pub struct PredictionCounts {
     /// True where it preloads now.
     pub on: bool,
-    /// Of the last predictions, the share whose first guess came.
-    pub top_1: Option<f64>,
-    /// The same, of the first two guesses.
-    pub top_2: Option<f64>,
-    /// What the most popular models would have reached.
-    pub popularity: Option<f64>,
+    /// Of the last predictions, the share that came, by which guess.
+    pub accuracy: Vec<(&'static str, f64)>,
+    /// Loads that began because of it, by what became of them.
+    pub preloads: Vec<(&'static str, u64)>,
+    /// Time of such loads in seconds, by what became of them.
+    pub load_seconds: Vec<(&'static str, f64)>,
 }
 
 /// A value of a family, and its labels.
@@ -267,21 +267,35 @@ impl CacheCounts {
 
 impl PredictionCounts {
     fn families(&self) -> Vec<Family> {
-        let by_guess = [("top_1", self.top_1), ("top_2", self.top_2), ("popularity", self.popularity)];
-        let known = by_guess.into_iter().filter_map(|(guess, accuracy)| {
-            accuracy.map(|accuracy| (labelled("guess", guess), Value::Share(accuracy)))
-        });
+        let accuracy = self.accuracy.iter();
+        let accuracy = accuracy.map(|(guess, share)| (labelled("guess", guess), Value::Share(*share)));
+        let preloads = self.preloads.iter();
+        let preloads =
+            preloads.map(|(outcome, count)| (labelled("outcome", outcome), Value::Counter(*count)));
+        let seconds = self.load_seconds.iter();
+        let seconds = seconds.map(|(outcome, time)| (labelled("outcome", outcome), Value::Seconds(*time)));
         vec![
             Family::new(
                 "models_prediction_accuracy",
                 "Of the last predictions, the share that came",
-                known.collect(),
+                accuracy.collect(),
             ),
             Family::new(
                 "models_predicting",
                 "Whether models are loaded because they are predicted",
                 vec![alone(u64::from(self.on))],
             ),
+            Family::new(
+                "models_predicted_preloads",
+                "Loads that began because they were predicted, by what became of them",
+                preloads.collect(),
+            ),
+            Family::new(
+                "models_predicted_load",
+                "Time of such loads, by what became of them",
+                seconds.collect(),
+            )
+            .in_seconds(),
         ]
     }
 }
@@ -393,7 +407,12 @@ mod tests {
             cost_hit_rate: Some(0.5),
             bytes: vec![("used", 1 << 40)],
             preloads: vec![("used", 5)],
-            prediction: Some(PredictionCounts { on: true, top_2: Some(0.8), ..PredictionCounts::default() }),
+            prediction: Some(PredictionCounts {
+                on: true,
+                accuracy: vec![("named", 0.8), ("popular_named", 0.25)],
+                preloads: vec![("used", 9)],
+                load_seconds: vec![("used", 1.5), ("wasted", 0.5)],
+            }),
             ..CacheCounts::default()
         }
     }
@@ -427,8 +446,11 @@ mod tests {
             "penstock_models_cost_hit_rate 0.5",
             "penstock_models_bytes{kind=\"used\"} 1099511627776",
             "penstock_models_preloads_total{outcome=\"used\"} 5",
-            "penstock_models_prediction_accuracy{guess=\"top_2\"} 0.8",
+            "penstock_models_prediction_accuracy{guess=\"named\"} 0.8",
+            "penstock_models_prediction_accuracy{guess=\"popular_named\"} 0.25",
             "penstock_models_predicting 1",
+            "penstock_models_predicted_preloads_total{outcome=\"used\"} 9",
+            "penstock_models_predicted_load_seconds_total{outcome=\"wasted\"} 0.5",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

@@ -279,6 +279,7 @@ impl Cache {
 
     /// The loader's answer to [`Loader::rank`]: a score for each candidate, in their order. The lowest goes first; a score
     /// that is no number is the lowest, and one that is missing the highest.
+    #[expect(clippy::needless_pass_by_value, reason = "an answer is handed over")]
     pub fn ranked(&self, question: u64, scores: Vec<f64>) {
         self.inside.step(|state, now| state.ranked(question, &scores, now));
     }

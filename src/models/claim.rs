@@ -82,8 +82,9 @@ impl std::fmt::Debug for Claim {
         let mut out = out.debug_struct("Claim");
         out.field("asked", &self.asked);
         match self.kind {
-            Kind::Hit(residency, _) => out.field("residency", &residency).finish(),
-            Kind::Waiting(entry) => out.field("waiting", &entry).finish(),
-        }
+            Kind::Hit(residency, _) => out.field("residency", &residency),
+            Kind::Waiting(entry) => out.field("waiting", &entry),
+        };
+        out.finish_non_exhaustive()
     }
 }

@@ -54,6 +54,6 @@ impl Drop for Preload {
 
 impl std::fmt::Debug for Preload {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Preload").field("done", &self.is_done()).finish()
+        out.debug_struct("Preload").field("done", &self.is_done()).finish_non_exhaustive()
     }
 }

@@ -190,10 +190,10 @@ impl Hold {
         matches!(self, Self::Coming(Coming { told: Some(_), .. }))
     }
 
-    /// How long the model was on its way, where it was not there.
+    /// How long the model was on its way, where it was not there; until now, where nobody has said yet that it came.
     pub(super) fn took(&self) -> Option<Duration> {
         match self {
-            Self::Coming(coming) => coming.took,
+            Self::Coming(coming) => coming.took.or_else(|| Some(coming.since.elapsed())),
             _ => None,
         }
     }

@@ -127,7 +127,8 @@ pub(super) fn answer(service: &Service, route: &Route<'_>) -> Result<Reply> {
         Route::Ready => health(service.is_ready()),
         Route::Model { name, version } => {
             let spec = &service.model(name, *version)?.spec;
-            json(oip::model_metadata(&spec.name, &spec.version, &spec.inputs, &spec.outputs))
+            let versions: Vec<_> = service.versions(&spec.name).collect();
+            json(oip::model_metadata(&spec.name, &versions, &spec.inputs, &spec.outputs))
         }
         Route::ModelReady { name, version } => {
             let model = service.model(name, *version)?;

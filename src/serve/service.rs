@@ -88,7 +88,8 @@ impl Service {
                 Err(Error::new(ErrorKind::ModelNotFound, message))
             }
             (_, Some(version)) => {
-                let known: Vec<_> = versions.iter().map(|model| format!("'{}'", model.spec.version)).collect();
+                let known: Vec<_> =
+                    versions.iter().map(|model| format!("'{}'", model.spec.version)).collect();
                 let known = known.join(", ");
                 let message = format!("model '{name}' has no version '{version}'; it has {known}");
                 Err(Error::new(ErrorKind::ModelNotFound, message))

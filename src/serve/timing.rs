@@ -28,6 +28,8 @@ impl Timing {
         encoded: Instant,
     ) -> Self {
         let encode = encoded.saturating_duration_since(batch.done);
+        // Its workers may have the model a little before those are told who wait for it.
+        let load = load.map(|load| load.min(batch.taken.saturating_duration_since(admitted)));
         Self { load, parts: without(load, batch.parts_since(admitted)), encode }
     }
 
@@ -93,6 +95,8 @@ mod tests {
             "queue;dur=1.000, slot;dur=0.250, gather;dur=0.004, model;dur=2.000, scatter;dur=0.003, \
              encode;dur=0.040, batch;desc=\"tick 30\""
         );
+        let late = Timing::of(admitted, Some(Duration::from_secs(1)), &batch, encoded);
+        assert_eq!(late.load, Some(Duration::from_micros(1_250)), "the batch was taken by then");
         let cold = Timing::of(admitted, Some(Duration::from_micros(1_200)), &batch, encoded);
         assert_eq!(
             cold.header(&batch).unwrap(),

@@ -460,7 +460,7 @@ fn play(settings: &CacheSettings, models: &[Model], steps: &[Step]) -> Vec<Strin
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, max_shrink_time: 20_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 4 * ProptestConfig::default().cases, max_shrink_time: 20_000, ..ProptestConfig::default() })]
 
     #[test]
     fn a_cache_keeps_its_promises(

@@ -656,3 +656,15 @@ async def test_two_caches_and_two_loops_share_nothing(cache: penstock.ModelCache
         return asyncio.run(main())
 
     assert await asyncio.to_thread(elsewhere) == 1
+
+
+async def test_what_is_predicted_is_loaded_ahead_and_a_cache_that_predicts_works_as_any_other() -> None:
+    with penstock.ModelCache(memory=1000, predict=0.5) as cache:
+        for name in "abc":
+            cache.loader(name, sizeof=lambda _model: 10)(Counted())
+        for _ in range(100):
+            for name in "ab":
+                async with cache.acquire(name, session="user") as model:
+                    assert model["name"] == name
+        stats = cache.stats()
+        assert (stats.hits, stats.misses, stats.loads) == (198, 2, 2)

@@ -150,7 +150,7 @@ impl State {
                     None
                 }
                 Ok(place) => {
-                    error.into_iter().for_each(|error| self.bury(error));
+                    self.bury_any(error);
                     return match place {
                         Place::There(residency) => Some((residency, waiter.told)),
                         Place::Waits => {
@@ -160,7 +160,7 @@ impl State {
                     };
                 }
             };
-            stale.into_iter().for_each(|error| self.bury(error));
+            self.bury_any(stale);
             let Some(next) = next else {
                 let error = error.unwrap_or_else(Self::closed);
                 self.tell_in_vain(number, waiter.told, error, now);
@@ -352,7 +352,9 @@ impl State {
         let (facts, beneath) = (model.facts, model.beneath.len());
         for at in 0..beneath {
             let next = self.models.get(id.0 as usize).and_then(|model| model.beneath.get(at).copied());
-            next.into_iter().for_each(|beneath| self.touch(beneath, now));
+            if let Some(beneath) = next {
+                self.touch(beneath, now);
+            }
         }
         self.policy.used(id, &facts, now);
     }

@@ -163,6 +163,10 @@ impl State {
         self.out.push_back(Effect::Bury(error));
     }
 
+    fn bury_any(&mut self, error: Option<Error>) {
+        self.out.extend(error.map(Effect::Bury));
+    }
+
     fn forgive(&mut self, id: ModelId) {
         if let Some(failure) = self.failures.last(id) {
             // Its last owner drops it, and that may run code of a caller.

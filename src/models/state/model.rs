@@ -15,6 +15,7 @@ use crate::models::{Cause, LoadSpec, ModelId, Reason, Residency};
 const LONGEST_LOAD: u64 = 24 * 3600 * 1_000_000;
 
 /// A registered model, and what is known of it.
+#[expect(clippy::struct_excessive_bools, reason = "four answers that do not depend on one another")]
 pub(super) struct Model {
     pub(super) spec: Arc<LoadSpec>,
     /// False once it was taken out.

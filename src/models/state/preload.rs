@@ -150,7 +150,7 @@ impl State {
     pub(in crate::models) fn preload_on_done(&mut self, number: usize, told: Done) {
         match self.preloads.get_mut(number) {
             Some(Wanted { result: Some(result), .. }) => {
-                self.out.push_back(Effect::Done(told, result.clone()))
+                self.out.push_back(Effect::Done(told, result.clone()));
             }
             Some(wanted) => wanted.on_done.push(told),
             None => {}

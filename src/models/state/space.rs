@@ -45,7 +45,6 @@ impl State {
         };
         if need.bytes > 0 || self.memory.deficit() > 0 {
             if blocked {
-                self.mark_debt(id, now);
                 return Space::Behind;
             }
             if self.memory.missing(need.bytes, 0) > 0 {
@@ -62,13 +61,6 @@ impl State {
         self.refuse_dependents(residency, &[self.label(id)], error, now);
         self.dissolve(id, error, now);
         self.discard(residency, now);
-    }
-
-    /// While the memory is overdrawn, who waits for that to end waits for memory.
-    fn mark_debt(&mut self, id: ModelId, now: Moment) {
-        if self.memory.deficit() > 0 {
-            self.short(id, now);
-        }
     }
 
     fn short(&mut self, id: ModelId, now: Moment) {
@@ -138,12 +130,11 @@ impl State {
         self.refusal(id, now)?;
         let mut need = Need { missing: Vec::new(), there: Vec::new(), bytes: 0 };
         for needed in self.graph.closure(&[id])? {
-            match self.usable(needed).filter(|_| needed != id) {
-                Some(residency) => need.there.push(residency),
-                None => {
-                    need.bytes += u128::from(self.estimate(needed));
-                    need.missing.push(needed);
-                }
+            if let Some(residency) = self.usable(needed).filter(|_| needed != id) {
+                need.there.push(residency);
+            } else {
+                need.bytes += u128::from(self.estimate(needed));
+                need.missing.push(needed);
             }
         }
         Ok(need)

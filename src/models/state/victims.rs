@@ -43,7 +43,9 @@ impl State {
             victims.push(victim);
             stays.push(victim);
         }
-        victims.into_iter().for_each(|victim| self.retire(victim, Reason::Space, now));
+        for victim in victims {
+            self.retire(victim, Reason::Space, now);
+        }
     }
 
     /// Makes up for models that turned out larger than they were taken to be: others leave, and then loads that have not

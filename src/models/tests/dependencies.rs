@@ -40,7 +40,9 @@ fn triton_7018_double_load_dag() {
     yard.cache.loaded(loads[0].residency, None);
     let loads = yard.loads();
     assert_eq!(loads.len(), 2);
-    loads.iter().for_each(|load| yard.cache.loaded(load.residency, None));
+    for load in &loads {
+        yard.cache.loaded(load.residency, None);
+    }
     assert_eq!(yard.used(), 3, "what is shared counts once");
     drop(clients);
 }

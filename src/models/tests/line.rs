@@ -12,9 +12,9 @@ fn a_large_load_is_not_starved_by_small_ones() {
     let waiting = yard.ask(large);
     // One lease after the other ends and another small one is asked for: none of them overtakes.
     let mut later = Vec::new();
-    for at in 5..10 {
+    for small in &smalls[5..10] {
         drop(leases.remove(0));
-        later.push(yard.ask(smalls[at]));
+        later.push(yard.ask(*small));
         yard.let_go();
     }
     assert!(later.iter().all(Client::waits));
@@ -68,7 +68,9 @@ fn high_goes_before_normal_in_the_line_until_that_has_aged() {
 fn no_more_leave_than_must() {
     let yard = Yard::new(10);
     let smalls: Vec<_> = (0..5).map(|at| yard.model(&format!("s{at}"), 2, &[])).collect();
-    smalls.iter().for_each(|id| yard.warm(*id));
+    for id in &smalls {
+        yard.warm(*id);
+    }
     let client = yard.ask(yard.model("middle", 3, &[]));
     assert_eq!(yard.unloads().len(), 2);
     yard.hit(smalls[4]);

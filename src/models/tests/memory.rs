@@ -6,7 +6,9 @@ use super::*;
 fn the_longest_unused_leaves_for_what_is_asked_for() {
     let yard = Yard::new(30);
     let ids: Vec<_> = ["a", "b", "c", "d"].map(|name| yard.model(name, 10, &[])).to_vec();
-    ids[..3].iter().for_each(|id| yard.warm(*id));
+    for id in &ids[..3] {
+        yard.warm(*id);
+    }
     yard.hit(ids[0]);
     let client = yard.ask(ids[3]);
     assert_eq!(yard.unloads().len(), 1);
@@ -236,9 +238,34 @@ fn sizes_that_cannot_be_do_no_harm() {
     assert_eq!(yard.used(), 0);
     let unlimited = Yard::new(None);
     let ids: Vec<_> = ["a", "b"].map(|name| unlimited.model(name, u64::MAX, &[])).to_vec();
-    ids.iter().for_each(|id| unlimited.warm(*id));
+    for id in &ids {
+        unlimited.warm(*id);
+    }
     assert_eq!(unlimited.used(), u64::MAX);
     unlimited.unload(ids[0], false, None);
     unlimited.let_go();
     assert_eq!(unlimited.used(), u64::MAX);
+}
+
+#[test]
+fn who_waits_for_its_turn_after_a_deficit_is_not_taken_to_wait_for_space() {
+    let yard = Yard::with(CacheSettings { max_loads: 1, ..settings(Some(10)) });
+    let (a, grown) = (yard.model("a", 4, &[]), yard.model("grown", 4, &[]));
+    let slow = yard.register(LoadSpec { timeout: secs(1000.0), ..spec("slow", 1, &[]) });
+    let last = yard.model("last", 1, &[]);
+    yard.warm(a);
+    let lease = yard.hit(a);
+    let client = yard.ask(grown);
+    yard.finish_with("grown", Some(8));
+    let waiting = (yard.ask(slow), yard.ask(last));
+    assert_eq!((yard.state(slow), yard.state(last)), (LoadState::WaitingForSpace, LoadState::Queued));
+    drop(lease);
+    yard.let_go();
+    assert_eq!(yard.begun(), ["slow"]);
+    yard.pass(500.0);
+    assert!(waiting.1.waits());
+    yard.finish("slow");
+    yard.finish("last");
+    assert!(waiting.1.has().is_some());
+    drop(client);
 }

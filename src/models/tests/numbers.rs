@@ -12,7 +12,9 @@ fn rates_weigh_hits_by_bytes_and_by_what_a_load_costs() {
         yard.finish(name);
         drop(client);
     }
-    (0..3).for_each(|_| drop(yard.hit(a)));
+    for _ in 0..3 {
+        drop(yard.hit(a));
+    }
     let stats = yard.cache.stats();
     assert!((stats.hit_rate - 3.0 / 5.0).abs() < 1e-9);
     assert!((stats.byte_hit_rate - 90.0 / 130.0).abs() < 1e-9);

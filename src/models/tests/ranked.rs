@@ -5,7 +5,9 @@ use super::*;
 fn yard() -> (Yard, Vec<ModelId>) {
     let yard = Yard::with(CacheSettings { policy: PolicyKind::Ranked, ..settings(Some(30)) });
     let ids: Vec<_> = (0..5).map(|at| yard.model(&format!("m{at}"), 10, &[])).collect();
-    ids[..3].iter().for_each(|id| yard.warm(*id));
+    for id in &ids[..3] {
+        yard.warm(*id);
+    }
     (yard, ids)
 }
 

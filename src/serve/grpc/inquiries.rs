@@ -41,7 +41,8 @@ pub(super) fn answer(
         Method::ModelMetadata => {
             let asked: ModelMetadataRequest = decoded(message)?;
             let spec = &service.model(&asked.name, version(&asked.version)).map_err(status)?.spec;
-            framed(&oip::model_metadata_message(&spec.name, &spec.version, &spec.inputs, &spec.outputs))
+            let versions: Vec<_> = service.versions(&spec.name).collect();
+            framed(&oip::model_metadata_message(&spec.name, &versions, &spec.inputs, &spec.outputs))
         }
         Method::HealthCheck => framed(&health::check(service, &decoded(message)?)?),
         Method::HealthList => framed(&health::list(service)),

@@ -23,10 +23,15 @@ pub fn server_metadata(name: &str, version: &str, repository: bool) -> Vec<u8> {
 }
 
 /// The body of model metadata; the batch axis stands first in every shape, as -1.
-pub fn model_metadata(name: &str, version: &str, inputs: &[TensorSpec], outputs: &[TensorSpec]) -> Vec<u8> {
+pub fn model_metadata(
+    name: &str,
+    versions: &[&str],
+    inputs: &[TensorSpec],
+    outputs: &[TensorSpec],
+) -> Vec<u8> {
     let body = json!({
         "name": name,
-        "versions": [version],
+        "versions": versions,
         "platform": PLATFORM,
         "inputs": inputs.iter().map(tensor).collect::<Vec<_>>(),
         "outputs": outputs.iter().map(tensor).collect::<Vec<_>>(),

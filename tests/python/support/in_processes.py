@@ -215,3 +215,8 @@ class Unloadable:
 class UnloadableByName(Unloadable):
     def load(self, _ctx: penstock.LoadContext) -> None:
         raise PenstockError("in its own words")
+
+
+@model("it", inputs={"x": ("float32", [1])}, outputs={"y": ("float32", [1])}, workers=ONE, size="64MiB")
+def doubling_it(x: np.ndarray) -> np.ndarray:
+    return x * 2

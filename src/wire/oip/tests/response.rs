@@ -266,16 +266,21 @@ fn a_body_is_allocated_once() {
 #[test]
 fn metadata_and_errors_are_valid_json() {
     let inputs: Vec<_> = DTYPES.iter().map(|dtype| spec(dtype.name(), dtype.name(), &[3, -1])).collect();
-    let body = model_metadata("m\"", "1", &inputs, &[spec("t", "string", &[])]);
+    let body = model_metadata("m\"", &["2", "1"], &inputs, &[spec("t", "string", &[])]);
     let body: Value = serde_json::from_slice(&body).unwrap();
-    assert_eq!((&body["name"], &body["versions"]), (&json!("m\""), &json!(["1"])));
+    assert_eq!((&body["name"], &body["versions"]), (&json!("m\""), &json!(["2", "1"])));
     for (dtype, input) in DTYPES.iter().zip(body["inputs"].as_array().unwrap()) {
         let expected = json!({"name": dtype.name(), "datatype": dtype.oip_name(), "shape": [-1, 3, -1]});
         assert_eq!(*input, expected);
     }
     assert_eq!(body["outputs"], json!([{"name": "t", "datatype": "BYTES", "shape": [-1]}]));
-    let body: Value = serde_json::from_slice(&server_metadata("penstock", "0")).unwrap();
-    assert_eq!(body, json!({"name": "penstock", "version": "0", "extensions": ["binary_tensor_data"]}));
+    for (repository, extensions) in [
+        (false, &["binary_tensor_data"][..]),
+        (true, &["binary_tensor_data", "model_repository", "model_repository(unload_dependents)"]),
+    ] {
+        let body: Value = serde_json::from_slice(&server_metadata("penstock", "0", repository)).unwrap();
+        assert_eq!(body, json!({"name": "penstock", "version": "0", "extensions": extensions}));
+    }
     let body: Value = serde_json::from_slice(&model_ready("m", false)).unwrap();
     assert_eq!(body, json!({"name": "m", "ready": false}));
     let body: Value = serde_json::from_slice(&error_body("a \"b\"\n\u{1}")).unwrap();
