@@ -55,7 +55,10 @@ impl State {
         if resident.cause.is_some() && !resident.used {
             self.counts.preloads.wasted += 1;
         }
-        let last_used = self.models.get(id.0 as usize).map_or(resident.ready, |model| model.facts.last_used.max(resident.ready));
+        let last_used = self
+            .models
+            .get(id.0 as usize)
+            .map_or(resident.ready, |model| model.facts.last_used.max(resident.ready));
         self.wishes.gone(id, (reason == Reason::Space).then(|| now.since(last_used)), now);
         if let Some(model) = self.known(id) {
             model.tally.evictions.count(reason);
