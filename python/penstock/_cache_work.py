@@ -119,6 +119,9 @@ class Crew:
         else:
             del self._loads[residency]
             self._desk.loaded(residency, size)
+            # A load that outlasts its cache finds nobody else who would let the model go.
+            while self._desk.closed and (job := self._desk.next()) is not None:
+                self.start(job)
 
     def _make(self, residency: int, load: _Load) -> int | None:
         """Makes a model and keeps it; gives its size. No frame of its own outlives it: it may be unloaded at once."""

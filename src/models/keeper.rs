@@ -13,6 +13,8 @@ use crate::flow::{OnMove, TimeSource};
 
 /// How often the task shows that it is alive, at least.
 const BEAT: Duration = Duration::from_secs(1);
+/// How soon it looks again at the earliest, whatever is due.
+const BREATH: Duration = Duration::from_millis(1);
 
 /// A clock that a test moves rings the alarm.
 impl OnMove for Inside {
@@ -36,8 +38,8 @@ async fn run(inside: Weak<Inside>, alarm: Arc<Notify>) {
             let Some(inside) = inside.upgrade() else { return };
             inside.beats();
             let due = inside.tick().and_then(|due| inside.clock.instant(due)).map(Instant::from_std);
-            let beat = Instant::now() + BEAT;
-            due.map_or(beat, |due| due.min(beat))
+            let (soonest, beat) = (Instant::now() + BREATH, Instant::now() + BEAT);
+            due.map_or(beat, |due| due.clamp(soonest, beat))
         };
         select! {
             () = sleep_until(due) => {}

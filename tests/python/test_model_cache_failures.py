@@ -514,6 +514,24 @@ async def test_shutdown_with_loads_in_flight_tells_everybody() -> None:
     assert cache.stats().bytes.used == 0
 
 
+async def test_a_load_that_outlasts_its_cache_is_closed_and_let_go_of() -> None:
+    gate, closed = threading.Event(), threading.Event()
+    made: list[weakref.ref[Any]] = []
+
+    def load(_ctx: LoadContext) -> np.ndarray:
+        gate.wait(PATIENCE)
+        made.append(weakref.ref(model := np.zeros(10)))
+        return model
+
+    cache = penstock.ModelCache()
+    cache.loader("a", timeout=0.05, retries=0, close=lambda _model: closed.set())(load)
+    assert isinstance(await failure(cache, "a"), LoadTimeout)
+    await cache.aclose()
+    gate.set()
+    await soon(closed.is_set)
+    await soon(lambda: made[0]() is None)
+
+
 async def test_waiting_for_memory_that_is_in_use_ends_when_the_time_is_up() -> None:
     with penstock.ModelCache(memory=10, space_timeout=0.05) as cache:
         for name in "ab":

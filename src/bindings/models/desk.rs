@@ -71,6 +71,11 @@ impl Desk {
         jobs.queue.pop_front().map(|(job, _)| job)
     }
 
+    /// True once nothing is waited for any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.jobs.lock().is_closed
+    }
+
     /// Says that nothing will come any more.
     pub(super) fn close(&self) {
         self.jobs.lock().is_closed = true;
@@ -102,6 +107,11 @@ impl Desk {
     /// Counts a buffer that tells when it is gone.
     pub(super) fn watch(&self, residency: Residency, bytes: u64) {
         self.views.lock().entry(residency).or_default().alive += bytes;
+    }
+
+    /// Forgets the buffers of a load that failed.
+    pub(super) fn forget(&self, residency: Residency) {
+        self.views.lock().remove(&residency);
     }
 
     /// Notes what a model takes in all.

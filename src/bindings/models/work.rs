@@ -45,6 +45,12 @@ impl LoadDesk {
         job.map(|job| shown(py, job)).transpose()
     }
 
+    /// True once the cache is closed: what is to be done still is there, and nobody waits for it.
+    #[getter]
+    fn closed(&self) -> bool {
+        self.desk.is_closed()
+    }
+
     /// What a model that is loaded is.
     fn value<'py>(&self, py: Python<'py>, residency: u64) -> Option<Bound<'py, PyAny>> {
         self.desk.value(py, Residency(residency))
@@ -79,6 +85,7 @@ impl LoadDesk {
     /// A load failed; with `retry` it may succeed the next time.
     fn failed(&self, residency: u64, error: &Bound<'_, PyAny>, retry: bool) {
         let error = failure(error);
+        self.desk.forget(Residency(residency));
         self.cache.failed(Residency(residency), error, retry);
     }
 

@@ -88,6 +88,7 @@ impl State {
     fn next_due(&self) -> Option<Moment> {
         let waiter = self.untils.first().map(|(until, _)| *until);
         let running = self.running_until();
+        let wish = self.wishes.due().filter(|_| self.closing.is_none());
         let pending = self.pending.iter().filter_map(|id| {
             let pending = self.models.get(id.0 as usize)?.pending.as_ref()?;
             match self.stage(pending.residency)? {
@@ -96,7 +97,7 @@ impl State {
                 _ => None,
             }
         });
-        let others = [waiter, running, self.next_drain(), self.wishes.due()];
+        let others = [waiter, running, self.next_drain(), wish];
         pending.chain(others.into_iter().flatten()).min()
     }
 
