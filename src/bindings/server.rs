@@ -113,14 +113,14 @@ impl NativeServer {
     #[pyo3(signature = (stock, *, places, accepting, limits, journal, siblings=None))]
     fn new(
         py: Python<'_>,
-        (models, cache): Stock,
+        stock: Stock,
         places: Places,
         accepting: bool,
         limits: Limits,
         journal: Option<PyRef<'_, NativeJournal>>,
         siblings: Option<(String, String)>,
     ) -> PyResult<Self> {
-        let cache = cache.get().cache(py)?;
+        let (models, cache) = (stock.0, stock.1.get().cache(py)?);
         let access_log = journal.map(|journal| journal.access_log());
         let opened = limits
             .into_settings()
