@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use penstock::error::Result;
+use penstock::models::predict::{PredictReport, PredictSettings};
 use penstock::models::simulate::{Bound, Outcome, Setup, Shape, Trace, bound, drive};
 use penstock::models::{CacheSettings, PolicyKind};
 
@@ -18,15 +19,18 @@ const TTL: Duration = Duration::from_secs(300);
 #[derive(Clone, Copy)]
 enum Row {
     Policy(PolicyKind),
+    Predicted(PolicyKind),
     Ttl,
     Belady,
     Bound(Bound),
 }
 
-const ROWS: [(&str, Row); 6] = [
+const ROWS: [(&str, Row); 8] = [
     ("ttl 5 min", Row::Ttl),
     ("lru", Row::Policy(PolicyKind::Lru)),
     ("gdsf", Row::Policy(PolicyKind::Gdsf)),
+    ("lru, predict", Row::Predicted(PolicyKind::Lru)),
+    ("gdsf, predict", Row::Predicted(PolicyKind::Gdsf)),
     ("belady", Row::Belady),
     ("bound of hits", Row::Bound(Bound::Hits)),
     ("bound of cost", Row::Bound(Bound::Cost)),
@@ -37,6 +41,10 @@ fn measure(trace: &Trace, memory: u64, row: Row) -> Result<Outcome> {
         |policy| Setup::new(CacheSettings { memory: Some(memory), policy, ..CacheSettings::default() });
     match row {
         Row::Policy(policy) => drive(trace, &setup(policy)),
+        Row::Predicted(policy) => {
+            let predict = Some(PredictSettings::default());
+            drive(trace, &Setup::new(CacheSettings { predict, ..setup(policy).settings }))
+        }
         Row::Ttl => drive(trace, &Setup { ttl: Some(TTL), ..setup(PolicyKind::Lru) }),
         Row::Belady => drive(trace, &setup(PolicyKind::Ranked)),
         Row::Bound(of) => Ok(bound(trace, memory, of)),
@@ -49,6 +57,13 @@ fn range<T>(measured: &[T], of: impl Fn(&T) -> f64, digits: usize) -> String {
     let (low, high) =
         values.iter().fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(*value), high.max(*value)));
     format!("{:.digits$} ({low:.digits$}–{high:.digits$})", values.first().copied().unwrap_or_default())
+}
+
+/// Share of the preloads that were used before they left, where there were any.
+fn preloads_used(outcomes: &[Outcome]) -> String {
+    let reports: Vec<&PredictReport> =
+        outcomes.iter().filter_map(|outcome| outcome.stats.predictions.as_ref()).collect();
+    if reports.is_empty() { String::new() } else { range(&reports, |report| report.used_share(), 2) }
 }
 
 /// Traces of other shapes: whether what is said of one holds for others.
@@ -95,20 +110,23 @@ fn budgets(traces: &[Trace]) -> Result<()> {
     );
     println!("|---|---|---|---|---|---|---|");
     for share in SHARES {
-        let measured = |row| traces.iter().map(|trace| measure(trace, trace.budget(share), row)).collect();
-        let lru: Vec<Outcome> = measured(Row::Policy(PolicyKind::Lru))?;
+        let measured = |row| -> Result<Vec<_>> {
+            traces.iter().map(|trace| measure(trace, trace.budget(share), row)).collect()
+        };
+        let lru = measured(Row::Policy(PolicyKind::Lru))?;
         for (name, row) in ROWS {
-            let outcomes: Vec<Outcome> = measured(row)?;
+            let outcomes = measured(row)?;
             let shares: Vec<_> =
                 outcomes.iter().zip(&lru).map(|(one, lru)| one.load_hours() / lru.load_hours()).collect();
             println!(
-                "| {:.0} % | {name} | {} | {} | {} | {} | {} |",
+                "| {:.0} % | {name} | {} | {} | {} | {} | {} | {} |",
                 share * 100.0,
                 range(&outcomes, Outcome::hit_rate, 3),
                 range(&outcomes, Outcome::cost_hit_rate, 3),
                 range(&outcomes, Outcome::load_hours, 1),
                 range(&outcomes, Outcome::waited_hours, 1),
                 range(&shares, |share| *share, 2),
+                preloads_used(&outcomes),
             );
         }
     }

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from penstock import _lifecycle
-from penstock._processes import Processes, launch_of
+from penstock._processes import Processes
 from penstock._worker import Overlap, work
 from penstock.models import LoadedModel
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from penstock import _native
+    from penstock._processes import Launch
     from penstock.models import LoadContext, ModelSpec
 
     Left = Callable[[], float]
@@ -36,8 +37,9 @@ class Resident:
     Its workers, threads or processes, take batches of the model's queue, which was there before and stays.
     """
 
-    def __init__(self, spec: ModelSpec, shift: _native.NativeShift) -> None:
+    def __init__(self, spec: ModelSpec, shift: _native.NativeShift, launch: Launch | None) -> None:
         self._spec = spec
+        self._launch = launch
         self._shift = shift
         self._loaded = LoadedModel(spec)
         self._function: Callable[..., Any] | None = None
@@ -63,11 +65,10 @@ class Resident:
 
         Raises:
             LoadFailed: where a worker process could not load it.
-            ConfigError: where its parameters do not fit its inputs, or it cannot be run in a process.
         """
         workers = self._spec.workers
-        if isinstance(workers, Processes):
-            self._start_processes(workers, ctx)
+        if self._launch is not None and isinstance(workers, Processes):
+            self._start_processes(self._launch, workers.count, ctx)
             return self.value
         try:
             self._loaded.make()
@@ -90,10 +91,9 @@ class Resident:
         self._function = self._loaded.function()
         return self.value
 
-    def _start_processes(self, processes: Processes, ctx: LoadContext) -> None:
-        launch = launch_of("model", self._spec.target, f"model {self._spec.name!r}")
+    def _start_processes(self, launch: Launch, count: int, ctx: LoadContext) -> None:
         try:
-            self._shift.start_processes(launch, processes.count)
+            self._shift.start_processes(launch, count)
             while not self._shift.wait_processes(_LOOK):
                 ctx.progress(None, "processes")
         except BaseException:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from penstock._cache_loader import loader_of
-from penstock._processes import Processes
+from penstock._processes import Processes, launch_of
 from penstock._resident import Resident
 from penstock.errors import ConfigError, ModelNotFound, PenstockError
 from penstock.models import LoadedModel
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from penstock import _native
+    from penstock._processes import Launch
     from penstock.models import LoadContext, LoadHandle, ModelCache, ModelSpec
 
 LOG = logging.getLogger("penstock.server")
@@ -67,8 +68,11 @@ class Residents:
             raise
 
     def _register(self, index: int, spec: ModelSpec) -> None:
+        # Where a fresh interpreter could not get at it, that is said at once.
+        of_processes = isinstance(spec.workers, Processes)
+        launch = launch_of("model", spec.target, f"model {spec.name!r}") if of_processes else None
         loader = loader_of(
-            partial(self._load, index, spec),
+            partial(self._load, index, spec, launch),
             spec.name,
             spec.version,
             spec.size,
@@ -76,7 +80,7 @@ class Residents:
             timeout=spec.load_timeout,
             retries=spec.load_retries,
             warmup=None if spec.warmup is None else self._warm_up,
-            sizeof=_size_of_processes if isinstance(spec.workers, Processes) else None,
+            sizeof=_size_of_processes if of_processes else None,
             begin=self._begin,
             close=self._end,
         )
@@ -133,8 +137,8 @@ class Residents:
                 LOG.warning("a model was not unloaded in time: %s", error)
         self.remove()
 
-    def _load(self, index: int, spec: ModelSpec, ctx: LoadContext) -> Any:
-        resident = Resident(spec, self._native().shift(index))
+    def _load(self, index: int, spec: ModelSpec, launch: Launch | None, ctx: LoadContext) -> Any:
+        resident = Resident(spec, self._native().shift(index), launch)
         with self._lock:
             # Those that have ended, or never began, stand for nothing any more.
             self._loads = [load for load in self._loads if load.value is not None]

@@ -1,5 +1,6 @@
 //! What the random scripts have found, each as the shortest story of it.
 
+use penstock::error::ErrorKind;
 use penstock::flow::Priority;
 use penstock::models::{CacheSettings, Cause, LoadState};
 
@@ -57,4 +58,26 @@ fn what_needs_an_old_load_leaves_where_the_new_one_has_no_room() {
     }
     world.finish_loads(Some(4));
     assert!(world.askers[at].claim.residency().is_some());
+}
+
+/// What drains because it broke, or was replaced, is kept by what was loaded on top of it: unloading it waited for that
+/// without a word.
+#[test]
+fn unload_of_what_leaves_already_names_who_keeps_it() {
+    let mut world = World::new(CacheSettings::default());
+    let base = world.model("base", &[], Some(1));
+    let head = world.model("head", &["base"], Some(1));
+    world.preload(&[head], Cause::Preload, Priority::Normal);
+    world.finish_loads(Some(1));
+    world.finish_loads(Some(1));
+    let broken = world.serving(base).unwrap();
+    world.dead(broken);
+    let refused = world.unload(base, false, None);
+    let error = refused.lock()[0].clone().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.message().contains("head"), "{error}");
+    let unloaded = world.unload(base, true, None);
+    world.finish_unloads();
+    world.finish_unloads();
+    assert!(matches!(unloaded.lock()[..], [Ok(())]));
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
@@ -121,15 +122,25 @@ impl LoadDesk {
 }
 
 /// What a loader raised, as the core carries it. Kinds that say more than that the load failed are kept.
-fn failure(exception: &Bound<'_, PyAny>) -> Error {
+fn failure(py: Python<'_>, exception: &Bound<'_, PyAny>) -> Error {
     let text = exception.str().map(|text| text.to_string()).unwrap_or_default();
     let class = exception.get_type().name().map(|name| name.to_string()).unwrap_or_default();
     let kind = match kind_of(exception) {
         Some(kind @ (ErrorKind::UnsafeFormat | ErrorKind::ChecksumMismatch | ErrorKind::PathEscape)) => kind,
+        Some(ErrorKind::LoadFailed) => return failed_elsewhere(py, exception, &text),
         _ => ErrorKind::LoadFailed,
     };
     let text = if text.is_empty() { class } else { format!("{class}: {text}") };
     Error::with_source(kind, text.clone(), Raised::keep(exception, text))
+}
+
+/// A failure that says already that it is one, such as that of a worker process: what it stands for is of interest.
+fn failed_elsewhere(py: Python<'_>, exception: &Bound<'_, PyAny>, text: &str) -> Error {
+    let told = text.strip_prefix("model '").and_then(|text| text.split_once("' failed to load: "));
+    let text = told.map_or(text, |(_, why)| why).to_owned();
+    let cause = exception.getattr(intern!(py, "__cause__")).ok().filter(|cause| !cause.is_none());
+    let raised = Raised::keep(cause.as_ref().unwrap_or(exception), text.clone());
+    Error::with_source(ErrorKind::LoadFailed, text, raised)
 }
 
 /// A job: its kind, its number, and for a load the model, its name, version and attempt, and what it requires; for a

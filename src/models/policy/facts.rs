@@ -8,9 +8,9 @@ use crate::flow::Moment;
 
 /// What the latest load weighs beside those before it.
 const LATEST: f64 = 0.3;
-/// Half-lives, in seconds, over which uses are counted: from a burst to a working day, each ten times the one before. What
-/// was used at some age then weighs about as much as one over that age, and no time scale is better known than another.
-const HALF_LIVES: [f64; 4] = [30.0, 300.0, 3_000.0, 30_000.0];
+/// Half-lives, in seconds, over which uses are counted: from a burst to half a working day, the longest first. What was used at
+/// some age then weighs about as much as one over that age, and no time scale is better known than another.
+const HALF_LIVES: [f64; 4] = [16_384.0, 2_048.0, 256.0, 32.0];
 
 /// How often a model is used, counted over several times at once: old uses count less and less in each.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -22,27 +22,33 @@ pub struct Uses {
 impl Uses {
     /// One more.
     pub fn add(&mut self, now: Moment) {
-        let passed = now.since(self.at).as_secs_f64();
-        if passed > 0.0 {
+        if now > self.at {
+            self.counts = self.decayed(now);
             self.at = now;
-            for (count, half_life) in self.counts.iter_mut().zip(HALF_LIVES) {
-                *count *= (-passed / half_life).exp2();
-            }
         }
         self.counts.iter_mut().for_each(|count| *count += 1.0);
     }
 
     /// Uses a second: what the counts expect, on average. Whatever comes evenly is met by each of them.
     pub fn rate(&self, now: Moment) -> f64 {
-        let passed = now.since(self.at).as_secs_f64();
-        let rate = |(count, half_life): (&f64, f64)| count * (-passed / half_life).exp2() * LN_2 / half_life;
-        self.counts.iter().zip(HALF_LIVES).map(rate).sum::<f64>() / half_lives()
+        let counts = self.decayed(now).into_iter().zip(HALF_LIVES);
+        let (sum, of) =
+            counts.fold((0.0, 0.0), |(sum, of), (count, half_life)| (sum + count / half_life, of + 1.0));
+        sum * LN_2 / of
     }
-}
 
-#[allow(clippy::cast_precision_loss, reason = "there are four")]
-const fn half_lives() -> f64 {
-    HALF_LIVES.len() as f64
+    fn decayed(&self, now: Moment) -> [f64; HALF_LIVES.len()] {
+        let passed = now.since(self.at).as_secs_f64();
+        let mut left = HALF_LIVES.first().map_or(0.0, |longest| (-passed / longest).exp2());
+        self.counts.map(|count| {
+            let count = count * left;
+            // Each half-life is an eighth of the one before: what is left after it, to the eighth power.
+            left *= left;
+            left *= left;
+            left *= left;
+            count
+        })
+    }
 }
 
 /// What is known of a model; it outlives evictions, so that a model that comes back is no stranger.

@@ -53,8 +53,9 @@ impl State {
     /// The models whose residencies need one of this model, or are to be loaded on top of one: the last to be loaded first.
     fn above(&self, id: ModelId) -> Vec<ModelId> {
         let mut found: Vec<ModelId> = Vec::new();
-        let own = self.current(id).into_iter().chain(self.coming(id));
-        let mut open: Vec<Residency> = own.collect();
+        // Also one that leaves: what was loaded on top of it keeps it.
+        let own = self.residents.iter().filter(|(_, resident)| resident.model == id);
+        let mut open: Vec<Residency> = own.map(|(residency, _)| residency).collect();
         while let Some(residency) = open.pop() {
             let Some(resident) = self.residents.get(residency) else { continue };
             for holder in &resident.holders {

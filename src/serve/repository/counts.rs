@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::metrics::{CacheCounts, LoadSeconds, ModelCounts};
+use crate::metrics::{CacheCounts, LoadSeconds, ModelCounts, PredictionCounts};
+use crate::models::predict::PredictReport;
 use crate::models::{Cache, CacheStats, LoadState, ModelStats, Reason};
 
 /// What there is to say of a cache now.
@@ -29,7 +30,22 @@ pub(super) fn of(cache: &Cache) -> CacheCounts {
             ("wasted", stats.preloads.wasted),
             ("joined", stats.preloads.joined),
         ],
-        prediction: None,
+        prediction: stats.predictions.as_ref().map(prediction),
+    }
+}
+
+fn prediction(report: &PredictReport) -> PredictionCounts {
+    let accuracy = &report.accuracy;
+    PredictionCounts {
+        on: report.on,
+        accuracy: vec![
+            ("first", accuracy.first),
+            ("named", accuracy.named),
+            ("popular_first", accuracy.popular_first),
+            ("popular_named", accuracy.popular_named),
+        ],
+        preloads: vec![("issued", report.issued), ("used", report.used), ("wasted", report.wasted)],
+        load_seconds: vec![("used", report.saved_load_seconds), ("wasted", report.wasted_load_seconds)],
     }
 }
 

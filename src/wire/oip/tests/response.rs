@@ -274,8 +274,13 @@ fn metadata_and_errors_are_valid_json() {
         assert_eq!(*input, expected);
     }
     assert_eq!(body["outputs"], json!([{"name": "t", "datatype": "BYTES", "shape": [-1]}]));
-    let body: Value = serde_json::from_slice(&server_metadata("penstock", "0")).unwrap();
-    assert_eq!(body, json!({"name": "penstock", "version": "0", "extensions": ["binary_tensor_data"]}));
+    for (repository, extensions) in [
+        (false, &["binary_tensor_data"][..]),
+        (true, &["binary_tensor_data", "model_repository", "model_repository(unload_dependents)"]),
+    ] {
+        let body: Value = serde_json::from_slice(&server_metadata("penstock", "0", repository)).unwrap();
+        assert_eq!(body, json!({"name": "penstock", "version": "0", "extensions": extensions}));
+    }
     let body: Value = serde_json::from_slice(&model_ready("m", false)).unwrap();
     assert_eq!(body, json!({"name": "m", "ready": false}));
     let body: Value = serde_json::from_slice(&error_body("a \"b\"\n\u{1}")).unwrap();
