@@ -213,12 +213,11 @@ class Server:
         try:
             residents.register()
             self._native = _native.NativeServer(
-                models,
+                (models, self._cache._native),  # noqa: SLF001  one package
                 places=places,
                 accepting=False,
                 limits=self._settings,
                 journal=journal,
-                cache=self._cache._native,  # noqa: SLF001  one package
                 siblings=siblings,
             )
         except BaseException:
