@@ -102,3 +102,21 @@ fn a_question_that_was_answered_is_not_asked_again() {
     world.finish_unloads();
     assert!(world.loading(next).is_some() && world.serving(base).is_some());
 }
+
+/// A model was loaded anew beside its old load, which what is loaded on top of that kept, though nobody had asked for it.
+#[test]
+fn what_is_loaded_brings_what_it_needs() {
+    let mut world = World::new(CacheSettings { memory: Some(12), ..CacheSettings::default() });
+    let base = world.model("base", &[], Some(4));
+    let middle = world.model("middle", &["base"], Some(4));
+    let top = world.model("top", &["middle"], Some(4));
+    world.preload(&[middle], Cause::Preload, Priority::Normal);
+    world.finish_loads(Some(4));
+    world.finish_loads(Some(4));
+    world.model("base", &[], Some(4));
+    world.settle("registered anew");
+    let at = world.ask(top);
+    assert!(world.loading(base).is_none());
+    world.finish_loads(Some(4));
+    assert!(world.askers[at].claim.residency().is_some());
+}
