@@ -222,6 +222,10 @@ class Server:
             )
         except BaseException:
             residents.remove()
+            if self._shared_cache is None:
+                # Its thread ends, and the server may be started again.
+                self._cache.close(timeout=0.0)
+                self._cache = _cache_of(self._cache_settings)
             self._release_journal()
             raise
         self._residents = residents
