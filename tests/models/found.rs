@@ -2,7 +2,7 @@
 
 use penstock::error::ErrorKind;
 use penstock::flow::Priority;
-use penstock::models::{CacheSettings, Cause, LoadState};
+use penstock::models::{CacheSettings, Cause, LoadState, PolicyKind};
 
 use super::world::{Phase, World};
 
@@ -80,4 +80,43 @@ fn unload_of_what_leaves_already_names_who_keeps_it() {
     world.finish_unloads();
     world.finish_unloads();
     assert!(matches!(unloaded.lock()[..], [Ok(())]));
+}
+
+/// The answer about who may go for the next in line was thrown away by the debt, which asks for others first: the same
+/// question was asked without end.
+#[test]
+fn a_question_that_was_answered_is_not_asked_again() {
+    let policy = PolicyKind::Ranked;
+    let mut world = World::new(CacheSettings { memory: Some(10), policy, ..CacheSettings::default() });
+    let base = world.model("base", &[], Some(5));
+    let liar = world.model("liar", &["base"], Some(1));
+    let next = world.model("next", &[], Some(4));
+    world.preload(&[liar], Cause::Preload, Priority::Normal);
+    world.finish_loads(Some(5));
+    world.finish_loads(Some(6));
+    world.ask(next);
+    assert_eq!(world.questions.len(), 1);
+    world.answer(0, vec![1.0]);
+    assert!(world.questions.is_empty());
+    assert_eq!(world.in_phase(Phase::Unloading).len(), 1);
+    world.finish_unloads();
+    assert!(world.loading(next).is_some() && world.serving(base).is_some());
+}
+
+/// A model was loaded anew beside its old load, which what is loaded on top of that kept, though nobody had asked for it.
+#[test]
+fn what_is_loaded_brings_what_it_needs() {
+    let mut world = World::new(CacheSettings { memory: Some(12), ..CacheSettings::default() });
+    let base = world.model("base", &[], Some(4));
+    let middle = world.model("middle", &["base"], Some(4));
+    let top = world.model("top", &["middle"], Some(4));
+    world.preload(&[middle], Cause::Preload, Priority::Normal);
+    world.finish_loads(Some(4));
+    world.finish_loads(Some(4));
+    world.model("base", &[], Some(4));
+    world.settle("registered anew");
+    let at = world.ask(top);
+    assert!(world.loading(base).is_none());
+    world.finish_loads(Some(4));
+    assert!(world.askers[at].claim.residency().is_some());
 }

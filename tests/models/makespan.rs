@@ -152,7 +152,7 @@ fn plans() -> impl Strategy<Value = Plan> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Graham's bound, which whoever leaves no slot empty keeps: the longest chain, and the rest of the work shared out.
     #[test]

@@ -129,14 +129,21 @@ impl State {
     fn need(&self, id: ModelId, now: Moment) -> Result<Need> {
         self.refusal(id, now)?;
         let mut need = Need { missing: Vec::new(), there: Vec::new(), bytes: 0 };
-        for needed in self.graph.closure(&[id])? {
+        let mut wanted = vec![id];
+        // What is loaded holds what it needs, maybe an older load of it: nothing beneath it is to be loaded.
+        for needed in self.graph.closure(&[id])?.into_iter().rev() {
+            if !wanted.contains(&needed) {
+                continue;
+            }
             if let Some(residency) = self.usable(needed).filter(|_| needed != id) {
                 need.there.push(residency);
             } else {
                 need.bytes += u128::from(self.estimate(needed));
                 need.missing.push(needed);
+                wanted.extend(self.graph.requires(needed)?);
             }
         }
+        need.missing.reverse();
         Ok(need)
     }
 

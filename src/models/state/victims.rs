@@ -163,21 +163,23 @@ impl State {
 
     /// The next to leave by the loader's answer; asks it where there is none.
     fn ranked_victim(&mut self, stays: &[Residency], now: Moment) -> Option<Residency> {
-        if let Some(Question { answer: Some(order), .. }) = &mut self.question {
-            let mut order = std::mem::take(order);
-            while let Some(lowest) = order.pop() {
-                if self.may_go(lowest, stays) {
-                    if let Some(question) = &mut self.question {
-                        question.answer = Some(order);
-                    }
-                    return Some(lowest);
+        match &mut self.question {
+            Some(Question { answer: None, .. }) => return None,
+            Some(Question { answer: Some(order), .. }) => {
+                // Who may not go for this load may go for another: they keep their places.
+                let mut order = std::mem::take(order);
+                let lowest = order.iter().rposition(|residency| self.may_go(*residency, stays));
+                let victim = lowest.map(|at| order.remove(at));
+                if let Some(question) = &mut self.question {
+                    question.answer = Some(order);
+                }
+                if victim.is_some() {
+                    return victim;
                 }
             }
-            self.question = None;
+            None => {}
         }
-        if self.question.is_none() {
-            self.ask(stays, now);
-        }
+        self.ask(stays, now);
         None
     }
 

@@ -78,9 +78,13 @@ impl State {
         let Some(mut predictor) = self.wishes.predictor.take() else { return };
         let is_over = |id: &ModelId| self.current(*id).is_none() && self.coming(*id).is_none();
         let over: Vec<_> = predictor.waiting().filter(is_over).collect();
-        over.into_iter().for_each(|id| predictor.gone(now, id, None));
+        for id in over {
+            predictor.gone(now, id, None);
+        }
         let wishes = predictor.wishes(now, self.settings.memory, &|id| self.prospect(id, now));
-        wishes.iter().for_each(|wish| predictor.granted(wish));
+        for wish in &wishes {
+            predictor.granted(wish);
+        }
         self.wishes.predictor = Some(predictor);
         for wish in wishes {
             let number = self.open_preload(vec![wish.model]);

@@ -161,5 +161,5 @@ fn two_unloads_are_both_told() {
     yard.warm(id);
     let told = [yard.unload(id, false, None), yard.unload(id, false, None)];
     yard.let_go();
-    assert!(told.iter().all(|told| well(told)));
+    assert!(told.iter().all(well));
 }

@@ -1,5 +1,6 @@
 //! The predictor as a whole.
 
+mod end_to_end;
 mod limits;
 mod traffic;
 
