@@ -70,7 +70,9 @@ impl Bench {
 
     fn finish(&self) {
         let loads = std::mem::take(&mut *self.site.loads.lock());
-        loads.into_iter().for_each(|residency| self.cache.loaded(residency, Some(1 << 30)));
+        for residency in loads {
+            self.cache.loaded(residency, Some(1 << 30));
+        }
     }
 
     fn hit(&self, model: ModelId) {
@@ -89,7 +91,7 @@ fn hits(criterion: &mut Criterion) -> Result<()> {
         let mut turn = warm.iter().cycle();
         let mut hit = || turn.next().into_iter().for_each(|model| bench.hit(*model));
         group.bench_function(BenchmarkId::new("alone", format!("{policy:?}")), |bencher| {
-            bencher.iter(&mut hit)
+            bencher.iter(&mut hit);
         });
         let waiting: Vec<_> = cold.iter().map(|model| bench.ask(*model)).collect();
         let loading = bench.site.loads.lock().clone();
@@ -169,7 +171,9 @@ fn cold(criterion: &mut Criterion) -> Result<()> {
             drop(claims);
             bench.cache.unload(model, false, None, Box::new(|told| drop(black_box(told))));
             let unloads = std::mem::take(&mut *bench.site.unloads.lock());
-            unloads.into_iter().for_each(|residency| bench.cache.unloaded(residency, 0));
+            for residency in unloads {
+                bench.cache.unloaded(residency, 0);
+            }
         });
     });
     group.finish();

@@ -18,14 +18,6 @@ fn both(trace: &Trace, share: f64, policy: PolicyKind) -> (Outcome, Outcome, Pre
     let plain = run(trace, share, policy, None);
     let with = run(trace, share, policy, Some(PredictSettings::default()));
     let report = with.stats.predictions.unwrap();
-    println!(
-        "{} at {share}: waited {:.1} h, then {:.1} h; loaded {:.1} h, then {:.1} h; {report:.3?}",
-        policy.name(),
-        plain.waited_hours(),
-        with.waited_hours(),
-        plain.load_hours(),
-        with.load_hours()
-    );
     (plain, with, report)
 }
 
