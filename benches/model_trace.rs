@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use penstock::error::Result;
 use penstock::models::predict::{PredictReport, PredictSettings};
-use penstock::models::simulate::{Bound, Outcome, Setup, Shape, Trace, bound, drive};
+use penstock::models::simulate::{Bound, Outcome, Predictable, Setup, Shape, Trace, bound, drive};
 use penstock::models::{CacheSettings, PolicyKind};
 
 /// Shares of the catalogue's bytes that the memory holds.
@@ -105,12 +105,11 @@ fn shapes() -> [(&'static str, Shape); 11] {
 
 #[allow(clippy::print_stdout, reason = "the table is what it is for")]
 fn budgets(traces: &[Trace]) -> Result<()> {
-    println!(
-        "| memory | policy | hit rate | cost hit rate | load-hours | hours waited | of LRU's load-hours |"
-    );
-    println!("|---|---|---|---|---|---|---|");
+    let columns =
+        ["hit rate", "cost hit rate", "load-hours", "hours waited", "of LRU's load-hours", "preloads used"];
+    println!("| memory | policy | {} |\n|---|---|{}", columns.join(" | "), "---|".repeat(columns.len()));
     for share in SHARES {
-        let measured = |row| -> Result<Vec<_>> {
+        let measured = |row| -> Result<Vec<Outcome>> {
             traces.iter().map(|trace| measure(trace, trace.budget(share), row)).collect()
         };
         let lru = measured(Row::Policy(PolicyKind::Lru))?;
@@ -153,11 +152,62 @@ fn other_shapes() -> Result<()> {
     Ok(())
 }
 
+/// What prediction is worth, and what it says of itself, beside what the traffic allows.
+#[allow(clippy::print_stdout, reason = "the table is what it is for")]
+fn predictions(traces: &[Trace]) -> Result<()> {
+    let allowed = Predictable::of(&Shape::default());
+    println!("\nBound of top-2: sessions {:.3}, sessions and timers {:.3}\n", allowed.sessions, allowed.both);
+    println!(
+        "| memory | policy | hours waited | with prediction | of it | top-2 | preloads used | wasted load-hours | wasted GB-hours |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|");
+    for (share, policy) in
+        SHARES.into_iter().flat_map(|share| [(share, PolicyKind::Lru), (share, PolicyKind::Gdsf)])
+    {
+        let outcomes: Result<Vec<_>> =
+            traces.iter().map(|trace| with_and_without(trace, share, policy)).collect();
+        let outcomes = outcomes?;
+        let of = |of: fn(&Outcome, &Outcome, &PredictReport) -> f64, digits| {
+            range(
+                &outcomes,
+                |(plain, with)| of(plain, with, &with.stats.predictions.unwrap_or_default()),
+                digits,
+            )
+        };
+        println!(
+            "| {:.0} % | {} | {} | {} | {} | {} | {} | {} | {} |",
+            share * 100.0,
+            policy.name(),
+            of(|plain, _, _| plain.waited_hours(), 1),
+            of(|_, with, _| with.waited_hours(), 1),
+            of(|plain, with, _| with.waited_hours() / plain.waited_hours(), 2),
+            of(|_, _, report| report.ever.named, 3),
+            of(|_, _, report| report.used_share(), 3),
+            of(|_, _, report| report.wasted_load_seconds / 3600.0, 2),
+            of(|_, _, report| report.wasted_byte_seconds / 3.6e12, 1),
+        );
+    }
+    Ok(())
+}
+
+fn with_and_without(trace: &Trace, share: f64, policy: PolicyKind) -> Result<(Outcome, Outcome)> {
+    let setup = |predict| {
+        Setup::new(CacheSettings {
+            memory: Some(trace.budget(share)),
+            policy,
+            predict,
+            ..CacheSettings::default()
+        })
+    };
+    Ok((drive(trace, &setup(None))?, drive(trace, &setup(Some(PredictSettings::default())))?))
+}
+
 #[allow(clippy::print_stdout, reason = "the table is what it is for")]
 fn main() -> Result<()> {
     let seeds = std::env::args().nth(1).and_then(|seeds| seeds.parse().ok()).unwrap_or(8);
     let traces: Vec<_> = (1..=seeds).map(|seed| Trace::new(&Shape::default(), seed)).collect();
     println!("seed 1 (range of {seeds} seeds)\n");
     budgets(&traces)?;
+    predictions(&traces)?;
     other_shapes()
 }

@@ -76,6 +76,78 @@ class Preloads(Table):
 
 
 @dataclass(frozen=True)
+class Accuracy(Table):
+    """How often what was expected is what came.
+
+    Attributes:
+        first: share of requests whose model was the one named first.
+        named: share of requests whose model was among the two that were named.
+        popular_first: as `first`, where the most popular model is named every time.
+        popular_named: as `named`, where the most popular models are named every time.
+        requests: requests since the beginning.
+    """
+
+    first: float
+    named: float
+    popular_first: float
+    popular_named: float
+    requests: int
+
+    def __str__(self) -> str:
+        popular = f"{self.popular_first:.3f}, {self.popular_named:.3f}"
+        return f"{self.first:.3f}, {self.named:.3f} among two; popular: {popular}"
+
+
+@dataclass(frozen=True)
+class Predictions(Table):
+    """What prediction says of itself.
+
+    Attributes:
+        on: true while models are loaded because of it: it does better than naming what is popular.
+        sessions_on: true while sessions are followed.
+        rhythms_on: true while regular times are kept.
+        accuracy: how often it was right, over the latest 1,000 requests.
+        sessions: the same over requests of sessions.
+        rhythms: the same over times at which a request was due; `requests` counts those times.
+        ever: how often it was right since the beginning.
+        rhythms_known: models that are asked for at regular times.
+        sessions_known: sessions that are remembered.
+        issued: loads that have begun because of it.
+        used: of these, those whose model was asked for before it left.
+        wasted: of these, those whose model left, or failed, before anybody asked for it.
+        waiting: of these, those that are still to be used.
+        waiting_bytes: bytes of those that are still to be used.
+        used_share: share of the loads that were used, of those of which it is known; 1 where there is none.
+        wasted_byte_seconds: memory that held what was wasted, in byte-seconds.
+        wasted_load_seconds: seconds that were spent on loading what was wasted.
+        saved_load_seconds: seconds that were spent on loading what was used, and that nobody, or not all, waited for.
+    """
+
+    on: bool
+    sessions_on: bool
+    rhythms_on: bool
+    accuracy: Accuracy
+    sessions: Accuracy
+    rhythms: Accuracy
+    ever: Accuracy
+    rhythms_known: int
+    sessions_known: int
+    issued: int
+    used: int
+    wasted: int
+    waiting: int
+    waiting_bytes: int
+    used_share: float
+    wasted_byte_seconds: float
+    wasted_load_seconds: float
+    saved_load_seconds: float
+
+    def __str__(self) -> str:
+        state = "on" if self.on else "off"
+        return f"{state}, {self.issued} loads, {self.used} used, {self.wasted} wasted, right: {self.accuracy}"
+
+
+@dataclass(frozen=True)
 class Eviction(Table):
     """How a model left that was loaded.
 
@@ -145,6 +217,7 @@ class CacheStats(Table):
         evictions: models that left, by reason; see `Eviction`.
         bytes: what is in memory.
         preloads: loads that nobody waited for when they were asked for.
+        predictions: what prediction says of itself; `None` where nothing is predicted.
         models: `CachedModelStats` by name and version, as `"head@1"`.
     """
 
@@ -167,6 +240,7 @@ class CacheStats(Table):
     evictions: dict[str, int]
     bytes: CacheBytes
     preloads: Preloads
+    predictions: Predictions | None
     models: dict[str, CachedModelStats] = field(default_factory=dict, repr=False)
 
 
@@ -288,6 +362,7 @@ def stats_of(counters: dict[str, Any]) -> CacheStats:
             "load_seconds": LoadSeconds(**counters["load_seconds"]),
             "bytes": CacheBytes(**counters["bytes"]),
             "preloads": Preloads(**counters["preloads"]),
+            "predictions": _predictions_of(counters["predictions"]),
             "models": {name: _model_of(model) for name, model in counters["models"].items()},
         }
     )
@@ -296,6 +371,13 @@ def stats_of(counters: dict[str, Any]) -> CacheStats:
 def index_of(rows: Iterable[dict[str, Any]]) -> Index:
     """The index of the rows that the extension gives."""
     return Index(IndexRow(**row) for row in rows)
+
+
+def _predictions_of(report: dict[str, Any] | None) -> Predictions | None:
+    if report is None:
+        return None
+    accuracies = {name: Accuracy(**report[name]) for name in ("accuracy", "sessions", "rhythms", "ever")}
+    return Predictions(**{**report, **accuracies})
 
 
 def _model_of(counters: dict[str, Any]) -> CachedModelStats:

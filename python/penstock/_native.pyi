@@ -260,13 +260,12 @@ class NativeLoad:
 class NativeServer:
     def __new__(
         cls,
-        models: Sequence[Any],
+        stock: tuple[Sequence[Any], NativeModelCache],
         *,
         places: tuple[int | tuple[str, int] | None, int | tuple[str, int] | None],
         accepting: bool,
         limits: Any,
         journal: NativeJournal | None,
-        cache: NativeModelCache,
         siblings: tuple[str, str] | None = None,
     ) -> Self: ...
     def accept(self) -> None: ...

@@ -14,6 +14,7 @@ from penstock._cache import ModelCache
 from penstock._cache_context import LoadContext
 from penstock._cache_handles import LoadHandle, LoadSteps, Operation
 from penstock._cache_records import (
+    Accuracy,
     CacheBytes,
     CachedModelStats,
     CacheStats,
@@ -23,6 +24,7 @@ from penstock._cache_records import (
     LoadProgress,
     LoadSeconds,
     ModelEntry,
+    Predictions,
     Preloads,
     WhatIf,
 )
@@ -49,6 +51,7 @@ T = TypeVar("T", bound="Callable[..., Any]")
 TensorDeclaration = tuple[str, "Sequence[int]"]
 
 __all__ = [
+    "Accuracy",
     "Acquiring",
     "CacheBytes",
     "CacheStats",
@@ -67,6 +70,7 @@ __all__ = [
     "ModelEntry",
     "ModelSpec",
     "Operation",
+    "Predictions",
     "Preloads",
     "TensorDeclaration",
     "WhatIf",

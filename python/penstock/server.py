@@ -213,16 +213,19 @@ class Server:
         try:
             residents.register()
             self._native = _native.NativeServer(
-                models,
+                (models, self._cache._native),  # noqa: SLF001  one package
                 places=places,
                 accepting=False,
                 limits=self._settings,
                 journal=journal,
-                cache=self._cache._native,  # noqa: SLF001  one package
                 siblings=siblings,
             )
         except BaseException:
             residents.remove()
+            if self._shared_cache is None:
+                # Its thread ends, and the server may be started again.
+                self._cache.close(timeout=0.0)
+                self._cache = _cache_of(self._cache_settings)
             self._release_journal()
             raise
         self._residents = residents

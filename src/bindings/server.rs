@@ -82,6 +82,9 @@ pub(crate) enum Place {
     Address((String, u16)),
 }
 
+/// Models, and the cache that they live in, where each is registered.
+type Stock = (Vec<Model>, Py<NativeModelCache>);
+
 /// For HTTP and gRPC, and for gRPC alone.
 type Places = (Option<Place>, Option<Place>);
 
@@ -107,18 +110,17 @@ impl NativeServer {
     /// until `accept`, unless `accepting`. With `siblings`, a directory and a worker's name, `/metrics` answers for all who
     /// share the directory.
     #[new]
-    #[pyo3(signature = (models, *, places, accepting, limits, journal, cache, siblings=None))]
+    #[pyo3(signature = (stock, *, places, accepting, limits, journal, siblings=None))]
     fn new(
         py: Python<'_>,
-        models: Vec<Model>,
+        stock: Stock,
         places: Places,
         accepting: bool,
         limits: Limits,
         journal: Option<PyRef<'_, NativeJournal>>,
-        cache: PyRef<'_, NativeModelCache>,
         siblings: Option<(String, String)>,
     ) -> PyResult<Self> {
-        let cache = cache.cache(py)?;
+        let (models, cache) = (stock.0, stock.1.get().cache(py)?);
         let access_log = journal.map(|journal| journal.access_log());
         let opened = limits
             .into_settings()

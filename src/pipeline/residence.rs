@@ -57,15 +57,13 @@ pub struct InCache {
     pub model: ModelId,
 }
 
-impl InCache {
-    fn asked<'a>(&self, terms: &'a RequestTerms, until: Option<Moment>) -> Asked<'a> {
-        Asked { priority: terms.priority, until, session: terms.tenant.as_deref() }
-    }
+fn asked(terms: &RequestTerms, until: Option<Moment>) -> Asked<'_> {
+    Asked { priority: terms.priority, until, session: terms.tenant.as_deref() }
 }
 
 impl Residence for InCache {
     fn hit(&self, terms: &RequestTerms) -> Option<Lease> {
-        let claim = self.cache.try_acquire(self.model, &self.asked(terms, None))?;
+        let claim = self.cache.try_acquire(self.model, &asked(terms, None))?;
         Some(Box::new(claim))
     }
 
@@ -82,7 +80,7 @@ impl Residence for InCache {
                 }
             }
         };
-        let claim = self.cache.acquire(self.model, &self.asked(terms, until), Box::new(tell));
+        let claim = self.cache.acquire(self.model, &asked(terms, until), Box::new(tell));
         if claim.at_once() {
             // It came in between, and nobody is told.
             let told = told.lock().take();

@@ -53,7 +53,9 @@ impl Place {
     fn say(&self, came: &Result<()>) {
         *self.there.lock() = came.is_ok();
         let waiting = std::mem::take(&mut *self.waiting.lock());
-        waiting.into_iter().for_each(|told| told(came.clone()));
+        for told in waiting {
+            told(came.clone());
+        }
     }
 }
 
@@ -116,7 +118,7 @@ impl Stage {
 
     fn asked(self: &Arc<Self>) -> tokio::task::JoinHandle<Answer> {
         let stage = Arc::clone(self);
-        tokio::spawn(async move { stage.ask().await })
+        tokio::runtime::Handle::current().spawn(async move { stage.ask().await })
     }
 
     fn queued(&self) -> usize {

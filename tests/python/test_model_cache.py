@@ -668,3 +668,7 @@ async def test_what_is_predicted_is_loaded_ahead_and_a_cache_that_predicts_works
                     assert model["name"] == name
         stats = cache.stats()
         assert (stats.hits, stats.misses, stats.loads) == (198, 2, 2)
+        assert stats.predictions is not None
+        assert stats.predictions.ever.requests == 200
+        assert stats.predictions.sessions_known == 1
+        assert "predictions" in stats._repr_html_()

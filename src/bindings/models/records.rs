@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::models::predict::{Accuracy, PredictReport};
 use crate::models::progress::Progress;
 use crate::models::{CacheStats, Evictions, IndexRow, LastEviction, ModelStats, Reason, WhatIf};
 
@@ -36,11 +37,46 @@ pub(super) fn stats<'py>(py: Python<'py>, stats: &CacheStats) -> PyResult<Bound<
     preloads.set_item("wasted", stats.preloads.wasted)?;
     preloads.set_item("joined", stats.preloads.joined)?;
     dict.set_item("preloads", preloads)?;
+    let predictions = stats.predictions.as_ref().map(|report| predictions(py, report)).transpose()?;
+    dict.set_item("predictions", predictions)?;
     let models = PyDict::new(py);
     for one in &stats.models {
         models.set_item(format!("{}@{}", one.name, one.version), model(py, one)?)?;
     }
     dict.set_item("models", models)?;
+    Ok(dict)
+}
+
+fn predictions<'py>(py: Python<'py>, report: &PredictReport) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("on", report.on)?;
+    dict.set_item("sessions_on", report.sessions_on)?;
+    dict.set_item("rhythms_on", report.rhythms_on)?;
+    dict.set_item("accuracy", accuracy(py, &report.accuracy)?)?;
+    dict.set_item("sessions", accuracy(py, &report.sessions)?)?;
+    dict.set_item("rhythms", accuracy(py, &report.rhythms)?)?;
+    dict.set_item("ever", accuracy(py, &report.ever)?)?;
+    dict.set_item("rhythms_known", report.rhythms_known)?;
+    dict.set_item("sessions_known", report.sessions_known)?;
+    dict.set_item("issued", report.issued)?;
+    dict.set_item("used", report.used)?;
+    dict.set_item("wasted", report.wasted)?;
+    dict.set_item("waiting", report.waiting)?;
+    dict.set_item("waiting_bytes", report.waiting_bytes)?;
+    dict.set_item("used_share", report.used_share())?;
+    dict.set_item("wasted_byte_seconds", report.wasted_byte_seconds)?;
+    dict.set_item("wasted_load_seconds", report.wasted_load_seconds)?;
+    dict.set_item("saved_load_seconds", report.saved_load_seconds)?;
+    Ok(dict)
+}
+
+fn accuracy<'py>(py: Python<'py>, accuracy: &Accuracy) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("first", accuracy.first)?;
+    dict.set_item("named", accuracy.named)?;
+    dict.set_item("popular_first", accuracy.popular_first)?;
+    dict.set_item("popular_named", accuracy.popular_named)?;
+    dict.set_item("requests", accuracy.requests)?;
     Ok(dict)
 }
 

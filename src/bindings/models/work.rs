@@ -122,7 +122,8 @@ impl LoadDesk {
 }
 
 /// What a loader raised, as the core carries it. Kinds that say more than that the load failed are kept.
-fn failure(py: Python<'_>, exception: &Bound<'_, PyAny>) -> Error {
+fn failure(exception: &Bound<'_, PyAny>) -> Error {
+    let py = exception.py();
     let text = exception.str().map(|text| text.to_string()).unwrap_or_default();
     let class = exception.get_type().name().map(|name| name.to_string()).unwrap_or_default();
     let kind = match kind_of(exception) {

@@ -97,6 +97,7 @@ impl Gaps {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_precision_loss, reason = "a few thousand draws")]
 mod tests {
     use super::*;
 

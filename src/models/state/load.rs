@@ -67,8 +67,10 @@ impl State {
 
     /// What was loaded serves from here on, or is let go of.
     fn install(&mut self, residency: Residency, id: ModelId, grew: bool, now: Moment) {
+        // A load that outlasts its cache serves nobody.
+        let closing = self.closing.as_ref().map(|_| Reason::Close);
         let Some(resident) = self.residents.get_mut(residency) else { return };
-        let (unwanted, bytes) = (resident.unwanted, resident.bytes);
+        let (unwanted, bytes) = (resident.unwanted.or(closing), resident.bytes);
         resident.grew = grew;
         // One that was stuck may come when there is no place for it any more.
         let closed = self.closing.is_some().then_some(Reason::Close);

@@ -75,3 +75,20 @@ fn the_fallback_is_not_loaded_at_the_end() {
     close(&yard);
     assert_eq!(client.error().kind(), ErrorKind::Closed);
 }
+
+#[test]
+fn a_load_that_was_stuck_before_the_end_is_let_go_of_when_it_comes() {
+    let yard = Yard::new(None);
+    let a = yard.model("a", 1, &[]);
+    let client = yard.ask(a);
+    let late = yard.load("a");
+    yard.pass(30.0);
+    assert_eq!(client.error().kind(), ErrorKind::LoadTimeout);
+    let told = close(&yard);
+    assert_eq!(told.lock().len(), 1);
+    yard.cache.loaded(late.residency, None);
+    assert_eq!(yard.unloads(), [late.residency]);
+    yard.cache.unloaded(late.residency, 0);
+    yard.check();
+    assert_eq!(yard.used(), 0);
+}

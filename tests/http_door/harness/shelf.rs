@@ -24,6 +24,9 @@ use penstock::tensor::{Column, ColumnSpec, DType, TensorSpec};
 
 use super::PATIENCE;
 
+/// What runs one load of a model: its queue, its shift, its thread.
+type Working = (Arc<Endpoint>, Arc<Shift>, JoinHandle<()>);
+
 /// A model on the shelf: `tensors` doubles a number, `text` says three words.
 pub(crate) struct Item {
     pub(crate) name: &'static str,
@@ -77,7 +80,7 @@ pub(crate) struct Hands {
     gates: Mutex<HashMap<String, Gate>>,
     moved: Condvar,
     loading: Mutex<HashMap<String, Residency>>,
-    working: Mutex<HashMap<Residency, (Arc<Endpoint>, Arc<Shift>, JoinHandle<()>)>>,
+    working: Mutex<HashMap<Residency, Working>>,
     /// The names of all that was loaded, in its order.
     pub(crate) loaded: Mutex<Vec<String>>,
     /// How long nothing was taken up.
@@ -247,8 +250,8 @@ impl Shelf {
         assert!(hands.cache.set(cache.clone()).is_ok());
         assert!(hands.endpoints.set(endpoints.clone()).is_ok());
         assert!(hands.sizes.set(sizes).is_ok());
-        let served = endpoints.values().map(Arc::clone).collect();
-        let service = Service::new(served, Arc::clone(&registry)).unwrap();
+        let all = endpoints.values().map(Arc::clone).collect();
+        let service = Service::new(all, Arc::clone(&registry)).unwrap();
         service.keep_models_in(&cache, &runtime);
         if shelving.kept {
             cache.keep(&runtime);
@@ -325,6 +328,7 @@ fn work(endpoint: &Arc<Endpoint>, shift: &Shift) {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "it stands where others can fail")]
 fn talk(endpoint: &Endpoint, entry: &Entry<Reply>) -> Result<Said> {
     let words = ["one ", "two ", "three"].map(|word| Piece::Text(Bytes::from_static(word.as_bytes())));
     let speaker = entry.waiter.speaker().unwrap();

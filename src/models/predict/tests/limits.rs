@@ -39,7 +39,9 @@ fn wishes_keep_to_the_share_of_the_memory() {
     assert!(predictor.is_on(), "{:?}", predictor.report());
     let wishes = predictor.wishes(now, Some(200), &small);
     assert_eq!(wishes.len(), 5, "5 models of 10 bytes are a quarter of 200");
-    wishes.iter().for_each(|wish| predictor.granted(wish));
+    for wish in &wishes {
+        predictor.granted(wish);
+    }
     let others = |id: ModelId| small(id).filter(|_| wishes.iter().all(|wish| wish.model != id));
     assert_eq!(predictor.wishes(now, Some(200), &others), [], "those that wait fill the share");
     // One of them is used, so that there is room for another.

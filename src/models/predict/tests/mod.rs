@@ -1,5 +1,6 @@
 //! The predictor as a whole.
 
+mod end_to_end;
 mod limits;
 mod traffic;
 
@@ -18,6 +19,7 @@ fn predictor(settings: PredictSettings) -> Predictor {
 }
 
 /// Every model can be loaded, and is small.
+#[expect(clippy::unnecessary_wraps, reason = "it stands where a model may not be one to load")]
 fn small(_: ModelId) -> Option<Prospect> {
     Some(Prospect { bytes: 10, load_seconds: 5.0 })
 }

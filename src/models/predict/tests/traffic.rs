@@ -1,5 +1,7 @@
 //! How often it is right, on traces whose shape is known; and when it leaves off.
 
+#![expect(clippy::cast_precision_loss, reason = "a trace has far fewer requests than a float counts")]
+
 use super::*;
 use crate::models::simulate::{Access, Predictable, Shape, Source, Trace};
 
@@ -34,10 +36,6 @@ fn it_is_right_nearly_as_often_as_the_traffic_allows() {
         let trace = Trace::new(&Shape::default(), seed);
         let (report, on) = follow(&trace.accesses);
         let ever = report.ever;
-        println!(
-            "seed {seed}: {ever:.3?}, best {:.3}, allowed {allowed:.3?}, on {on:.3}",
-            best(&trace.accesses)
-        );
         assert!(ever.named >= 0.95 * best(&trace.accesses), "{ever:?}");
         assert!(ever.named >= 0.95 * allowed.both, "{ever:?} of {allowed:?}");
         assert!(ever.named > 2.0 * ever.popular_named, "{ever:?}");
@@ -62,7 +60,7 @@ fn the_bound_is_what_two_perfect_guesses_reach() {
 fn chance_leaves_it_off() {
     for seed in 1..=3 {
         let (report, on) = follow(&Trace::uniform(&Shape::default(), 30_000, seed).accesses);
-        assert_eq!(on, 0.0, "{report:?}");
+        assert!(on < f64::EPSILON, "{report:?}");
     }
 }
 
