@@ -158,3 +158,21 @@ fn what_stands_on_an_older_load_is_loaded_anew_where_there_is_no_room_for_both()
     }
     assert!(world.askers[at].claim.residency().is_some());
 }
+
+/// A load that was stuck came, too large for the memory, beside the one that a reload had asked for: that was forgotten, and
+/// stood in the queue without end.
+#[test]
+fn a_late_load_that_is_too_large_leaves_no_other_in_the_queue() {
+    let mut world = World::new(CacheSettings { memory: Some(20), ..CacheSettings::default() });
+    let model = world.model("model", &[], Some(11));
+    world.ask(model);
+    world.reload(model);
+    world.pass(Duration::from_secs(31));
+    world.finish_loads(Some(21));
+    world.finish_unloads();
+    world.finish_loads(Some(21));
+    world.finish_unloads();
+    let stats = world.cache.stats();
+    assert_eq!((stats.queued, stats.bytes.used), (0, 0));
+    assert!(world.preloads[0].0.is_done());
+}
