@@ -176,3 +176,23 @@ fn a_late_load_that_is_too_large_leaves_no_other_in_the_queue() {
     assert_eq!((stats.queued, stats.bytes.used), (0, 0));
     assert!(world.preloads[0].0.is_done());
 }
+
+/// A load that was stuck came after its model and what it needs had been unloaded, and served.
+#[test]
+fn what_is_stuck_while_it_is_unloaded_serves_nobody_when_it_comes() {
+    let mut world = World::new(CacheSettings::default());
+    let base = world.model("base", &[], Some(1));
+    let head = world.model("head", &["base"], Some(1));
+    world.ask(head);
+    world.finish_loads(Some(1));
+    world.pass(Duration::from_secs(31));
+    let refused = world.unload(base, false, None);
+    assert_eq!(refused.lock()[0].clone().unwrap_err().kind(), ErrorKind::Config);
+    let unloaded = world.unload(base, true, None);
+    assert!(unloaded.lock().is_empty(), "what is stuck may look at it still");
+    world.finish_loads(Some(1));
+    assert_eq!(world.serving(head), None);
+    world.finish_unloads();
+    world.finish_unloads();
+    assert!(matches!(unloaded.lock()[..], [Ok(())]));
+}

@@ -61,7 +61,9 @@ impl State {
             for holder in &resident.holders {
                 let Some(dependent) = self.residents.get(*holder) else { continue };
                 let serves = self.current(dependent.model) == Some(*holder);
-                if (serves || self.coming(dependent.model) == Some(*holder)) && dependent.model != id {
+                // One that is stuck may still come to serve.
+                let may_serve = serves || dependent.stuck || self.coming(dependent.model) == Some(*holder);
+                if may_serve && dependent.model != id {
                     found.retain(|other| *other != dependent.model);
                     found.push(dependent.model);
                     open.push(*holder);
@@ -80,6 +82,12 @@ impl State {
         }
         if let Some(current) = self.current(id) {
             self.retire(current, reason, now);
+        }
+        // One that is stuck is not waited for, and serves nobody when it comes.
+        for (_, resident) in
+            self.residents.iter_mut().filter(|(_, resident)| resident.model == id && resident.stuck)
+        {
+            resident.unwanted = resident.unwanted.or(Some(reason));
         }
         let of_it = |(_, resident): &(Residency, &super::resident::Resident)| {
             resident.model == id
