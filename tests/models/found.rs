@@ -196,3 +196,25 @@ fn what_is_stuck_while_it_is_unloaded_serves_nobody_when_it_comes() {
     world.finish_unloads();
     assert!(matches!(unloaded.lock()[..], [Ok(())]));
 }
+
+/// What was being loaded on top of an older load, which leaves, was not found above what that needs.
+#[test]
+fn unload_finds_what_stands_on_an_older_load() {
+    let mut world = World::new(CacheSettings::default());
+    let base = world.model("base", &[], Some(1));
+    let middle = world.model("middle", &["base"], Some(1));
+    let top = world.model("top", &["middle"], Some(1));
+    world.preload(&[top], Cause::Preload, Priority::Normal);
+    world.finish_loads(Some(1));
+    world.finish_loads(Some(1));
+    world.reload(middle);
+    let newer = world.loading(middle).unwrap();
+    world.loaded(newer, Some(1));
+    let unloaded = world.unload(base, true, None);
+    world.finish_loads(Some(1));
+    for _ in 0..3 {
+        world.finish_unloads();
+    }
+    assert!(matches!(unloaded.lock()[..], [Ok(())]));
+    assert_eq!(world.serving(top), None);
+}

@@ -66,8 +66,9 @@ impl State {
                 if may_serve && dependent.model != id {
                     found.retain(|other| *other != dependent.model);
                     found.push(dependent.model);
-                    open.push(*holder);
                 }
+                // What is above one that leaves keeps it.
+                open.push(*holder);
             }
         }
         found.reverse();
