@@ -218,3 +218,60 @@ fn unload_finds_what_stands_on_an_older_load() {
     assert!(matches!(unloaded.lock()[..], [Ok(())]));
     assert_eq!(world.serving(top), None);
 }
+
+/// A model that waited for a victim on top of it, to make room itself, was pinned and left nevertheless.
+#[test]
+fn what_is_pinned_before_it_leaves_stays() {
+    let mut world = World::new(CacheSettings { memory: Some(10), ..CacheSettings::default() });
+    let base = world.model("base", &[], Some(4));
+    let head = world.model("head", &["base"], Some(4));
+    let next = world.model("next", &[], Some(6));
+    world.preload(&[head], Cause::Preload, Priority::Normal);
+    world.finish_loads(Some(4));
+    world.finish_loads(Some(4));
+    world.ask(next);
+    world.pin(base, true).unwrap();
+    world.finish_unloads();
+    assert!(world.serving(base).is_some() && world.in_phase(Phase::Unloading).is_empty());
+    assert!(world.loading(next).is_some(), "that was enough");
+}
+
+/// The same, where it was unloaded by name before somebody asked for it again: it was spared, and who waited for its end was
+/// never told.
+#[test]
+fn what_is_unloaded_by_name_is_not_spared() {
+    let mut world = World::new(CacheSettings { memory: Some(10), ..CacheSettings::default() });
+    let base = world.model("base", &[], Some(4));
+    let head = world.model("head", &["base"], Some(4));
+    let next = world.model("next", &[], Some(9));
+    world.preload(&[head], Cause::Preload, Priority::Normal);
+    world.finish_loads(Some(4));
+    world.finish_loads(Some(4));
+    world.ask(next);
+    let unloaded = world.unload(base, true, None);
+    world.ask(base);
+    for _ in 0..2 {
+        world.finish_unloads();
+    }
+    assert!(matches!(unloaded.lock()[..], [Ok(())]));
+}
+
+/// Whoever had a model unloaded waited for an older load of a dependent, which stood on something else.
+#[test]
+fn unload_waits_for_what_stands_on_it_alone() {
+    let mut world = World::new(CacheSettings::default());
+    let base = world.model("base", &[], Some(1));
+    let middle = world.model("middle", &[], Some(1));
+    let top = world.model("top", &["middle"], Some(1));
+    world.preload(&[top], Cause::Preload, Priority::Normal);
+    world.finish_loads(Some(1));
+    world.finish_loads(Some(1));
+    world.model("middle", &["base"], Some(1));
+    world.settle("registered anew");
+    world.ask(middle);
+    let unloaded = world.unload(base, true, None);
+    world.finish_loads(Some(1));
+    world.finish_unloads();
+    assert!(matches!(unloaded.lock()[..], [Ok(())]));
+    assert!(world.serving(top).is_some());
+}
