@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use penstock::error::ErrorKind;
 use penstock::flow::Priority;
-use penstock::models::{CacheSettings, Cause, LoadState, PolicyKind};
+use penstock::models::{CacheSettings, Cause, LoadSpec, LoadState, PolicyKind};
 
 use super::world::{Phase, World};
 
@@ -274,4 +274,22 @@ fn unload_waits_for_what_stands_on_it_alone() {
     world.finish_unloads();
     assert!(matches!(unloaded.lock()[..], [Ok(())]));
     assert!(world.serving(top).is_some());
+}
+
+/// A dependency that failed was not tried again, because the reference to it led to a newer version by then: who waited for
+/// what had been let in on top of it waited forever.
+#[test]
+fn a_dependency_is_tried_again_though_its_name_leads_elsewhere() {
+    let mut world = World::new(CacheSettings::default());
+    let base = world.model("base", &[], None);
+    let head = world.model("head", &["base"], None);
+    let at = world.ask(head);
+    world.cache.register(LoadSpec::new("base", "2")).unwrap();
+    let loading = world.loading(base).unwrap();
+    world.failed(loading, true);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.loading(base), Some(loading));
+    world.finish_loads(None);
+    world.finish_loads(None);
+    assert!(world.askers[at].claim.residency().is_some());
 }

@@ -111,12 +111,35 @@ impl State {
                 }
             }
         }
+        self.inherit_held(&mut wants);
         let ranks = self.graph.ranks(&order, |id| self.cost(id));
         for (id, rank) in order.iter().zip(ranks) {
             let Some(residency) = self.coming(*id) else { continue };
             let Some(want) = wants.get(id.0 as usize).copied().flatten() else { continue };
             if self.stage(residency).is_some_and(Stage::waits) {
                 self.queue.set(residency, want, rank);
+            }
+        }
+    }
+
+    /// What a load that has its memory holds is wanted as it is, whatever its references lead to by now.
+    fn inherit_held(&self, wants: &mut [Option<Want>]) {
+        let mut open: Vec<ModelId> = self.pending.iter().copied().collect();
+        while let Some(id) = open.pop() {
+            let Some(inherited) = wants.get(id.0 as usize).copied().flatten().map(Want::of_dependencies)
+            else {
+                continue;
+            };
+            let held = self.coming(id).and_then(|residency| self.residents.get(residency));
+            for needed in held.into_iter().flat_map(|held| held.requires.iter().copied()) {
+                let waits = self.residents.get(needed).filter(|resident| resident.stage.waits());
+                let Some(needed) = waits.map(|resident| resident.model) else { continue };
+                let Some(place) = wants.get_mut(needed.0 as usize) else { continue };
+                let together = place.map_or(inherited, |known| known.with(inherited));
+                if *place != Some(together) {
+                    *place = Some(together);
+                    open.push(needed);
+                }
             }
         }
     }
