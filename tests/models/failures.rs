@@ -203,8 +203,8 @@ fn leases_that_last_too_long_are_reported_and_drain_on() {
 fn closing_with_loads_in_flight_tells_everybody_and_unloads_in_order() {
     let mut world = World::new(CacheSettings { max_loads: 2, ..CacheSettings::default() });
     let encoder = world.model("encoder", &[], Some(1));
-    let head = world.model("head", &["encoder"], Some(1));
-    let held = world.ask(head);
+    let top = world.model("head", &["encoder"], Some(1));
+    let leased = world.ask(top);
     world.finish_loads(Some(1));
     world.finish_loads(Some(1));
     let waiting: Vec<_> = (0..4).map(|at| world.model(&format!("cold{at}"), &[], None)).collect();
@@ -222,8 +222,8 @@ fn closing_with_loads_in_flight_tells_everybody_and_unloads_in_order() {
     world.finish_loads(None);
     world.finish_unloads();
     assert_eq!(*world.closed.clone().unwrap().lock(), 0, "one is leased");
-    assert!(world.askers[held].claim.residency().is_some());
-    world.give_back(held);
+    assert!(world.askers[leased].claim.residency().is_some());
+    world.give_back(leased);
     world.finish_unloads();
     world.finish_unloads();
     assert_eq!(*world.closed.clone().unwrap().lock(), 1);

@@ -1,5 +1,7 @@
 //! What the random scripts have found, each as the shortest story of it.
 
+use std::time::Duration;
+
 use penstock::error::ErrorKind;
 use penstock::flow::Priority;
 use penstock::models::{CacheSettings, Cause, LoadState, PolicyKind};
@@ -118,5 +120,41 @@ fn what_is_loaded_brings_what_it_needs() {
     let at = world.ask(top);
     assert!(world.loading(base).is_none());
     world.finish_loads(Some(4));
+    assert!(world.askers[at].claim.residency().is_some());
+}
+
+/// A load that was stuck when the cache closed served from then on.
+#[test]
+fn what_comes_after_the_end_is_unloaded() {
+    let mut world = World::new(CacheSettings::default());
+    let model = world.model("model", &[], Some(1));
+    world.ask(model);
+    world.pass(Duration::from_secs(31));
+    world.close();
+    assert_eq!(*world.closed.clone().unwrap().lock(), 1, "nobody can end it");
+    world.finish_loads(Some(1));
+    world.finish_unloads();
+    assert_eq!(world.cache.stats().bytes.used, 0);
+}
+
+/// A dependency stood on an older load of another dependency, and kept it where there was room for one of them.
+#[test]
+fn what_stands_on_an_older_load_is_loaded_anew_where_there_is_no_room_for_both() {
+    let mut world = World::new(CacheSettings { memory: Some(12), ..CacheSettings::default() });
+    let base = world.model("base", &[], Some(4));
+    let middle = world.model("middle", &["base"], Some(4));
+    let top = world.model("top", &["base", "middle"], Some(4));
+    world.preload(&[middle], Cause::Preload, Priority::Normal);
+    world.finish_loads(Some(4));
+    world.finish_loads(Some(4));
+    let broken = world.serving(base).unwrap();
+    world.dead(broken);
+    world.preload(&[base], Cause::Preload, Priority::Normal);
+    world.finish_loads(Some(4));
+    let at = world.ask(top);
+    for _ in 0..4 {
+        world.finish_unloads();
+        world.finish_loads(Some(4));
+    }
     assert!(world.askers[at].claim.residency().is_some());
 }

@@ -160,7 +160,8 @@ proptest! {
         let mut world = World::new(CacheSettings { max_loads, ..CacheSettings::default() });
         let ids = plan.register(&mut world);
         let slots = f64::from(u32::try_from(max_loads).unwrap());
-        let (work, path) = (plan.work() as f64, plan.critical_path() as f64);
+        let seconds = |time: u64| f64::from(u32::try_from(time).unwrap());
+        let (work, path) = (seconds(plan.work()), seconds(plan.critical_path()));
         let bound = path + (work - path) / slots;
         for _ in 0..2 {
             let seconds = load_all(&mut world, &plan, &ids, &ids);

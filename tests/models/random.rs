@@ -149,136 +149,119 @@ impl Script {
     }
 
     fn play(&mut self, step: &Step) {
-        let world = &mut self.world;
-        let pick = |which: usize, of: usize| (of > 0).then(|| which % of.max(1));
-        let model = |which: usize| pick(which, self.models.len()).map(|at| self.models[at]);
         match step {
-            Step::Register(model) => return self.register(model),
-            Step::Remove(which) => {
-                if let Some(id) = model(*which) {
-                    world.excused.insert(id);
-                    world.pinned.remove(&id);
-                    world.cache.remove(id);
-                    world.settle(&format!("remove {}", id.0));
+            Step::Register(model) => self.register(model),
+            Step::Remove(which)
+            | Step::Acquire { which, .. }
+            | Step::Pin(which, _)
+            | Step::Unload { which, .. }
+            | Step::Reload(which)
+            | Step::Alias { target: which, .. } => {
+                if let Some(id) = pick(&self.models, *which) {
+                    self.model(step, id);
                 }
             }
-            Step::Acquire { which, priority, until, session } => {
-                if let Some(id) = model(*which) {
-                    let until = until.map(|millis| world.now() + Duration::from_millis(millis));
-                    let session = format!("user {session}");
-                    world.ask_as(id, &Asked { priority: *priority, until, session: Some(&session) });
+            Step::Loaded { which, .. }
+            | Step::Failed { which, .. }
+            | Step::Warming(which)
+            | Step::Report(which) => {
+                self.residency(step, *which, Phase::Loading);
+            }
+            Step::Unloaded { which, .. } => self.residency(step, *which, Phase::Unloading),
+            Step::Dead(which) => self.residency(step, *which, Phase::Loaded),
+            Step::Returned { which, part } => {
+                if let Some((residency, bytes)) = pick(&self.world.viewed(), *which) {
+                    self.world.returned(residency, bytes.div_ceil(*part));
                 }
             }
+            Step::Pass(millis) => self.world.pass(Duration::from_millis(*millis)),
+            Step::Close => self.world.close(),
+            _ => self.other(step),
+        }
+    }
+
+    /// What is asked of a model.
+    fn model(&mut self, step: &Step, id: ModelId) {
+        let world = &mut self.world;
+        match step {
+            Step::Remove(_) => {
+                world.excused.insert(id);
+                world.pinned.remove(&id);
+                world.cache.remove(id);
+                world.settle(&format!("remove {}", id.0));
+            }
+            Step::Acquire { priority, until, session, .. } => {
+                let until = until.map(|millis| world.now() + Duration::from_millis(millis));
+                let session = format!("user {session}");
+                world.ask_as(id, &Asked { priority: *priority, until, session: Some(&session) });
+            }
+            Step::Pin(_, pinned) => _ = world.pin(id, *pinned),
+            Step::Unload { dependents, drain, .. } => {
+                world.unload(id, *dependents, drain.map(Duration::from_millis));
+            }
+            Step::Reload(_) => _ = world.reload(id),
+            Step::Alias { alias, .. } => self.alias(*alias, id),
+            _ => unreachable!(),
+        }
+    }
+
+    /// What the loader says of a residency.
+    fn residency(&mut self, step: &Step, which: usize, phase: Phase) {
+        let world = &mut self.world;
+        let Some(residency) = pick(&world.in_phase(phase), which) else { return };
+        match step {
+            Step::Loaded { size, .. } => world.loaded(residency, *size),
+            Step::Failed { retry, .. } => world.failed(residency, *retry),
+            Step::Unloaded { viewed, .. } => world.unloaded(residency, *viewed),
+            Step::Dead(_) => world.dead(residency),
+            Step::Warming(_) => {
+                world.cache.warming(residency);
+                world.settle("warming");
+            }
+            Step::Report(_) => {
+                let wanted = world.cache.report(residency, "weights", Some(0.5));
+                assert_eq!(wanted, !world.residents[&residency].cancelled);
+                world.settle("report");
+            }
+            _ => unreachable!(),
+        }
+    }
+
+    fn other(&mut self, step: &Step) {
+        let world = &mut self.world;
+        let at = |which: usize, of: usize| which.checked_rem(of);
+        match step {
             Step::GiveBack(which) => {
-                if let Some(at) = pick(*which, world.askers.len()) {
+                if let Some(at) = at(*which, world.askers.len()) {
                     world.give_back(at);
                 }
             }
             Step::Preload { models, cause, priority } => {
-                let ids: Vec<_> = models.iter().filter_map(|which| model(*which)).collect();
+                let ids: Vec<_> = models.iter().filter_map(|which| pick(&self.models, *which)).collect();
                 world.preload(&ids, *cause, *priority);
             }
             Step::Cancel(which) => {
-                if let Some(at) = pick(*which, world.preloads.len()) {
+                if let Some(at) = at(*which, world.preloads.len()) {
                     world.excused.extend(world.residents.values().map(|resident| resident.model));
                     world.preloads[at].0.cancel();
                     world.settle("cancel a preload");
                 }
             }
             Step::Forget(which) => {
-                if let Some(at) = pick(*which, world.preloads.len()) {
+                if let Some(at) = at(*which, world.preloads.len()) {
                     drop(world.preloads.swap_remove(at));
                     world.settle("forget a preload");
-                }
-            }
-            Step::Pin(which, pinned) => {
-                if let Some(id) = model(*which) {
-                    let _ = world.pin(id, *pinned);
-                }
-            }
-            Step::Unload { which, dependents, drain } => {
-                if let Some(id) = model(*which) {
-                    world.unload(id, *dependents, drain.map(Duration::from_millis));
-                }
-            }
-            Step::Reload(which) => {
-                if let Some(id) = model(*which) {
-                    world.reload(id);
-                }
-            }
-            Step::Alias { alias, target } => {
-                if let Some(id) = model(*target) {
-                    self.alias(*alias, id);
                 }
             }
             Step::RemoveAlias(alias) => {
                 world.cache.remove_alias(&name_of(*alias));
                 world.settle("remove an alias");
             }
-            _ => self.work(step),
-        }
-    }
-
-    /// What the loader does, and time.
-    fn work(&mut self, step: &Step) {
-        let world = &mut self.world;
-        let of = |world: &World, which: usize, phase| {
-            let all = world.in_phase(phase);
-            (!all.is_empty()).then(|| all[which % all.len()])
-        };
-        match step {
-            Step::Loaded { which, size } => {
-                if let Some(residency) = of(world, *which, Phase::Loading) {
-                    world.loaded(residency, *size);
-                }
-            }
-            Step::Failed { which, retry } => {
-                if let Some(residency) = of(world, *which, Phase::Loading) {
-                    world.failed(residency, *retry);
-                }
-            }
-            Step::Warming(which) => {
-                if let Some(residency) = of(world, *which, Phase::Loading) {
-                    world.cache.warming(residency);
-                    world.settle("warming");
-                }
-            }
-            Step::Report(which) => {
-                if let Some(residency) = of(world, *which, Phase::Loading) {
-                    let wanted = world.cache.report(residency, "weights", Some(0.5));
-                    assert_eq!(wanted, !world.residents[&residency].cancelled);
-                    world.settle("report");
-                }
-            }
-            Step::Unloaded { which, viewed } => {
-                if let Some(residency) = of(world, *which, Phase::Unloading) {
-                    world.unloaded(residency, *viewed);
-                }
-            }
-            Step::Returned { which, part } => {
-                let viewed: Vec<_> = world
-                    .residents
-                    .iter()
-                    .filter(|(_, r)| r.viewed > 0)
-                    .map(|(id, r)| (*id, r.viewed))
-                    .collect();
-                if !viewed.is_empty() {
-                    let (residency, bytes) = viewed[which % viewed.len()];
-                    world.returned(residency, bytes.div_ceil(*part));
-                }
-            }
-            Step::Dead(which) => {
-                if let Some(residency) = of(world, *which, Phase::Loaded) {
-                    world.dead(residency);
-                }
-            }
             Step::Ranked { which, scores } => {
-                if !world.questions.is_empty() {
-                    world.answer(which % world.questions.len(), scores.clone());
+                if let Some(at) = at(*which, world.questions.len()) {
+                    world.answer(at, scores.clone());
                 }
             }
-            Step::Pass(millis) => world.pass(Duration::from_millis(*millis)),
-            Step::Close => world.close(),
             _ => unreachable!(),
         }
     }
@@ -349,9 +332,7 @@ impl Script {
                 world.loaded(residency, Some(bytes));
             }
             world.finish_unloads();
-            let viewed: Vec<_> =
-                world.residents.iter().filter(|(_, r)| r.viewed > 0).map(|(id, r)| (*id, r.viewed)).collect();
-            for (residency, bytes) in viewed {
+            for (residency, bytes) in world.viewed() {
                 world.returned(residency, bytes);
             }
             let stats = world.cache.stats();
@@ -410,7 +391,12 @@ impl Script {
                         ErrorKind::Capacity => self.required(id) > self.world.memory.unwrap(),
                         _ => false,
                     };
-                    assert!(justified, "model {} cannot be had: {error:?}", id.0);
+                    assert!(
+                        justified,
+                        "model {} cannot be had: {error:?}: {:#?}",
+                        id.0,
+                        self.world.cache.index()
+                    );
                 }
                 None => panic!("nobody was told"),
             }
@@ -450,6 +436,10 @@ impl Script {
     }
 }
 
+fn pick<T: Copy>(all: &[T], which: usize) -> Option<T> {
+    all.get(which.checked_rem(all.len())?).copied()
+}
+
 fn name_of(name: usize) -> String {
     if name < NAMES { format!("m{name}") } else { format!("alias{}", name - NAMES) }
 }
@@ -457,8 +447,12 @@ fn name_of(name: usize) -> String {
 fn play(settings: &CacheSettings, models: &[Model], steps: &[Step]) -> (Vec<String>, CacheStats) {
     let mut script = Script::new(settings.clone());
     let closes = steps.iter().any(|step| matches!(step, Step::Close));
-    models.iter().for_each(|model| script.register(model));
-    steps.iter().for_each(|step| script.play(step));
+    for model in models {
+        script.register(model);
+    }
+    for step in steps {
+        script.play(step);
+    }
     script.come_to_rest();
     if !closes {
         script.still_works();

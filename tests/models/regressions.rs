@@ -210,7 +210,8 @@ fn modelmesh_341_cyclic_scan() {
     }
     let stats = world.cache.stats();
     assert_eq!(stats.hits + stats.misses, 100);
-    assert!((stats.hit_rate - stats.hits as f64 / 100.0).abs() < 1e-9);
+    let hits = f64::from(u32::try_from(stats.hits).unwrap());
+    assert!((stats.hit_rate - hits / 100.0).abs() < 1e-9);
     assert_eq!(stats.evictions.of(Reason::Space), stats.loads - 3);
 }
 

@@ -72,7 +72,10 @@ impl State {
         let Some(resident) = self.residents.get_mut(residency) else { return };
         let (unwanted, bytes) = (resident.unwanted.or(closing), resident.bytes);
         resident.grew = grew;
-        if let Some(reason) = unwanted {
+        // One that was stuck may come when there is no place for it any more.
+        let closed = self.closing.is_some().then_some(Reason::Close);
+        let gone = self.model(id).is_none().then_some(Reason::Replaced);
+        if let Some(reason) = unwanted.or(closed).or(gone) {
             return self.retire(residency, reason, now);
         }
         if self.memory.limit().is_some_and(|limit| bytes > limit) {

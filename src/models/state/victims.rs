@@ -28,12 +28,11 @@ impl State {
         let mut stays: Vec<_> = need.there.iter().copied().chain(self.current(wanted)).collect();
         let mut missing = self.memory.missing(need.bytes, self.leaving(old));
         if !guess {
-            while missing > 0 {
-                let Some(victim) = self.victim(&stays, None, now) else { break };
-                self.retire(victim, Reason::Space, now);
-                missing = self.memory.missing(need.bytes, self.leaving(old));
-            }
-            return;
+            self.have_leave(&stays, old, need, now);
+            // What stands on an older load of what it needs keeps that, too: loaded anew, it would not.
+            stays.retain(|residency| !self.is_outdated(*residency));
+            stays.extend(self.current(wanted));
+            return self.have_leave(&stays, old, need, now);
         }
         let mut victims = Vec::new();
         while missing > 0 {
@@ -46,6 +45,21 @@ impl State {
         for victim in victims {
             self.retire(victim, Reason::Space, now);
         }
+    }
+
+    fn have_leave(&mut self, stays: &[Residency], old: Option<ModelId>, need: &Need, now: Moment) {
+        while self.memory.missing(need.bytes, self.leaving(old)) > 0 {
+            let Some(victim) = self.victim(stays, None, now) else { break };
+            self.retire(victim, Reason::Space, now);
+        }
+    }
+
+    /// True where something that it was loaded on top of leaves as soon as it does.
+    fn is_outdated(&self, residency: Residency) -> bool {
+        let Some(resident) = self.residents.get(residency) else { return false };
+        let leaves =
+            |needed: &Residency| self.stage(*needed) == Some(Stage::Draining) || self.is_outdated(*needed);
+        resident.requires.iter().any(leaves)
     }
 
     /// Makes up for models that turned out larger than they were taken to be: others leave, and then loads that have not
