@@ -158,3 +158,120 @@ fn what_stands_on_an_older_load_is_loaded_anew_where_there_is_no_room_for_both()
     }
     assert!(world.askers[at].claim.residency().is_some());
 }
+
+/// A load that was stuck came, too large for the memory, beside the one that a reload had asked for: that was forgotten, and
+/// stood in the queue without end.
+#[test]
+fn a_late_load_that_is_too_large_leaves_no_other_in_the_queue() {
+    let mut world = World::new(CacheSettings { memory: Some(20), ..CacheSettings::default() });
+    let model = world.model("model", &[], Some(11));
+    world.ask(model);
+    world.reload(model);
+    world.pass(Duration::from_secs(31));
+    world.finish_loads(Some(21));
+    world.finish_unloads();
+    world.finish_loads(Some(21));
+    world.finish_unloads();
+    let stats = world.cache.stats();
+    assert_eq!((stats.queued, stats.bytes.used), (0, 0));
+    assert!(world.preloads[0].0.is_done());
+}
+
+/// A load that was stuck came after its model and what it needs had been unloaded, and served.
+#[test]
+fn what_is_stuck_while_it_is_unloaded_serves_nobody_when_it_comes() {
+    let mut world = World::new(CacheSettings::default());
+    let base = world.model("base", &[], Some(1));
+    let head = world.model("head", &["base"], Some(1));
+    world.ask(head);
+    world.finish_loads(Some(1));
+    world.pass(Duration::from_secs(31));
+    let refused = world.unload(base, false, None);
+    assert_eq!(refused.lock()[0].clone().unwrap_err().kind(), ErrorKind::Config);
+    let unloaded = world.unload(base, true, None);
+    assert!(unloaded.lock().is_empty(), "what is stuck may look at it still");
+    world.finish_loads(Some(1));
+    assert_eq!(world.serving(head), None);
+    world.finish_unloads();
+    world.finish_unloads();
+    assert!(matches!(unloaded.lock()[..], [Ok(())]));
+}
+
+/// What was being loaded on top of an older load, which leaves, was not found above what that needs.
+#[test]
+fn unload_finds_what_stands_on_an_older_load() {
+    let mut world = World::new(CacheSettings::default());
+    let base = world.model("base", &[], Some(1));
+    let middle = world.model("middle", &["base"], Some(1));
+    let top = world.model("top", &["middle"], Some(1));
+    world.preload(&[top], Cause::Preload, Priority::Normal);
+    world.finish_loads(Some(1));
+    world.finish_loads(Some(1));
+    world.reload(middle);
+    let newer = world.loading(middle).unwrap();
+    world.loaded(newer, Some(1));
+    let unloaded = world.unload(base, true, None);
+    world.finish_loads(Some(1));
+    for _ in 0..3 {
+        world.finish_unloads();
+    }
+    assert!(matches!(unloaded.lock()[..], [Ok(())]));
+    assert_eq!(world.serving(top), None);
+}
+
+/// A model that waited for a victim on top of it, to make room itself, was pinned and left nevertheless.
+#[test]
+fn what_is_pinned_before_it_leaves_stays() {
+    let mut world = World::new(CacheSettings { memory: Some(10), ..CacheSettings::default() });
+    let base = world.model("base", &[], Some(4));
+    let head = world.model("head", &["base"], Some(4));
+    let next = world.model("next", &[], Some(6));
+    world.preload(&[head], Cause::Preload, Priority::Normal);
+    world.finish_loads(Some(4));
+    world.finish_loads(Some(4));
+    world.ask(next);
+    world.pin(base, true).unwrap();
+    world.finish_unloads();
+    assert!(world.serving(base).is_some() && world.in_phase(Phase::Unloading).is_empty());
+    assert!(world.loading(next).is_some(), "that was enough");
+}
+
+/// The same, where it was unloaded by name before somebody asked for it again: it was spared, and who waited for its end was
+/// never told.
+#[test]
+fn what_is_unloaded_by_name_is_not_spared() {
+    let mut world = World::new(CacheSettings { memory: Some(10), ..CacheSettings::default() });
+    let base = world.model("base", &[], Some(4));
+    let head = world.model("head", &["base"], Some(4));
+    let next = world.model("next", &[], Some(9));
+    world.preload(&[head], Cause::Preload, Priority::Normal);
+    world.finish_loads(Some(4));
+    world.finish_loads(Some(4));
+    world.ask(next);
+    let unloaded = world.unload(base, true, None);
+    world.ask(base);
+    for _ in 0..2 {
+        world.finish_unloads();
+    }
+    assert!(matches!(unloaded.lock()[..], [Ok(())]));
+}
+
+/// Whoever had a model unloaded waited for an older load of a dependent, which stood on something else.
+#[test]
+fn unload_waits_for_what_stands_on_it_alone() {
+    let mut world = World::new(CacheSettings::default());
+    let base = world.model("base", &[], Some(1));
+    let middle = world.model("middle", &[], Some(1));
+    let top = world.model("top", &["middle"], Some(1));
+    world.preload(&[top], Cause::Preload, Priority::Normal);
+    world.finish_loads(Some(1));
+    world.finish_loads(Some(1));
+    world.model("middle", &["base"], Some(1));
+    world.settle("registered anew");
+    world.ask(middle);
+    let unloaded = world.unload(base, true, None);
+    world.finish_loads(Some(1));
+    world.finish_unloads();
+    assert!(matches!(unloaded.lock()[..], [Ok(())]));
+    assert!(world.serving(top).is_some());
+}

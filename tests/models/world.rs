@@ -101,6 +101,15 @@ pub(crate) struct World {
     began: usize,
 }
 
+/// What led to a failure, where somebody asks for it: the story of each try of a script is long.
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() && std::env::var_os("PENSTOCK_STORY").is_some() {
+            eprintln!("story:\n{}\nend of story", self.log.join("\n"));
+        }
+    }
+}
+
 impl World {
     pub(crate) fn new(settings: CacheSettings) -> Self {
         let clock = Arc::new(VirtualClock::new());

@@ -72,10 +72,9 @@ impl State {
         let Some(resident) = self.residents.get_mut(residency) else { return };
         let (unwanted, bytes) = (resident.unwanted.or(closing), resident.bytes);
         resident.grew = grew;
-        // One that was stuck may come when there is no place for it any more.
-        let closed = self.closing.is_some().then_some(Reason::Close);
+        // One that was stuck may come when its model is there no more.
         let gone = self.model(id).is_none().then_some(Reason::Replaced);
-        if let Some(reason) = unwanted.or(closed).or(gone) {
+        if let Some(reason) = unwanted.or(gone) {
             return self.retire(residency, reason, now);
         }
         if self.memory.limit().is_some_and(|limit| bytes > limit) {
@@ -137,7 +136,10 @@ impl State {
         self.count_failure(id);
         self.remember(id, &error, now);
         self.refuse_dependents(residency, &[label], &error, now);
-        self.dissolve(id, &Error::new(ErrorKind::Capacity, text), now);
+        // One that was stuck may come beside the next: that is refused by its own size, which is known now.
+        if self.coming(id) == Some(residency) {
+            self.dissolve(id, &Error::new(ErrorKind::Capacity, text), now);
+        }
         self.retire(residency, Reason::TooLarge, now);
     }
 }

@@ -16,6 +16,10 @@ impl State {
             self.set_pinned(id, before);
             return Err(error);
         }
+        if pinned {
+            self.keep_what_leaves(id, now);
+            self.revive(id, now);
+        }
         self.changed = true;
         self.pump(now);
         Ok(())

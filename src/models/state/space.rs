@@ -148,7 +148,7 @@ impl State {
     }
 
     /// The residency that others are loaded on top of: one that serves, or one that has its memory.
-    fn usable(&self, id: ModelId) -> Option<Residency> {
+    pub(super) fn usable(&self, id: ModelId) -> Option<Residency> {
         let coming = || self.coming(id).filter(|coming| self.stage(*coming).is_some_and(Stage::has_memory));
         self.current(id).or_else(coming)
     }

@@ -40,9 +40,12 @@ impl State {
             return self.out.push_back(Effect::Done(told, Err(Error::new(ErrorKind::Config, text))));
         }
         let mut left = Vec::new();
-        for id in above.into_iter().chain([id]) {
-            left.extend(self.take_down(id, Reason::Unload, now));
+        for dependent in above {
+            // An older load of a dependent may stand on something else, and stay for that.
+            let taken = self.take_down(dependent, Reason::Unload, now);
+            left.extend(taken.into_iter().filter(|residency| self.stands_on(*residency, id)));
         }
+        left.extend(self.take_down(id, Reason::Unload, now));
         let until = drain.map(|drain| now + drain);
         let limit = drain.map_or(0.0, |drain| drain.as_secs_f64());
         self.drains.push(Drain { id, left, until, limit, told: Some(told) });
@@ -61,15 +64,23 @@ impl State {
             for holder in &resident.holders {
                 let Some(dependent) = self.residents.get(*holder) else { continue };
                 let serves = self.current(dependent.model) == Some(*holder);
-                if (serves || self.coming(dependent.model) == Some(*holder)) && dependent.model != id {
+                // One that is stuck may still come to serve.
+                let may_serve = serves || dependent.stuck || self.coming(dependent.model) == Some(*holder);
+                if may_serve && dependent.model != id {
                     found.retain(|other| *other != dependent.model);
                     found.push(dependent.model);
-                    open.push(*holder);
                 }
+                // What is above one that leaves keeps it.
+                open.push(*holder);
             }
         }
         found.reverse();
         found
+    }
+
+    fn stands_on(&self, residency: Residency, id: ModelId) -> bool {
+        let Some(resident) = self.residents.get(residency) else { return false };
+        resident.model == id || resident.requires.iter().any(|needed| self.stands_on(*needed, id))
     }
 
     /// Ends everything of a model; who waits for its load is told. What is to be waited for until it is gone.
@@ -80,6 +91,16 @@ impl State {
         }
         if let Some(current) = self.current(id) {
             self.retire(current, reason, now);
+        }
+        for (_, resident) in self.residents.iter_mut().filter(|(_, resident)| resident.model == id) {
+            // One that is stuck is not waited for, and serves nobody when it comes.
+            if resident.stuck {
+                resident.unwanted = resident.unwanted.or(Some(reason));
+            }
+            // One that made room is not spared any more.
+            if resident.stage == super::Stage::Draining {
+                resident.leaving = Some(reason);
+            }
         }
         let of_it = |(_, resident): &(Residency, &super::resident::Resident)| {
             resident.model == id

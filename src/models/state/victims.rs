@@ -54,12 +54,12 @@ impl State {
         }
     }
 
-    /// True where something that it was loaded on top of leaves as soon as it does.
+    /// True where it stands on other loads than it would be loaded on top of now.
     fn is_outdated(&self, residency: Residency) -> bool {
         let Some(resident) = self.residents.get(residency) else { return false };
-        let leaves =
-            |needed: &Residency| self.stage(*needed) == Some(Stage::Draining) || self.is_outdated(*needed);
-        resident.requires.iter().any(leaves)
+        let needs = self.graph.requires(resident.model).unwrap_or_default();
+        let stands = needs.iter().map(|id| self.usable(*id)).eq(resident.requires.iter().copied().map(Some));
+        !stands || resident.requires.iter().any(|needed| self.is_outdated(*needed))
     }
 
     /// Makes up for models that turned out larger than they were taken to be: others leave, and then loads that have not
