@@ -10,7 +10,7 @@ use penstock::models::{
 };
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
-use proptest::test_runner::TestRunner;
+use proptest::test_runner::{RngSeed, TestRunner};
 
 use super::world::{Phase, World};
 
@@ -373,6 +373,7 @@ impl Script {
         }
         self.world.pass(Duration::from_secs(600));
         for id in self.models.clone() {
+            let before = self.required(id);
             let at = self.world.ask(id);
             let told = Arc::clone(&self.world.askers[at].told);
             let hit = self.world.askers[at].claim.at_once();
@@ -388,7 +389,7 @@ impl Script {
                     let justified = match error.kind() {
                         ErrorKind::ModelNotFound => removed || error.message().contains("needs"),
                         ErrorKind::DependencyCycle => true,
-                        ErrorKind::Capacity => self.required(id) > self.world.memory.unwrap(),
+                        ErrorKind::Capacity => before.max(self.required(id)) > self.world.memory,
                         _ => false,
                     };
                     assert!(justified, "model {} cannot be had: {error:?}", id.0);
@@ -398,22 +399,22 @@ impl Script {
         }
     }
 
-    /// Bytes of a model and all that it needs.
-    fn required(&self, id: ModelId) -> u64 {
+    /// Bytes of a model and all that it needs; `None` where something is not registered.
+    fn required(&self, id: ModelId) -> Option<u64> {
         let index = self.world.cache.index();
         let mut closure = vec![id];
         let mut next = 0;
         while let Some(id) = closure.get(next).copied() {
             next += 1;
-            let row = index.iter().find(|row| row.model == id).unwrap();
+            let row = index.iter().find(|row| row.model == id)?;
             for name in &row.requires {
-                let needed = self.world.cache.find(name).unwrap();
+                let needed = self.world.cache.find(name).ok()?;
                 if !closure.contains(&needed) {
                     closure.push(needed);
                 }
             }
         }
-        closure.iter().map(|id| index.iter().find(|row| row.model == *id).unwrap().bytes).sum()
+        closure.iter().map(|id| index.iter().find(|row| row.model == *id).map(|row| row.bytes)).sum()
     }
 
     fn end(&mut self) {
@@ -479,6 +480,11 @@ proptest! {
         cases: 4 * ProptestConfig::default().cases,
         max_shrink_time: 20_000,
         failure_persistence: None,
+        // The same scripts each time; PROPTEST_CASES asks for more, PROPTEST_RNG_SEED for others.
+        rng_seed: match ProptestConfig::default().rng_seed {
+            RngSeed::Random => RngSeed::Fixed(8),
+            fixed @ RngSeed::Fixed(_) => fixed,
+        },
         ..ProptestConfig::default()
     })]
 

@@ -178,6 +178,7 @@ impl State {
         if self.model(id).is_none() {
             return Err(self.unknown(id));
         }
+        self.keep_what_leaves(id, now);
         self.revive(id, now);
         if let Some(residency) = self.current(id)
             && self.lend(residency).is_some()

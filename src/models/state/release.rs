@@ -79,6 +79,10 @@ impl State {
         let Some((residency, resident)) = self.residents.iter().find(|(_, resident)| spared(resident)) else {
             return;
         };
+        // It would keep an older load of what it needs beside the newer one: there was no room for that.
+        if self.is_outdated(residency) {
+            return;
+        }
         let bytes = resident.bytes;
         self.put(residency, Stage::Ready, bytes);
         if let Some(resident) = self.residents.get_mut(residency) {

@@ -55,7 +55,7 @@ impl State {
     }
 
     /// True where it stands on other loads than it would be loaded on top of now.
-    fn is_outdated(&self, residency: Residency) -> bool {
+    pub(super) fn is_outdated(&self, residency: Residency) -> bool {
         let Some(resident) = self.residents.get(residency) else { return false };
         let needs = self.graph.requires(resident.model).unwrap_or_default();
         let stands = needs.iter().map(|id| self.usable(*id)).eq(resident.requires.iter().copied().map(Some));
