@@ -34,7 +34,8 @@ impl State {
         let Some(id) = self.residents.get(residency).map(|resident| resident.model) else {
             return Space::Behind;
         };
-        if !blocked {
+        // What leaves because the memory is overdrawn would only be chosen again.
+        if !blocked && self.memory.deficit() == 0 {
             self.keep_what_leaves(id, now);
         }
         let need = match self.need(id, now) {
