@@ -428,6 +428,7 @@ def test_requests_never_fail_while_models_are_unloaded_and_loaded(threads: Threa
 def test_closing_ends_loads_and_refuses_who_waits(threads: ThreadPoolExecutor) -> None:
     book = Book()
     book.hold("a")
+    others = set(threading.enumerate())
     server = Server([adding(book, "a", 1)], port=0, preload=[]).start()
     with Client(server.url) as client:
         asked = threads.submit(ask, client, "a")
@@ -437,7 +438,7 @@ def test_closing_ends_loads_and_refuses_who_waits(threads: ThreadPoolExecutor) -
         assert time.monotonic() - began < PATIENCE / 2
         with pytest.raises((Closed, PenstockError)):
             asked.result(PATIENCE)
-    until(lambda: not [each for each in threading.enumerate() if each.name.startswith("penstock-load")])
+    until(lambda: not [each for each in {*threading.enumerate()} - others if each.name.startswith("penstock-load")])
 
 
 def test_a_server_leaves_a_cache_that_is_not_its_own() -> None:

@@ -59,7 +59,7 @@ impl State {
     fn fit_together(&self, old: ModelId, new: ModelId) -> bool {
         let Some(limit) = self.memory.limit() else { return true };
         let Ok(closure) = self.graph.closure(&[old, new]) else { return true };
-        let bytes: u128 = closure.iter().map(|id| u128::from(self.bytes_of(*id))).sum();
+        let bytes: u128 = closure.iter().map(|id| u128::from(self.known_bytes_of(*id))).sum();
         bytes + self.kept_beside(&closure) <= u128::from(limit)
     }
 

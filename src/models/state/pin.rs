@@ -58,7 +58,7 @@ impl State {
         kept.sort_unstable();
         kept.dedup();
         kept.retain(|id| Some(*id) != known);
-        let beside: u128 = kept.iter().map(|id| u128::from(self.bytes_of(*id))).sum();
+        let beside: u128 = kept.iter().map(|id| u128::from(self.known_bytes_of(*id))).sum();
         let bytes = beside + u128::from(spec.size.unwrap_or_default());
         if bytes <= u128::from(limit) { Ok(()) } else { Err(pinned_too_much(&spec.name, bytes, limit)) }
     }
@@ -67,7 +67,7 @@ impl State {
     pub(super) fn pins_fit(&self, id: ModelId) -> Result<()> {
         let Some(limit) = self.memory.limit() else { return Ok(()) };
         let kept = self.graph.ids().filter(|id| self.model(*id).is_some_and(|model| model.kept));
-        let bytes: u128 = kept.map(|id| u128::from(self.bytes_of(id))).sum();
+        let bytes: u128 = kept.map(|id| u128::from(self.known_bytes_of(id))).sum();
         if bytes <= u128::from(limit) {
             return Ok(());
         }

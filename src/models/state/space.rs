@@ -24,6 +24,8 @@ pub(super) struct Need {
     /// Loaded, or under way.
     pub(super) there: Vec<Residency>,
     pub(super) bytes: u128,
+    /// Of these, for each model of which no size is known.
+    guess: u64,
 }
 
 impl State {
@@ -129,7 +131,7 @@ impl State {
     /// What a load still needs, where nothing that it needs is known to fail.
     fn need(&self, id: ModelId, now: Moment) -> Result<Need> {
         self.refusal(id, now)?;
-        let mut need = Need { missing: Vec::new(), there: Vec::new(), bytes: 0 };
+        let mut need = Need { missing: Vec::new(), there: Vec::new(), bytes: 0, guess: 0 };
         let mut wanted = vec![id];
         // What is loaded holds what it needs, maybe an older load of it: nothing beneath it is to be loaded.
         for needed in self.graph.closure(&[id])?.into_iter().rev() {
@@ -139,13 +141,32 @@ impl State {
             if let Some(residency) = self.usable(needed).filter(|_| needed != id) {
                 need.there.push(residency);
             } else {
-                need.bytes += u128::from(self.estimate(needed));
+                need.bytes += u128::from(self.said(needed).unwrap_or_default());
                 need.missing.push(needed);
                 wanted.extend(self.graph.requires(needed)?);
             }
         }
         need.missing.reverse();
+        self.guess(&mut need);
         Ok(need)
+    }
+
+    /// For models of which no size is known the mean of the others is reserved, as far as it fits: nobody is refused, or
+    /// waits, for the sake of a guess.
+    fn guess(&self, need: &mut Need) {
+        let unknown = need.missing.iter().filter(|id| self.said(**id).is_none()).count() as u128;
+        if unknown == 0 {
+            return;
+        }
+        let goes =
+            |(residency, _): &(Residency, &super::resident::Resident)| self.may_go(*residency, &need.there);
+        let evictable: u128 = self.residents.iter().filter(goes).map(|(_, one)| u128::from(one.bytes)).sum();
+        let room = self.memory.limit().map_or(u128::MAX, |limit| {
+            (u128::from(limit) + evictable).saturating_sub(u128::from(self.memory.used()) + need.bytes)
+        });
+        let each = u128::from(self.mean()).min(room / unknown);
+        need.guess = narrow(each);
+        need.bytes += each * unknown;
     }
 
     /// The residency that others are loaded on top of: one that serves, or one that has its memory.
@@ -154,12 +175,20 @@ impl State {
         self.current(id).or_else(coming)
     }
 
-    /// Bytes that a model is taken to need.
+    /// Bytes that a model is taken to need: a guess, where nothing is known of it.
     pub(super) fn estimate(&self, id: ModelId) -> u64 {
-        let Some(model) = self.models.get(id.0 as usize) else { return 0 };
+        self.said(id).unwrap_or_else(|| self.mean())
+    }
+
+    /// Bytes that a model took the last time, or is said to take.
+    fn said(&self, id: ModelId) -> Option<u64> {
+        let model = self.models.get(id.0 as usize)?;
+        model.measured.or(model.spec.size)
+    }
+
+    fn mean(&self) -> u64 {
         let (sum, count) = self.counts.measured;
-        let mean = sum.checked_div(u128::from(count)).map_or(0, narrow);
-        model.measured.or(model.spec.size).unwrap_or(mean)
+        sum.checked_div(u128::from(count)).map_or(0, narrow)
     }
 
     fn let_in(&mut self, need: &Need, now: Moment) {
@@ -177,7 +206,7 @@ impl State {
                     resident.holders.push(residency);
                 }
             }
-            let bytes = self.estimate(*id);
+            let bytes = self.said(*id).unwrap_or(need.guess);
             if let Some(resident) = self.residents.get_mut(residency) {
                 resident.requires = requires;
             }
@@ -191,7 +220,7 @@ impl State {
     /// `Capacity` where a model and all that it needs could not be loaded if everything left that may ever leave.
     pub(super) fn fits_at_all(&self, id: ModelId, closure: &[ModelId]) -> Result<()> {
         let Some(limit) = self.memory.limit() else { return Ok(()) };
-        let bytes = |id: &ModelId| u128::from(self.bytes_of(*id));
+        let bytes = |id: &ModelId| u128::from(self.known_bytes_of(*id));
         let required: u128 = closure.iter().map(bytes).sum();
         if required + self.kept_beside(closure) <= u128::from(limit) {
             return Ok(());
@@ -203,6 +232,12 @@ impl State {
     pub(super) fn bytes_of(&self, id: ModelId) -> u64 {
         let there = self.usable(id).and_then(|residency| self.residents.get(residency));
         there.map_or_else(|| self.estimate(id), |resident| resident.bytes)
+    }
+
+    /// Bytes of a model that is loaded, else what it took or is said to take; none, where nothing is known.
+    pub(super) fn known_bytes_of(&self, id: ModelId) -> u64 {
+        let there = self.usable(id).and_then(|residency| self.residents.get(residency));
+        there.map_or_else(|| self.said(id).unwrap_or_default(), |resident| resident.bytes)
     }
 
     /// Bytes of what is loaded and stays, other than these models.

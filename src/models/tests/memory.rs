@@ -32,6 +32,24 @@ fn what_is_reserved_counts_before_it_is_loaded() {
 }
 
 #[test]
+fn nobody_is_refused_for_the_sake_of_a_guess() {
+    let yard = Yard::new(10);
+    let (huge, unknown) = (yard.model("huge", 1, &[]), yard.register(LoadSpec::new("unknown", "1")));
+    let kept = yard.model("kept", 4, &[]);
+    let (refused, lease) = (yard.ask(huge), yard.ask(kept));
+    yard.finish_with("huge", Some(100));
+    yard.finish_with("kept", Some(4));
+    yard.let_go();
+    drop(refused);
+    let client = yard.ask(unknown);
+    assert_eq!(yard.begun(), ["unknown"], "the mean of what was measured is more than there is");
+    assert_eq!(yard.cache.stats().bytes.reserved, 10 - 4);
+    yard.finish_with("unknown", Some(2));
+    assert_eq!(yard.row(unknown).bytes, 2);
+    drop((client, lease));
+}
+
+#[test]
 fn what_is_measured_replaces_what_was_said() {
     let yard = Yard::new(10);
     let (a, b) = (yard.model("a", 1, &[]), yard.register(LoadSpec::new("b", "1")));
