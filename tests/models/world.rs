@@ -1,6 +1,7 @@
 //! A cache, its clock, and a loader whose work the test does: everything that the cache has it do is checked as it comes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -105,7 +106,7 @@ pub(crate) struct World {
 impl Drop for World {
     fn drop(&mut self) {
         if std::thread::panicking() && std::env::var_os("PENSTOCK_STORY").is_some() {
-            eprintln!("story:\n{}\nend of story", self.log.join("\n"));
+            let _ = writeln!(std::io::stderr(), "story:\n{}\nend of story", self.log.join("\n"));
         }
     }
 }

@@ -132,8 +132,8 @@ impl State {
             };
             let held = self.coming(id).and_then(|residency| self.residents.get(residency));
             for needed in held.into_iter().flat_map(|held| held.requires.iter().copied()) {
-                let waits = self.residents.get(needed).filter(|resident| resident.stage.waits());
-                let Some(needed) = waits.map(|resident| resident.model) else { continue };
+                let queued = self.residents.get(needed).filter(|resident| resident.stage.waits());
+                let Some(needed) = queued.map(|resident| resident.model) else { continue };
                 let Some(place) = wants.get_mut(needed.0 as usize) else { continue };
                 let together = place.map_or(inherited, |known| known.with(inherited));
                 if *place != Some(together) {
