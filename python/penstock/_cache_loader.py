@@ -121,10 +121,15 @@ def check_reference(what: str, reference: object) -> str:
     """Refuses what cannot refer to a model: `"head"`, `"head@2"`, `"prod"`, `"head@prod"`."""
     if not isinstance(reference, str):
         raise ConfigError(f"{what} must be the name of a model, not {reference!r}")
-    name, at, version = reference.partition("@")
-    if not NAME.fullmatch(name) or (at and not NAME.fullmatch(version)):
+    if not is_reference(reference):
         raise ConfigError(f"{what} must be a name, or a name and a version as in 'head@2', not {reference!r}")
     return reference
+
+
+def is_reference(text: str) -> bool:
+    """True for a name, or a name and a version or an alias behind an `@`."""
+    name, at, version = text.partition("@")
+    return NAME.fullmatch(name) is not None and (not at or NAME.fullmatch(version) is not None)
 
 
 def check_name(what: str, name: object) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import math
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from penstock._cache_loader import check_timeout, is_reference
 from penstock._policy import check_count
 from penstock.errors import ConfigError
 from penstock.settings import size_of
@@ -15,8 +14,6 @@ from penstock.settings import size_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*(@[A-Za-z0-9][A-Za-z0-9._/-]*)?")
-_MOST_SECONDS = 366 * 86400.0
 _DEFAULTS: dict[str, Any] = {"requires": (), "size": None, "load_timeout": 30.0, "load_retries": 1, "warmup": None}
 
 
@@ -40,8 +37,7 @@ def load_terms(name: str, target: object, keywords: Mapping[str, Any]) -> dict[s
     if terms["size"] is not None:
         terms["size"] = size_of(f"model '{name}': size", terms["size"])
     seconds, retries, warmup = terms["load_timeout"], terms["load_retries"], terms["warmup"]
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not _is_time(seconds):
-        raise ConfigError(f"model '{name}': load_timeout must be a number of seconds above 0, not {seconds!r}")
+    check_timeout(f"model '{name}': load_timeout", seconds)
     terms["load_timeout"] = float(seconds)
     check_count(f"model '{name}': load_retries", retries)
     if warmup is not None and not callable(warmup):
@@ -49,15 +45,11 @@ def load_terms(name: str, target: object, keywords: Mapping[str, Any]) -> dict[s
     return terms
 
 
-def _is_time(seconds: float) -> bool:
-    return math.isfinite(seconds) and 0 < seconds <= _MOST_SECONDS
-
-
 def _references(name: str, given: object) -> tuple[str, ...]:
     several = [given] if isinstance(given, str) else given
     if not isinstance(several, Sequence | set | frozenset):
         raise ConfigError(f"model '{name}': requires must be names of models, not {given!r}")
     for one in several:
-        if not isinstance(one, str) or not _REFERENCE.fullmatch(one):
+        if not isinstance(one, str) or not is_reference(one):
             raise ConfigError(f"model '{name}': requires must be names such as 'scaler' or 'scaler@2', not {one!r}")
     return tuple(several)

@@ -35,16 +35,14 @@ pub enum Idle {
 }
 
 impl Stream {
-    /// Looks at a connection that should be idle, without waiting, and without a system call where nothing came. Takes no
-    /// bytes. It sees what the runtime has seen, so it belongs on the runtime's thread.
+    /// Looks at a connection that should be idle, without waiting, and takes no bytes.
+    ///
+    /// It asks the system, not the runtime: an end that has arrived may not have been polled yet, and a request that is
+    /// sent on such a connection might not be allowed to go again.
     pub fn idle(&self) -> Idle {
         match self {
-            Self::Tcp(stream) => {
-                idle(|| stream.try_io(Interest::READABLE, || peek(stream)), stream.ready(Interest::READABLE))
-            }
-            Self::Unix(stream) => {
-                idle(|| stream.try_io(Interest::READABLE, || peek(stream)), stream.ready(Interest::READABLE))
-            }
+            Self::Tcp(stream) => idle(peek(stream), stream.ready(Interest::READABLE)),
+            Self::Unix(stream) => idle(peek(stream), stream.ready(Interest::READABLE)),
             Self::Tls(stream) => match stream.get_ref() {
                 // It holds what it has decrypted, or has been told the end.
                 (_, session) if !session.wants_read() => Idle::Readable,
@@ -61,9 +59,10 @@ impl Stream {
                 let mut byte = [0];
                 let mut buffer = ReadBuf::new(&mut byte);
                 match Pin::new(stream).poll_read(&mut Context::from_waker(Waker::noop()), &mut buffer) {
-                    Poll::Pending => Idle::Quiet,
                     Poll::Ready(Ok(())) if !buffer.filled().is_empty() => Idle::Readable,
-                    Poll::Ready(_) => Idle::Closed,
+                    Poll::Pending if self.idle() == Idle::Quiet => Idle::Quiet,
+                    // What is still there the runtime has not seen yet: it cannot be told from an end.
+                    Poll::Ready(_) | Poll::Pending => Idle::Closed,
                 }
             }
             (seen, _) => seen,
@@ -87,11 +86,8 @@ impl Stream {
     }
 }
 
-fn idle(
-    look: impl Fn() -> io::Result<usize>,
-    ready: impl Future<Output = io::Result<tokio::io::Ready>>,
-) -> Idle {
-    match look() {
+fn idle(seen: io::Result<usize>, ready: impl Future<Output = io::Result<tokio::io::Ready>>) -> Idle {
+    match seen {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Idle::Quiet,
         Err(_) | Ok(0) => Idle::Closed,
         // The end may lie behind what is ready: then there will be nothing more to ask for.

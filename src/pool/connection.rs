@@ -23,7 +23,7 @@ pub trait Connection: Send + Sync + 'static {
     /// It may change; who changes it tells [`Pool::look_again`](super::Pool::look_again).
     fn capacity(&self) -> usize;
 
-    /// What may be done with it. It looks without waiting, in the common case without a system call, and must not call
+    /// What may be done with it. It looks without waiting, and must not call
     /// the pool: it is asked under the pool's lock.
     fn condition(&self) -> Condition;
 }

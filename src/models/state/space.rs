@@ -25,7 +25,7 @@ pub(super) struct Need {
     pub(super) there: Vec<Residency>,
     pub(super) bytes: u128,
     /// Of these, for each model of which no size is known.
-    guess: u64,
+    unknown: u64,
 }
 
 impl State {
@@ -131,7 +131,7 @@ impl State {
     /// What a load still needs, where nothing that it needs is known to fail.
     fn need(&self, id: ModelId, now: Moment) -> Result<Need> {
         self.refusal(id, now)?;
-        let mut need = Need { missing: Vec::new(), there: Vec::new(), bytes: 0, guess: 0 };
+        let mut need = Need { missing: Vec::new(), there: Vec::new(), bytes: 0, unknown: 0 };
         let mut wanted = vec![id];
         // What is loaded holds what it needs, maybe an older load of it: nothing beneath it is to be loaded.
         for needed in self.graph.closure(&[id])?.into_iter().rev() {
@@ -147,13 +147,13 @@ impl State {
             }
         }
         need.missing.reverse();
-        self.guess(&mut need);
+        self.presume(&mut need);
         Ok(need)
     }
 
     /// For models of which no size is known the mean of the others is reserved, as far as it fits: nobody is refused, or
-    /// waits, for the sake of a guess.
-    fn guess(&self, need: &mut Need) {
+    /// waits, for the sake of what is presumed.
+    fn presume(&self, need: &mut Need) {
         let unknown = need.missing.iter().filter(|id| self.said(**id).is_none()).count() as u128;
         if unknown == 0 {
             return;
@@ -165,7 +165,7 @@ impl State {
             (u128::from(limit) + evictable).saturating_sub(u128::from(self.memory.used()) + need.bytes)
         });
         let each = u128::from(self.mean()).min(room / unknown);
-        need.guess = narrow(each);
+        need.unknown = narrow(each);
         need.bytes += each * unknown;
     }
 
@@ -175,7 +175,7 @@ impl State {
         self.current(id).or_else(coming)
     }
 
-    /// Bytes that a model is taken to need: a guess, where nothing is known of it.
+    /// Bytes that a model is taken to need: the mean of the others, where nothing is known of it.
     pub(super) fn estimate(&self, id: ModelId) -> u64 {
         self.said(id).unwrap_or_else(|| self.mean())
     }
@@ -206,7 +206,7 @@ impl State {
                     resident.holders.push(residency);
                 }
             }
-            let bytes = self.said(*id).unwrap_or(need.guess);
+            let bytes = self.said(*id).unwrap_or(need.unknown);
             if let Some(resident) = self.residents.get_mut(residency) {
                 resident.requires = requires;
             }
@@ -230,14 +230,17 @@ impl State {
 
     /// Bytes of a model that is loaded, else what it is taken to need.
     pub(super) fn bytes_of(&self, id: ModelId) -> u64 {
-        let there = self.usable(id).and_then(|residency| self.residents.get(residency));
-        there.map_or_else(|| self.estimate(id), |resident| resident.bytes)
+        self.known_size(id).unwrap_or_else(|| self.mean())
     }
 
     /// Bytes of a model that is loaded, else what it took or is said to take; none, where nothing is known.
     pub(super) fn known_bytes_of(&self, id: ModelId) -> u64 {
+        self.known_size(id).unwrap_or_default()
+    }
+
+    fn known_size(&self, id: ModelId) -> Option<u64> {
         let there = self.usable(id).and_then(|residency| self.residents.get(residency));
-        there.map_or_else(|| self.said(id).unwrap_or_default(), |resident| resident.bytes)
+        there.map(|resident| resident.bytes).or_else(|| self.said(id))
     }
 
     /// Bytes of what is loaded and stays, other than these models.
