@@ -8,6 +8,7 @@ pub mod bench;
 pub mod client;
 pub mod error;
 pub mod flow;
+pub mod formats;
 pub mod metrics;
 pub mod models;
 pub mod pipeline;

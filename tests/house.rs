@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 7] = [
     &["error"],
     &["flow", "tensor", "metrics", "runtime"],
-    &["pool", "batch", "stream", "models", "process", "wire"],
+    &["pool", "batch", "stream", "models", "formats", "process", "wire"],
     &["pipeline"],
     &["client", "serve"],
     &["gateway", "bench"],

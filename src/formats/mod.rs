@@ -1,0 +1,4 @@
+//! What models lie on disk as: weights in safetensors, graphs in ONNX. Neither needs an interpreter.
+
+pub mod onnx;
+pub mod safetensors;
