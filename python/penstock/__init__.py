@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from penstock.client import AsyncClient, Client, Response
     from penstock.models import LoadContext, ModelCache, model
     from penstock.pooling import Eject, Pool, Retry, Timeout
+    from penstock.repository import ModelDirectory
     from penstock.safetensors import load_safetensors, open_safetensors
     from penstock.server import Server
 else:
@@ -32,6 +33,7 @@ else:
         "GenerateRequest": "_generate",
         **dict.fromkeys(("LoadContext", "ModelCache", "model"), "models"),
         **dict.fromkeys(("Eject", "Pool", "Retry", "Timeout"), "pooling"),
+        "ModelDirectory": "repository",
         **dict.fromkeys(("load_safetensors", "open_safetensors"), "safetensors"),
         "Server": "server",
     }
@@ -63,6 +65,7 @@ __all__ = [
     "ItemError",
     "LoadContext",
     "ModelCache",
+    "ModelDirectory",
     "Pad",
     "PenstockError",
     "Pool",
