@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING, Any
 
 from penstock.errors import ConfigError, LoadFailed, ModelNotFound
 from penstock.safetensors import load_safetensors
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -113,7 +113,9 @@ class LoadContext:
         def progress(done: int, total: int) -> None:
             self.progress(done / total if total else 1.0)
 
-        place = path if self.directory is None else Path(self.directory, path)
+        place = path
+        if self.directory is not None and isinstance(path, str | os.PathLike):
+            place = self.directory / path
         return load_safetensors(place, mode=mode, names=names, sha256=sha256, threads=threads, progress=progress)
 
     def _cancel(self) -> None:
