@@ -17,10 +17,12 @@ mod messages;
 mod models;
 mod onnx;
 mod policy;
+mod polls;
 mod processes;
 mod recording;
 mod records;
 mod riders;
+mod roster;
 mod run;
 mod served;
 mod server;
@@ -64,6 +66,8 @@ mod _native {
     use super::onnx::{NativeOnnx, onnx_build_info, onnx_signature};
     #[pymodule_export]
     use super::policy::check_policy;
+    #[pymodule_export]
+    use super::polls::PollDesk;
     #[pymodule_export]
     use super::processes::{NativeChild, NativeKeeper};
     #[pymodule_export]
