@@ -15,6 +15,7 @@ mod journal;
 mod load;
 mod messages;
 mod models;
+mod onnx;
 mod policy;
 mod polls;
 mod processes;
@@ -30,6 +31,7 @@ mod steps;
 mod texts;
 mod visitors;
 mod waiter;
+mod weights;
 
 use pyo3::prelude::*;
 
@@ -61,6 +63,8 @@ mod _native {
     #[pymodule_export]
     use super::models::{Acquiring, Lease, LoadDesk, NativeModelCache, NativeOperation};
     #[pymodule_export]
+    use super::onnx::{NativeOnnx, onnx_build_info, onnx_signature};
+    #[pymodule_export]
     use super::policy::check_policy;
     #[pymodule_export]
     use super::polls::PollDesk;
@@ -76,6 +80,8 @@ mod _native {
     use super::shift::NativeShift;
     #[pymodule_export]
     use super::steps::Steps;
+    #[pymodule_export]
+    use super::weights::{NativeWeights, TensorMemory, load_weights};
 
     #[pymodule_export]
     const VERSION: &str = env!("CARGO_PKG_VERSION");
