@@ -23,6 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from penstock._native import TensorMemory
+from penstock.safetensors import TensorInfo
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -59,6 +62,7 @@ _SMALL: tuple[type, ...] = (
     type(...),
     type(NotImplemented),
     property,
+    TensorInfo,  # it says how large a tensor is that may not be here
 )
 _SHARED: tuple[type, ...] = (
     type,
@@ -163,7 +167,7 @@ class _Walk:
         if owner.dtype.hasobject:
             self._next.extend(owner.ravel().tolist())
         base = owner.base
-        if isinstance(base, memoryview | bytes | bytearray | mmap.mmap):
+        if isinstance(base, memoryview | bytes | bytearray | mmap.mmap | TensorMemory):
             self._next.append(base)
         else:
             self._add(owner, owner.nbytes)

@@ -17,10 +17,12 @@ mod messages;
 mod models;
 mod onnx;
 mod policy;
+mod polls;
 mod processes;
 mod recording;
 mod records;
 mod riders;
+mod roster;
 mod run;
 mod served;
 mod server;
@@ -29,6 +31,7 @@ mod steps;
 mod texts;
 mod visitors;
 mod waiter;
+mod weights;
 
 use pyo3::prelude::*;
 
@@ -64,6 +67,8 @@ mod _native {
     #[pymodule_export]
     use super::policy::check_policy;
     #[pymodule_export]
+    use super::polls::PollDesk;
+    #[pymodule_export]
     use super::processes::{NativeChild, NativeKeeper};
     #[pymodule_export]
     use super::recording::{NativeRecording, tune_trace};
@@ -75,6 +80,8 @@ mod _native {
     use super::shift::NativeShift;
     #[pymodule_export]
     use super::steps::Steps;
+    #[pymodule_export]
+    use super::weights::{NativeWeights, TensorMemory, load_weights};
 
     #[pymodule_export]
     const VERSION: &str = env!("CARGO_PKG_VERSION");

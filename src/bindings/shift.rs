@@ -141,7 +141,12 @@ impl NativeShift {
         lock::without(py, &LockCounts::new(), || computers.end(limit))
     }
 
-    /// Says that its workers are there: the model is ready.
+    /// Says that its workers are there: the model is ready. They take nothing yet.
+    fn announce(&self) {
+        self.served.endpoint.announce_shift(&self.shift);
+    }
+
+    /// Lets its workers take batches.
     fn begin(&self) {
         self.served.endpoint.begin_shift(&self.shift);
     }
