@@ -148,8 +148,8 @@ class Residents:
     def _warm_up(self, value: object) -> Any:
         return self._of(value).warm_up()
 
-    def _begin(self, value: object) -> None:
-        self._of(value).begin()
+    def _begin(self, value: object) -> Callable[[], None]:
+        return self._of(value).begin()
 
     def _of(self, value: object) -> Resident:
         with self._lock:

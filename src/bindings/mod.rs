@@ -20,6 +20,7 @@ mod processes;
 mod recording;
 mod records;
 mod riders;
+mod roster;
 mod run;
 mod served;
 mod server;
