@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from penstock.client import AsyncClient, Client, Response
     from penstock.models import LoadContext, ModelCache, model
     from penstock.pooling import Eject, Pool, Retry, Timeout
+    from penstock.safetensors import load_safetensors, open_safetensors
     from penstock.server import Server
 else:
     _LATER = {
@@ -31,6 +32,7 @@ else:
         "GenerateRequest": "_generate",
         **dict.fromkeys(("LoadContext", "ModelCache", "model"), "models"),
         **dict.fromkeys(("Eject", "Pool", "Retry", "Timeout"), "pooling"),
+        **dict.fromkeys(("load_safetensors", "open_safetensors"), "safetensors"),
         "Server": "server",
     }
 
@@ -74,7 +76,9 @@ __all__ = [
     "__version__",
     "batched",
     "errors",
+    "load_safetensors",
     "model",
+    "open_safetensors",
     "remaining",
     "transport",
 ]
