@@ -17,6 +17,7 @@ use super::errors::{raised, to_python};
 use super::journal::NativeJournal;
 use super::models::NativeModelCache;
 use super::policy::Policy;
+use super::polls::PollDesk;
 use super::recording::NativeRecording;
 use super::records;
 use super::roster::Roster;
@@ -29,9 +30,7 @@ use crate::metrics::{LockCounts, Registry};
 use crate::models::Cache;
 use crate::pipeline::{ModelSpec, Task};
 use crate::runtime;
-use crate::serve::{
-    AccessLog, Door, HttpServer, HttpSettings, Polls, RepositoryAccess, Service, Skipped, listen,
-};
+use crate::serve::{AccessLog, Door, HttpServer, HttpSettings, Polls, RepositoryAccess, Service, listen};
 use crate::tensor::TensorSpec;
 
 /// A name, an element type and the axes of one row.
@@ -243,24 +242,10 @@ impl NativeServer {
         self.door.service().set_starting(starting);
     }
 
-    /// Has calls wait for a look at what is new, which `next_poll` hears of, before they list or load models.
-    fn begin_polls(&self) {
+    /// Has calls wait for a look at what is new before they list or load models; gives what hears of them.
+    fn begin_polls(&self) -> PollDesk {
         self.door.service().poll_by(&self.polls);
-    }
-
-    /// Waits until a call wants a look at what is new, or so many seconds have passed; false once none will any more.
-    fn next_poll(&self, py: Python<'_>, seconds: Option<f64>) -> bool {
-        let until = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        let until = until.and_then(|wait| Instant::now().checked_add(wait));
-        let polls = Arc::clone(&self.polls);
-        lock::without(py, &LockCounts::new(), || polls.wait(until))
-    }
-
-    /// Says that the look was taken; and name, version and reason of what was found that cannot be served.
-    fn polled(&self, skipped: Vec<(String, String, String)>) {
-        let skipped =
-            skipped.into_iter().map(|(name, version, reason)| Skipped { name, version, reason }).collect();
-        self.polls.taken(skipped);
+        PollDesk::new(&self.polls)
     }
 
     /// Waits for all worker processes to end, and kills those that have not after `limit` seconds.
