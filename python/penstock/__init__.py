@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from penstock._generate import GenerateRequest
     from penstock.client import AsyncClient, Client, Response
     from penstock.models import LoadContext, ModelCache, model
+    from penstock.onnx import OnnxModel, OnnxSession, load_onnx, onnx_model
     from penstock.pooling import Eject, Pool, Retry, Timeout
     from penstock.safetensors import load_safetensors, open_safetensors
     from penstock.server import Server
@@ -31,6 +32,7 @@ else:
         **dict.fromkeys(("AsyncClient", "Client", "Response"), "client"),
         "GenerateRequest": "_generate",
         **dict.fromkeys(("LoadContext", "ModelCache", "model"), "models"),
+        **dict.fromkeys(("OnnxModel", "OnnxSession", "load_onnx", "onnx_model"), "onnx"),
         **dict.fromkeys(("Eject", "Pool", "Retry", "Timeout"), "pooling"),
         **dict.fromkeys(("load_safetensors", "open_safetensors"), "safetensors"),
         "Server": "server",
@@ -63,6 +65,8 @@ __all__ = [
     "ItemError",
     "LoadContext",
     "ModelCache",
+    "OnnxModel",
+    "OnnxSession",
     "Pad",
     "PenstockError",
     "Pool",
@@ -76,8 +80,10 @@ __all__ = [
     "__version__",
     "batched",
     "errors",
+    "load_onnx",
     "load_safetensors",
     "model",
+    "onnx_model",
     "open_safetensors",
     "remaining",
     "transport",
