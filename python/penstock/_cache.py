@@ -173,7 +173,7 @@ class ModelCache:
         return model
 
     def _amend(self, loader: Loader) -> Loader:
-        """Registers a loader in place of another, whose model goes on serving until it is loaded anew; gives that one."""
+        """Registers a loader in place of another, whose model goes on serving until it is loaded anew; gives that."""
         with self._loaders.lock:
             model = self._native.amend(loader.native())
             before, self._loaders.known[model] = self._loaders.known[model], loader

@@ -139,6 +139,7 @@ class Resident:
             LoadFailed: where a worker process could not load it.
         """
         workers = self._spec.workers
+        ctx.directory = self._spec.directory
         if self._launch is not None and isinstance(workers, Processes):
             self._start_processes(self._launch, workers.count, ctx)
             return self.value
@@ -196,7 +197,7 @@ class Resident:
             raise
 
     def begin(self) -> Callable[[], None]:
-        """Starts the workers: from here on the model is ready. Gives what lets them take batches, which does not fail."""
+        """Starts the workers: from here on the model is ready. Gives what lets them take batches."""
         function, count = self._function, self._spec.workers
         if function is not None and not isinstance(count, Processes):
             try:

@@ -66,8 +66,8 @@ class Residents:
         self._registered: dict[str, ModelSpec] = {}
         self._deadline: float | None = None
 
-    def register(self, models: Sequence[Served]) -> None:
-        """Tells the cache how each model is loaded; all of them, or none.
+    def register(self, models: Sequence[Served], *, check: bool) -> None:
+        """Tells the cache how each model is loaded; all of them, or none. With `check`, what they require is, too.
 
         Raises:
             ConfigError: where the cache has a model of that name and version, or a function does not fit its inputs.
@@ -86,17 +86,17 @@ class Residents:
                 self._cache._register(loader)  # noqa: SLF001  one package
                 self._registered[served.spec.reference] = served.spec
                 done.append(served.spec.reference)
-            for served in models:
-                self._check_requires(served.spec)
+            for served in models if check else ():
+                self.check_requires(served.spec)
         except BaseException:
             for reference in done:
                 self.remove(reference)
             raise
 
-    def replace(self, served: Served) -> tuple[Loader, LoadHandle]:
-        """Has a model that is registered loaded anew, by another loader; gives the one of before, and the load.
+    def replace(self, served: Served, *, load: bool) -> tuple[Loader, LoadHandle | None]:
+        """Has a model that is registered loaded by another loader; gives the one of before, and the load, if it begins.
 
-        What is loaded goes on serving until then.
+        What is loaded goes on serving until then. Without `load` it leaves, and the next request has the model loaded.
 
         Raises:
             ConfigError: where a function does not fit its inputs.
@@ -107,12 +107,15 @@ class Residents:
         loader = self.loader(served)
         before = self._cache._amend(loader)  # noqa: SLF001  one package
         try:
-            self._check_requires(spec)
+            self.check_requires(spec)
         except BaseException:
             self._cache._amend(before)  # noqa: SLF001  one package
             raise
         self._registered[spec.reference] = spec
-        return before, self._cache.reload(spec.reference)
+        if load:
+            return before, self._cache.reload(spec.reference)
+        self._cache._register(loader)  # noqa: SLF001  one package
+        return before, None
 
     def restore(self, loader: Loader, spec: ModelSpec) -> None:
         """Has a model loaded as before from here on."""
@@ -128,7 +131,7 @@ class Residents:
         spec = served.spec
         LoadedModel(spec).check()
         of_processes = isinstance(spec.workers, Processes)
-        launch = launch_of("model", spec.target, f"model {spec.name!r}") if of_processes else None
+        launch = _launch_of(spec) if of_processes else None
         return loader_of(
             partial(self._load, served, launch),
             spec.name,
@@ -143,7 +146,12 @@ class Residents:
             close=self._end,
         )
 
-    def _check_requires(self, spec: ModelSpec) -> None:
+    def check_requires(self, spec: ModelSpec) -> None:
+        """Makes sure that what a model requires is there.
+
+        Raises:
+            ModelNotFound: where something is not.
+        """
         for reference in spec.requires:
             try:
                 self._cache.progress(reference)
@@ -232,3 +240,8 @@ class Residents:
 
     def _left(self) -> float:
         return math.inf if self._deadline is None else self._deadline - time.monotonic()
+
+
+def _launch_of(spec: ModelSpec) -> Launch:
+    told = {"name": spec.name, "version": spec.version, "policy": spec.policy, "directory": spec.directory}
+    return launch_of("model", spec.target, f"model {spec.name!r}", told)

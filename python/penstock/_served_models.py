@@ -78,8 +78,10 @@ class ServedModels:
         with self._changed:
             return list(self._served.values())
 
-    def register(self, specs: Iterable[ModelSpec]) -> list[Declaration]:
+    def register(self, specs: Iterable[ModelSpec], *, check: bool) -> list[Declaration]:
         """Tells the cache of the models that a server begins with; gives what its queues are made of, in their order.
+
+        Without `check`, what they require is looked for later, by `check_requires`.
 
         Raises:
             ConfigError: where two have the same name and version, and as `Residents.register` does.
@@ -91,16 +93,21 @@ class ServedModels:
                 name, version = one.spec.name, one.spec.version
                 raise ConfigError(f"two models are named '{name}' and have version '{version}'")
             seen.add(one.spec.reference)
-        self.residents.register(served)
+        self.residents.register(served, check=check)
         self._served = {one.spec.reference: one for one in served}
         return [declaration_of(one.spec) for one in served]
 
-    def add(self, specs: Sequence[ModelSpec], ready: Callable[[], None] | None = None) -> None:
-        """Serves models that may require one another; all of them, or none. Nothing is loaded.
+    def check_requires(self, specs: Iterable[ModelSpec]) -> None:
+        """Makes sure that what models require is there.
 
-        Args:
-            specs: their declarations.
-            ready: called when the cache knows them and before requests find them.
+        Raises:
+            ModelNotFound: where something is not.
+        """
+        for spec in specs:
+            self.residents.check_requires(spec)
+
+    def add(self, specs: Sequence[ModelSpec]) -> None:
+        """Serves models that may require one another; all of them, or none. Nothing is loaded.
 
         Raises:
             ConfigError: where one of that name and version is there, and as `Residents.register` does.
@@ -112,13 +119,11 @@ class ServedModels:
                 if spec.reference in self._served:
                     raise ConfigError(f"a model '{spec.name}' of version '{spec.version}' is served already")
             served = [Served(spec) for spec in specs]
-            self.residents.register(served)
+            self.residents.register(served, check=True)
             native = self._native()
             try:
                 for one in served:
                     one.index = native.add_model(declaration_of(one.spec))
-                if ready is not None:
-                    ready()
                 for one in served:
                     self._publish(native, one)
             except BaseException:
@@ -138,10 +143,10 @@ class ServedModels:
         while reference in self._busy:
             self._changed.wait(_LOOK)
 
-    def replace(self, spec: ModelSpec) -> Replacement:
+    def replace(self, spec: ModelSpec, *, load: bool = True) -> Replacement:
         """Begins to load a model in place of the one of its name and version, which goes on serving meanwhile.
 
-        What it gives must be finished.
+        What it gives must be finished. Without `load` the next request has the model loaded.
 
         Raises:
             ModelNotFound: where there is none.
@@ -157,7 +162,10 @@ class ServedModels:
             if declaration_of(spec) != declaration_of(before.spec):
                 after.index, after.old = native.add_model(declaration_of(spec)), before.index
             try:
-                loader, loading = self.residents.replace(after)
+                loader, loading = self.residents.replace(after, load=load)
+                if loading is None and after.old is not None and after.index is not None:
+                    native.succeed(after.old, after.index)
+                    after.old = None
             except BaseException:
                 if after.index is not None and after.index != before.index:
                     native.remove_model(after.index)
@@ -168,19 +176,20 @@ class ServedModels:
     def _replaced(self, done: Replacement, *, keep: bool) -> None:
         before, after = done.before, done.after
         reference = before.spec.reference
-        with self._changed:
-            if keep:
-                self._served[reference] = after
-            else:
-                self._give_up(done)
+        try:
+            with self._changed:
+                if keep:
+                    self._served[reference] = after
+                else:
+                    self._give_up(done)
             gone = before if keep else after
-            self._changed.notify_all()
-        if before.index != after.index and gone.index is not None:
-            native = self._native()
-            if keep:
-                native.drain(gone.index, done.drain)
-            native.remove_model(gone.index)
-        self._no_longer_busy([reference])
+            if before.index != after.index and gone.index is not None:
+                native = self._native()
+                if keep:
+                    native.drain(gone.index, done.drain)
+                native.remove_model(gone.index)
+        finally:
+            self._no_longer_busy([reference])
 
     def _give_up(self, done: Replacement) -> None:
         before, after = done.before, done.after
@@ -188,7 +197,10 @@ class ServedModels:
             after.given_up = True
             if after.succeeded and before.index is not None and after.index is not None:
                 self._native().succeed(after.index, before.index)
-        self.residents.restore(done.loader, before.spec)
+        try:
+            self.residents.restore(done.loader, before.spec)
+        except PenstockError as error:  # the cache was closed
+            LOG.debug("model %r was not restored: %s", before.spec.reference, error)
 
     def remove(self, name: str, version: str | None, drain: float) -> list[str]:
         """Serves a model no more, or every version of it; comes back when what had come was answered and it is gone.
@@ -277,7 +289,9 @@ class ServedModels:
             for reference in row.requires:
                 name = reference.partition("@")[0]
                 if reference in leaving or (name not in names and any(one.startswith(f"{name}@") for one in leaving)):
-                    raise ConfigError(f"model '{row.name}' requires '{reference}', which cannot be taken away before it")
+                    raise ConfigError(
+                        f"model '{row.name}' requires '{reference}', which cannot be taken away before it"
+                    )
 
     def _named(self, reference: str) -> Served:
         found = self._served.get(reference)
@@ -295,7 +309,7 @@ class Replacement:
     """A model that is being loaded to take another's place."""
 
     def __init__(
-        self, models: ServedModels, before: Served, after: Served, loader: Loader, loading: LoadHandle
+        self, models: ServedModels, before: Served, after: Served, loader: Loader, loading: LoadHandle | None
     ) -> None:
         self.before = before
         self.after = after
@@ -316,7 +330,8 @@ class Replacement:
         """
         self.drain = drain
         try:
-            self._loading.wait()
+            if self._loading is not None:
+                self._loading.wait()
         except BaseException:
             self._settle(keep=False)
             raise
@@ -328,10 +343,3 @@ class Replacement:
 
 def _left(until: float) -> float:
     return max(0.0, until - time.monotonic())
-
-
-def wanted_at_start(preload: Sequence[str] | None, served: Sequence[Served]) -> list[str]:
-    """What a server waits for before it says that it is ready, as references."""
-    return [one.spec.reference for one in served] if preload is None else list(preload)
-
-

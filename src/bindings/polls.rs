@@ -24,8 +24,9 @@ impl PollDesk {
 
 #[pymethods]
 impl PollDesk {
-    /// Waits until a call wants a look at what is new, or so many seconds have passed; false once none will any more.
-    fn next(&self, py: Python<'_>, seconds: Option<f64>) -> bool {
+    /// Waits until a call wants a look at what is new, or so many seconds have passed. True where it is worth a moment's wait
+    /// for what is being written; nothing once no look will be wanted any more.
+    fn next(&self, py: Python<'_>, seconds: Option<f64>) -> Option<bool> {
         let until = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         let until = until.and_then(|wait| Instant::now().checked_add(wait));
         lock::without(py, &self.locks, || self.polls.wait(until))

@@ -88,7 +88,7 @@ impl Door {
             }
             Wanted::Load { name } => {
                 oip::load_request(&body)?;
-                self.poll().await;
+                self.poll(true).await;
                 repository.load(&decoded_name(name)?).await?;
             }
             Wanted::Unload { name } => {
@@ -101,7 +101,7 @@ impl Door {
 
     /// The index, as it is after a look at what is new.
     async fn repository_listed(&self, repository: &Repository, ready: bool) -> Vec<oip::IndexEntry> {
-        self.poll().await;
+        self.poll(false).await;
         let mut entries = repository.index(ready);
         if let Some(polls) = self.service.polls().filter(|_| !ready) {
             polls.complete(&mut entries);
@@ -110,9 +110,9 @@ impl Door {
     }
 
     /// Has whoever looks for models that are new look for them, where there is somebody.
-    async fn poll(&self) {
+    async fn poll(&self, patient: bool) {
         if let Some(polls) = self.service.polls() {
-            polls.ask().await;
+            polls.ask(patient).await;
         }
     }
 
@@ -139,7 +139,7 @@ impl Door {
     ) -> std::result::Result<Bytes, Status> {
         let repository = self.repository(true)?;
         let name = oip::load_request_message(decoded::<RepositoryModelLoadRequest>(message)?)?;
-        self.poll().await;
+        self.poll(true).await;
         repository.load(&name).await?;
         Ok(framed(&RepositoryModelLoadResponse {}))
     }

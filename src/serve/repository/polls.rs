@@ -25,6 +25,8 @@ struct Asked {
     next: Vec<oneshot::Sender<()>>,
     /// Who waits for the one that goes on.
     current: Vec<oneshot::Sender<()>>,
+    /// Somebody wants what is being written, too, where that takes moments.
+    is_patient: bool,
     is_closed: bool,
 }
 
@@ -40,11 +42,11 @@ pub struct Skipped {
 }
 
 impl Polls {
-    /// Has a look taken, and comes back when it was, or after 10 s.
+    /// Has a look taken, and comes back when it was, or after 10 s. A `patient` one waits a moment for what is being written.
     ///
     /// # Cancellation
     /// The look is taken all the same.
-    pub(in crate::serve) async fn ask(&self) {
+    pub(in crate::serve) async fn ask(&self, patient: bool) {
         let (tell, told) = oneshot::channel();
         {
             let mut asked = self.asked.lock();
@@ -52,20 +54,22 @@ impl Polls {
                 return;
             }
             asked.next.push(tell);
+            asked.is_patient |= patient;
         }
         self.asked.wake_one();
         // One who does not come back is told of by whoever looks.
         let _ = tokio::time::timeout(PATIENCE, told).await;
     }
 
-    /// Blocks until a look is asked for, or `until`; false where none will be any more.
-    pub fn wait(&self, until: Option<Instant>) -> bool {
+    /// Blocks until a look is asked for, or `until`; answers whether a patient one is, or nothing where none will be any more.
+    pub fn wait(&self, until: Option<Instant>) -> Option<bool> {
         let mut asked = self.asked.lock();
         while asked.next.is_empty() && !asked.is_closed && until.is_none_or(|until| Instant::now() < until) {
             asked = self.asked.wait(asked, until);
         }
         asked.current = std::mem::take(&mut asked.next);
-        !asked.is_closed
+        let is_patient = std::mem::take(&mut asked.is_patient);
+        (!asked.is_closed).then_some(is_patient)
     }
 
     /// Says that the look was taken, and what was found that cannot be served.
@@ -110,22 +114,22 @@ mod tests {
         let polls = Arc::new(Polls::default());
         let asks = |polls: &Arc<Polls>| {
             let polls = Arc::clone(polls);
-            tokio::spawn(async move { polls.ask().await })
+            tokio::spawn(async move { polls.ask(true).await })
         };
         let first = asks(&polls);
         tokio::task::yield_now().await;
-        assert!(polls.wait(None));
+        assert_eq!(polls.wait(None), Some(true));
         let second = asks(&polls);
         tokio::task::yield_now().await;
         polls.taken(Vec::new());
         first.await.unwrap();
         assert!(!second.is_finished());
-        assert!(polls.wait(None));
+        assert_eq!(polls.wait(None), Some(true));
         polls.taken(Vec::new());
         second.await.unwrap();
         polls.close();
-        assert!(!polls.wait(None));
-        polls.ask().await;
+        assert_eq!(polls.wait(None), None);
+        polls.ask(false).await;
     }
 
     #[test]
