@@ -172,7 +172,8 @@ def _models_of(target: str | None, settings: RepositorySettings) -> list[Any]:
     if settings.models is None:
         return models
     python, pickles = settings.allow_python, settings.allow_pickle
-    return [*models, ModelDirectory(settings.models, allow_python=python, allow_pickle=pickles)]
+    directory = ModelDirectory(settings.models, allow_python=python, allow_pickle=pickles, settle=settings.settle)
+    return [*models, directory]
 
 
 def _hand_the_lock_over_sooner() -> None:

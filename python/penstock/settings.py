@@ -171,11 +171,13 @@ class RepositorySettings:
         models: the directory, as `penstock.ModelDirectory` describes it; `None` for none.
         allow_python: run `model.py` of models there.
         allow_pickle: read pickles of models there (`model.joblib`, `model.pkl`), which runs what is in them.
+        settle: time for which the files of a version must not have changed before it is taken up.
     """
 
     models: str | None = _setting(None, "directory", "a directory of models: NAME/VERSION/model.onnx")
     allow_python: bool = _setting(False, "switch", "run model.py of models there")  # noqa: FBT003
     allow_pickle: bool = _setting(False, "switch", "read pickles of models there, which runs what is in them")  # noqa: FBT003
+    settle: float = _setting(2.0, "seconds", "time without a change after which a version there is taken up")
 
     @classmethod
     def resolve(
