@@ -115,9 +115,10 @@ def test_parts_of_one(text: str, expected: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("size", ["", "max_batch_size: 0", "max_batch_size: -1"])
-def test_a_model_that_triton_does_not_batch_is_refused(size: str) -> None:
-    with pytest.raises(ConfigError, match="max_batch_size is 0, so Triton would not batch"):
-        read_pbtxt(f'{size} input {{ name: "x" data_type: TYPE_FP32 dims: [-1, 2] }}'.encode(), "m")
+def test_a_model_that_triton_does_not_batch_is_told(size: str) -> None:
+    said, _ = read_pbtxt(f'{size} input {{ name: "x" data_type: TYPE_FP32 dims: [-1, 2] }}'.encode(), "m")
+    assert list(said) == ["whole"]
+    assert "max_batch_size is 0, so Triton would not batch" in said["whole"]
 
 
 @pytest.mark.parametrize(
