@@ -16,10 +16,12 @@ mod load;
 mod messages;
 mod models;
 mod policy;
+mod polls;
 mod processes;
 mod recording;
 mod records;
 mod riders;
+mod roster;
 mod run;
 mod served;
 mod server;
@@ -61,6 +63,8 @@ mod _native {
     use super::models::{Acquiring, Lease, LoadDesk, NativeModelCache, NativeOperation};
     #[pymodule_export]
     use super::policy::check_policy;
+    #[pymodule_export]
+    use super::polls::PollDesk;
     #[pymodule_export]
     use super::processes::{NativeChild, NativeKeeper};
     #[pymodule_export]

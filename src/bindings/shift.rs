@@ -110,7 +110,12 @@ impl NativeShift {
         self.processes().map(|processes| processes.process_numbers()).unwrap_or_default()
     }
 
-    /// Says that its workers are there: the model is ready.
+    /// Says that its workers are there: the model is ready. They take nothing yet.
+    fn announce(&self) {
+        self.served.endpoint.announce_shift(&self.shift);
+    }
+
+    /// Lets its workers take batches.
     fn begin(&self) {
         self.served.endpoint.begin_shift(&self.shift);
     }
