@@ -15,6 +15,7 @@ mod journal;
 mod load;
 mod messages;
 mod models;
+mod onnx;
 mod policy;
 mod polls;
 mod processes;
@@ -61,6 +62,8 @@ mod _native {
     use super::messages::infer_message;
     #[pymodule_export]
     use super::models::{Acquiring, Lease, LoadDesk, NativeModelCache, NativeOperation};
+    #[pymodule_export]
+    use super::onnx::{NativeOnnx, onnx_build_info, onnx_signature};
     #[pymodule_export]
     use super::policy::check_policy;
     #[pymodule_export]
