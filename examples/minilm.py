@@ -68,15 +68,23 @@ class MiniLMMismatch(RuntimeError):
     """A file's sha256 is not the pinned one."""
 
 
-class _Encoding(Protocol):
+class Encoding(Protocol):
+    """A text as tokens."""
+
     @property
-    def ids(self) -> list[int]: ...
+    def ids(self) -> list[int]:
+        """The numbers of the tokens, those of padding included."""
+
     @property
-    def attention_mask(self) -> list[int]: ...
+    def attention_mask(self) -> list[int]:
+        """1 for each token of the text, 0 for padding."""
 
 
-class _Tokenizer(Protocol):
-    def encode_batch_fast(self, texts: list[str]) -> list[_Encoding]: ...
+class Tokenizer(Protocol):
+    """What cuts texts into tokens; of the package tokenizers, which has no types."""
+
+    def encode_batch_fast(self, texts: list[str]) -> list[Encoding]:
+        """Texts as tokens, padded to the longest."""
 
 
 def locate() -> Path:
@@ -212,7 +220,7 @@ class MiniLM:
     Safe to call from several threads at once: nothing changes after loading.
     """
 
-    def __init__(self, tokenizer: _Tokenizer, tensors: Mapping[str, Floats]) -> None:
+    def __init__(self, tokenizer: Tokenizer, tensors: Mapping[str, Floats]) -> None:
         """Take a tokenizer that pads and truncates, and the model's tensors by the names of the safetensors file."""
         self._tokenizer = tokenizer
         self._words = tensors["embeddings.word_embeddings.weight"]
@@ -230,15 +238,8 @@ class MiniLM:
         """
         _require_readers()
         folder = locate() if directory is None else directory
-        weights = _read_pinned(folder / WEIGHTS, WEIGHTS_SHA256)
-        vocabulary = _read_pinned(folder / TOKENIZER, TOKENIZER_SHA256)
-        # Imported here and not above: an application without these packages still serves its other models.
-        tokenizer = import_module("tokenizers").Tokenizer.from_buffer(vocabulary)
-        tensors = import_module("safetensors.numpy").load(weights)
-        # The file itself says 128 tokens, always; the model card says 256.
-        tokenizer.enable_truncation(MAX_TOKENS)
-        tokenizer.enable_padding()
-        return cls(tokenizer, tensors)
+        tensors = read_tensors(folder / WEIGHTS)
+        return cls(read_tokenizer(folder / TOKENIZER), tensors)
 
     def encode(self, texts: Sequence[str]) -> Floats:
         """Return embeddings of length 1, float32 [n, 384]; a text of more than 256 tokens loses its end."""
@@ -261,6 +262,25 @@ class MiniLM:
         for layer in self._layers:
             layer(rows, penalty, length)
         return states
+
+
+def read_tensors(path: Path) -> dict[str, Floats]:
+    """Return the model's tensors. Raises as `MiniLM.load`."""
+    content = _read_pinned(path, WEIGHTS_SHA256)
+    # Imported here and not above: an application without these packages still serves its other models.
+    tensors: dict[str, Floats] = import_module("safetensors.numpy").load(content)
+    return tensors
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """Return a tokenizer that pads and truncates. Raises as `MiniLM.load`."""
+    vocabulary = _read_pinned(path, TOKENIZER_SHA256)
+    tokenizer = import_module("tokenizers").Tokenizer.from_buffer(vocabulary)
+    # The file itself says 128 tokens, always; the model card says 256.
+    tokenizer.enable_truncation(MAX_TOKENS)
+    tokenizer.enable_padding()
+    found: Tokenizer = tokenizer
+    return found
 
 
 def _pool(states: Floats, real: NDArray[np.bool_]) -> Floats:
