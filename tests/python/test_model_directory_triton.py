@@ -54,6 +54,7 @@ dynamic_batching {
 }
 parameters { key: "intra_op_thread_count" value: { string_value: "4" } }
 parameters: { key: 'inter_op_thread_count', value: < string_value: '2' > };
+parameters { key: "execution_mode" value { string_value: "1" } }
 optimization { graph { level: 1 } }
 model_warmup [ {
   name: "w", batch_size: 8, inputs { key: "data_0" value { data_type: TYPE_FP32 dims: 3 zero_data: true } }
@@ -80,6 +81,7 @@ def test_a_configuration_of_an_onnx_model() -> None:
         "versions": {"latest": 2},
         "workers": 3,
         "threads": 4,
+        "inter_threads": 2,
         "warmup": 8,
     }
     assert ignored == [
@@ -89,7 +91,7 @@ def test_a_configuration_of_an_onnx_model() -> None:
         "densenet_onnx/config.pbtxt: instance_group: gpus is ignored",
         "densenet_onnx/config.pbtxt: dynamic_batching.preserve_ordering is ignored",
         "densenet_onnx/config.pbtxt: dynamic_batching.default_queue_policy.timeout_action is ignored",
-        "densenet_onnx/config.pbtxt: parameters: inter_op_thread_count is ignored",
+        "densenet_onnx/config.pbtxt: parameters: execution_mode is ignored",
         "densenet_onnx/config.pbtxt: optimization.graph is ignored",
     ]
 
