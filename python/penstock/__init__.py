@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from penstock.client import AsyncClient, Client, Response
     from penstock.models import LoadContext, ModelCache, model
     from penstock.pooling import Eject, Pool, Retry, Timeout
+    from penstock.repository import ModelDirectory
     from penstock.server import Server
 else:
     _LATER = {
@@ -31,6 +32,7 @@ else:
         "GenerateRequest": "_generate",
         **dict.fromkeys(("LoadContext", "ModelCache", "model"), "models"),
         **dict.fromkeys(("Eject", "Pool", "Retry", "Timeout"), "pooling"),
+        "ModelDirectory": "repository",
         "Server": "server",
     }
 
@@ -61,6 +63,7 @@ __all__ = [
     "ItemError",
     "LoadContext",
     "ModelCache",
+    "ModelDirectory",
     "Pad",
     "PenstockError",
     "Pool",

@@ -8,6 +8,7 @@ from penstock.errors import ConfigError, LoadFailed, ModelNotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     Report = Callable[[str, float | None], bool]
     """Says how far a load is, as a phase and a share of the whole; false where nobody wants the load any more."""
@@ -23,9 +24,10 @@ class LoadContext:
         name: the model's name.
         version: its version.
         attempt: 1 for the first try, one more for each retry.
+        directory: the folder of a model of a `penstock.ModelDirectory`, and `None` for others.
     """
 
-    __slots__ = ("_cancelled", "_report", "_requires", "attempt", "name", "version")
+    __slots__ = ("_cancelled", "_report", "_requires", "attempt", "directory", "name", "version")
 
     def __init__(
         self,
@@ -35,10 +37,12 @@ class LoadContext:
         attempt: int = 1,
         requires: Mapping[str, Any] | None = None,
         report: Report | None = None,
+        directory: Path | None = None,
     ) -> None:
         self.name: str = name
         self.version: str = version
         self.attempt: int = attempt
+        self.directory: Path | None = directory
         self._requires = dict(requires or {})
         self._report = report
         self._cancelled = False

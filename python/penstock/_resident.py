@@ -67,6 +67,7 @@ class Resident:
             LoadFailed: where a worker process could not load it.
         """
         workers = self._spec.workers
+        ctx.directory = self._spec.directory
         if self._launch is not None and isinstance(workers, Processes):
             self._start_processes(self._launch, workers.count, ctx)
             return self.value

@@ -46,6 +46,7 @@ from penstock.errors import ConfigError, LoadFailed, PenstockError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
 T = TypeVar("T", bound="Callable[..., Any]")
 TensorDeclaration = tuple[str, "Sequence[int]"]
@@ -101,6 +102,7 @@ class ModelSpec:
         load_timeout: seconds that one try to load it may take.
         load_retries: tries after the first that failed.
         warmup: called with the model once it is loaded, before its first batch.
+        directory: the folder that it lies in, for a model of a `penstock.ModelDirectory`.
     """
 
     name: str
@@ -117,6 +119,7 @@ class ModelSpec:
     load_timeout: float = 30.0
     load_retries: int = 1
     warmup: Callable[[Any], Any] | None = None
+    directory: Path | None = None
 
     @property
     def reference(self) -> str:
@@ -236,6 +239,29 @@ def spec_of(target: object) -> ModelSpec | None:
     """The declaration of a model, or `None`; a subclass of a declared class is not declared."""
     spec = vars(target).get(_ATTRIBUTE) if hasattr(target, "__dict__") else None
     return spec if isinstance(spec, ModelSpec) else None
+
+
+class Placed:
+    """A declaration that was changed: by what `model.toml` says, say. What was decorated keeps its own."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        vars(self)[_ATTRIBUTE] = spec
+
+    def __repr__(self) -> str:
+        return f"<penstock model {vars(self)[_ATTRIBUTE].reference}>"
+
+
+def check_placed(spec: ModelSpec, settings: Mapping[str, Any]) -> None:
+    """Refuses what a declaration was changed to where `model` would not have taken it.
+
+    Raises:
+        ConfigError: likewise.
+    """
+    _check_steps(spec.name, spec.task, settings, batched=spec.batched)
+    function = getattr(spec.target, "predict", spec.target)
+    _workers_of(spec.name, spec.task, function, spec.workers, batched=spec.batched)
+    if spec.requires and isinstance(spec.workers, Processes):
+        raise ConfigError(f"model '{spec.name}' runs in processes, which models of the server's cannot be lent to")
 
 
 class LoadedModel:
