@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
 HERE: Final = Path(__file__).parent
 HIDDEN: Final = 64
+PICKLE_TOML: Final = """\
+method = "predict_proba"
+inputs.x = {type = "float32", shape = [64]}
+outputs.probabilities = {type = "float32", shape = [10]}
+batching.max_batch_size = 100
+"""
 TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 
 
@@ -35,6 +41,12 @@ def digits_joblib(folder: Path) -> None:
     """The pipeline as joblib saves it."""
     import_module("joblib").dump(pipeline(), folder / "pipeline.joblib")
     shutil.copyfile(HERE / "joblib_digits.py", folder / "model.py")
+
+
+def digits_pickle(folder: Path) -> None:
+    """The pipeline once more, without a line of Python: `model.toml` says what it takes and which method answers."""
+    import_module("joblib").dump(pipeline(), folder / "model.joblib")
+    (folder / "model.toml").write_text(PICKLE_TOML, encoding="utf-8")
 
 
 def digits_onnx(folder: Path) -> None:
@@ -66,6 +78,7 @@ def mlp_torch(folder: Path) -> None:
 # Each with the packages that it needs to be written, and to be served.
 RECIPES: Final[dict[str, tuple[Callable[[Path], None], tuple[str, ...]]]] = {
     "digits-joblib": (digits_joblib, ("sklearn", "joblib")),
+    "digits-pickle": (digits_pickle, ("sklearn", "joblib")),
     "digits-onnx": (digits_onnx, ("sklearn", "skl2onnx", "onnxruntime")),
     "sentences": (sentences, ("tokenizers", "onnx", "onnxruntime", "transformers")),
     "mlp-torch": (mlp_torch, ("safetensors", "torch")),
