@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from penstock.models import LoadContext, ModelCache, model
     from penstock.pooling import Eject, Pool, Retry, Timeout
     from penstock.repository import ModelDirectory
+    from penstock.safetensors import load_safetensors, open_safetensors
     from penstock.server import Server
 else:
     _LATER = {
@@ -33,6 +34,7 @@ else:
         **dict.fromkeys(("LoadContext", "ModelCache", "model"), "models"),
         **dict.fromkeys(("Eject", "Pool", "Retry", "Timeout"), "pooling"),
         "ModelDirectory": "repository",
+        **dict.fromkeys(("load_safetensors", "open_safetensors"), "safetensors"),
         "Server": "server",
     }
 
@@ -77,7 +79,9 @@ __all__ = [
     "__version__",
     "batched",
     "errors",
+    "load_safetensors",
     "model",
+    "open_safetensors",
     "remaining",
     "transport",
 ]

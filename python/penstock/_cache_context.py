@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from penstock.errors import ConfigError, LoadFailed, ModelNotFound
+from penstock.safetensors import load_safetensors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
+    import os
+    from collections.abc import Callable, Iterable, Mapping
+
+    from numpy.typing import NDArray
+
+    from penstock.safetensors import Digests, Mode
 
     Report = Callable[[str, float | None], bool]
     """Says how far a load is, as a phase and a share of the whole; false where nobody wants the load any more."""
@@ -24,7 +30,7 @@ class LoadContext:
         name: the model's name.
         version: its version.
         attempt: 1 for the first try, one more for each retry.
-        directory: the folder of a model of a `penstock.ModelDirectory`, and `None` for others.
+        directory: the folder of a model that comes from a model directory, that of its version; else `None`.
     """
 
     __slots__ = ("_cancelled", "_report", "_requires", "attempt", "directory", "name", "version")
@@ -83,6 +89,32 @@ class LoadContext:
             self._cancelled = True
         if self._cancelled:
             raise LoadFailed(f"the load of model {self.name!r} is no longer wanted")
+
+    def safetensors(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        mode: Mode = "auto",
+        names: Iterable[str] | None = None,
+        sha256: Digests | None = None,
+        threads: int | None = None,
+    ) -> dict[str, NDArray[Any]]:
+        """As `penstock.load_safetensors`, saying how far it is, as the phase "weights".
+
+        A relative path lies in `directory`, where the model has one. A load that is no longer wanted stops. It blocks
+        its thread: a loader that is `async def` uses `asyncio.to_thread`.
+
+        Raises:
+            LoadFailed: where the file cannot be read, or the load is no longer wanted.
+            UnsafeFormat, ChecksumMismatch, PathEscape, ConfigError: as `penstock.load_safetensors`.
+        """
+        self.progress(0.0, "weights")
+
+        def progress(done: int, total: int) -> None:
+            self.progress(done / total if total else 1.0)
+
+        place = path if self.directory is None else Path(self.directory, path)
+        return load_safetensors(place, mode=mode, names=names, sha256=sha256, threads=threads, progress=progress)
 
     def _cancel(self) -> None:
         self._cancelled = True

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from penstock._native import TensorMemory
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -163,7 +165,7 @@ class _Walk:
         if owner.dtype.hasobject:
             self._next.extend(owner.ravel().tolist())
         base = owner.base
-        if isinstance(base, memoryview | bytes | bytearray | mmap.mmap):
+        if isinstance(base, memoryview | bytes | bytearray | mmap.mmap | TensorMemory):
             self._next.append(base)
         else:
             self._add(owner, owner.nbytes)

@@ -1,9 +1,11 @@
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, Literal, Self, TypeAlias, final
 
+import numpy as np
+from numpy.typing import NDArray
 from typing_extensions import disjoint_base
 
 from penstock._policy import NativePolicy
@@ -36,13 +38,16 @@ __all__ = [
     "NativeShift",
     "NativeStream",
     "NativeUpload",
+    "NativeWeights",
     "ServedWorker",
     "Steps",
+    "TensorMemory",
     "Worker",
     "bind_errors",
     "check_policy",
     "error_table",
     "infer_message",
+    "load_weights",
     "lock_acquisitions",
     "reset_after_fork",
     "shutdown",
@@ -542,3 +547,31 @@ class Steps:
     def feed(self, index: int) -> Feed | None: ...
     def send(self, values: list[tuple[int, Any]]) -> None: ...
     def remaining(self, indices: list[int]) -> float | None: ...
+
+@final
+class TensorMemory:
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def kind(self) -> Literal["mapped", "read"]: ...
+
+_TypeOf: TypeAlias = Callable[[str], np.dtype[Any]]
+_Settings: TypeAlias = Mapping[str, Any]
+
+def load_weights(
+    path: str,
+    settings: _Settings,
+    names: list[str] | None,
+    progress: Callable[[int, int], object] | None,
+    type_of: _TypeOf,
+) -> dict[str, NDArray[Any]]: ...
+
+@final
+class NativeWeights:
+    def __new__(cls, path: str, settings: _Settings) -> Self: ...
+    def infos(self) -> list[tuple[str, str, tuple[int, ...], int, str, tuple[int, ...]]]: ...
+    def metadata(self) -> dict[str, str]: ...
+    def memories(self) -> list[TensorMemory]: ...
+    nbytes: Final[int]
+    def array(self, name: str, type_of: _TypeOf) -> NDArray[Any]: ...
+    def rows(self, name: str, begin: int, end: int, type_of: _TypeOf) -> NDArray[Any]: ...

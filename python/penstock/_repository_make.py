@@ -11,7 +11,7 @@ from penstock import _repository_python as python
 from penstock._policy import BatchPolicy
 from penstock._processes import Processes
 from penstock.errors import ConfigError, UnsafeFormat
-from penstock.models import Placed, check_placed, model
+from penstock.models import LoadedModel, Placed, check_placed, model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -120,6 +120,7 @@ def _of_python(folder: Path, which: tuple[str, str], settings: Settings) -> Plac
         terms["policy"] = _policy(spec.policy, settings)
     placed = replace(spec, version=which[1], directory=folder, **terms)
     check_placed(placed, settings.get("batching", {}))
+    LoadedModel(placed).check()
     return Placed(placed)
 
 

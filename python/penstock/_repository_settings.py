@@ -23,6 +23,10 @@ MOST_BYTES = 1 << 20
 """Of a file of settings: who writes one by hand needs a thousandth of it."""
 
 _MOST_VERSION = (1 << 63) - 1
+_ELEMENTS = frozenset(
+    {"bool", "string", "bytes", "float16", "bfloat16", "float32", "float64"}
+    | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+)
 _ADAPTIVE = frozenset(each.name for each in fields(Adaptive))
 _PAD = frozenset(each.name for each in fields(Pad))
 # The two that would be functions are Python's.
@@ -139,6 +143,8 @@ def _tensors(what: str, value: object) -> list[str] | dict[str, tuple[str, tuple
 def _tensor(what: str, said: object) -> tuple[str, tuple[int, ...]]:
     if not isinstance(said, dict) or set(said) != {"type", "shape"} or not isinstance(said["type"], str):
         raise ConfigError(f"{what} must be a table such as {{type = 'float32', shape = [64]}}, not {said!r}")
+    if said["type"] not in _ELEMENTS:
+        raise ConfigError(f"{what}.type must be one of {', '.join(sorted(_ELEMENTS))}, not {said['type']!r}")
     shape = said["shape"]
     axes = isinstance(shape, list) and all(isinstance(axis, int) and not isinstance(axis, bool) for axis in shape)
     if not axes or not all(-1 <= axis <= _MOST_VERSION for axis in shape):

@@ -70,7 +70,7 @@ class Residents:
     def _register(self, index: int, spec: ModelSpec) -> None:
         # Where a fresh interpreter could not get at it, that is said at once.
         of_processes = isinstance(spec.workers, Processes)
-        launch = launch_of("model", spec.target, f"model {spec.name!r}") if of_processes else None
+        launch = _launch_of(spec) if of_processes else None
         loader = loader_of(
             partial(self._load, index, spec, launch),
             spec.name,
@@ -165,6 +165,11 @@ class Residents:
 
     def _left(self) -> float:
         return math.inf if self._deadline is None else self._deadline - time.monotonic()
+
+
+def _launch_of(spec: ModelSpec) -> Launch:
+    told = {"name": spec.name, "version": spec.version, "policy": spec.policy, "directory": spec.directory}
+    return launch_of("model", spec.target, f"model {spec.name!r}", told)
 
 
 def _size_of_processes(resident: Resident) -> int:

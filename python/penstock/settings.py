@@ -160,6 +160,37 @@ class CacheSettings:
         return cls(**_resolved(cls, keywords, command_line, environment))
 
 
+@dataclass(frozen=True, kw_only=True)
+class RepositorySettings:
+    """The models that `penstock serve` finds in a directory, and what of them may be run.
+
+    Attributes:
+        models: the directory, as `penstock.ModelDirectory` describes it; `None` for none.
+        allow_python: run `model.py` of models there.
+        allow_pickle: read pickles of models there (`model.joblib`, `model.pkl`), which runs what is in them.
+        settle: time for which the files of a version must not have changed before it is taken up.
+    """
+
+    models: str | None = _setting(None, "directory", "a directory of models: NAME/VERSION/model.onnx")
+    allow_python: bool = _setting(False, "switch", "run model.py of models there")  # noqa: FBT003
+    allow_pickle: bool = _setting(False, "switch", "read pickles of models there, which runs what is in them")  # noqa: FBT003
+    settle: float = _setting(2.0, "seconds", "time without a change after which a version there is taken up")
+
+    @classmethod
+    def resolve(
+        cls,
+        keywords: Mapping[str, Any],
+        command_line: Mapping[str, Any] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> RepositorySettings:
+        """As `DoorSettings.resolve`.
+
+        Raises:
+            ConfigError: likewise.
+        """
+        return cls(**_resolved(cls, keywords, command_line, environment))
+
+
 def worker_count(command_line: str | int | None, environment: Mapping[str, str] | None = None) -> int:
     """Processes that share a server's port: `--workers`, else `PENSTOCK_WORKERS`, else 1.
 
@@ -235,6 +266,12 @@ def _names(source: str, value: Any) -> tuple[str, ...]:
     return tuple(name for one in several if (name := one.strip()))
 
 
+def _directory(source: str, value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ConfigError(f"{source} must be the path of a directory, not {value!r}")
+    return value
+
+
 def _count(source: str, value: Any, most: int = _MOST) -> int:
     if isinstance(value, str):
         try:
@@ -269,4 +306,11 @@ def _switch(source: str, value: Any) -> bool:
     return value
 
 
-_CHECKS = {"names": _names, "size": _size, "count": _count, "seconds": _seconds, "switch": _switch}
+_CHECKS = {
+    "directory": _directory,
+    "names": _names,
+    "size": _size,
+    "count": _count,
+    "seconds": _seconds,
+    "switch": _switch,
+}

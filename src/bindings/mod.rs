@@ -28,6 +28,7 @@ mod steps;
 mod texts;
 mod visitors;
 mod waiter;
+mod weights;
 
 use pyo3::prelude::*;
 
@@ -72,6 +73,8 @@ mod _native {
     use super::shift::NativeShift;
     #[pymodule_export]
     use super::steps::Steps;
+    #[pymodule_export]
+    use super::weights::{NativeWeights, TensorMemory, load_weights};
 
     #[pymodule_export]
     const VERSION: &str = env!("CARGO_PKG_VERSION");

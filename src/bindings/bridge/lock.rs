@@ -21,3 +21,13 @@ pub(crate) fn without<T: Send>(py: Python<'_>, counts: &LockCounts, work: impl S
     ALL.count(wait);
     value
 }
+
+/// Takes the lock in the midst of work that [`without`] runs, for a short look, and gives it back; counted for all. `None`
+/// where the interpreter ends, and has no lock to give any more.
+pub(crate) fn within<T>(look: impl FnOnce(Python<'_>) -> T) -> Option<T> {
+    let asked = Instant::now();
+    Python::try_attach(|py| {
+        ALL.count(asked.elapsed());
+        look(py)
+    })
+}

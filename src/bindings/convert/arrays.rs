@@ -2,9 +2,11 @@
 #![allow(unsafe_code, reason = "NumPy's C interface; every block states what it relies on")]
 
 use std::ffi::c_int;
+use std::sync::Arc;
 
 use numpy::npyffi::{self, NPY_TYPES, PY_ARRAY_API, npy_intp};
 use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -12,6 +14,8 @@ use pyo3::sync::PyOnceLock;
 use pyo3::type_object::PyTypeInfo;
 use smallvec::SmallVec;
 
+use crate::bindings::weights::TensorMemory;
+use crate::formats::safetensors::Span;
 use crate::tensor::{ColumnSpec, DType, Memory, Shape};
 
 /// Memory of a batch, kept alive by every array that looks at it. When the last one goes, the memory serves again.
@@ -184,6 +188,52 @@ pub(crate) fn over_memory<'py>(
         );
         let array = Bound::from_owned_ptr_or_err(py, array)?;
         if PY_ARRAY_API.PyArray_SetBaseObject(py, array.as_ptr().cast(), owner.into_ptr()) < 0 {
+            return Err(PyErr::fetch(py));
+        }
+        Ok(array)
+    }
+}
+
+/// A read-only array over bytes of `owner`, which it keeps alive.
+///
+/// # Errors
+/// `ValueError` where the bytes do not belong to `owner`, are not as many as elements of this type and shape take, or lie
+/// where such elements may not; where elements are more than plain numbers; where NumPy can have no such shape.
+pub(crate) fn over_weights<'py>(
+    owner: &Bound<'py, TensorMemory>,
+    bytes: &Span,
+    descr: &Bound<'py, PyArrayDescr>,
+    shape: &[usize],
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = owner.py();
+    let needed = shape.iter().try_fold(descr.itemsize(), |size, axis| size.checked_mul(*axis));
+    let plain = !descr.has_object() && !descr.has_subarray() && descr.is_native_byteorder() != Some(false);
+    let own = Arc::ptr_eq(owner.get().region(), bytes.region());
+    if !own || !plain || needed != Some(bytes.len()) || !bytes.is_aligned(descr.alignment()) {
+        return Err(PyValueError::new_err("these bytes are no such array"));
+    }
+    let mut axes: SmallVec<[npy_intp; 5]> =
+        shape.iter().map(|axis| npy_intp::try_from(*axis).unwrap_or(npy_intp::MAX)).collect();
+    let data = bytes.as_slice().as_ptr().cast_mut();
+    // SAFETY: the lock is held. `data` points at as many bytes as the elements take (checked above), of plain numbers that
+    // any bits are good for, in a region that `owner` holds and that neither moves nor changes; the array holds `owner`.
+    // Without the flag that it is writable NumPy does not write through the pointer, and cannot be told to: the base is no
+    // buffer. `NewFromDescr` steals the reference to the descriptor, `SetBaseObject` the one to the owner, also where
+    // they fail.
+    unsafe {
+        let array = PY_ARRAY_API.PyArray_NewFromDescr(
+            py,
+            PyUntypedArray::type_object_raw(py),
+            descr.clone().into_ptr().cast(),
+            c_int::try_from(axes.len()).unwrap_or(c_int::MAX),
+            axes.as_mut_ptr(),
+            std::ptr::null_mut(),
+            data.cast(),
+            0,
+            std::ptr::null_mut(),
+        );
+        let array = Bound::from_owned_ptr_or_err(py, array)?;
+        if PY_ARRAY_API.PyArray_SetBaseObject(py, array.as_ptr().cast(), owner.clone().into_ptr()) < 0 {
             return Err(PyErr::fetch(py));
         }
         Ok(array)
