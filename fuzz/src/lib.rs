@@ -4,12 +4,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use penstock::error::ErrorKind;
+use penstock::formats::safetensors::{Header, Index};
 use penstock::stream::{self, Event, LineDecoder, MAX_EVENT, SseDecoder};
 use penstock::tensor::{Column, DType, Spares, TensorSpec};
 use penstock::wire::grpc::PREFIX;
 use penstock::wire::grpc::proto::inference::ModelInferRequest;
 use penstock::wire::oip::{AnswerRow, InferAnswer, InferRequest, InferResponse, StreamAnswer};
 use prost::Message;
+use safetensors::SafeTensors;
 
 /// The rules of server-sent events, written down step by step.
 #[path = "../../src/stream/tests/reference.rs"]
@@ -132,4 +134,29 @@ pub fn read_lines(body: &[u8]) {
     assert!(lines.iter().all(|line| !line.iter().any(|byte| matches!(byte, b'\n' | b'\r'))));
     let breaks = body.iter().filter(|byte| matches!(byte, b'\n' | b'\r')).count();
     assert_eq!(lines.iter().map(Vec::len).sum::<usize>(), body.len() - breaks);
+}
+
+/// Reads a safetensors file: it is refused, or the format's own crate reads the same tensors from it.
+pub fn read_header(file: &[u8]) {
+    let Ok(header) = Header::parse(file, file.len() as u64) else { return };
+    let reference = SafeTensors::deserialize(file).unwrap();
+    assert_eq!(reference.len(), header.tensors().len());
+    let data = &file[header.data_begin() as usize..];
+    for tensor in header.tensors() {
+        let view = reference.tensor(&tensor.name).unwrap();
+        assert_eq!(format!("{:?}", view.dtype()), tensor.dtype.name());
+        assert_eq!(view.shape(), tensor.shape);
+        assert_eq!(view.data(), &data[tensor.begin as usize..tensor.end as usize]);
+        assert_eq!(header.get(&tensor.name), Some(tensor));
+    }
+}
+
+/// Reads an index of safetensors files: it is refused, or every file that it names is in its own directory.
+pub fn read_index(text: &[u8]) {
+    let Ok(index) = Index::parse(text) else { return };
+    for name in index.files() {
+        let path = std::path::Path::new(name);
+        assert_eq!(path.file_name(), Some(path.as_os_str()));
+        assert!(name.ends_with(".safetensors") && !name.contains(['/', '\\', '\0', ':']));
+    }
 }

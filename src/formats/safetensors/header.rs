@@ -103,8 +103,13 @@ impl Header {
 
     /// The tensor of that name.
     pub fn get(&self, name: &str) -> Option<&TensorEntry> {
+        self.tensors.get(self.position(name)?)
+    }
+
+    /// Where in [`Header::tensors`] the tensor of that name stands.
+    pub(super) fn position(&self, name: &str) -> Option<usize> {
         let at = self.by_name.binary_search_by(|position| self.name(*position).cmp(name)).ok()?;
-        self.tensors.get(*self.by_name.get(at)?)
+        self.by_name.get(at).copied()
     }
 
     fn name(&self, position: usize) -> &str {

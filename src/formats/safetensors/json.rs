@@ -1,6 +1,6 @@
 //! JSON as the format wants it: no key twice, no key that is not known, nothing around it but spaces.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -29,6 +29,14 @@ pub(super) fn header(text: &[u8]) -> Result<Contents, String> {
     contents
         .and_then(|contents| reader.end().map(|()| contents))
         .map_err(|error| format!("its header cannot be read: {error}"))
+}
+
+/// Reads the `weight_map` of an index.
+pub(super) fn weight_map(text: &[u8]) -> Result<BTreeMap<String, String>, String> {
+    let text = std::str::from_utf8(text).map_err(|error| format!("the index is not UTF-8: {error}"))?;
+    let WeightMap(files) =
+        serde_json::from_str(text).map_err(|error| format!("the index cannot be read: {error}"))?;
+    Ok(files)
 }
 
 struct Entries;
@@ -82,7 +90,7 @@ struct Entry {
 }
 
 /// A structure that is an object; derived readers take a list of its fields, too.
-pub(super) struct Object<T>(pub(super) T);
+struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
@@ -139,7 +147,21 @@ impl<'de> Deserialize<'de> for Lengths {
 }
 
 /// An object whose keys are all different.
-pub(super) struct Distinct<T>(pub(super) BTreeMap<String, T>);
+struct Distinct<T>(BTreeMap<String, T>);
+
+impl<'de, T: Deserialize<'de>> Distinct<T> {
+    /// Reads what is left of an object.
+    fn walk<A: MapAccess<'de>>(mut map: A) -> Result<Self, A::Error> {
+        let mut found = BTreeMap::new();
+        while let Some((key, value)) = map.next_entry::<String, T>()? {
+            if found.contains_key(&key) {
+                return Err(A::Error::custom(format!("the key {} stands twice", quoted(&key))));
+            }
+            found.insert(key, value);
+        }
+        Ok(Self(found))
+    }
+}
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Distinct<T> {
     fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
@@ -151,17 +173,93 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Distinct<T> {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Distinct<T>, A::Error> {
-                let mut found = BTreeMap::new();
-                while let Some((key, value)) = map.next_entry::<String, T>()? {
-                    if found.contains_key(&key) {
-                        return Err(A::Error::custom(format!("the key {} stands twice", quoted(&key))));
-                    }
-                    found.insert(key, value);
-                }
-                Ok(Distinct(found))
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Distinct<T>, A::Error> {
+                Distinct::walk(map)
             }
         }
         reader.deserialize_map(Keys(PhantomData))
+    }
+}
+
+/// The `weight_map` of an index.
+struct WeightMap(BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for WeightMap {
+    fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
+        struct Top;
+        impl<'de> Visitor<'de> for Top {
+            type Value = WeightMap;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with a weight_map")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WeightMap, A::Error> {
+                let (mut seen, mut found) = (BTreeSet::new(), None);
+                while let Some(key) = map.next_key::<String>()? {
+                    if key == "weight_map" {
+                        let Distinct(files) = map.next_value()?;
+                        found = Some(files);
+                    } else {
+                        map.next_value::<Anything>()?;
+                    }
+                    if let Some(key) = seen.replace(key) {
+                        return Err(A::Error::custom(format!("the key {} stands twice", quoted(&key))));
+                    }
+                }
+                found.map(WeightMap).ok_or_else(|| A::Error::missing_field("weight_map"))
+            }
+        }
+        reader.deserialize_map(Top)
+    }
+}
+
+/// Any value that has no key twice in one object.
+struct Anything;
+
+impl<'de> Deserialize<'de> for Anything {
+    fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
+        struct Walk;
+        impl<'de> Visitor<'de> for Walk {
+            type Value = Anything;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("any value")
+            }
+
+            fn visit_unit<E>(self) -> Result<Anything, E> {
+                Ok(Anything)
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Anything, E> {
+                Ok(Anything)
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<Anything, E> {
+                Ok(Anything)
+            }
+
+            fn visit_u64<E>(self, _: u64) -> Result<Anything, E> {
+                Ok(Anything)
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<Anything, E> {
+                Ok(Anything)
+            }
+
+            fn visit_str<E>(self, _: &str) -> Result<Anything, E> {
+                Ok(Anything)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Anything, A::Error> {
+                while list.next_element::<Anything>()?.is_some() {}
+                Ok(Anything)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Anything, A::Error> {
+                Distinct::<Anything>::walk(map).map(|_| Anything)
+            }
+        }
+        reader.deserialize_any(Walk)
     }
 }

@@ -1,6 +1,6 @@
 //! Memory in which tensors lie: a map of a file, or memory of this process.
 //!
-//! This file holds unsafe code for one call, [`Mmap::map`]. Its contract is that nobody changes the file while it is mapped:
+//! This file holds unsafe code for one call, the one that maps a file. Its contract is that nobody changes the file while it is mapped:
 //! a `&[u8]` over it would change under its reader, and a file that is made shorter takes pages away, which ends the process
 //! with a SIGBUS when they are looked at. Two things keep it: mode `auto` maps only files that nobody may write
 //! ([`super::may_map`]), and who asks for `mmap` by name answers for the file, as the documentation of that mode says. Bytes of a
