@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SHARD = "model-00001-of-00001.safetensors"
+INDEX = "model.safetensors.index.json"
 
 
 def safetensors(header: bytes | dict[str, Any], data: bytes = b"") -> bytes:
@@ -28,7 +29,7 @@ def entry(begin: int, end: int, shape: list[int] | None = None, dtype: str = "F3
 
 W = np.array([1, 2], np.float32)
 GOOD = safetensors({"w": entry(0, 8)}, W.tobytes())
-ONE = json.dumps({"w": entry(0, 8)})[1:-1]
+FIRST, SECOND = (json.dumps({"w": entry(begin, begin + 8)})[1:-1] for begin in (0, 8))
 
 BAD_WEIGHTS: dict[str, bytes] = {
     "empty": b"",
@@ -40,7 +41,7 @@ BAD_WEIGHTS: dict[str, bytes] = {
     "header_is_a_list": safetensors(b"[]"),
     "header_is_no_text": safetensors(b'{"\xff": 1}'),
     "blank_before_the_header": safetensors(b" {}"),
-    "duplicate_key": safetensors(f"{{{ONE}, {ONE}}}".encode(), W.tobytes()),
+    "duplicate_key": safetensors(f"{{{FIRST}, {SECOND}}}".encode(), bytes(16)),
     "duplicate_key_within": safetensors(
         b'{"w": {"dtype": "F32", "dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}'
     ),
