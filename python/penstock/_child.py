@@ -93,9 +93,9 @@ def _imported(name: str, file: str | None) -> Any:
 
 
 def _model(child: _native.NativeChild, target: Any, declared: dict[str, Any]) -> Callable[[], None]:
+    from penstock._served_models import declaration_of  # noqa: PLC0415
     from penstock._worker import work  # noqa: PLC0415  a batched function's child needs none of these
     from penstock.models import LoadContext, LoadedModel, spec_of  # noqa: PLC0415
-    from penstock.server import declaration_of  # noqa: PLC0415
 
     spec = spec_of(target)
     if spec is None:

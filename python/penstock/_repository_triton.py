@@ -48,6 +48,10 @@ _NAMED = (
     "response_cache",
     "runtime",
 )
+_WHOLE = (
+    "{}: max_batch_size is 0, so Triton would not batch: where the first axis is one row after another, say under "
+    "[batching] in model.toml how many rows a batch may have; other models cannot be served"
+)
 _THREADS = "intra_op_thread_count"
 
 
@@ -72,6 +76,8 @@ class _Config:
         self._file = file
         self._settings: Settings = {}
         self._warnings: list[str] = []
+        # With 0, which is what it is where nothing is said, Triton hands every request over as it came.
+        self._is_batched = False
 
     def settings(self, name: str) -> tuple[Settings, list[str]]:
         fields: dict[str, Callable[[_Field], None]] = {
@@ -100,8 +106,11 @@ class _Config:
                 fields[key](field)
             else:
                 raise ConfigError(f"{self._file}: Triton has no field {key!r}, or only since lately")
-        if "inputs" in self._settings and "max_batch_size" not in self._message:
-            self._no_batch_axis()
+        if not self._is_batched and {"inputs", "outputs"} & set(self._settings):
+            self._settings["whole"] = _WHOLE.format(self._file)
+            # With their first axis, whatever it is: the graph says the same.
+            self._settings.pop("inputs", None)
+            self._settings.pop("outputs", None)
         return self._settings, self._warnings
 
     def _ignores(self, what: str, why: str = "") -> None:
@@ -142,18 +151,11 @@ class _Config:
             raise ConfigError(f"{self._file}: version_policy has no {kind!r}")
 
     def _whole_batch(self, field: _Field) -> None:
-        size = field.number()
-        if size <= 0:
-            self._no_batch_axis()
-            return
-        self._set_batching("max_batch_size", size)
-
-    def _no_batch_axis(self) -> None:
-        """With 0, which is what it is where nothing is said, Triton hands every request over as it came."""
-        raise ConfigError(
-            f"{self._file}: max_batch_size is 0, so Triton would not batch: where the first axis is one row after "
-            "another, say how many rows a batch may have; other models cannot be served from here"
-        )
+        if (size := field.number()) > 0:
+            self._is_batched = True
+            self._set_batching("max_batch_size", size)
+        else:
+            self._settings["whole"] = _WHOLE.format(self._file)
 
     def _tensors(self, field: _Field, which: str) -> None:
         declared = {}

@@ -124,8 +124,8 @@ class Resident:
             self._loaded.close()
             raise
 
-    def begin(self) -> None:
-        """Starts the workers: from here on the model is ready."""
+    def begin(self) -> Callable[[], None]:
+        """Starts the workers: from here on the model is ready. Gives what lets them take batches."""
         function, count = self._function, self._spec.workers
         if function is not None and not isinstance(count, Processes):
             try:
@@ -133,7 +133,9 @@ class Resident:
             except BaseException:
                 self.end(lambda: 0.0)
                 raise
-        self._shift.begin()
+        self._shift.announce()
+        # A method of the shift's: it keeps the workers' place, and not the model.
+        return self._shift.begin
 
     def _start_threads(self, function: Callable[..., Any], count: int) -> None:
         loaded = self._loaded

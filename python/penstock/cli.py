@@ -118,7 +118,14 @@ def _add_setting(group: argparse._ArgumentGroup, setting: Field[Any]) -> None:
         choices = "|".join(setting.metadata["choices"])
         group.add_argument(flag, metavar=choices, help=f"{text} (default: {setting.default})")
         return
-    metavar = {"directory": "DIR", "names": "MODELS", "size": "SIZE", "count": "N", "seconds": "SECONDS"}[kind]
+    metavar = {
+        "directory": "DIR",
+        "names": "MODELS",
+        "size": "SIZE",
+        "count": "N",
+        "seconds": "SECONDS",
+        "pause": "SECONDS",
+    }[kind]
     group.add_argument(flag, metavar=metavar, help=f"{text} (default: {_shown(kind, setting.default)})")
 
 

@@ -85,6 +85,8 @@ class DoorSettings:
         slow_reader: what becomes of a streamed answer whose reader is too slow: `"pause"` gives its request no step
             until there is room, while the others of its batch go on; `"buffer"` lets it have more than `stream_window`,
             as far as `stream_memory` goes; `"drop"` leaves out what has no room, and counts it.
+        poll_seconds: time between looks at the model directories that are served; 0 for none but those that calls of
+            the model repository, and `Server.poll`, ask for.
         repository: what calls of the model repository may do: `"full"` lists, loads and unloads models, `"read-only"`
             lists them, `"off"` answers none of it.
     """
@@ -107,6 +109,7 @@ class DoorSettings:
     slow_reader: str = _setting(
         "pause", "choice", "what a stream does that is read too slowly", ("pause", "buffer", "drop")
     )
+    poll_seconds: float = _setting(0.0, "pause", "time between looks at --models; 0 looks on request only")
     repository: str = _setting("full", "choice", "what calls may do with the models", ("full", "read-only", "off"))
 
     @classmethod
@@ -298,6 +301,13 @@ def _seconds(source: str, value: Any) -> float:
     return float(value)
 
 
+def _pause(source: str, value: Any) -> float:
+    if isinstance(value, str) and value.strip() in {"0", "0.0"}:
+        value = 0.0
+    is_zero = isinstance(value, int | float) and not isinstance(value, bool) and value == 0
+    return 0.0 if is_zero else _seconds(source, value)
+
+
 def _switch(source: str, value: Any) -> bool:
     if isinstance(value, str) and value.lower() in _TRUE | _FALSE:
         return value.lower() in _TRUE
@@ -312,5 +322,6 @@ _CHECKS = {
     "size": _size,
     "count": _count,
     "seconds": _seconds,
+    "pause": _pause,
     "switch": _switch,
 }

@@ -89,6 +89,15 @@ impl Cache {
         self.inside.step(|state, now| state.register(spec, now))
     }
 
+    /// As [`register`](Self::register), but what is loaded of a model of that name and version goes on serving until a
+    /// [`reload`](Self::reload) takes its place.
+    ///
+    /// # Errors
+    /// As those of `register`. Then nothing has changed.
+    pub fn amend(&self, spec: LoadSpec) -> Result<ModelId> {
+        self.inside.step(|state, now| state.amend(spec, now))
+    }
+
     /// Takes a model out: who waits for it is told `ModelNotFound`, what is loaded drains.
     pub fn remove(&self, id: ModelId) {
         self.inside.step(|state, now| state.unregister(id, now));

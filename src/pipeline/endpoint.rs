@@ -325,18 +325,25 @@ impl Endpoint {
     }
 
     /// Says that the workers of a shift are there: the model is ready until the last such shift [ends](Self::end_shift).
-    pub fn begin_shift(&self, shift: &Shift) {
+    /// They take nothing before it [begins](Self::begin_shift).
+    pub fn announce_shift(&self, shift: &Shift) {
         let mut shifts = self.shifts.lock();
-        if shift.begin() {
+        if shift.announce() {
             *shifts += 1;
             self.set_ready(true);
         }
     }
 
+    /// Lets the workers of a shift take batches; it is announced by that, where it was not.
+    pub fn begin_shift(&self, shift: &Shift) {
+        self.announce_shift(shift);
+        shift.begin();
+    }
+
     /// Ends a shift: its workers finish what they run and take no more, and what waits goes on waiting. Safe to call twice.
     pub fn end_shift(&self, shift: &Shift) {
         let mut shifts = self.shifts.lock();
-        if shift.has_begun() && !shift.is_over() {
+        if shift.was_announced() && !shift.is_over() {
             *shifts = shifts.saturating_sub(1);
         }
         self.batcher.end_shift(shift);
