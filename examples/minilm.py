@@ -249,6 +249,10 @@ class MiniLM:
         ids = np.array([encoding.ids for encoding in encodings], np.intp)
         # Not `ids != 0`: a text may spell out the padding token.
         real = np.array([encoding.attention_mask for encoding in encodings], np.bool_)
+        return self.embed(ids, real)
+
+    def embed(self, ids: NDArray[np.intp], real: NDArray[np.bool_]) -> Floats:
+        """Return embeddings, float32 [n, 384], of token ids [n, length]; those that are not `real` are padding."""
         return _pool(self._run(ids, real), real)
 
     def _run(self, ids: NDArray[np.intp], real: NDArray[np.bool_]) -> Floats:

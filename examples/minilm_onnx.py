@@ -3,6 +3,9 @@
 The graph takes token ids and a mask, has free axes for batch and length, and ends in unit vectors: pooling and
 normalisation are inside. It is the computation of `examples.minilm`, in ONNX's standard operators. Writing it needs the
 package `onnx`, and the packages of `examples.minilm`.
+
+`served()` is the graph as a model that takes tokens and runs without the interpreter; `TextEmbeddings` stands before it
+and takes texts.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+import penstock
 from examples import minilm
 from examples.minilm import HEAD_WIDTH, HEADS, LAYERS, MAX_TOKENS, WIDTH, MiniLMMissing
 from examples.onnx_graph import FOLDER, OPSET, Graph, save
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 
     from examples.minilm import Floats, Tokenizer
 
+NAME: Final = "minilm-onnx"
 IDS: Final = "input_ids"
 MASK: Final = "attention_mask"
 EMBEDDING: Final = "embedding"
@@ -46,6 +51,33 @@ def written(folder: Path = FOLDER) -> Path:
     if not path.is_file():
         _write(path, minilm.locate() / minilm.WEIGHTS)
     return path
+
+
+def served() -> penstock.OnnxModel:
+    """The graph as a model that takes token ids and their mask; texts of different lengths share batches.
+
+    Raises:
+        MiniLMMissing: as `written`, and where the package that runs it is not installed.
+    """
+    if find_spec("onnxruntime") is None:
+        raise MiniLMMissing(minilm.INSTALL.format("onnxruntime"))
+    return penstock.onnx_model(NAME, written(), max_batch_size=64, pad=True, warmup=True)
+
+
+@penstock.model(f"{NAME}-text", task="embed", outputs={EMBEDDING: ("float32", [WIDTH])}, requires=NAME)
+class TextEmbeddings:
+    """Texts as vectors: Python cuts them into tokens, and the graph does the rest."""
+
+    def load(self, ctx: penstock.LoadContext) -> None:
+        """Take the graph, which is loaded by now, and read the tokenizer."""
+        self._graph: penstock.OnnxSession = ctx[NAME]
+        _tokenizer()
+
+    def predict(self, text: list[str]) -> Floats:
+        """Vectors of length 1, float32 [n, 384], for n texts."""
+        ids, mask = tokens(text)
+        embeddings: Floats = self._graph({IDS: ids, MASK: mask})[EMBEDDING]
+        return embeddings
 
 
 def tokens(texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

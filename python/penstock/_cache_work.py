@@ -118,8 +118,7 @@ class Crew:
             self._fail(residency, load, error)
         else:
             del self._loads[residency]
-            self._desk.loaded(residency, size)
-            if open_up is not None:
+            if self._desk.loaded(residency, size) and open_up is not None:
                 # Not before: nobody has an answer of a model that is still said to load.
                 open_up()
             # A load that outlasts its cache finds nobody else who would let the model go.

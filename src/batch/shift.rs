@@ -22,11 +22,6 @@ impl Shift {
         !self.is_over() && !self.announced.swap(true, Ordering::SeqCst)
     }
 
-    /// True once its workers were there.
-    pub fn was_announced(&self) -> bool {
-        self.announced.load(Ordering::SeqCst)
-    }
-
     /// Lets its workers take batches from here on.
     pub fn begin(&self) {
         let gate = self.gate.lock();

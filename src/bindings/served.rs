@@ -58,6 +58,10 @@ impl ServedWorker {
 
     fn take(&self, py: Python<'_>) -> Option<Taken> {
         let endpoint = &self.endpoint;
+        if self.shift.is_over() {
+            // It waited for the lock meanwhile: the batch is the next load's.
+            return None;
+        }
         let (batch, account) = endpoint.take()?;
         let count = batch.entries.len();
         let columns = Columns::new(&endpoint.spec, endpoint.spares());

@@ -265,9 +265,10 @@ impl Cache {
     }
 
     /// The loader has loaded the model; `size` is what it takes in bytes, where that was measured. Said of a load that is no
-    /// longer wanted, it is unloaded at once.
-    pub fn loaded(&self, residency: Residency, size: Option<u64>) {
-        self.inside.step(|state, now| state.loaded(residency, size, now));
+    /// longer wanted, it is unloaded at once. True where it serves from here on.
+    #[allow(clippy::must_use_candidate, reason = "loaders that have nothing to begin need not know")]
+    pub fn loaded(&self, residency: Residency, size: Option<u64>) -> bool {
+        self.inside.step(|state, now| state.loaded(residency, size, now))
     }
 
     /// The loader could not load the model. `retry` where another attempt might.
