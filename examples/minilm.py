@@ -275,7 +275,7 @@ class MiniLM:
 
 
 def open_tensors(path: Path) -> SafetensorsFile:
-    """Open the model's tensors, to be read one by one: most are put together anew, and not kept. Raises as `MiniLM.load`."""
+    """Open the model's tensors, to be read one by one: most are put together anew. Raises as `MiniLM.load`."""
     if not path.exists():
         message = f"{path} does not exist"
         raise MiniLMMissing(message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from penstock._onnx_terms import terms_of
@@ -12,7 +13,6 @@ from penstock.safetensors import load_safetensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from pathlib import Path
     from typing import Unpack
 
     from numpy.typing import NDArray
@@ -135,9 +135,7 @@ class LoadContext:
         """
         from penstock.onnx import OnnxSession  # noqa: PLC0415  that module is above this one
 
-        place = path
-        if self.directory is not None and isinstance(path, str | os.PathLike):
-            place = self.directory / path
+        place = Path(path) if self.directory is None else Path(self.directory, path)
         check = partial(self.progress, None, "session")
         return OnnxSession._opened(place, terms_of(**options), check)  # noqa: SLF001  one package
 
