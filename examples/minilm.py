@@ -288,8 +288,7 @@ def _open_pinned(path: Path, sha256: str) -> SafetensorsFile:
     try:
         return penstock.open_safetensors(path, sha256=sha256)
     except ChecksumMismatch as error:
-        message = f"{path} is not the file that is expected: {error}"
-        raise MiniLMMismatch(message) from error
+        raise MiniLMMismatch(str(error)) from error
 
 
 def _read_pinned(path: Path, sha256: str) -> bytes:
