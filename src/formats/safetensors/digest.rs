@@ -52,7 +52,8 @@ impl Digest {
     }
 
     fn digits(self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        let digit = |number: u8| char::from_digit(number.into(), 16).unwrap_or('?');
+        self.0.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
     }
 }
 

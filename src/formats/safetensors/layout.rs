@@ -45,7 +45,7 @@ fn check_size(tensor: &TensorEntry) -> Result<(), String> {
     let Some(bits) = bits(tensor.dtype, shape) else {
         return Err(format!("the size of tensor {name} overflows: {shape:?} of {}", tensor.dtype.name()));
     };
-    if bits % 8 != 0 {
+    if !bits.is_multiple_of(8) {
         return Err(format!("tensor {name}, {shape:?} of {}, does not end with a byte", tensor.dtype.name()));
     }
     if length != bits / 8 {

@@ -9,13 +9,13 @@ use super::digest::{Digest, Hashing};
 use super::header::TensorEntry;
 use super::place::{Places, pieces};
 use super::region::{Region, Span};
-use super::weights::{Shelf, Tensor, Watch, Weights, oversized};
+use super::weights::{Tensor, Volume, Watch, Weights, oversized};
 use super::work::{self, Job};
 use crate::error::Result;
 
 /// What is loaded of one file.
 struct Order<'w> {
-    shelf: &'w Shelf,
+    volume: &'w Volume,
     /// Positions in the file, in order.
     wanted: Vec<usize>,
     places: Places,
@@ -41,7 +41,7 @@ impl Weights {
         self.check_in_place()?;
         let mut tensors = BTreeMap::new();
         for (file, (order, region)) in orders.iter().zip(regions).enumerate() {
-            let found = order.tensors(region.map(Arc::new))?;
+            let found = order.tensors(region.map(Arc::new).as_ref())?;
             tensors.extend(order.wanted.iter().zip(found).map(|(at, tensor)| ((file, *at), tensor)));
         }
         Ok(match chosen {
@@ -53,25 +53,25 @@ impl Weights {
     /// The file and the position in it of each name.
     fn choose(&self, names: &[String]) -> Result<Vec<(usize, usize)>> {
         let place = |name: &String| {
-            let (file, shelf, _) = self.wanted(name)?;
-            Ok((file, shelf.source.header().position(name).unwrap_or_default()))
+            let (file, volume, _) = self.wanted(name)?;
+            Ok((file, volume.source.header().position(name).unwrap_or_default()))
         };
         names.iter().map(place).collect()
     }
 
     fn orders(&self, chosen: Option<&[(usize, usize)]>) -> Result<Vec<Order<'_>>> {
-        let wanted = |file: usize, shelf: &Shelf| match chosen {
-            None => (0..shelf.source.header().tensors().len()).collect(),
+        let wanted = |file: usize, volume: &Volume| match chosen {
+            None => (0..volume.source.header().tensors().len()).collect(),
             Some(chosen) => chosen.iter().filter(|(home, _)| *home == file).map(|(_, at)| *at).collect(),
         };
-        self.files.iter().enumerate().map(|(file, shelf)| Order::new(shelf, wanted(file, shelf))).collect()
+        self.files.iter().enumerate().map(|(file, volume)| Order::new(volume, wanted(file, volume))).collect()
     }
 
     fn fill(&self, orders: &[Order<'_>], regions: &mut [Option<Region>], watch: Watch<'_>) -> Result<()> {
         let sums: Vec<Sum<'_>> = orders.iter().map(Order::sum).collect();
         let mut jobs = Vec::new();
         for ((order, region), sum) in orders.iter().zip(regions).zip(&sums) {
-            let source = &order.shelf.source;
+            let source = &order.volume.source;
             let hashing = if let Sum::Pieces(hashing) = sum { Some(hashing) } else { None };
             let memory = region.as_mut().map(Region::as_mut_slice).unwrap_or_default();
             let fill = |piece| Job::Fill { source, piece, hashing };
@@ -86,36 +86,36 @@ impl Weights {
 }
 
 impl<'w> Order<'w> {
-    fn new(shelf: &'w Shelf, mut wanted: Vec<usize>) -> Result<Self> {
+    fn new(volume: &'w Volume, mut wanted: Vec<usize>) -> Result<Self> {
         wanted.sort_unstable();
         wanted.dedup();
-        let mut order = Self { shelf, wanted, places: Places::default() };
-        if shelf.map.is_none() {
+        let mut order = Self { volume, wanted, places: Places::default() };
+        if volume.map.is_none() {
             order.places = Places::of(order.entries()).ok_or_else(|| oversized(u64::MAX))?;
         }
         Ok(order)
     }
 
     fn entries(&self) -> impl Iterator<Item = &'w TensorEntry> {
-        let tensors = self.shelf.source.header().tensors();
+        let tensors = self.volume.source.header().tensors();
         self.wanted.iter().filter_map(|at| tensors.get(*at))
     }
 
     fn is_complete(&self) -> bool {
-        self.wanted.len() == self.shelf.source.header().tensors().len()
+        self.wanted.len() == self.volume.source.header().tensors().len()
     }
 
     /// Memory for what is read; none where the file is mapped.
     fn region(&self) -> Result<Option<Region>> {
-        self.shelf.map.is_none().then(|| Region::zeroed(self.places.length)).transpose()
+        self.volume.map.is_none().then(|| Region::zeroed(self.places.length)).transpose()
     }
 
     fn sum<'m>(&self) -> Sum<'m> {
-        match self.shelf.digest {
+        match self.volume.digest {
             None => Sum::None,
             Some(_) if self.wanted.is_empty() && !self.is_complete() => Sum::None,
-            Some(_) if self.shelf.map.is_none() && self.is_complete() => {
-                Sum::Pieces(Hashing::new(&self.shelf.head))
+            Some(_) if self.volume.map.is_none() && self.is_complete() => {
+                Sum::Pieces(Hashing::new(&self.volume.head))
             }
             Some(_) => Sum::Whole(Mutex::new(None)),
         }
@@ -127,13 +127,13 @@ impl<'w> Order<'w> {
             Sum::Pieces(hashing) => Some(hashing.finish()),
             Sum::Whole(found) => found.into_inner(),
         };
-        self.shelf.digest.map_or(Ok(()), |expected| self.shelf.compare(expected, found))
+        self.volume.digest.map_or(Ok(()), |expected| self.volume.compare(expected, found))
     }
 
-    fn tensors(&self, region: Option<Arc<Region>>) -> Result<Vec<Tensor>> {
+    fn tensors(&self, region: Option<&Arc<Region>>) -> Result<Vec<Tensor>> {
         let offsets = self.places.offsets.iter().copied().map(Some).chain(std::iter::repeat(None));
         let tensor = |(entry, offset): (&TensorEntry, Option<usize>)| {
-            let bytes = self.bytes(entry, region.as_ref().zip(offset))?;
+            let bytes = self.bytes(entry, region.zip(offset))?;
             Ok(Tensor { name: entry.name.clone(), dtype: entry.dtype, shape: entry.shape.clone(), bytes })
         };
         self.entries().zip(offsets).map(tensor).collect()
@@ -141,8 +141,8 @@ impl<'w> Order<'w> {
 
     fn bytes(&self, entry: &TensorEntry, read: Option<(&Arc<Region>, usize)>) -> Result<Span> {
         let nbytes = entry.nbytes();
-        match (&self.shelf.map, read) {
-            (Some(map), _) => self.shelf.mapped(map, entry.begin, nbytes),
+        match (&self.volume.map, read) {
+            (Some(map), _) => self.volume.mapped(map, entry.begin, nbytes),
             (None, Some((region, offset))) => {
                 let length = usize::try_from(nbytes).map_err(|_| oversized(nbytes))?;
                 Span::new(Arc::clone(region), offset, length).ok_or_else(|| oversized(nbytes))

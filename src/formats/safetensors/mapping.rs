@@ -34,7 +34,9 @@ enum Medium {
 
 #[cfg(target_os = "linux")]
 fn medium(file: &File) -> Medium {
-    rustix::fs::fstatfs(file).map_or(Medium::Unknown, |facts| by_magic(facts.f_type as u64 & 0xFFFF_FFFF))
+    let facts = rustix::fs::fstatfs(file).ok();
+    let magic = facts.and_then(|facts| u32::try_from(facts.f_type & 0xFFFF_FFFF).ok());
+    magic.map_or(Medium::Unknown, by_magic)
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -44,7 +46,7 @@ fn medium(_: &File) -> Medium {
 
 /// By the numbers of `statfs(2)`.
 #[cfg(target_os = "linux")]
-fn by_magic(magic: u64) -> Medium {
+fn by_magic(magic: u32) -> Medium {
     match magic {
         // squashfs, erofs, ISO 9660
         0x7371_7368 | 0xE0F5_E1E2 | 0x9660 => Medium::Immutable,

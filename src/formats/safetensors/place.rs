@@ -145,7 +145,7 @@ mod tests {
             piece.memory.fill(1);
         }
         assert_eq!(expected, 5 + large);
-        let holes: usize = memory.iter().filter(|byte| **byte == 0).count();
+        let holes = memory.len() - memory.iter().map(|byte| usize::from(*byte)).sum::<usize>();
         assert_eq!(holes, ALIGNMENT - 5);
     }
 }

@@ -51,7 +51,7 @@ pub struct Found<'a> {
 #[derive(Debug)]
 pub struct Weights {
     path: PathBuf,
-    pub(super) files: Vec<Shelf>,
+    pub(super) files: Vec<Volume>,
     /// Which of several files each tensor is in.
     homes: BTreeMap<String, usize>,
     metadata: BTreeMap<String, String>,
@@ -60,7 +60,7 @@ pub struct Weights {
 
 /// One file, and how its bytes are had.
 #[derive(Debug)]
-pub(super) struct Shelf {
+pub(super) struct Volume {
     pub(super) source: Source,
     /// Its header with the eight bytes in front, where its digest is wanted.
     pub(super) head: Vec<u8>,
@@ -81,16 +81,16 @@ impl Weights {
     pub fn open(path: &Path, settings: &Settings, watch: Watch<'_>) -> Result<Self> {
         let mut weights = Self::gather(path, settings)?;
         let expected: Vec<_> =
-            weights.files.iter().filter_map(|shelf| Some((shelf, shelf.digest?))).collect();
+            weights.files.iter().filter_map(|volume| Some((volume, volume.digest?))).collect();
         let found: Vec<_> = expected.iter().map(|_| Mutex::new(None)).collect();
-        let shelves = expected.iter().map(|(shelf, _)| shelf).zip(&found);
-        let jobs = shelves.map(|(shelf, digest)| Job::Sum { source: &shelf.source, digest }).collect();
+        let volumes = expected.iter().map(|(volume, _)| volume).zip(&found);
+        let jobs = volumes.map(|(volume, digest)| Job::Sum { source: &volume.source, digest }).collect();
         work::run(jobs, settings.threads, watch)?;
-        for ((shelf, expected), found) in expected.iter().zip(found) {
-            shelf.compare(*expected, found.into_inner())?;
+        for ((volume, expected), found) in expected.iter().zip(found) {
+            volume.compare(*expected, found.into_inner())?;
         }
         weights.check_in_place()?;
-        weights.files.iter_mut().for_each(|shelf| shelf.head = Vec::new());
+        weights.files.iter_mut().for_each(|volume| volume.head = Vec::new());
         Ok(weights)
     }
 
@@ -118,22 +118,22 @@ impl Weights {
         };
         let names: Vec<String> = files.iter().map(|(source, _)| last_part(source.path())).collect();
         let mut digests = digest::expected(settings.sha256.as_ref(), &names, index.as_deref())?;
-        let shelve = |((source, head), name): ((Source, Vec<u8>), &String)| {
+        let bind = |((source, head), name): ((Source, Vec<u8>), &String)| {
             let digest = digests.remove(name);
             let map = map(&source, settings.mode)?;
             let head = if digest.is_some() { head } else { Vec::new() };
-            Ok(Shelf { source, head, digest, map })
+            Ok(Volume { source, head, digest, map })
         };
-        let files = files.into_iter().zip(&names).map(shelve).collect::<Result<Vec<Shelf>>>()?;
+        let files = files.into_iter().zip(&names).map(bind).collect::<Result<Vec<Volume>>>()?;
         let mut metadata = BTreeMap::new();
-        for (key, value) in files.iter().flat_map(|shelf| shelf.source.header().metadata()) {
+        for (key, value) in files.iter().flat_map(|volume| volume.source.header().metadata()) {
             metadata.entry(key.clone()).or_insert_with(|| value.clone());
         }
         Ok(Self { path: path.to_owned(), files, homes, metadata, settings: settings.clone() })
     }
 
     pub(super) fn check_in_place(&self) -> Result<()> {
-        self.files.iter().try_for_each(|shelf| shelf.source.check_in_place())
+        self.files.iter().try_for_each(|volume| volume.source.check_in_place())
     }
 
     /// The path that was opened.
@@ -143,7 +143,7 @@ impl Weights {
 
     /// How many tensors there are.
     pub fn len(&self) -> usize {
-        self.files.iter().map(|shelf| shelf.source.header().tensors().len()).sum()
+        self.files.iter().map(|volume| volume.source.header().tensors().len()).sum()
     }
 
     /// True where there is none.
@@ -158,15 +158,15 @@ impl Weights {
 
     /// Every tensor, in the order of the files' names and of the bytes in each.
     pub fn tensors(&self) -> impl Iterator<Item = Found<'_>> {
-        self.files.iter().flat_map(|Shelf { source, .. }| {
+        self.files.iter().flat_map(|Volume { source, .. }| {
             source.header().tensors().iter().map(|entry| Found { entry, file: source.path() })
         })
     }
 
     /// The tensor of that name.
     pub fn get(&self, name: &str) -> Option<Found<'_>> {
-        let (_, shelf, entry) = self.find(name)?;
-        Some(Found { entry, file: shelf.source.path() })
+        let (_, volume, entry) = self.find(name)?;
+        Some(Found { entry, file: volume.source.path() })
     }
 
     /// What stands under `__metadata__`; of several files, what the first by name says under each key.
@@ -176,8 +176,8 @@ impl Weights {
 
     /// How the tensor of that name is held: mapped, or read when it is asked for.
     pub fn kind(&self, name: &str) -> Option<RegionKind> {
-        let (_, shelf, _) = self.find(name)?;
-        Some(if shelf.map.is_some() { RegionKind::Mapped } else { RegionKind::Read })
+        let (_, volume, _) = self.find(name)?;
+        Some(if volume.map.is_some() { RegionKind::Mapped } else { RegionKind::Read })
     }
 
     /// The tensor of that name: a span of its file's map, or read into a region of its own.
@@ -186,8 +186,8 @@ impl Weights {
     /// [`ErrorKind::LoadFailed`]: its file cannot be read, or changed. [`ErrorKind::Capacity`]: no memory.
     /// [`ErrorKind::Config`]: there is no tensor of that name.
     pub fn tensor(&self, name: &str) -> Result<Tensor> {
-        let (_, shelf, entry) = self.wanted(name)?;
-        let bytes = self.span(shelf, entry.begin, entry.nbytes())?;
+        let (_, volume, entry) = self.wanted(name)?;
+        let bytes = self.span(volume, entry.begin, entry.nbytes())?;
         Ok(Tensor { name: entry.name.clone(), dtype: entry.dtype, shape: entry.shape.clone(), bytes })
     }
 
@@ -197,9 +197,9 @@ impl Weights {
     /// # Errors
     /// As [`Weights::tensor`]; [`ErrorKind::Config`] where it has no such rows, or where rows share a byte (4 and 6 bit types).
     pub fn rows(&self, name: &str, rows: Range<usize>) -> Result<Tensor> {
-        let (_, shelf, entry) = self.wanted(name)?;
+        let (_, volume, entry) = self.wanted(name)?;
         let (first, nbytes) = row_bytes(entry, &rows)?;
-        let bytes = self.span(shelf, entry.begin + first, nbytes)?;
+        let bytes = self.span(volume, entry.begin + first, nbytes)?;
         let mut shape = entry.shape.clone();
         if let Some(length) = shape.first_mut() {
             *length = rows.len();
@@ -208,34 +208,34 @@ impl Weights {
     }
 
     /// Where a tensor is: the file's position, the file, and what its header says.
-    pub(super) fn find(&self, name: &str) -> Option<(usize, &Shelf, &TensorEntry)> {
+    pub(super) fn find(&self, name: &str) -> Option<(usize, &Volume, &TensorEntry)> {
         let home = if self.homes.is_empty() { 0 } else { *self.homes.get(name)? };
-        let shelf = self.files.get(home)?;
-        Some((home, shelf, shelf.source.header().get(name)?))
+        let volume = self.files.get(home)?;
+        Some((home, volume, volume.source.header().get(name)?))
     }
 
-    pub(super) fn wanted(&self, name: &str) -> Result<(usize, &Shelf, &TensorEntry)> {
+    pub(super) fn wanted(&self, name: &str) -> Result<(usize, &Volume, &TensorEntry)> {
         self.find(name).ok_or_else(|| {
             let message = format!("'{}' has no tensor {}", self.path.display(), quoted(name));
             Error::new(ErrorKind::Config, message)
         })
     }
 
-    fn span(&self, shelf: &Shelf, from: u64, nbytes: u64) -> Result<Span> {
-        if let Some(map) = &shelf.map {
-            return shelf.mapped(map, from, nbytes);
+    fn span(&self, volume: &Volume, from: u64, nbytes: u64) -> Result<Span> {
+        if let Some(map) = &volume.map {
+            return volume.mapped(map, from, nbytes);
         }
         let length = usize::try_from(nbytes).map_err(|_| oversized(nbytes))?;
         let mut region = Region::zeroed(length)?;
-        let fill = |piece| Job::Fill { source: &shelf.source, piece, hashing: None };
+        let fill = |piece| Job::Fill { source: &volume.source, piece, hashing: None };
         let pieces = pieces(&[Run { from, to: 0, length }], region.as_mut_slice());
         work::run(pieces.into_iter().map(fill).collect(), self.settings.threads, &|_, _| true)?;
-        shelf.source.check_unchanged()?;
+        volume.source.check_unchanged()?;
         Span::new(Arc::new(region), 0, length).ok_or_else(|| oversized(nbytes))
     }
 }
 
-impl Shelf {
+impl Volume {
     /// Bytes of its map, counted from the end of the header.
     pub(super) fn mapped(&self, map: &Arc<Region>, from: u64, nbytes: u64) -> Result<Span> {
         let offset = usize::try_from(self.source.header().data_begin() + from).ok();
@@ -283,10 +283,9 @@ fn map(source: &Source, mode: Mode) -> Result<Option<Arc<Region>>> {
         Region::map(source.file(), length).map(Arc::new)
     };
     match mode {
-        Mode::Read => Ok(None),
         Mode::Map => mapped().map(Some).map_err(|cause| unreadable(source.path(), cause)),
         Mode::Auto if may_map(source.file()) => Ok(mapped().ok()),
-        Mode::Auto => Ok(None),
+        Mode::Auto | Mode::Read => Ok(None),
     }
 }
 
@@ -301,7 +300,7 @@ fn row_bytes(entry: &TensorEntry, rows: &Range<usize>) -> Result<(u64, u64)> {
         return refuse(format!("has {length} rows, and {} to {} were asked for", rows.start, rows.end));
     }
     let bits = (entry.nbytes() * 8).checked_div(*length as u64).unwrap_or_default();
-    if bits % 8 != 0 {
+    if !bits.is_multiple_of(8) {
         return refuse(format!("has rows of {bits} bits, which share bytes"));
     }
     Ok((rows.start as u64 * (bits / 8), rows.len() as u64 * (bits / 8)))

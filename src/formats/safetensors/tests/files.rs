@@ -39,7 +39,8 @@ fn file(tensors: &[(String, &'static str, Vec<usize>, Vec<u8>)]) -> Vec<u8> {
 
 fn sha256(bytes: &[u8]) -> String {
     use sha2::Digest as _;
-    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    let digest = sha2::Sha256::digest(bytes);
+    digest.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn load(path: &Path, settings: &Settings) -> Result<Vec<Tensor>, Error> {
