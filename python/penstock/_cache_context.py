@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,6 @@ from penstock.errors import ConfigError, LoadFailed, ModelNotFound
 from penstock.safetensors import load_safetensors
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Iterable, Mapping
     from typing import Unpack
 
@@ -118,7 +118,9 @@ class LoadContext:
         def progress(done: int, total: int) -> None:
             self.progress(done / total if total else 1.0)
 
-        place = path if self.directory is None else Path(self.directory, path)
+        place = path
+        if self.directory is not None and isinstance(path, str | os.PathLike):
+            place = self.directory / path
         return load_safetensors(place, mode=mode, names=names, sha256=sha256, threads=threads, progress=progress)
 
     def onnx(self, path: str | os.PathLike[str], **options: Unpack[OnnxOptions]) -> OnnxSession:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from penstock._native import TensorMemory
+from penstock.safetensors import TensorInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -61,6 +62,7 @@ _SMALL: tuple[type, ...] = (
     type(...),
     type(NotImplemented),
     property,
+    TensorInfo,  # it says how large a tensor is that may not be here
 )
 _SHARED: tuple[type, ...] = (
     type,

@@ -289,7 +289,7 @@ class OnnxLoaded(Loaded):
 
     def __init__(self, session: OnnxSession) -> None:
         self.value: OnnxSession = session
-        self.size = session.nbytes
+        self.size: int = session.nbytes
 
     def start(self, shift: _native.NativeShift) -> None:
         """Starts a thread for each session."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from examples import minilm, minilm_onnx, mlp_onnx, onnx_graph
 from examples.demo_subjects import sentences
 from examples.minilm import MiniLM, MiniLMMissing
 from examples.mlp import mlp
+from penstock import Client, Server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,6 +76,30 @@ def test_padding_changes_nothing(session: Any) -> None:
     }
     alone = session.run(None, {minilm_onnx.IDS: ids, minilm_onnx.MASK: mask})[0]
     np.testing.assert_allclose(session.run(None, filled)[0], alone, rtol=0, atol=1e-5)
+
+
+def test_it_is_served_as_tokens_and_as_texts(model: MiniLM, path: Path) -> None:
+    texts = sentences(24)
+    expected = model.encode(texts)
+    served = [minilm_onnx.served(path.parent), minilm_onnx.TextEmbeddings]
+    # What comes while it loads waits together.
+    server = Server(served, port=0, preload=[])
+    with server, Client(server.url) as client, ThreadPoolExecutor(len(texts)) as threads:
+
+        def ask(text: str) -> np.ndarray:
+            ids, mask = minilm_onnx.tokens([text])
+            row: np.ndarray = client.infer("minilm-onnx", {"input_ids": ids, "attention_mask": mask})["embedding"][0]
+            return row
+
+        np.testing.assert_allclose(list(threads.map(ask, texts)), expected, rtol=0, atol=TOLERANCE)
+        stats = server.stats().models["minilm-onnx"]
+        assert stats.requests == len(texts)
+        assert stats.batches < len(texts), "texts of different lengths share batches"
+        assert stats.lock_acquisitions == 0
+        found = client.infer("minilm-onnx-text", {"text": np.array(texts, object)})["embedding"]
+        np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
+        answer = client.post("/v1/embeddings", json={"model": "minilm-onnx-text", "input": texts[:2]}).json()
+        np.testing.assert_allclose([one["embedding"] for one in answer["data"]], expected[:2], rtol=0, atol=TOLERANCE)
 
 
 def test_a_graph_that_is_there_is_not_written_again(path: Path) -> None:
