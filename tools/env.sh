@@ -12,3 +12,12 @@ TARGET="${CARGO_TARGET_DIR:-$PWD/target}"
 
 say() { printf '\n== %s\n' "$*"; }
 die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
+
+# Rust's tests of ONNX run on the library that lies in PyPI's wheel of onnxruntime. For `cargo test` alone: Python finds
+# it by itself, and its tests are to see that.
+onnxruntime() {
+    local found
+    found=$(compgen -G "$VIRTUAL_ENV/lib/python3.*/site-packages/onnxruntime/capi/libonnxruntime[.]*" | head -n 1) || true
+    [[ -n $found ]] || die "no onnxruntime in .venv"
+    echo "$found"
+}

@@ -25,8 +25,14 @@ _PICKLES = ("model.joblib", "model.pkl", "model.pickle")
 _TORCH = ("model.pt", "model.pth", "model.bin", "pytorch_model.bin")
 
 _COMMON = frozenset({"batching", "load_retries", "load_timeout", "pinned", "preload", "size", "workers"})
+_OF_GRAPHS = frozenset(
+    {"arena", "inputs", "inter_threads", "optimization", "outputs", "providers", "row_by_row", "sha256", "spin"}
+    | {"threads", "warmup"}
+)
+_INTERNAL = frozenset({"file", "whole"})
+"""Of config.pbtxt: the file of the graph, and why it cannot be batched."""
 _OF_KIND = {
-    "an ONNX model": _COMMON | {"file", "inputs", "outputs", "providers", "threads", "warmup"},
+    "an ONNX model": _COMMON | _INTERNAL | _OF_GRAPHS,
     "a model in Python": _COMMON | {"requires"},
     "a pickle": _COMMON | {"inputs", "outputs", "method"},
 }
@@ -91,9 +97,8 @@ def _nothing_known(tree: Tree, files: set[str], onnx: str) -> Exception:
 
 def _check_settings(kind: str, settings: Settings) -> None:
     if unknown := sorted(set(settings) - _OF_KIND[kind]):
-        raise ConfigError(
-            f"{unknown[0]} is no setting of {kind}; it has {', '.join(sorted(_OF_KIND[kind] - {'file'}))}"
-        )
+        known = ", ".join(sorted(_OF_KIND[kind] - _INTERNAL))
+        raise ConfigError(f"{unknown[0]} is no setting of {kind}; it has {known}")
 
 
 def _check_safetensors(tree: Tree) -> None:
@@ -104,8 +109,9 @@ def _check_safetensors(tree: Tree) -> None:
 
 
 def _of_onnx(path: Path, which: tuple[str, str], settings: Settings) -> Any:
-    of_loads = ("load_retries", "load_timeout", "size", "warmup")
-    given = _taken(settings, *of_loads, "inputs", "outputs", "providers", "threads", "workers")
+    given = _taken(settings, *_OF_GRAPHS, "load_retries", "load_timeout", "size", "workers")
+    if "whole" in settings and "max_batch_size" not in settings.get("batching", {}):
+        raise ConfigError(settings["whole"])
     if isinstance(given.get("workers"), Processes):
         raise ConfigError("workers of an ONNX model are threads, which never wait for Python: processes add nothing")
     if "batching" in settings:

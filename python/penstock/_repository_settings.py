@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from penstock._cache_loader import check_timeout, references_of
-from penstock._policy import Adaptive, BatchPolicy, Pad, check_count
+from penstock._policy import Adaptive, BatchPolicy, Pad, check_choice, check_count
 from penstock._processes import Processes
 from penstock.errors import ConfigError
 from penstock.settings import size_of
@@ -22,6 +23,7 @@ Settings: TypeAlias = dict[str, Any]
 MOST_BYTES = 1 << 20
 """Of a file of settings: who writes one by hand needs a thousandth of it."""
 
+_DIGEST = re.compile("[0-9a-fA-F]{64}")
 _MOST_VERSION = (1 << 63) - 1
 _ELEMENTS = frozenset(
     {"bool", "string", "bytes", "float16", "bfloat16", "float32", "float64"}
@@ -125,10 +127,30 @@ def _workers(what: str, value: object) -> int | Processes:
     return _count(what, value)
 
 
-def _providers(what: str, value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or not value or not all(isinstance(one, str) and one for one in value):
+def _providers(what: str, value: object) -> tuple[str | tuple[str, dict[str, Any]], ...]:
+    if not isinstance(value, list) or not value:
         raise ConfigError(f"{what} must be names such as ['CPUExecutionProvider'], not {value!r}")
-    return tuple(value)
+    return tuple(_provider(what, one) for one in value)
+
+
+def _provider(what: str, value: object) -> str | tuple[str, dict[str, Any]]:
+    name, options = value if isinstance(value, list) and len(value) == 2 else (value, {})  # noqa: PLR2004  and options
+    if not isinstance(name, str) or not name or not isinstance(options, dict):
+        raise ConfigError(
+            f"{what} must be names such as 'CPUExecutionProvider', or ['name', {{options}}], not {value!r}"
+        )
+    return (name, options) if options else name
+
+
+def _optimization(what: str, value: object) -> object:
+    check_choice(what, value, ("none", "basic", "extended", "all"))
+    return value
+
+
+def _digest(what: str, value: object) -> str:
+    if not isinstance(value, str) or not _DIGEST.fullmatch(value):
+        raise ConfigError(f"{what} must be 64 hexadecimal digits, not {value!r}")
+    return value
 
 
 def _tensors(what: str, value: object) -> list[str] | dict[str, tuple[str, tuple[int, ...]]]:
@@ -195,17 +217,23 @@ _BATCHING_FORMS: dict[str, Callable[[str, Any], object]] = {
 }
 
 _KEYS: dict[str, Callable[[str, Any], Any]] = {
+    "arena": _flag,
     "batching": _batching,
     "inputs": _tensors,
+    "inter_threads": _count,
     "load_retries": _retries,
     "load_timeout": _seconds,
     "method": _name,
+    "optimization": _optimization,
     "outputs": _tensors,
     "pinned": _flag,
     "preload": _flag,
     "providers": _providers,
     "requires": references_of,
+    "row_by_row": _flag,
+    "sha256": _digest,
     "size": size_of,
+    "spin": _flag,
     "threads": _count,
     "versions": versions_of,
     "warmup": _warmup,

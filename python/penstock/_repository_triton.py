@@ -52,7 +52,7 @@ _WHOLE = (
     "{}: max_batch_size is 0, so Triton would not batch: where the first axis is one row after another, say under "
     "[batching] in model.toml how many rows a batch may have; other models cannot be served"
 )
-_THREADS = "intra_op_thread_count"
+_THREADS = {"intra_op_thread_count": "threads", "inter_op_thread_count": "inter_threads"}
 
 
 def read_pbtxt(text: bytes, name: str) -> tuple[Settings, list[str]]:
@@ -228,10 +228,10 @@ class _Config:
         for said in field.messages():
             key = str(said.get("key", [""])[-1])
             text = str(_value_of(said).get("string_value", [""])[-1])
-            if key == _THREADS and text.isascii() and text.isdigit():
+            if key in _THREADS and text.isascii() and text.isdigit():
                 # As in ONNX Runtime, 0 leaves it to the library, whose answer is a thread for each core.
                 if int(text):
-                    self._settings["threads"] = int(text)
+                    self._settings[_THREADS[key]] = int(text)
             else:
                 self._ignores(f"parameters: {key}")
 

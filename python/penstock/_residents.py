@@ -11,8 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from penstock._cache_loader import loader_of
+from penstock._computed import Computed
 from penstock._processes import Processes, launch_of
-from penstock._resident import Resident
+from penstock._resident import resident_of
 from penstock.errors import ConfigError, ModelNotFound, ModelNotReady, PenstockError
 from penstock.models import LoadedModel
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from penstock import _native
     from penstock._cache_loader import Loader
     from penstock._processes import Launch
+    from penstock._resident import ComputedResident, Resident
     from penstock.models import LoadContext, LoadHandle, ModelCache, ModelSpec
 
 LOG = logging.getLogger("penstock.server")
@@ -60,7 +62,7 @@ class Residents:
         self._cache = cache
         self._native = native
         self._lock = threading.Lock()
-        self._loads: list[Resident] = []
+        self._loads: list[Resident | ComputedResident] = []
         self._registered: dict[str, ModelSpec] = {}
         self._deadline: float | None = None
 
@@ -139,7 +141,7 @@ class Residents:
             timeout=spec.load_timeout,
             retries=spec.load_retries,
             warmup=None if spec.warmup is None else self._warm_up,
-            sizeof=_size_of_processes if of_processes else None,
+            sizeof=self._size if of_processes or isinstance(spec.target, Computed) else None,
             begin=partial(self._begin, served),
             close=self._end,
         )
@@ -200,7 +202,7 @@ class Residents:
     def _load(self, served: Served, launch: Launch | None, ctx: LoadContext) -> Any:
         if served.index is None:
             raise ModelNotReady(f"model '{served.spec.name}' is being added to its server")
-        resident = Resident(served.spec, self._native().shift(served.index), launch)
+        resident = resident_of(served.spec, self._native().shift(served.index), launch)
         with self._lock:
             # Those that have ended, or never began, stand for nothing any more.
             self._loads = [load for load in self._loads if load.value is not None]
@@ -221,7 +223,10 @@ class Residents:
                 served.succeeded = True
         return begin
 
-    def _of(self, value: object) -> Resident:
+    def _size(self, value: object) -> int:
+        return self._of(value).size()
+
+    def _of(self, value: object) -> Resident | ComputedResident:
         with self._lock:
             return next(load for load in self._loads if load.value is value)
 
@@ -240,7 +245,3 @@ class Residents:
 def _launch_of(spec: ModelSpec) -> Launch:
     told = {"name": spec.name, "version": spec.version, "policy": spec.policy, "directory": spec.directory}
     return launch_of("model", spec.target, f"model {spec.name!r}", told)
-
-
-def _size_of_processes(resident: Resident) -> int:
-    return resident.size()

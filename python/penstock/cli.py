@@ -288,4 +288,4 @@ def _named(target: str) -> list[Any]:
 
 
 def _declared_in(module: ModuleType) -> list[Any]:
-    return [value for value in vars(module).values() if callable(value) and spec_of(value) is not None]
+    return [value for value in vars(module).values() if spec_of(value) is not None]

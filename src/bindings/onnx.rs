@@ -126,13 +126,12 @@ impl NativeOnnx {
     /// and what it raises ends the load.
     #[new]
     #[pyo3(signature = (library, path, settings, check=None))]
-    #[allow(clippy::needless_pass_by_value, reason = "what comes from Python comes by value")]
     fn new(
         py: Python<'_>,
         library: PathBuf,
         path: PathBuf,
         settings: Settings,
-        check: Option<Bound<'_, PyAny>>,
+        check: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let load = Arc::<Load>::default();
         let (tell, mut told) = channel();
@@ -150,7 +149,7 @@ impl NativeOnnx {
             match lock::without(py, &LockCounts::new(), move || told.recv_timeout(SIGNAL_CHECK)) {
                 Ok(opened) => break opened,
                 Err(RecvTimeoutError::Timeout) => {
-                    let asked = check.as_ref().map_or(Ok(()), |check| check.call0().map(drop));
+                    let asked = check.map_or(Ok(()), |check| check.call0().map(drop));
                     py.check_signals().and(asked).inspect_err(|_| load.stop())?;
                 }
                 Err(RecvTimeoutError::Disconnected) => {

@@ -119,11 +119,6 @@ impl NativeShift {
         self.processes().map(|processes| processes.process_numbers()).unwrap_or_default()
     }
 
-    /// Says that its workers are there: the model is ready. They take nothing yet.
-    fn announce(&self) {
-        self.served.endpoint.announce_shift(&self.shift);
-    }
-
     /// Starts a thread for each session of `graph`, which compute the model's answers without the interpreter.
     fn start_onnx(&self, py: Python<'_>, graph: &NativeOnnx) -> PyResult<()> {
         let served = &self.served;
@@ -144,6 +139,11 @@ impl NativeShift {
         let Some(computers) = self.computers.lock().take() else { return true };
         let limit = Duration::try_from_secs_f64(limit).unwrap_or(Duration::MAX);
         lock::without(py, &LockCounts::new(), || computers.end(limit))
+    }
+
+    /// Says that its workers are there: the model is ready. They take nothing yet.
+    fn announce(&self) {
+        self.served.endpoint.announce_shift(&self.shift);
     }
 
     /// Lets its workers take batches.

@@ -44,7 +44,13 @@ def test_every_key() -> None:
     versions = { latest = 2 }
     workers = 3
     threads = 2
-    providers = ["CPUExecutionProvider"]
+    inter_threads = 4
+    providers = [["CUDAExecutionProvider", { device_id = 1 }], "CPUExecutionProvider"]
+    optimization = "basic"
+    row_by_row = false
+    spin = true
+    arena = false
+    sha256 = "abababababababababababababababababababababababababababababababab"
     warmup = 8
     pinned = true
     preload = false
@@ -70,7 +76,13 @@ def test_every_key() -> None:
         "versions": {"latest": 2},
         "workers": 3,
         "threads": 2,
-        "providers": ("CPUExecutionProvider",),
+        "inter_threads": 4,
+        "providers": (("CUDAExecutionProvider", {"device_id": 1}), "CPUExecutionProvider"),
+        "optimization": "basic",
+        "row_by_row": False,
+        "spin": True,
+        "arena": False,
+        "sha256": "ab" * 32,
         "warmup": 8,
         "pinned": True,
         "preload": False,
@@ -107,7 +119,7 @@ def test_every_key() -> None:
         ("x = ", "m/model.toml is not TOML"),
         (b"\xff", "m/model.toml is not TOML"),
         ("x = " + "[" * 100_000, "m/model.toml is not TOML"),
-        ("instances = 2", "m/model.toml: there is no setting 'instances'; there are batching, "),
+        ("instances = 2", "m/model.toml: there is no setting 'instances'; there are arena, batching, "),
         ("workers = 0", "m/model.toml: workers must be at least 1"),
         ("workers = true", "m/model.toml: workers must be a whole number"),
         ("workers = 1.5", "m/model.toml: workers must be a whole number"),
@@ -116,6 +128,10 @@ def test_every_key() -> None:
         ("threads = '2'", "m/model.toml: threads must be a whole number"),
         ("providers = 'CPUExecutionProvider'", "m/model.toml: providers must be names"),
         ("providers = [1]", "m/model.toml: providers must be names"),
+        ("providers = [['A', 'B']]", "m/model.toml: providers must be names"),
+        ("optimization = 'some'", "m/model.toml: optimization must be one of"),
+        ("sha256 = 'abc'", "m/model.toml: sha256 must be 64 hexadecimal digits"),
+        ("spin = 1", "m/model.toml: spin must be true or false"),
         ("warmup = 0", "m/model.toml: warmup must be at least 1"),
         ("pinned = 1", "m/model.toml: pinned must be true or false"),
         ("preload = 'yes'", "m/model.toml: preload must be true or false"),
