@@ -92,6 +92,7 @@ def test_a_model_is_added_and_taken_away() -> None:
             ask(client, "second")
         assert states(client) == {"first@1": "READY"}
         assert server.names == ["first"] == list(server.stats().models)
+        assert 'model="second"' not in server.metrics()
         assert ask(client, "first") == 2
         server.add(second)
         assert ask(client, "second") == 3
