@@ -4,6 +4,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export VIRTUAL_ENV="$PWD/.venv"
 export PATH="$VIRTUAL_ENV/bin:$PATH:$HOME/.cargo/bin"
+export ORT_DISABLE_TELEMETRY=1 # onnxruntime would tell its makers of every test
 # Tests and the extension share one profile, hence one set of dependencies. Lints keep to `dev`:
 # maturin hands pyo3 another configuration than cargo, and in one profile each would undo the other.
 PROFILE=test-ext

@@ -28,6 +28,7 @@ Optimization: TypeAlias = Literal["none", "basic", "extended", "all"]
 
 CPU = ("CPUExecutionProvider",)
 _VARIABLE = "PENSTOCK_ONNXRUNTIME"
+_NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 _LIBRARIES = {"darwin": "libonnxruntime*.dylib", "win32": "onnxruntime.dll"}
 _REMEDY = f'pip install "penstock[onnx]", or name the library in {_VARIABLE}'
 
@@ -70,6 +71,15 @@ def library() -> str:
     if not found:
         raise ConfigError(f"the package onnxruntime has no {pattern} in {folders[0]}: {_REMEDY}")
     return str(max(found, key=_version))
+
+
+def send_nothing() -> None:
+    """Has the library send nothing of what runs to its makers, unless the user has said that it may.
+
+    From 1.29 on it does otherwise, from a thread of its own: a forked child of the process could then not end, because
+    it waits for that thread. The variable is read when the library is loaded, and by the package onnxruntime, too.
+    """
+    os.environ.setdefault(_NO_TELEMETRY, "1")
 
 
 def _version(file: Path) -> list[int]:

@@ -1,7 +1,8 @@
 """ONNX graphs: in a notebook as functions of arrays, in a server as models that never take the interpreter lock.
 
 The library that runs them is the one inside PyPI's `onnxruntime`, which `pip install "penstock[onnx]"` brings; it is
-loaded when the first graph is opened, and `onnxruntime` itself is never imported.
+loaded when the first graph is opened, and `onnxruntime` itself is never imported. What it would send to its makers of
+the graphs that it runs, it does not: `ORT_DISABLE_TELEMETRY` is set to 1 then, unless it is set already.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from penstock import _native
 from penstock._computed import Computed, Loaded
 from penstock._load_terms import load_terms
-from penstock._onnx_terms import CPU, OnnxTerms, library, terms_of
+from penstock._onnx_terms import CPU, OnnxTerms, library, send_nothing, terms_of
 from penstock._processes import Processes
 from penstock.errors import Closed, ConfigError, LoadFailed
 from penstock.models import ModelSpec, check_identity, served_policy
@@ -126,6 +127,7 @@ class OnnxSession:
         """Opens a graph; `check` is called meanwhile, and what it raises ends the load."""
         session = object.__new__(cls)
         session.path = path
+        send_nothing()
         session._native = native = _native.NativeOnnx(library(), str(path), terms, check)
         session.inputs, session.outputs = _declarations(native.inputs), _declarations(native.outputs)
         session._closed = False
