@@ -41,6 +41,10 @@ impl Index {
             return Err(refused("the index names no tensor"));
         }
         let index = Self { files };
+        let count = index.files().len();
+        if count > MAX_FILES {
+            return Err(refused(format!("the index names {count} files, more than {MAX_FILES}")));
+        }
         index.files().into_iter().try_for_each(check_name)?;
         Ok(index)
     }

@@ -12,7 +12,7 @@ use std::io;
 use std::sync::Arc;
 
 use aligned_vec::{AVec, ConstAlign};
-use memmap2::{Advice, Mmap, MmapMut};
+use memmap2::{Mmap, MmapMut};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -67,7 +67,7 @@ impl Region {
             let pages = MmapMut::map_anon(length).map_err(|cause| exhausted(length, cause))?;
             // Not every kernel has them, and nothing but speed hangs on them.
             #[cfg(target_os = "linux")]
-            let _ = pages.advise(Advice::HugePage);
+            let _ = pages.advise(memmap2::Advice::HugePage);
             Held::Pages(pages)
         };
         Ok(Self { held })

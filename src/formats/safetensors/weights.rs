@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::digest::{self, Digest};
 use super::header::TensorEntry;
-use super::index::{Index, MAX_FILES, MAX_INDEX};
+use super::index::{Index, MAX_INDEX};
 use super::locate::{Located, inside, locate, unreadable};
 use super::mapping::may_map;
 use super::names::{in_file, quoted};
@@ -260,10 +260,6 @@ fn shards(path: &Path, settings: &Settings) -> Result<Shards> {
     let index = Index::parse(&text).map_err(|error| in_file(path, &error))?;
     digest::check_index(&text, settings.sha256.as_ref(), path)?;
     let names = index.files();
-    if names.len() > MAX_FILES {
-        let message = format!("'{}' names {} files, more than {MAX_FILES}", path.display(), names.len());
-        return Err(Error::new(ErrorKind::UnsafeFormat, message));
-    }
     let directory = path.parent().unwrap_or(Path::new(""));
     let mut files = Vec::with_capacity(names.len());
     let mut homes = BTreeMap::new();

@@ -75,6 +75,18 @@ fn what_is_no_index_is_refused() {
 }
 
 #[test]
+fn files_are_few() {
+    let text = |count: usize| {
+        let files: Vec<_> = (0..count).map(|at| format!(r#""w{at}":"{at}.safetensors""#)).collect();
+        format!(r#"{{"weight_map":{{{}}}}}"#, files.join(","))
+    };
+    assert_eq!(Index::parse(text(MAX_FILES).as_bytes()).unwrap().files().len(), MAX_FILES);
+    let error = refusal(&text(MAX_FILES + 1));
+    assert_eq!(error.kind(), ErrorKind::UnsafeFormat);
+    assert!(error.message().contains("1001 files, more than 1000"), "{}", error.message());
+}
+
+#[test]
 fn files_hold_what_their_index_says_and_no_more() {
     let index = Index::parse(br#"{"weight_map":{"a":"1.safetensors","b":"2.safetensors"}}"#).unwrap();
     let holding = |names: &[&str]| {
