@@ -1,4 +1,4 @@
-"""A real application of three models: `penstock serve examples/app.py`.
+"""A real application: `penstock serve examples/app.py`.
 
 Without the packages of `examples/requirements.txt` that sentence embeddings need, it serves the others alone.
 """
@@ -15,7 +15,7 @@ import penstock
 # Served by path, this file is no part of a package: its neighbours are found through the repository's root.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from examples import minilm
+from examples import minilm, minilm_onnx
 from examples.byte_lm.generation import Writing, step
 from examples.byte_lm.network import ByteLM
 from examples.digits import DigitClassifier
@@ -82,10 +82,16 @@ class SentenceEmbeddings:
         return self._minilm.encode(text)
 
 
+LOG = logging.getLogger("examples.app")
+
 models: list[object] = [Digits, ByteLanguageModel]
 try:
     minilm.locate()
 except minilm.MiniLMMissing as missing:
-    logging.getLogger("examples.app").warning("serving without minilm: %s", missing)
+    LOG.warning("serving without minilm: %s", missing)
 else:
     models.append(SentenceEmbeddings)
+    try:
+        models += [minilm_onnx.served(), minilm_onnx.TextEmbeddings]
+    except minilm.MiniLMMissing as missing:
+        LOG.warning("serving without minilm-onnx: %s", missing)

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from examples import minilm_onnx
 from examples.digits import ACCURACY_FLOOR, DigitClassifier, held_out
 from examples.minilm import MiniLM
 from penstock.testing import infer_body
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from examples.demo_server import ServerProcess
@@ -22,6 +25,8 @@ SENTENCES: Final = 400
 SHORTEST: Final = 4
 LONGEST: Final = 14
 APART: Final = 0.3
+COMPARED: Final = 64
+TOLERANCE: Final = 1e-4
 CAT: Final = "a cat sits on the mat"
 KITTEN: Final = "a kitten is sitting on a rug"
 STOCKS: Final = "stock prices fell"
@@ -119,6 +124,28 @@ def minilm(count: int) -> Subject:
     )
 
 
+def minilm_as_onnx(numpys: Subject) -> Subject:
+    """The sentences of `minilm`, as tokens, to the same model as an ONNX graph; what NumPy answers is expected."""
+    texts = sentences(SENTENCES)[: len(numpys.bodies)]
+    return Subject(
+        name=minilm_onnx.NAME,
+        title="minilm-onnx: tokens to 384 floats",
+        output=minilm_onnx.EMBEDDING,
+        bodies=[_encoded(_of_tokens([text])) for text in texts],
+        expected=numpys.expected,
+    )
+
+
+def _of_tokens(texts: Sequence[str]) -> dict[str, object]:
+    ids, mask = minilm_onnx.tokens(texts)
+    return infer_body(
+        {
+            minilm_onnx.IDS: ("INT64", ids.shape, ids.ravel().tolist()),
+            minilm_onnx.MASK: ("INT64", mask.shape, mask.ravel().tolist()),
+        }
+    )
+
+
 def tensor(answer: object, name: str) -> NDArray[np.float32]:
     """Read an output out of the answer to an inference request. Raises `ValueError` where it is not there."""
     outputs = answer.get("outputs", ()) if isinstance(answer, dict) else ()
@@ -152,6 +179,21 @@ def tell_minilm(server: ServerProcess) -> tuple[dict[str, float], list[str]]:
     near = alike - apart < APART
     failures = [f"minilm: {CAT!r} and {KITTEN!r} are only {alike - apart:.3f} nearer than {STOCKS!r}"] if near else []
     return {"alike": alike, "most_alike_of_the_others": apart}, failures
+
+
+def tell_minilm_as_onnx(server: ServerProcess) -> tuple[dict[str, float], list[str]]:
+    """Hold the graph against NumPy's model, tokens and texts through the server; what was found, and what is wrong."""
+    texts = sentences(COMPARED)
+    asked = infer_body({"text": ("BYTES", [len(texts)], texts)})
+    expected = tensor(server.infer("minilm", asked), "embedding")
+    of_tokens = tensor(server.infer(minilm_onnx.NAME, _of_tokens(texts)), minilm_onnx.EMBEDDING)
+    of_texts = tensor(server.infer(f"{minilm_onnx.NAME}-text", asked), minilm_onnx.EMBEDDING)
+    apart = max(float(np.max(np.abs(found - expected))) for found in (of_tokens, of_texts))
+    print(
+        f"minilm-onnx: {len(texts)} sentences as tokens and as texts, at most {apart:.1e} from NumPy's (needed: 1e-4)"
+    )
+    far = [f"minilm-onnx: {apart:.1e} from NumPy's vectors"] if not apart <= TOLERANCE else []
+    return {"largest_difference": apart}, far
 
 
 def _encoded(body: dict[str, object]) -> bytes:

@@ -59,6 +59,12 @@ class DigitClassifier:
         return odds
 
 
+def seen() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Images for training, float32 [1437, 64] with pixels 0..16, and their digits, int64 [1437]."""
+    images, _, labels, _ = _split()
+    return images.astype(np.float32), labels.astype(np.int64)
+
+
 def held_out() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Images that training never sees, float32 [360, 64] with pixels 0..16, and their digits, int64 [360]."""
     _, images, _, labels = _split()

@@ -73,15 +73,23 @@ class MiniLMMismatch(RuntimeError):
     """A file's sha256 is not the pinned one."""
 
 
-class _Encoding(Protocol):
+class Encoding(Protocol):
+    """A text as tokens."""
+
     @property
-    def ids(self) -> list[int]: ...
+    def ids(self) -> list[int]:
+        """The numbers of the tokens, those of padding included."""
+
     @property
-    def attention_mask(self) -> list[int]: ...
+    def attention_mask(self) -> list[int]:
+        """1 for each token of the text, 0 for padding."""
 
 
-class _Tokenizer(Protocol):
-    def encode_batch_fast(self, texts: list[str]) -> list[_Encoding]: ...
+class Tokenizer(Protocol):
+    """What cuts texts into tokens; of the package tokenizers, which has no types."""
+
+    def encode_batch_fast(self, texts: list[str]) -> list[Encoding]:
+        """Texts as tokens, padded to the longest."""
 
 
 def locate() -> Path:
@@ -217,7 +225,7 @@ class MiniLM:
     Safe to call from several threads at once: nothing changes after loading.
     """
 
-    def __init__(self, tokenizer: _Tokenizer, tensors: Mapping[str, Floats]) -> None:
+    def __init__(self, tokenizer: Tokenizer, tensors: Mapping[str, Floats]) -> None:
         """Take a tokenizer that pads and truncates, and the model's tensors by the names of the safetensors file."""
         self._tokenizer = tokenizer
         self._words = tensors["embeddings.word_embeddings.weight"]
@@ -235,13 +243,8 @@ class MiniLM:
         """
         _require_readers()
         folder = locate() if directory is None else directory
-        vocabulary = _read_pinned(folder / TOKENIZER, TOKENIZER_SHA256)
-        with _open_pinned(folder / WEIGHTS, WEIGHTS_SHA256) as tensors:
-            # Imported here and not above: an application without this package still serves its other models.
-            tokenizer = import_module("tokenizers").Tokenizer.from_buffer(vocabulary)
-            # The file itself says 128 tokens, always; the model card says 256.
-            tokenizer.enable_truncation(MAX_TOKENS)
-            tokenizer.enable_padding()
+        tokenizer = read_tokenizer(folder / TOKENIZER)
+        with open_tensors(folder / WEIGHTS) as tensors:
             return cls(tokenizer, tensors)
 
     def encode(self, texts: Sequence[str]) -> Floats:
@@ -252,6 +255,10 @@ class MiniLM:
         ids = np.array([encoding.ids for encoding in encodings], np.intp)
         # Not `ids != 0`: a text may spell out the padding token.
         real = np.array([encoding.attention_mask for encoding in encodings], np.bool_)
+        return self.embed(ids, real)
+
+    def embed(self, ids: NDArray[np.intp], real: NDArray[np.bool_]) -> Floats:
+        """Return embeddings, float32 [n, 384], of token ids [n, length]; those that are not `real` are padding."""
         return _pool(self._run(ids, real), real)
 
     def _run(self, ids: NDArray[np.intp], real: NDArray[np.bool_]) -> Floats:
@@ -267,6 +274,29 @@ class MiniLM:
         return states
 
 
+def open_tensors(path: Path) -> SafetensorsFile:
+    """Open the model's tensors, to be read one by one: most are put together anew. Raises as `MiniLM.load`."""
+    if not path.exists():
+        message = f"{path} does not exist"
+        raise MiniLMMissing(message)
+    try:
+        return penstock.open_safetensors(path, sha256=WEIGHTS_SHA256)
+    except ChecksumMismatch as error:
+        raise MiniLMMismatch(str(error)) from error
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """Return a tokenizer that pads and truncates. Raises as `MiniLM.load`."""
+    vocabulary = _read_pinned(path, TOKENIZER_SHA256)
+    # Imported here and not above: an application without this package still serves its other models.
+    tokenizer = import_module("tokenizers").Tokenizer.from_buffer(vocabulary)
+    # The file itself says 128 tokens, always; the model card says 256.
+    tokenizer.enable_truncation(MAX_TOKENS)
+    tokenizer.enable_padding()
+    found: Tokenizer = tokenizer
+    return found
+
+
 def _pool(states: Floats, real: NDArray[np.bool_]) -> Floats:
     """Return the mean over real tokens, scaled to length 1, [n, WIDTH]; its divisor cancels, so the sum will do."""
     pooled: Floats = np.matmul(real[:, np.newaxis].astype(np.float32), states)[:, 0]
@@ -278,17 +308,6 @@ def _require_readers() -> None:
     for reader in READERS:
         if find_spec(reader) is None:
             raise MiniLMMissing(INSTALL.format(reader))
-
-
-def _open_pinned(path: Path, sha256: str) -> SafetensorsFile:
-    """Open tensors to be read one by one: most of them are put together anew, and not kept."""
-    if not path.exists():
-        message = f"{path} does not exist"
-        raise MiniLMMissing(message)
-    try:
-        return penstock.open_safetensors(path, sha256=sha256)
-    except ChecksumMismatch as error:
-        raise MiniLMMismatch(str(error)) from error
 
 
 def _read_pinned(path: Path, sha256: str) -> bytes:

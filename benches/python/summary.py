@@ -22,6 +22,7 @@ HEADINGS = {
     "streaming": "Streamed answers",
     "load": "The load generator beside wrk",
     "client": "The HTTP client",
+    "formats": "Formats of models",
 }
 """What pages are called: each is a file that a benchmark printed. Others go by the name of their file."""
 

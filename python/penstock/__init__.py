@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from penstock._generate import GenerateRequest
     from penstock.client import AsyncClient, Client, Response
     from penstock.models import LoadContext, ModelCache, model
+    from penstock.onnx import OnnxModel, OnnxSession, load_onnx, onnx_model
     from penstock.pooling import Eject, Pool, Retry, Timeout
+    from penstock.repository import ModelDirectory
     from penstock.safetensors import load_safetensors, open_safetensors
     from penstock.server import Server
 else:
@@ -31,7 +33,9 @@ else:
         **dict.fromkeys(("AsyncClient", "Client", "Response"), "client"),
         "GenerateRequest": "_generate",
         **dict.fromkeys(("LoadContext", "ModelCache", "model"), "models"),
+        **dict.fromkeys(("OnnxModel", "OnnxSession", "load_onnx", "onnx_model"), "onnx"),
         **dict.fromkeys(("Eject", "Pool", "Retry", "Timeout"), "pooling"),
+        "ModelDirectory": "repository",
         **dict.fromkeys(("load_safetensors", "open_safetensors"), "safetensors"),
         "Server": "server",
     }
@@ -63,6 +67,9 @@ __all__ = [
     "ItemError",
     "LoadContext",
     "ModelCache",
+    "ModelDirectory",
+    "OnnxModel",
+    "OnnxSession",
     "Pad",
     "PenstockError",
     "Pool",
@@ -76,8 +83,10 @@ __all__ = [
     "__version__",
     "batched",
     "errors",
+    "load_onnx",
     "load_safetensors",
     "model",
+    "onnx_model",
     "open_safetensors",
     "remaining",
     "transport",

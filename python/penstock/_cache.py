@@ -172,6 +172,13 @@ class ModelCache:
             self._loaders.known[model] = loader
         return model
 
+    def _amend(self, loader: Loader) -> Loader:
+        """Registers a loader in place of another, whose model goes on serving until it is loaded anew; gives that."""
+        with self._loaders.lock:
+            model = self._native.amend(loader.native())
+            before, self._loaders.known[model] = self._loaders.known[model], loader
+        return before
+
     def remove(self, model: str) -> None:
         """Forgets a model: who waits for it gets `ModelNotFound`, what is loaded of it is used to its end.
 

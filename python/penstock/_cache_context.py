@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from penstock._onnx_terms import terms_of
 from penstock.errors import ConfigError, LoadFailed, ModelNotFound
 from penstock.safetensors import load_safetensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from pathlib import Path
+    from typing import Unpack
 
     from numpy.typing import NDArray
 
+    from penstock._onnx_terms import OnnxOptions
+    from penstock.onnx import OnnxSession
     from penstock.safetensors import Digests, Mode
 
     Report = Callable[[str, float | None], bool]
@@ -117,6 +122,22 @@ class LoadContext:
         if self.directory is not None and isinstance(path, str | os.PathLike):
             place = self.directory / path
         return load_safetensors(place, mode=mode, names=names, sha256=sha256, threads=threads, progress=progress)
+
+    def onnx(self, path: str | os.PathLike[str], **options: Unpack[OnnxOptions]) -> OnnxSession:
+        """As `penstock.load_onnx`, as the phase "session".
+
+        A relative path lies in `directory`, where the model has one. A load that is no longer wanted stops. It blocks
+        its thread: a loader that is `async def` uses `asyncio.to_thread`.
+
+        Raises:
+            LoadFailed: where the file cannot be read or run, or the load is no longer wanted.
+            UnsafeFormat, ChecksumMismatch, PathEscape, ConfigError: as `penstock.load_onnx`.
+        """
+        from penstock.onnx import OnnxSession  # noqa: PLC0415  that module is above this one
+
+        place = Path(path) if self.directory is None else Path(self.directory, path)
+        check = partial(self.progress, None, "session")
+        return OnnxSession._opened(place, terms_of(**options), check)  # noqa: SLF001  one package
 
     def _cancel(self) -> None:
         self._cancelled = True

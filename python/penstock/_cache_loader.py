@@ -38,7 +38,8 @@ class Loader:
         warmup: called with the model before it is ready.
         sizeof: called with the model; gives the bytes that it takes.
         close: called with the model before it is let go of.
-        begin: called with the model when nothing is left but to say that it is ready.
+        begin: called with the model when nothing is left but to say that it is ready; gives what is called, without it,
+            once that was said. The latter must not fail, nor keep the model.
         pinned: whether it stays once it is loaded.
         fallback: a reference to the model that is given in its place where it cannot be loaded.
         context: the context variables that it runs with.
@@ -55,7 +56,7 @@ class Loader:
     warmup: Callable[[Any], Any] | None = None
     sizeof: Callable[[Any], Any] | None = None
     close: Callable[[Any], Any] | None = None
-    begin: Callable[[Any], Any] | None = None
+    begin: Callable[[Any], Callable[[], None]] | None = None
     pinned: bool = False
     fallback: str | None = None
     context: Context = field(default_factory=copy_context)

@@ -113,18 +113,23 @@ class Crew:
 
     def _load(self, residency: int, load: _Load) -> None:
         try:
-            size = self._make(residency, load)
+            size, open_up = self._make(residency, load)
         except BaseException as error:  # noqa: BLE001  whatever it is, somebody waits for the model
             self._fail(residency, load, error)
         else:
             del self._loads[residency]
-            self._desk.loaded(residency, size)
+            if self._desk.loaded(residency, size) and open_up is not None:
+                # Not before: nobody has an answer of a model that is still said to load.
+                open_up()
             # A load that outlasts its cache finds nobody else who would let the model go.
             while self._desk.closed and (job := self._desk.next()) is not None:
                 self.start(job)
 
-    def _make(self, residency: int, load: _Load) -> int | None:
-        """Makes a model and keeps it; gives its size. No frame of its own outlives it: it may be unloaded at once."""
+    def _make(self, residency: int, load: _Load) -> tuple[int | None, Callable[[], None] | None]:
+        """Makes a model and keeps it; gives its size, and what is to be called once that is said.
+
+        No frame of its own outlives it: it may be unloaded at once.
+        """
         loader = load.loader
         value = load.call(loader.load, load.context)
         if value is None:
@@ -133,10 +138,9 @@ class Crew:
             self._desk.warming(residency)
             load.call(loader.warmup, value)
         size = self._measure(residency, load, value)
-        if loader.begin is not None:
-            load.call(loader.begin, value)
+        open_up = None if loader.begin is None else load.call(loader.begin, value)
         self._desk.keep(residency, value)
-        return size
+        return size, open_up
 
     def _measure(self, residency: int, load: _Load, value: object) -> int | None:
         """The size of a model, as exactly as it can be known; its buffers are watched from now on."""

@@ -12,7 +12,9 @@ import os
 import pickle
 import sys
 import traceback
+from dataclasses import replace
 from multiprocessing import process, spawn
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from penstock import _lifecycle, _native
@@ -57,7 +59,7 @@ def _load(child: _native.NativeChild, hello: dict[str, Any]) -> Callable[[], Non
         cli.keep_freed_memory()
     target = _resolve(hello["reference"])
     if hello["kind"] == "model":
-        return _model(child, target)
+        return _model(child, target, hello["declared"])
     function = getattr(target, "fn", target)
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
         function = _lifecycle.on_own_loop(function)
@@ -77,6 +79,10 @@ def _imported(name: str, file: str | None) -> Any:
     except ModuleNotFoundError as error:
         if file is None or error.name != name:
             raise
+    if name.startswith("penstock_model_"):
+        from penstock._repository_python import load_module  # noqa: PLC0415  only models of a directory need it
+
+        return load_module(name, Path(file))
     specification = importlib.util.spec_from_file_location(name, file)
     if specification is None or specification.loader is None:
         raise ConfigError(f"a worker process cannot import {name!r}")
@@ -86,16 +92,17 @@ def _imported(name: str, file: str | None) -> Any:
     return module
 
 
-def _model(child: _native.NativeChild, target: Any) -> Callable[[], None]:
+def _model(child: _native.NativeChild, target: Any, declared: dict[str, Any]) -> Callable[[], None]:
+    from penstock._served_models import declaration_of  # noqa: PLC0415
     from penstock._worker import work  # noqa: PLC0415  a batched function's child needs none of these
     from penstock.models import LoadContext, LoadedModel, spec_of  # noqa: PLC0415
-    from penstock.server import declaration_of  # noqa: PLC0415
 
     spec = spec_of(target)
     if spec is None:
         raise ConfigError(f"{target!r} is no model in a worker process: it is declared in the parent only")
+    spec = replace(spec, **declared)
     loaded = LoadedModel(spec)
-    function = loaded.load(LoadContext(spec.name, spec.version))
+    function = loaded.load(LoadContext(spec.name, spec.version, directory=spec.directory))
     if loaded.is_async:
         function = _lifecycle.on_own_loop(function)
     child.serve(declaration_of(spec), function, loaded.fillers)

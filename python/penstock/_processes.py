@@ -21,7 +21,7 @@ from penstock import _native
 from penstock.errors import Closed, ConfigError, ItemError, ModelError, PenstockError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import ModuleType
 
     from penstock._deadline import Deadline
@@ -61,13 +61,14 @@ class Processes:
             raise ConfigError(f"Processes needs a whole number of at least 1, not {self.count!r}")
 
 
-def launch_of(kind: str, target: Callable[..., Any], name: str) -> Launch:
+def launch_of(kind: str, target: Callable[..., Any], name: str, declared: Mapping[str, Any] | None = None) -> Launch:
     """How a process is started that runs `target`.
 
     Args:
         kind: `"function"` for a batched function, `"model"` for what `@penstock.model` decorated.
         target: what it runs.
         name: what errors call it.
+        declared: fields of a model's declaration that differ from what its code says.
 
     Raises:
         ConfigError: where a fresh interpreter could not get at the target; or where a script is being imported by such
@@ -91,6 +92,7 @@ def launch_of(kind: str, target: Callable[..., Any], name: str) -> Launch:
             "kind": kind,
             "preparation": preparation,
             "reference": reference,
+            "declared": dict(declared or {}),
             "logs": _logging(),
             "keeps_memory": getattr(sys.modules.get("penstock.cli"), "keeps_freed_memory", False),
         }

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from penstock import _lifecycle
+from penstock._computed import Computed
 from penstock._processes import Processes
 from penstock._worker import Overlap, work
 from penstock.models import LoadedModel
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from penstock import _native
+    from penstock._computed import Loaded
     from penstock._processes import Launch
     from penstock.models import LoadContext, ModelSpec
 
@@ -29,6 +31,76 @@ _LOOK = 0.05
 
 _LEAST_END = 0.5
 """Seconds that worker processes have to end, also where the time for it is up."""
+
+
+def resident_of(spec: ModelSpec, shift: _native.NativeShift, launch: Launch | None) -> Resident | ComputedResident:
+    """One load of a model, which is yet to be loaded."""
+    if isinstance(spec.target, Computed):
+        return ComputedResident(spec, spec.target, shift)
+    return Resident(spec, shift, launch)
+
+
+class ComputedResident:
+    """One load of a model that Rust computes: as `Resident`, with threads of Rust."""
+
+    def __init__(self, spec: ModelSpec, target: Computed, shift: _native.NativeShift) -> None:
+        self._spec = spec
+        self._target = target
+        self._shift = shift
+        self._loaded: Loaded | None = None
+
+    @property
+    def value(self) -> object:
+        """What is lent to the models that require it; nothing before and after."""
+        return None if self._loaded is None else self._loaded.value
+
+    def size(self) -> int:
+        """Bytes that it takes: what was declared, else what it says."""
+        return self._spec.size or (0 if self._loaded is None else self._loaded.size)
+
+    def load(self, ctx: LoadContext) -> object:
+        """Opens what computes; gives what stands for the model."""
+        self._loaded = self._target.open(ctx)
+        return self.value
+
+    def warm_up(self) -> Any:
+        """Runs the model for the first time, where it says how. Gives a coroutine where that does.
+
+        What fails is raised, and the model closed.
+        """
+        if self._spec.warmup is None:
+            return None
+        try:
+            warming = self._spec.warmup(self.value)
+        except BaseException:
+            self.end(lambda: 0.0)
+            raise
+        return self._warm_up_async(warming) if inspect.iscoroutine(warming) else None
+
+    async def _warm_up_async(self, warming: Coroutine[Any, Any, Any]) -> None:
+        try:
+            await warming
+        except BaseException:
+            self.end(lambda: 0.0)
+            raise
+
+    def begin(self) -> Callable[[], None]:
+        """Starts the threads: from here on the model is ready. Gives what lets them take batches."""
+        if self._loaded is not None:
+            try:
+                self._loaded.start(self._shift)
+            except BaseException:
+                self.end(lambda: 0.0)
+                raise
+        self._shift.announce()
+        return self._shift.begin
+
+    def end(self, left: Left) -> None:
+        """Has the threads finish what they run, for as long as there is time `left`; then the model closes."""
+        self._shift.end()
+        loaded, self._loaded = self._loaded, None
+        if loaded is not None:
+            loaded.end(self._shift, max(_LEAST_END, left()))
 
 
 class Resident:
@@ -67,6 +139,7 @@ class Resident:
             LoadFailed: where a worker process could not load it.
         """
         workers = self._spec.workers
+        ctx.directory = self._spec.directory
         if self._launch is not None and isinstance(workers, Processes):
             self._start_processes(self._launch, workers.count, ctx)
             return self.value
@@ -123,8 +196,8 @@ class Resident:
             self._loaded.close()
             raise
 
-    def begin(self) -> None:
-        """Starts the workers: from here on the model is ready."""
+    def begin(self) -> Callable[[], None]:
+        """Starts the workers: from here on the model is ready. Gives what lets them take batches."""
         function, count = self._function, self._spec.workers
         if function is not None and not isinstance(count, Processes):
             try:
@@ -132,7 +205,9 @@ class Resident:
             except BaseException:
                 self.end(lambda: 0.0)
                 raise
-        self._shift.begin()
+        self._shift.announce()
+        # A method of the shift's: it keeps the workers' place, and not the model.
+        return self._shift.begin
 
     def _start_threads(self, function: Callable[..., Any], count: int) -> None:
         loaded = self._loaded

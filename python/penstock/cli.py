@@ -20,8 +20,9 @@ from penstock._supervised import Post, Supervised
 from penstock._supervisor import Supervisor, listeners
 from penstock.errors import ConfigError, PenstockError
 from penstock.models import spec_of
+from penstock.repository import ModelDirectory
 from penstock.server import Server, check_port
-from penstock.settings import CacheSettings, DoorSettings, grpc_port_of, worker_count
+from penstock.settings import CacheSettings, DoorSettings, RepositorySettings, grpc_port_of, worker_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,10 +60,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="penstock", description="The data plane between requests and a model.")
     parser.add_argument("--version", action="version", version=f"penstock {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    serve = commands.add_parser("serve", help="serve the models of a file or a module")
+    serve = commands.add_parser("serve", help="serve the models of a file, a module or a directory")
     serve.add_argument(
         "target",
-        help="a file (app.py) or module:object; a list called `models` in it says what is served, else every model",
+        nargs="?",
+        help="a file (app.py) or module:object; a list called `models` in it says what is served, else every model; "
+        "not needed where --models names a directory",
     )
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     serve.add_argument("--port", type=int, default=8000, help="port; 0 takes any that is free (default: %(default)s)")
@@ -91,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--as-worker", type=Post.parse, help=argparse.SUPPRESS)
     models = serve.add_argument_group("models", "each also by its variable, such as PENSTOCK_MEMORY")
-    for setting in fields(CacheSettings):
+    for setting in (*fields(RepositorySettings), *fields(CacheSettings)):
         _add_setting(models, setting)
     limits = serve.add_argument_group("limits", "each also by its variable, such as PENSTOCK_MAX_BODY")
     for setting in fields(DoorSettings):
@@ -115,13 +118,20 @@ def _add_setting(group: argparse._ArgumentGroup, setting: Field[Any]) -> None:
         choices = "|".join(setting.metadata["choices"])
         group.add_argument(flag, metavar=choices, help=f"{text} (default: {setting.default})")
         return
-    metavar = {"names": "MODELS", "size": "SIZE", "count": "N", "seconds": "SECONDS"}[kind]
+    metavar = {
+        "directory": "DIR",
+        "names": "MODELS",
+        "size": "SIZE",
+        "count": "N",
+        "seconds": "SECONDS",
+        "pause": "SECONDS",
+    }[kind]
     group.add_argument(flag, metavar=metavar, help=f"{text} (default: {_shown(kind, setting.default)})")
 
 
 def _shown(kind: str, value: Any) -> str:
     if value is None:
-        return "all" if kind == "names" else "no limit"
+        return {"names": "all", "directory": "none"}.get(kind, "no limit")
     if kind != "size":
         return f"{value:g}"
     return f"{value >> 20} MiB" if value % (1 << 20) == 0 else f"{value >> 10} KiB"
@@ -154,6 +164,18 @@ def find_models(target: str) -> list[Any]:
     return models
 
 
+def _models_of(target: str | None, settings: RepositorySettings) -> list[Any]:
+    """What is served: the models of the target, and those of the directory."""
+    if target is None and settings.models is None:
+        raise ConfigError("there is nothing to serve: give a file (app.py), module:object, or --models DIR")
+    models = [] if target is None else find_models(target)
+    if settings.models is None:
+        return models
+    python, pickles = settings.allow_python, settings.allow_pickle
+    directory = ModelDirectory(settings.models, allow_python=python, allow_pickle=pickles, settle=settings.settle)
+    return [*models, directory]
+
+
 def _hand_the_lock_over_sooner() -> None:
     """Shortens the interpreter's switch interval, unless somebody has chosen one.
 
@@ -169,12 +191,13 @@ def _serve(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     keep_freed_memory()
     _hand_the_lock_over_sooner()
     place = (options.host, check_port(options.port), grpc_port_of(options.grpc_port))
-    settings = (*fields(DoorSettings), *fields(CacheSettings))
+    settings = (*fields(DoorSettings), *fields(RepositorySettings), *fields(CacheSettings))
     command_line = {setting.name: getattr(options, setting.name) for setting in settings}
 
     def make() -> Server:
         record = _record_path(options.record, as_worker=options.as_worker is not None)
-        return Server._of_command(find_models(options.target), place, command_line, record)  # noqa: SLF001  one package
+        models = _models_of(options.target, RepositorySettings.resolve({}, command_line))
+        return Server._of_command(models, place, command_line, record)  # noqa: SLF001  one package
 
     if options.as_worker is not None:
         return Supervised(options.as_worker).serve(make, _explained)
@@ -265,4 +288,4 @@ def _named(target: str) -> list[Any]:
 
 
 def _declared_in(module: ModuleType) -> list[Any]:
-    return [value for value in vars(module).values() if callable(value) and spec_of(value) is not None]
+    return [value for value in vars(module).values() if spec_of(value) is not None]

@@ -28,6 +28,7 @@ from penstock._cache_records import (
     Preloads,
     WhatIf,
 )
+from penstock._computed import Computed
 from penstock._generate import ASYNC_WORKERS, as_generator, request_of
 from penstock._load_terms import load_terms
 from penstock._native import Acquiring, Lease
@@ -46,6 +47,7 @@ from penstock.errors import ConfigError, LoadFailed, PenstockError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
 T = TypeVar("T", bound="Callable[..., Any]")
 TensorDeclaration = tuple[str, "Sequence[int]"]
@@ -93,7 +95,7 @@ class ModelSpec:
         outputs: likewise.
         policy: how requests become batches.
         workers: threads that run it, or processes.
-        target: the decorated function or class.
+        target: the decorated function or class, or an `OnnxModel`.
         task: `"tensors"`, `"generate"` for text piece by piece, or `"embed"` for vectors of texts.
         batched: true for a text model that answers many requests one step at a time.
         requires: references to the models that are loaded before it, and lent to it.
@@ -101,6 +103,7 @@ class ModelSpec:
         load_timeout: seconds that one try to load it may take.
         load_retries: tries after the first that failed.
         warmup: called with the model once it is loaded, before its first batch.
+        directory: the folder that it lies in, for a model of a `penstock.ModelDirectory`.
     """
 
     name: str
@@ -109,7 +112,7 @@ class ModelSpec:
     outputs: Mapping[str, TensorDeclaration]
     policy: BatchPolicy
     workers: int | Processes
-    target: Callable[..., Any]
+    target: Any
     task: str = "tensors"
     batched: bool = False
     requires: tuple[str, ...] = ()
@@ -117,6 +120,7 @@ class ModelSpec:
     load_timeout: float = 30.0
     load_retries: int = 1
     warmup: Callable[[Any], Any] | None = None
+    directory: Path | None = None
 
     @property
     def reference(self) -> str:
@@ -126,6 +130,8 @@ class ModelSpec:
     @property
     def is_stepwise(self) -> bool:
         """True where it answers step by step: it is a generator."""
+        if isinstance(self.target, Computed):
+            return False
         function = getattr(self.target, "predict", self.target)
         return is_stepwise(as_generator(function) if self.task == "generate" and not self.batched else function)
 
@@ -197,25 +203,14 @@ def model(
         ... def double(x):
         ...     return x * 2
     """
-    _check_name("name", name)
-    _check_name("version", str(version))
-    _check_workers(workers)
+    check_identity(name, version, workers)
     taken, given = _tensors_of(name, task, inputs, outputs)
     _check_steps(name, task, settings, batched=batched)
-    if policy is not None and settings:
-        raise ConfigError(f"policy and {', '.join(sorted(settings))} exclude each other: put them into the policy")
-    try:
-        policy = BatchPolicy(**settings) if policy is None else policy
-    except TypeError as error:
-        raise ConfigError(f"unknown setting of a model: {error}") from error
+    chosen = served_policy(name, policy, settings)
     if task == "generate" and not batched:
-        policy = replace(policy, max_batch_size=1)
-    if policy.key is not None or callable(policy.cost):
-        raise ConfigError(
-            f"model '{name}': key= and cost=<function> would run Python for each request; use cost='length'"
-        )
+        chosen = replace(chosen, max_batch_size=1)
 
-    def declare(target: T) -> T:
+    def decorate(target: T) -> T:
         if not callable(target):
             raise ConfigError(f"a model must be a function or a class, not {target!r}")
         if inspect.isclass(target) and not callable(getattr(target, "predict", None)):
@@ -225,17 +220,70 @@ def model(
         terms = load_terms(name, target, {**said, "warmup": warmup})
         if terms["requires"] and isinstance(count, Processes):
             raise ConfigError(f"model '{name}' runs in processes, which models of the server's cannot be lent to")
-        spec = ModelSpec(name, str(version), taken, given, policy, count, target, task, batched, **terms)
+        spec = ModelSpec(name, str(version), taken, given, chosen, count, target, task, batched, **terms)
         setattr(target, _ATTRIBUTE, spec)
         return target
 
-    return declare
+    return decorate
+
+
+def check_identity(name: object, version: object, workers: object) -> None:
+    """Refuses what no model can be called, and what cannot be its workers.
+
+    Raises:
+        ConfigError: for either.
+    """
+    _check_name("name", name)
+    _check_name("version", str(version))
+    _check_workers(workers)
+
+
+def served_policy(name: str, policy: BatchPolicy | None, settings: Mapping[str, Any]) -> BatchPolicy:
+    """The policy of a served model, whole or of its fields.
+
+    Raises:
+        ConfigError: where it is both, or cannot be kept without running Python for each request.
+    """
+    if policy is not None and settings:
+        raise ConfigError(f"policy and {', '.join(sorted(settings))} exclude each other: put them into the policy")
+    try:
+        policy = BatchPolicy(**settings) if policy is None else policy
+    except TypeError as error:
+        raise ConfigError(f"unknown setting of a model: {error}") from error
+    if policy.key is not None or callable(policy.cost):
+        raise ConfigError(
+            f"model '{name}': key= and cost=<function> would run Python for each request; use cost='length'"
+        )
+    return policy
 
 
 def spec_of(target: object) -> ModelSpec | None:
     """The declaration of a model, or `None`; a subclass of a declared class is not declared."""
     spec = vars(target).get(_ATTRIBUTE) if hasattr(target, "__dict__") else None
     return spec if isinstance(spec, ModelSpec) else None
+
+
+class Placed:
+    """A declaration that was changed: by what `model.toml` says, say. What was decorated keeps its own."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        vars(self)[_ATTRIBUTE] = spec
+
+    def __repr__(self) -> str:
+        return f"<penstock model {vars(self)[_ATTRIBUTE].reference}>"
+
+
+def check_placed(spec: ModelSpec, settings: Mapping[str, Any]) -> None:
+    """Refuses what a declaration was changed to where `model` would not have taken it.
+
+    Raises:
+        ConfigError: likewise.
+    """
+    _check_steps(spec.name, spec.task, settings, batched=spec.batched)
+    function = getattr(spec.target, "predict", spec.target)
+    _workers_of(spec.name, spec.task, function, spec.workers, batched=spec.batched)
+    if spec.requires and isinstance(spec.workers, Processes):
+        raise ConfigError(f"model '{spec.name}' runs in processes, which models of the server's cannot be lent to")
 
 
 class LoadedModel:
@@ -257,7 +305,7 @@ class LoadedModel:
         """
         spec = self.spec
         function = getattr(spec.target, "predict", spec.target)
-        if spec.task == "generate" and not spec.batched:
+        if isinstance(function, Computed) or (spec.task == "generate" and not spec.batched):
             return
         if is_stepwise(function):
             _inputs_of(spec)

@@ -5,21 +5,23 @@ from __future__ import annotations
 import builtins
 import logging
 import os
+import threading
 import time
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from penstock import _lifecycle, _logs, _native
 from penstock._batch_records import explanation_of
+from penstock._directories import Changes, Directories
 from penstock._display import Table
-from penstock._policy import check_count
-from penstock._processes import Processes
+from penstock._policy import check_count, check_seconds
 from penstock._recording import Recording
-from penstock._residents import Residents
-from penstock.errors import Closed, ConfigError
+from penstock._served_models import ServedModels
+from penstock.errors import Closed, ConfigError, ModelNotFound
 from penstock.models import ModelCache, ModelSpec, spec_of
+from penstock.repository import ModelDirectory
 from penstock.settings import CacheSettings, DoorSettings
 
 if TYPE_CHECKING:
@@ -29,11 +31,21 @@ if TYPE_CHECKING:
     from typing import Self, TypeAlias
 
     from penstock._batch_records import BatchExplanation
-    from penstock._policy import NativePolicy
+    from penstock.models import LoadHandle
 
     _Place: TypeAlias = int | tuple[str, int]
     """The descriptor of a socket that listens, or a host and a port."""
 
+
+T = TypeVar("T")
+
+LOG = logging.getLogger("penstock.server")
+
+_PATIENCE = 3.0
+"""Seconds that a look at a directory waits at most for what is being written, where somebody waits for just that."""
+
+_LAST_CHANGES = 1.0
+"""Seconds that closing waits for changes of models that are being carried through."""
 
 _LEAST_END = 0.5
 """Seconds that worker processes have to end, also where the time for closing is up."""
@@ -100,7 +112,7 @@ class Server:
     limits, queues and batches.
 
     Args:
-        models: a function or a class decorated with `@penstock.model`, or several of them.
+        models: a function or a class decorated with `@penstock.model`, a `penstock.ModelDirectory`, or several of them.
         host: the address to listen on; loopback by default.
         port: the port; 0 takes any that is free.
         grpc_port: a second port, for gRPC alone; 0 takes any that is free, `None` opens none.
@@ -127,9 +139,11 @@ class Server:
         preload: str | Iterable[str] | None = None,
         **settings: Any,
     ) -> None:
-        self._specs = [_spec(model) for model in _several(models)]
-        if not self._specs:
-            raise ConfigError("a server needs at least one model")
+        given = list(_several(models))
+        self._places = [one for one in given if isinstance(one, ModelDirectory)]
+        self._given = [_spec(model) for model in given if not isinstance(model, ModelDirectory)]
+        if not given:
+            raise ConfigError("a server needs at least one model, or a penstock.ModelDirectory")
         self._host = host
         self._port = check_port(port)
         self._grpc_port = None if grpc_port is None else check_port(grpc_port, "grpc_port")
@@ -143,9 +157,11 @@ class Server:
         self._shared_cache = cache
         self._cache_settings = CacheSettings.resolve({"preload": preload})
         self._cache = _cache_of(self._cache_settings) if cache is None else cache
-        self._residents: Residents | None = None
+        self._models: ServedModels | None = None
+        self._directories: Directories | None = None
         self._process = os.getpid()
         self._closed = False
+        self._ended = False
         self._record_path: Path | None = None
         self._recordings: list[Recording] = []
 
@@ -204,16 +220,16 @@ class Server:
         accepting: bool,
         siblings: tuple[str, str] | None = None,
     ) -> None:
-        models = [declaration_of(spec) for spec in self._specs]
         self._journal = _logs.acquire()
         if self._settings.access_log and not logging.getLogger(_logs.ACCESS).level:
             logging.getLogger(_logs.ACCESS).setLevel(logging.INFO)
         journal = self._journal if self._settings.access_log else None
-        residents = Residents(self._specs, self._cache, _native_of(weakref.ref(self)))
+        models = ServedModels(self._cache, _native_of(weakref.ref(self)))
         try:
-            residents.register()
+            # What they require may be in a directory.
+            declarations = models.register(self._given, check=not self._places)
             self._native = _native.NativeServer(
-                (models, self._cache._native),  # noqa: SLF001  one package
+                (declarations, self._cache._native),  # noqa: SLF001  one package
                 places=places,
                 accepting=False,
                 limits=self._settings,
@@ -221,33 +237,192 @@ class Server:
                 siblings=siblings,
             )
         except BaseException:
-            residents.remove()
+            models.residents.remove_all()
             if self._shared_cache is None:
                 # Its thread ends, and the server may be started again.
                 self._cache.close(timeout=0.0)
                 self._cache = _cache_of(self._cache_settings)
             self._release_journal()
             raise
-        self._residents = residents
+        self._models = models
         _lifecycle.close_at_exit(self)
         try:
+            if self._places:
+                self._begin_to_look(self._native, models)
             if self._record_path is not None:
-                self._record(self._record_path)
+                self._record(self._record_path, models)
             # Before anybody can ask: from here on it is known that the server is not ready yet.
-            loading = residents.preload(self._cache_settings.preload)
+            loading = self._preload_at_start()
             if accepting:
                 self._native.accept()
             if loading is not None:
                 loading.wait()
+            if self._directories is not None:
+                self._directories.settle()
+                self._native.set_starting(False)
         except BaseException:
             self.close(drain=False)
             raise
 
-    def _record(self, path: Path) -> None:
+    def _begin_to_look(self, native: _native.NativeServer, models: ServedModels) -> None:
+        """Serves what is in the directories, and has calls of the model repository look at them again."""
+        native.set_starting(True)
+        preload, drain = self._cache_settings.preload, self._settings.drain_timeout
+        self._directories = Directories(self._places, models, self._cache, preload, drain)
+        self._directories.poll(patience=_PATIENCE, wait=False)
+        models.check_requires(self._given)
+        arguments = (weakref.ref(self), native.begin_polls(), self._settings.poll_seconds or None)
+        threading.Thread(target=_look_when_asked, args=arguments, name="penstock-repository", daemon=True).start()
+
+    def _preload_at_start(self) -> LoadHandle | None:
+        """Begins to load what the server waits for before it is ready. A directory's models it does not wait for so."""
+        wanted: Iterable[str] | None = self._cache_settings.preload
+        if wanted is None:
+            wanted = [spec.reference for spec in self._given]
+        elif self._directories is not None:
+            own = {name for spec in self._given for name in (spec.name, spec.reference)}
+            for name in set(wanted) - own:
+                if not self._directories.knows(name):
+                    LOG.warning("preload: there is no model %r in any directory yet", name)
+            wanted = [name for name in wanted if name in own]
+        references = list(wanted)
+        return self._cache._preload_at_start(references) if references else None  # noqa: SLF001  one package
+
+    def _record(self, path: Path, models: ServedModels) -> None:
         """Has what comes to each model written down; where there are several, each has a file of its own."""
-        for index, name in enumerate(self.names):
+        for served, name in zip(models.all, self.names, strict=True):
             own = path if len(self.names) == 1 else path.with_name(f"{path.stem}-{name}{path.suffix}")
-            self._recordings.append(Recording(self._running().begin_record(index, own), own))
+            if served.index is not None:
+                self._recordings.append(Recording(self._running().begin_record(served.index, own), own))
+
+    def add(self, model: object, *, preload: bool = True, replace: bool = False, drain: float | None = None) -> None:
+        """Serves one more model; before the server was started, one more from the start.
+
+        It comes back when the model can answer. Where it cannot be loaded, it is taken away again. What metrics call it
+        is its name, and its name and version ("head@2") where another version of the name was served before.
+
+        With `replace` it takes the place of the model of its name and version, which serves until the new one is
+        loaded, and stays where that fails. Requests go over from one to the next. Where both declare the same, requests
+        that wait stay where they are. Where they do not, each is answered by the model that it was read for; only where
+        that is not loaded, requests that wait for it get status 503.
+
+        Args:
+            model: a function or a class decorated with `@penstock.model`, or another model that a server takes.
+            preload: load it, and come back when that is done; else the first request has it loaded.
+            replace: take the place of the model of that name and version, where there is one.
+            drain: seconds that answers of a model that is replaced may take; `drain_timeout` by default.
+
+        Raises:
+            ConfigError: for what is no model; where one of its name and version is there and `replace` is false.
+            ModelNotFound: where it requires what there is not.
+            DependencyCycle: where it would come to require itself.
+            LoadFailed: where its `load` raised.
+            LoadTimeout: where that took longer than its `load_timeout`.
+            CapacityError: where there is no room for it.
+            Closed: where the server is closed.
+        """
+        spec = _spec(model)
+        models = self._open_models()
+        if models is None:
+            known = [one.reference for one in self._given]
+            if spec.reference in known and not replace:
+                raise ConfigError(f"a model '{spec.name}' of version '{spec.version}' is there already")
+            self._given = [one for one in self._given if one.reference != spec.reference] + [spec]
+        elif replace and spec.reference in models.references:
+            models.replace(spec, load=preload).finish(self._drain(drain))
+        else:
+            models.add([spec])
+            if preload:
+                self._load_added(models, spec.reference)
+
+    def _load_added(self, models: ServedModels, reference: str) -> None:
+        try:
+            self._cache.preload(reference).wait()
+        except BaseException:
+            if not self._closed:
+                models.leave(models.withdraw([reference]), 0.0)
+            raise
+
+    async def aadd(
+        self, model: object, *, preload: bool = True, replace: bool = False, drain: float | None = None
+    ) -> None:
+        """As `add`, without blocking the event loop. Cancelled, it waits no longer; the model is added all the same."""
+        await _in_thread(lambda: self.add(model, preload=preload, replace=replace, drain=drain))
+
+    def remove(self, name: str, version: str | int | None = None, *, drain: float | None = None) -> None:
+        """Serves a model no more.
+
+        From now on who asks for it gets status 404. What has come before is answered, for `drain` seconds at most; what
+        waits then gets status 503. It comes back when the model was closed, or will be as soon as what runs has ended.
+
+        Args:
+            name: its name, for every version of it, or its name and version ("head@2").
+            version: the version that is meant.
+            drain: seconds that answers may take; `drain_timeout` by default.
+
+        Raises:
+            ModelNotFound: where there is none.
+            ConfigError: where a model that stays requires it.
+            Closed: where the server is closed.
+        """
+        drain = self._drain(drain)
+        models = self._open_models()
+        if models is not None:
+            models.remove(name, None if version is None else str(version), drain)
+            return
+        wanted = name if version is None else f"{name}@{version}"
+        left = [spec for spec in self._given if wanted not in (spec.name, spec.reference)]
+        if len(left) == len(self._given):
+            raise ModelNotFound(
+                f"there is no model '{wanted}' to take away; there are {', '.join(self.names) or 'none'}"
+            )
+        self._given = left
+
+    async def aremove(self, name: str, version: str | int | None = None, *, drain: float | None = None) -> None:
+        """As `remove`, without blocking the event loop. Cancelled, it waits no longer; the model leaves anyway."""
+        await _in_thread(lambda: self.remove(name, version, drain=drain))
+
+    def poll(self) -> Changes:
+        """Looks at the model directories, and serves what is there now; comes back when that is done.
+
+        What is new is served, and loaded where it is to be. What has changed is loaded anew and serves until then as it
+        was, and also where the new files cannot be loaded. A new version is what its name means as soon as it is
+        loaded. What is gone leaves when its requests are answered, and not before another version of it that is there
+        could be loaded. What is wrong with one model is said in `skipped`, and leaves the others alone.
+
+        Calls that list or load models over the model repository, and `poll_seconds`, do the same, and do not wait for
+        loads.
+
+        Raises:
+            Closed: where the server is closed, or was not started.
+        """
+        self._running()
+        self._open_models()
+        directories = self._directories
+        return Changes() if directories is None else directories.poll(patience=_PATIENCE, wait=True)
+
+    async def apoll(self) -> Changes:
+        """As `poll`, without blocking the event loop. Who cancels it waits no longer; the look goes on."""
+        return await _in_thread(self.poll)
+
+    def _look(self, *, patient: bool) -> list[tuple[str, str, str]]:
+        """Looks at the directories for somebody who lists or loads models; gives what of them is not served."""
+        directories = self._directories
+        if directories is None or self._closed:
+            return []
+        return directories.skipped(directories.poll(patience=_PATIENCE if patient else 0.0, wait=False))
+
+    def _open_models(self) -> ServedModels | None:
+        """What is served; nothing before the server was started."""
+        if self._closed:
+            raise Closed("this server was closed: make another one")
+        return self._models
+
+    def _drain(self, drain: float | None) -> float:
+        if drain is None:
+            return self._settings.drain_timeout
+        check_seconds("drain", drain)
+        return drain
 
     def _accept(self) -> None:
         self._running().accept()
@@ -255,8 +430,16 @@ class Server:
     @property
     def names(self) -> list[str]:
         """Names of the models, in their order; with its version ("head@2") where a name has several."""
-        names = [spec.name for spec in self._specs]
-        return [spec.name if names.count(spec.name) == 1 else spec.reference for spec in self._specs]
+        if self._models is not None and self._native is not None:
+            labels = [(self._native.label(served.index or 0), served.spec) for served in self._models.all]
+            return [label or spec.reference for label, spec in labels]
+        names = [spec.name for spec in self._given]
+        return [spec.name if names.count(spec.name) == 1 else spec.reference for spec in self._given]
+
+    @property
+    def _specs(self) -> list[ModelSpec]:
+        """Declarations of the models, in their order."""
+        return self._given if self._models is None else [served.spec for served in self._models.all]
 
     @property
     def cache(self) -> ModelCache:
@@ -306,9 +489,10 @@ class Server:
             ModelNotFound: where there is no model of that name.
         """
         if model is None:
-            if len(self._specs) > 1:
-                raise ConfigError(f"which model? there are {', '.join(self.names)}")
-            model = self.names[0]
+            names = self.names
+            if len(names) != 1:
+                raise ConfigError(f"which model? there are {', '.join(names) or 'none'}")
+            model = names[0]
         check_count("last", last)
         return explanation_of(self._running().explain(model, request_id, last))
 
@@ -346,10 +530,13 @@ class Server:
             await asyncio.get_running_loop().run_in_executor(None, self._end, deadline)
 
     def _end(self, deadline: float) -> None:
-        residents, self._residents = self._residents, None
+        models, directories, self._directories = self._models, self._directories, None
         # In a forked child the threads, and what they loaded, are the parent's.
-        if residents is not None and self._process == os.getpid():
-            residents.close(deadline, whole_cache=self._shared_cache is None)
+        if models is not None and not self._ended and self._process == os.getpid():
+            self._ended = True
+            models.residents.close(deadline, whole_cache=self._shared_cache is None)
+            if directories is not None:
+                directories.settle(_LAST_CHANGES)
             if self._native is not None:
                 self._native.end_processes(_LEAST_END)
         self._end_recordings()
@@ -425,32 +612,28 @@ def _spec(model: object) -> ModelSpec:
     return spec
 
 
-def declaration_of(spec: ModelSpec) -> _Declaration:
-    """What the extension needs to know of a model."""
-    return _Declaration(
-        name=spec.name,
-        version=spec.version,
-        task=spec.task,
-        inputs=[(name, elements, list(axes)) for name, (elements, axes) in spec.inputs.items()],
-        outputs=[(name, elements, list(axes)) for name, (elements, axes) in spec.outputs.items()],
-        policy=spec.policy.native(),
-        workers=spec.workers.count if isinstance(spec.workers, Processes) else spec.workers,
-        steps=spec.is_stepwise,
-    )
+async def _in_thread(function: Callable[[], T]) -> T:
+    import asyncio  # noqa: PLC0415  importing it costs as much as a third of `import numpy`
+
+    return await asyncio.get_running_loop().run_in_executor(None, function)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Declaration:
-    """A record for the extension, read by its field names."""
-
-    name: str
-    version: str
-    task: str
-    inputs: list[tuple[str, str, list[int]]]
-    outputs: list[tuple[str, str, list[int]]]
-    policy: NativePolicy
-    workers: int
-    steps: bool
+def _look_when_asked(reference: weakref.ref[Server], desk: _native.PollDesk, seconds: float | None) -> None:
+    """Looks at the directories of a server whenever somebody lists or loads models, or so many seconds have passed."""
+    while (patient := desk.next(seconds)) is not None:
+        server = reference()
+        if server is None:
+            return
+        skipped: list[tuple[str, str, str]] = []
+        try:
+            skipped = server._look(patient=patient)  # noqa: SLF001  one module
+        except Closed:
+            LOG.debug("the models of a server that closes were not looked at")
+        except Exception:
+            LOG.exception("the model directories of a server could not be looked at")
+        desk.polled(skipped)
+        # While it waits, the thread must not keep the server.
+        del server
 
 
 def _cache_of(settings: CacheSettings) -> ModelCache:
@@ -477,7 +660,7 @@ def _close_older_cell(server: Server) -> None:
     """Running a notebook cell again starts its server again: the older one must leave its port and its threads."""
     if not hasattr(builtins, "get_ipython"):
         return
-    key = tuple(server.names)
+    key = (*server.names, *(str(place.path) for place in server._places))  # noqa: SLF001  one module
     older = _cells.get(key, lambda: None)()
     if older is not None and older is not server:
         older.close()

@@ -85,6 +85,8 @@ class DoorSettings:
         slow_reader: what becomes of a streamed answer whose reader is too slow: `"pause"` gives its request no step
             until there is room, while the others of its batch go on; `"buffer"` lets it have more than `stream_window`,
             as far as `stream_memory` goes; `"drop"` leaves out what has no room, and counts it.
+        poll_seconds: time between looks at the model directories that are served; 0 for none but those that calls of
+            the model repository, and `Server.poll`, ask for.
         repository: what calls of the model repository may do: `"full"` lists, loads and unloads models, `"read-only"`
             lists them, `"off"` answers none of it.
     """
@@ -107,6 +109,7 @@ class DoorSettings:
     slow_reader: str = _setting(
         "pause", "choice", "what a stream does that is read too slowly", ("pause", "buffer", "drop")
     )
+    poll_seconds: float = _setting(0.0, "pause", "time between looks at --models; 0 looks on request only")
     repository: str = _setting("full", "choice", "what calls may do with the models", ("full", "read-only", "off"))
 
     @classmethod
@@ -152,6 +155,37 @@ class CacheSettings:
         command_line: Mapping[str, Any] | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> CacheSettings:
+        """As `DoorSettings.resolve`.
+
+        Raises:
+            ConfigError: likewise.
+        """
+        return cls(**_resolved(cls, keywords, command_line, environment))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepositorySettings:
+    """The models that `penstock serve` finds in a directory, and what of them may be run.
+
+    Attributes:
+        models: the directory, as `penstock.ModelDirectory` describes it; `None` for none.
+        allow_python: run `model.py` of models there.
+        allow_pickle: read pickles of models there (`model.joblib`, `model.pkl`), which runs what is in them.
+        settle: time for which the files of a version must not have changed before it is taken up.
+    """
+
+    models: str | None = _setting(None, "directory", "a directory of models: NAME/VERSION/model.onnx")
+    allow_python: bool = _setting(False, "switch", "run model.py of models there")  # noqa: FBT003
+    allow_pickle: bool = _setting(False, "switch", "read pickles of models there, which runs what is in them")  # noqa: FBT003
+    settle: float = _setting(2.0, "seconds", "time without a change after which a version there is taken up")
+
+    @classmethod
+    def resolve(
+        cls,
+        keywords: Mapping[str, Any],
+        command_line: Mapping[str, Any] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> RepositorySettings:
         """As `DoorSettings.resolve`.
 
         Raises:
@@ -235,6 +269,12 @@ def _names(source: str, value: Any) -> tuple[str, ...]:
     return tuple(name for one in several if (name := one.strip()))
 
 
+def _directory(source: str, value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ConfigError(f"{source} must be the path of a directory, not {value!r}")
+    return value
+
+
 def _count(source: str, value: Any, most: int = _MOST) -> int:
     if isinstance(value, str):
         try:
@@ -261,6 +301,13 @@ def _seconds(source: str, value: Any) -> float:
     return float(value)
 
 
+def _pause(source: str, value: Any) -> float:
+    if isinstance(value, str) and value.strip() in {"0", "0.0"}:
+        value = 0.0
+    is_zero = isinstance(value, int | float) and not isinstance(value, bool) and value == 0
+    return 0.0 if is_zero else _seconds(source, value)
+
+
 def _switch(source: str, value: Any) -> bool:
     if isinstance(value, str) and value.lower() in _TRUE | _FALSE:
         return value.lower() in _TRUE
@@ -269,4 +316,12 @@ def _switch(source: str, value: Any) -> bool:
     return value
 
 
-_CHECKS = {"names": _names, "size": _size, "count": _count, "seconds": _seconds, "switch": _switch}
+_CHECKS = {
+    "directory": _directory,
+    "names": _names,
+    "size": _size,
+    "count": _count,
+    "seconds": _seconds,
+    "pause": _pause,
+    "switch": _switch,
+}

@@ -197,14 +197,20 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
 
     /// Blocks until a batch may be taken or the batcher is done.
     pub fn wait(&self) -> Turn {
-        self.wait_in(&Shift::default())
+        self.wait_while(|| true)
     }
 
-    /// As [`wait`](Self::wait), for a worker of that shift: once the shift is over, nothing will come any more.
+    /// As [`wait`](Self::wait), for a worker of that shift: before it begins nothing may be taken, and once it is over,
+    /// nothing will come any more.
     pub fn wait_in(&self, shift: &Shift) -> Turn {
+        shift.wait();
+        self.wait_while(|| !shift.is_over())
+    }
+
+    fn wait_while(&self, wanted: impl Fn() -> bool) -> Turn {
         let mut state = self.state.lock();
         loop {
-            if shift.is_over() {
+            if !wanted() {
                 // Whoever was woken for a batch, and leaves it, wakes the next.
                 let wake = state.asleep > 0;
                 drop(state);

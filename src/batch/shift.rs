@@ -2,22 +2,32 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::flow::Monitor;
+
 /// The time in which some workers take batches of a queue that outlives them: from its beginning until it is over.
+///
+/// It is announced first: whoever asks hears that the workers are there, and they take nothing yet.
 #[derive(Debug, Default)]
 pub struct Shift {
+    announced: AtomicBool,
     begun: AtomicBool,
     over: AtomicBool,
+    /// Workers that came before it began sleep here, and not where they would be woken for a batch in another's place.
+    gate: Monitor<()>,
 }
 
 impl Shift {
-    /// Notes that its workers are there; false where they were already, or it is over.
-    pub fn begin(&self) -> bool {
-        !self.is_over() && !self.begun.swap(true, Ordering::SeqCst)
+    /// Notes that its workers are there; false where that was known, or it is over.
+    pub fn announce(&self) -> bool {
+        !self.is_over() && !self.announced.swap(true, Ordering::SeqCst)
     }
 
-    /// True once its workers were there.
-    pub fn has_begun(&self) -> bool {
-        self.begun.load(Ordering::SeqCst)
+    /// Lets its workers take batches from here on.
+    pub fn begin(&self) {
+        let gate = self.gate.lock();
+        self.begun.store(true, Ordering::SeqCst);
+        drop(gate);
+        self.gate.wake_all();
     }
 
     /// True once its workers are to take nothing more.
@@ -25,7 +35,21 @@ impl Shift {
         self.over.load(Ordering::SeqCst)
     }
 
+    /// Blocks a worker until it begins, or is over.
+    pub(super) fn wait(&self) {
+        if self.begun.load(Ordering::SeqCst) {
+            return;
+        }
+        let mut gate = self.gate.lock();
+        while !self.begun.load(Ordering::SeqCst) && !self.is_over() {
+            gate = self.gate.wait(gate, None);
+        }
+    }
+
     pub(super) fn end(&self) {
+        let gate = self.gate.lock();
         self.over.store(true, Ordering::SeqCst);
+        drop(gate);
+        self.gate.wake_all();
     }
 }

@@ -15,11 +15,14 @@ mod journal;
 mod load;
 mod messages;
 mod models;
+mod onnx;
 mod policy;
+mod polls;
 mod processes;
 mod recording;
 mod records;
 mod riders;
+mod roster;
 mod run;
 mod served;
 mod server;
@@ -60,7 +63,11 @@ mod _native {
     #[pymodule_export]
     use super::models::{Acquiring, Lease, LoadDesk, NativeModelCache, NativeOperation};
     #[pymodule_export]
+    use super::onnx::{NativeOnnx, onnx_build_info, onnx_signature};
+    #[pymodule_export]
     use super::policy::check_policy;
+    #[pymodule_export]
+    use super::polls::PollDesk;
     #[pymodule_export]
     use super::processes::{NativeChild, NativeKeeper};
     #[pymodule_export]

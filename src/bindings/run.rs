@@ -4,6 +4,7 @@
 //! inline function. No frame of Rust stands below a user's function on a worker thread, because Python before 3.14 ends
 //! threads that it finds at exit by unwinding their stack, and a frame of Rust on it would end the process instead.
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,6 +24,7 @@ use super::flight;
 use super::waiter::{Failure, Outcome, Results, Waiter};
 use crate::batch::{Cut, Entry, Ran};
 use crate::error::ErrorKind;
+use crate::pipeline::Parts;
 use crate::tensor::{DType, Shape, Spares, mask};
 
 /// What becomes of a function's return value: answers for callers in Python, or columns for a door.
@@ -62,14 +64,6 @@ pub(crate) trait Form {
 
     /// Puts the answers of two parts together.
     fn join(&self, py: Python<'_>, first: Self::Answers, second: Self::Answers) -> Self::Answers;
-}
-
-/// Rows of a batch that are still to be run.
-struct Part {
-    from: usize,
-    to: usize,
-    /// For a second half: how many parts had failed when it was split off.
-    split_at: Option<usize>,
 }
 
 /// What a function is told of rows that were filled up.
@@ -135,12 +129,7 @@ pub(crate) struct Job<F: Form> {
     input: PyResult<Input>,
     isolate: bool,
     filled: Filled,
-    /// Parts that are still to be run; the last comes first, so that answers come in order.
-    todo: Vec<Part>,
-    /// Parts that failed for good.
-    failures: usize,
-    /// The part that runs now.
-    now: (usize, usize),
+    parts: Parts,
     /// The exception that split the part that runs now off a larger one.
     cause: Option<PyErr>,
     began: Instant,
@@ -169,9 +158,7 @@ impl<F: Form> Job<F> {
             input,
             isolate,
             filled,
-            todo: vec![Part { from: 0, to: count, split_at: None }],
-            failures: 0,
-            now: (0, 0),
+            parts: Parts::new(count),
             cause: None,
             began: Instant::now(),
             busy: Duration::ZERO,
@@ -190,7 +177,7 @@ impl<F: Form> Job<F> {
             let text =
                 text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
             let error = errors::raised(py, ErrorKind::Internal, &format!("penstock panicked: {text}"));
-            self.todo.clear();
+            self.parts.stop();
             self.answers = Some(self.form.fail(py, error, self.count));
             otherwise
         })
@@ -202,16 +189,10 @@ impl<F: Form> Job<F> {
     }
 
     fn next_step<'py>(&mut self, py: Python<'py>, counters: &Counters) -> Option<Arguments<'py>> {
-        while let Some(part) = self.todo.pop() {
-            self.now = (part.from, part.to);
-            // Its other half has no fault, so this one has: there is no need to see it fail.
-            if part.to - part.from > 1 && part.split_at == Some(self.failures) {
-                self.split();
-                continue;
-            }
+        while self.parts.next().is_some() {
             match self.arguments(py, counters) {
                 Ok(Some(arguments)) => {
-                    self.reruns += u32::from(self.now != (0, self.count));
+                    self.reruns += u32::from(!self.parts.is_whole());
                     self.began = Instant::now();
                     return Some(arguments);
                 }
@@ -228,8 +209,8 @@ impl<F: Form> Job<F> {
 
     fn arguments<'py>(&self, py: Python<'py>, counters: &Counters) -> PyResult<Option<Arguments<'py>>> {
         let input = self.input.as_ref().map_err(|error| error.clone_ref(py))?;
-        let (from, to) = self.now;
-        let leaves = if to - from == self.count {
+        let Range { start: from, end: to } = self.parts.now();
+        let leaves = if self.parts.is_whole() {
             input.whole(py)?
         } else {
             counters.reruns.fetch_add(1, Ordering::Relaxed);
@@ -244,14 +225,13 @@ impl<F: Form> Job<F> {
     /// Takes what the function returned. The caller holds the only reference that it knows of.
     pub(crate) fn returned(&mut self, returned: &Bound<'_, PyAny>, counters: &Counters) {
         self.count_busy(counters);
-        if self.now == (0, self.count) {
+        if self.parts.is_whole() {
             self.ran = Ran::Whole(self.busy);
         }
         let py = returned.py();
-        self.guarded(py, (), |job| match job.form.split(returned, job.now.1 - job.now.0) {
+        self.guarded(py, (), |job| match job.form.split(returned, job.parts.now().len()) {
             Ok(answers) => {
-                let lengths =
-                    job.filled.lengths.get(job.now.0..job.now.1).filter(|lengths| !lengths.is_empty());
+                let lengths = job.filled.lengths.get(job.parts.now()).filter(|lengths| !lengths.is_empty());
                 let answers = match lengths {
                     Some(lengths) => job.form.cut_back(answers, lengths, job.filled.longest),
                     None => answers,
@@ -306,28 +286,20 @@ impl<F: Form> Job<F> {
     }
 
     fn split_or_fail(&mut self, py: Python<'_>, error: PyErr) {
-        let (from, to) = self.now;
+        let rows = self.parts.now().len();
         if is_out_of_memory(py, &error) {
-            self.ran = Ran::OutOfMemory(to - from);
+            self.ran = Ran::OutOfMemory(rows);
         }
-        if to - from == 1 || !self.isolate || !self.form.may_run_again() || !is_worth_splitting(py, &error) {
-            self.failures += 1;
+        if rows == 1 || !self.isolate || !self.form.may_run_again() || !is_worth_splitting(py, &error) {
+            self.parts.fail();
             return self.fail(py, error);
         }
         self.cause = Some(error);
-        self.split();
-    }
-
-    /// Has the halves of the present part run.
-    fn split(&mut self) {
-        let (from, to) = self.now;
-        let middle = usize::midpoint(from, to);
-        self.todo.push(Part { from: middle, to, split_at: Some(self.failures) });
-        self.todo.push(Part { from, to: middle, split_at: None });
+        self.parts.split();
     }
 
     fn fail(&mut self, py: Python<'_>, error: PyErr) {
-        let answers = self.form.fail(py, error, self.now.1 - self.now.0);
+        let answers = self.form.fail(py, error, self.parts.now().len());
         self.add(py, answers);
     }
 

@@ -21,7 +21,7 @@ use super::visitors::Visitors;
 use super::waiter::Failure;
 use crate::batch::{Entry, Ran, Shift, Turn};
 use crate::error::{Error, ErrorKind, Result as CoreResult};
-use crate::pipeline::{AnswerRow, BatchAccount, Endpoint, Finished, ModelSpec, Reply, Said};
+use crate::pipeline::{self, AnswerRow, BatchAccount, Endpoint, Finished, ModelSpec, Reply, Said};
 use crate::tensor::{Column, DType, Elements, Rows, Shape, Spares, TensorSpec, Texts};
 
 /// One worker thread's side of a served model; as `Worker`.
@@ -58,6 +58,10 @@ impl ServedWorker {
 
     fn take(&self, py: Python<'_>) -> Option<Taken> {
         let endpoint = &self.endpoint;
+        if self.shift.is_over() {
+            // It waited for the lock meanwhile: the batch is the next load's.
+            return None;
+        }
         let (batch, account) = endpoint.take()?;
         let count = batch.entries.len();
         let columns = Columns::new(&endpoint.spec, endpoint.spares());
@@ -137,7 +141,7 @@ impl ServedWorker {
     }
 }
 
-fn nested_texts<'py>(
+pub(super) fn nested_texts<'py>(
     py: Python<'py>,
     texts: &Texts,
     axes: &[usize],
@@ -194,22 +198,7 @@ impl Form for Columns {
     }
 
     fn cut_back(&self, mut answers: Self::Answers, lengths: &[u32], longest: usize) -> Self::Answers {
-        let open: Vec<bool> =
-            self.spec.outputs.iter().map(|output| matches!(output.axes.first(), Some(None))).collect();
-        if open.iter().any(|open| *open) {
-            let rows = answers
-                .iter_mut()
-                .zip(lengths)
-                .filter_map(|(row, length)| Some((row.as_mut().ok()?, *length)));
-            for (row, length) in rows {
-                let columns = row.columns.iter().zip(&open).map(|(column, open)| {
-                    let to =
-                        if *open && column.length() == Some(longest) { Some(length as usize) } else { None };
-                    column.row_cut_to(row.row, to, &self.spares)
-                });
-                *row = AnswerRow { columns: Arc::new(columns.collect()), row: 0 };
-            }
-        }
+        pipeline::cut_back(&self.spec, &mut answers, lengths, longest, &self.spares);
         answers
     }
 
@@ -416,7 +405,7 @@ fn shape_of(spec: &TensorSpec, row: &Bound<'_, PyAny>) -> PyResult<Shape> {
     Ok(shape)
 }
 
-fn push_texts(
+pub(super) fn push_texts(
     spec: &TensorSpec,
     value: &Bound<'_, PyAny>,
     axes: &[usize],

@@ -17,8 +17,10 @@ use super::errors::{raised, to_python};
 use super::journal::NativeJournal;
 use super::models::NativeModelCache;
 use super::policy::Policy;
+use super::polls::PollDesk;
 use super::recording::NativeRecording;
 use super::records;
+use super::roster::Roster;
 use super::shift::{NativeShift, Served};
 use super::{in_process, inherited};
 use crate::batch::{BatchAccount, BatchPolicy};
@@ -26,9 +28,9 @@ use crate::error::{Error, ErrorKind, Result as CoreResult};
 use crate::flow::SlowReader;
 use crate::metrics::{LockCounts, Registry};
 use crate::models::Cache;
-use crate::pipeline::{Endpoint, InCache, ModelSpec, Task};
+use crate::pipeline::{ModelSpec, Task};
 use crate::runtime;
-use crate::serve::{AccessLog, Door, HttpServer, HttpSettings, RepositoryAccess, Service, listen};
+use crate::serve::{AccessLog, Door, HttpServer, HttpSettings, Polls, RepositoryAccess, Service, listen};
 use crate::tensor::TensorSpec;
 
 /// A name, an element type and the axes of one row.
@@ -37,8 +39,8 @@ type Tensor = (String, String, Vec<i64>);
 /// What a server needs to know of a model.
 #[derive(FromPyObject)]
 pub(crate) struct Model {
-    name: String,
-    version: String,
+    pub(crate) name: String,
+    pub(crate) version: String,
     task: String,
     inputs: Vec<Tensor>,
     outputs: Vec<Tensor>,
@@ -46,6 +48,15 @@ pub(crate) struct Model {
     workers: usize,
     /// It answers step by step.
     steps: bool,
+}
+
+/// What a queue of a model needs to know beside its specification.
+pub(crate) struct ModelTerms {
+    pub(crate) workers: usize,
+    pub(crate) steps: bool,
+    pub(crate) isolate: bool,
+    pub(crate) max_size: usize,
+    pub(crate) single_flight: bool,
 }
 
 /// What a server's door is to allow; times in seconds.
@@ -71,6 +82,10 @@ pub(crate) struct Limits {
 /// Time for the clients of answers that are cut short to hear of it.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
+/// How often a wait looks for signals.
+const SIGNAL_CHECK: Duration = Duration::from_millis(50);
+const FOREVER: Duration = Duration::from_secs(365 * 86400);
+
 /// Where a server is reached.
 #[derive(FromPyObject)]
 pub(crate) enum Place {
@@ -91,7 +106,9 @@ type Places = (Option<Place>, Option<Place>);
 /// The native half of `penstock.Server`, which documents it.
 #[pyclass(frozen, module = "penstock._native")]
 pub(crate) struct NativeServer {
-    endpoints: Vec<Served>,
+    roster: Arc<Roster>,
+    /// Who looks for models that are new, where somebody is to.
+    polls: Arc<Polls>,
     door: Arc<Door>,
     /// None where it is reached from within the process only.
     http: Option<HttpServer>,
@@ -171,10 +188,64 @@ impl NativeServer {
 
     /// The workers of one load of model `index`, which are yet to come.
     fn shift(&self, py: Python<'_>, index: usize) -> PyResult<NativeShift> {
-        let served = self.endpoints.get(index).ok_or_else(|| {
-            raised(py, ErrorKind::Internal, "workers were asked for of a model that is not served")
-        })?;
-        Ok(NativeShift::new(served.clone()))
+        self.served(py, index).map(NativeShift::new)
+    }
+
+    /// Opens the queue of one more model, which the cache has already, and gives its number. Nobody finds it yet.
+    fn add_model(&self, py: Python<'_>, model: Model) -> PyResult<usize> {
+        let opened = self.roster.open(vec![model]).map_err(|error| to_python(py, &error))?;
+        opened.first().copied().ok_or_else(|| raised(py, ErrorKind::Internal, "no queue was opened"))
+    }
+
+    /// Lets requests find model `index`.
+    fn publish(&self, py: Python<'_>, index: usize) -> PyResult<()> {
+        self.roster.publish(index).map_err(|error| to_python(py, &error))
+    }
+
+    /// Lets requests find model `index` in place of model `old`, from one request to the next.
+    fn succeed(&self, py: Python<'_>, old: usize, index: usize) -> PyResult<()> {
+        self.roster.succeed(old, index).map_err(|error| to_python(py, &error))
+    }
+
+    /// Lets requests find model `index` no more; those who had found it are answered.
+    fn withdraw(&self, index: usize) {
+        self.roster.withdraw(index);
+    }
+
+    /// Waits until all who had found model `index` have their answers, at most so many seconds; answers whether that came.
+    fn drain(&self, py: Python<'_>, index: usize, limit: f64) -> PyResult<bool> {
+        let until = Instant::now() + Duration::try_from_secs_f64(limit).unwrap_or(FOREVER);
+        loop {
+            let look = until.min(Instant::now() + SIGNAL_CHECK);
+            if lock::without(py, &LockCounts::new(), || self.roster.drain(index, look)) {
+                return Ok(true);
+            }
+            py.check_signals()?;
+            if Instant::now() >= until {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Forgets model `index`: what waits for it is refused, and what runs is answered. Its number is not used again.
+    fn remove_model(&self, index: usize) {
+        self.roster.remove(index);
+    }
+
+    /// What metrics and statistics call model `index`; nothing where it is not there any more.
+    fn label(&self, index: usize) -> Option<String> {
+        self.roster.label(index)
+    }
+
+    /// Says "not ready" as long as models that are to be there from the start are on their way.
+    fn set_starting(&self, starting: bool) {
+        self.door.service().set_starting(starting);
+    }
+
+    /// Has calls wait for a look at what is new before they list or load models; gives what hears of them.
+    fn begin_polls(&self) -> PollDesk {
+        self.door.service().poll_by(&self.polls);
+        PollDesk::new(&self.polls)
     }
 
     /// Waits for all worker processes to end, and kills those that have not after `limit` seconds.
@@ -184,7 +255,7 @@ impl NativeServer {
         }
         let end = Instant::now() + Duration::try_from_secs_f64(limit).unwrap_or(Duration::ZERO);
         lock::without(py, &LockCounts::new(), || {
-            for served in &self.endpoints {
+            for served in self.roster.all() {
                 served.end_processes(end);
             }
         });
@@ -192,16 +263,14 @@ impl NativeServer {
 
     /// The numbers of the worker processes of model `index` that run now.
     fn process_numbers(&self, index: usize) -> Vec<u32> {
-        self.endpoints.get(index).map(Served::process_numbers).unwrap_or_default()
+        self.roster.served(index).map(|served| served.process_numbers()).unwrap_or_default()
     }
 
     /// Writes what comes to model `index`, and how long it takes, into a file.
     #[allow(clippy::needless_pass_by_value, reason = "a path comes from Python by value")]
     fn begin_record(&self, py: Python<'_>, index: usize, path: PathBuf) -> PyResult<NativeRecording> {
-        let served = self.endpoints.get(index).ok_or_else(|| {
-            raised(py, ErrorKind::Internal, "a recording was asked for of a model that is not served")
-        })?;
-        let recorder = served.endpoint.record(&path).map_err(|error| to_python(py, &error))?;
+        let recorder =
+            self.served(py, index)?.endpoint.record(&path).map_err(|error| to_python(py, &error))?;
         Ok(NativeRecording::new(recorder))
     }
 
@@ -237,7 +306,7 @@ impl NativeServer {
     /// Counters of every model, by its name, and its version where it has several.
     fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let all = PyDict::new(py);
-        for served in &self.endpoints {
+        for served in self.roster.all() {
             let stats = served.endpoint.stats();
             let totals = served.endpoint.history().totals();
             let counters = served.counters.shown(py, &stats, &totals, &served.endpoint.locks)?;
@@ -256,8 +325,9 @@ impl NativeServer {
         request_id: Option<&str>,
         last: usize,
     ) -> PyResult<Bound<'py, PyList>> {
-        let served = self.endpoints.iter().find(|served| served.label == model);
-        let endpoint = &served
+        // The last of that label: one that replaces another has it, too.
+        let served = self.roster.all().into_iter().rev().find(|served| served.label == model);
+        let endpoint = served
             .ok_or_else(|| raised(py, ErrorKind::ModelNotFound, &format!("there is no model '{model}'")))?
             .endpoint;
         let carried =
@@ -271,14 +341,14 @@ impl NativeServer {
         if self.is_foreign() {
             return true;
         }
-        let limit = Duration::try_from_secs_f64(limit).unwrap_or(Duration::from_secs(365 * 86400));
+        let limit = Duration::try_from_secs_f64(limit).unwrap_or(FOREVER);
         let closing = self.closing(drain, limit);
         lock::without(py, &LockCounts::new(), closing)
     }
 
     /// As `close`, awaitable.
     fn close_async<'py>(&self, py: Python<'py>, drain: bool, limit: f64) -> PyResult<Bound<'py, PyAny>> {
-        let limit = Duration::try_from_secs_f64(limit).unwrap_or(Duration::from_secs(365 * 86400));
+        let limit = Duration::try_from_secs_f64(limit).unwrap_or(FOREVER);
         stock::blocking(py, self.closing(drain, limit))
     }
 }
@@ -293,35 +363,10 @@ impl NativeServer {
     ) -> CoreResult<Self> {
         let runtime = runtime::handle()?;
         let registry = Arc::new(Registry::new());
-        let mut endpoints = Vec::with_capacity(models.len());
-        let labels = labels(&models);
-        for (model, label) in models.into_iter().zip(labels) {
-            let steps = model.steps;
-            let (isolate, workers, max_size) = (model.policy.isolate, model.workers, model.policy.max_size);
-            let single_flight = model.policy.single_flight;
-            let (spec, policy) = model.into_spec()?;
-            let id = cache.find(&format!("{}@{}", spec.name, spec.version))?;
-            let metrics = registry.model(&label);
-            let endpoint = Endpoint::open(spec, policy, workers, metrics, &runtime)?;
-            endpoint.reside(InCache { cache: cache.clone(), model: id });
-            if steps {
-                endpoint.set_stepwise();
-            }
-            if single_flight {
-                endpoint.share_identical();
-            }
-            endpoints.push(Served {
-                label,
-                endpoint,
-                counters: Arc::default(),
-                isolate,
-                max_size,
-                processes: Arc::default(),
-            });
-        }
-        let served = endpoints.iter().map(|served| Arc::clone(&served.endpoint)).collect();
-        let service = Service::new(served, Arc::clone(&registry))?;
+        let service = Service::new(Vec::new(), Arc::clone(&registry))?;
         service.keep_models_in(&cache, &runtime);
+        let roster = Roster::new(cache, Arc::clone(&registry), Arc::clone(&service), runtime.clone());
+        roster.open(models)?.into_iter().try_for_each(|index| roster.publish(index))?;
         let door = Door::new(service, settings, access_log, &registry)?;
         // Both before either is opened: where the second cannot be listened on, nobody has come in by the first.
         let (place, grpc_place) =
@@ -330,11 +375,16 @@ impl NativeServer {
         let http = place.map(open).transpose()?;
         let open = |listener| HttpServer::open_grpc(listener, Arc::clone(&door), accepting, &runtime);
         let grpc = grpc_place.map(open).transpose()?;
-        Ok(Self { endpoints, door, http, grpc, born: generation(), closed: Mutex::new(false) })
+        let (roster, polls) = (Arc::new(roster), Arc::default());
+        Ok(Self { roster, polls, door, http, grpc, born: generation(), closed: Mutex::new(false) })
     }
 
     fn listeners(&self) -> impl Iterator<Item = &HttpServer> {
         self.http.iter().chain(&self.grpc)
+    }
+
+    fn served(&self, py: Python<'_>, index: usize) -> PyResult<Served> {
+        self.roster.served(index).map_err(|error| to_python(py, &error))
     }
 
     /// True in a child that was forked after this server was made: its threads are the parent's.
@@ -345,12 +395,13 @@ impl NativeServer {
     /// Says "not ready", and stops accepting.
     fn begin_close(&self) {
         self.door.service().begin_close();
+        self.polls.close();
         self.listeners().for_each(HttpServer::begin_close);
     }
 
     fn closing(&self, drain: bool, limit: Duration) -> impl FnOnce() -> bool + Send + use<> {
         let first = !std::mem::replace(&mut *self.closed.lock(), true);
-        let endpoints: Vec<_> = self.endpoints.iter().map(|served| Arc::clone(&served.endpoint)).collect();
+        let roster = Arc::clone(&self.roster);
         if first {
             self.begin_close();
         }
@@ -359,6 +410,7 @@ impl NativeServer {
         move || {
             let end = Instant::now() + limit;
             let left = || end.saturating_duration_since(Instant::now());
+            let endpoints: Vec<_> = roster.close().into_iter().map(|served| served.endpoint).collect();
             if !drain {
                 for endpoint in &endpoints {
                     endpoint.close(false);
@@ -391,7 +443,7 @@ impl Drop for NativeServer {
             return;
         }
         self.begin_close();
-        for served in &self.endpoints {
+        for served in self.roster.close() {
             served.endpoint.close(true);
         }
     }
@@ -404,15 +456,6 @@ impl Place {
             Self::Address((host, port)) => listen(resolve(&host, port)?),
         }
     }
-}
-
-/// What each model is called in metrics and statistics: its name, and its version where it has several.
-fn labels(models: &[Model]) -> Vec<String> {
-    let label = |model: &Model| {
-        let versions = models.iter().filter(|other| other.name == model.name).count();
-        if versions == 1 { model.name.clone() } else { format!("{}@{}", model.name, model.version) }
-    };
-    models.iter().map(label).collect()
 }
 
 fn shown(listener: &HttpServer) -> (String, u16) {
@@ -451,6 +494,17 @@ impl Model {
     /// True where a batch that raises is split.
     pub(crate) fn isolates(&self) -> bool {
         self.policy.isolate
+    }
+
+    /// What a queue of it needs to know beside its specification.
+    pub(crate) fn terms(&self) -> ModelTerms {
+        ModelTerms {
+            workers: self.workers,
+            steps: self.steps,
+            isolate: self.policy.isolate,
+            max_size: self.policy.max_size,
+            single_flight: self.policy.single_flight,
+        }
     }
 
     pub(crate) fn into_spec(self) -> CoreResult<(ModelSpec, BatchPolicy)> {

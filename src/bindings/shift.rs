@@ -10,12 +10,13 @@ use super::bridge::lifecycle::generation;
 use super::bridge::lock;
 use super::core::Counters;
 use super::errors::to_python;
+use super::onnx::NativeOnnx;
 use super::processes::Start;
 use super::run::Fillers;
 use super::served::ServedWorker;
 use crate::batch::Shift;
 use crate::metrics::LockCounts;
-use crate::pipeline::{Endpoint, Processes, Tally};
+use crate::pipeline::{Computers, Endpoint, GraphComputer, Processes, Tally};
 
 /// A model that is served, and what is known of it whichever load of it there is.
 #[derive(Clone)]
@@ -52,12 +53,20 @@ pub(crate) struct NativeShift {
     shift: Arc<Shift>,
     /// Those of this load, where they are processes.
     processes: Mutex<Option<Arc<Processes>>>,
+    /// Those of this load, where they are threads that need no interpreter.
+    computers: Mutex<Option<Computers>>,
     born: u64,
 }
 
 impl NativeShift {
     pub(crate) fn new(served: Served) -> Self {
-        Self { served, shift: Arc::default(), processes: Mutex::default(), born: generation() }
+        Self {
+            served,
+            shift: Arc::default(),
+            processes: Mutex::default(),
+            computers: Mutex::default(),
+            born: generation(),
+        }
     }
 
     fn processes(&self) -> Option<Arc<Processes>> {
@@ -110,7 +119,34 @@ impl NativeShift {
         self.processes().map(|processes| processes.process_numbers()).unwrap_or_default()
     }
 
-    /// Says that its workers are there: the model is ready.
+    /// Starts a thread for each session of `graph`, which compute the model's answers without the interpreter.
+    fn start_onnx(&self, py: Python<'_>, graph: &NativeOnnx) -> PyResult<()> {
+        let served = &self.served;
+        let computer = GraphComputer::new(graph.served(py)?, &served.endpoint.spec);
+        let tally: Arc<dyn Tally> = Arc::clone(&served.counters) as _;
+        let ends = (Arc::clone(&served.endpoint), Arc::clone(&self.shift));
+        let started =
+            computer.and_then(|computer| Computers::start(ends, computer.each(), served.isolate, &tally));
+        *self.computers.lock() = Some(started.map_err(|error| to_python(py, &error))?);
+        Ok(())
+    }
+
+    /// Waits for the threads of a graph to end, once the shift has, for at most `limit` seconds; answers whether they did.
+    fn end_onnx(&self, py: Python<'_>, limit: f64) -> bool {
+        if self.born != generation() {
+            return true;
+        }
+        let Some(computers) = self.computers.lock().take() else { return true };
+        let limit = Duration::try_from_secs_f64(limit).unwrap_or(Duration::MAX);
+        lock::without(py, &LockCounts::new(), || computers.end(limit))
+    }
+
+    /// Says that its workers are there: the model is ready. They take nothing yet.
+    fn announce(&self) {
+        self.served.endpoint.announce_shift(&self.shift);
+    }
+
+    /// Lets its workers take batches.
     fn begin(&self) {
         self.served.endpoint.begin_shift(&self.shift);
     }

@@ -89,6 +89,15 @@ impl Cache {
         self.inside.step(|state, now| state.register(spec, now))
     }
 
+    /// As [`register`](Self::register), but what is loaded of a model of that name and version goes on serving until a
+    /// [`reload`](Self::reload) takes its place.
+    ///
+    /// # Errors
+    /// As those of `register`. Then nothing has changed.
+    pub fn amend(&self, spec: LoadSpec) -> Result<ModelId> {
+        self.inside.step(|state, now| state.amend(spec, now))
+    }
+
     /// Takes a model out: who waits for it is told `ModelNotFound`, what is loaded drains.
     pub fn remove(&self, id: ModelId) {
         self.inside.step(|state, now| state.unregister(id, now));
@@ -256,9 +265,10 @@ impl Cache {
     }
 
     /// The loader has loaded the model; `size` is what it takes in bytes, where that was measured. Said of a load that is no
-    /// longer wanted, it is unloaded at once.
-    pub fn loaded(&self, residency: Residency, size: Option<u64>) {
-        self.inside.step(|state, now| state.loaded(residency, size, now));
+    /// longer wanted, it is unloaded at once. True where it serves from here on.
+    #[allow(clippy::must_use_candidate, reason = "loaders that have nothing to begin need not know")]
+    pub fn loaded(&self, residency: Residency, size: Option<u64>) -> bool {
+        self.inside.step(|state, now| state.loaded(residency, size, now))
     }
 
     /// The loader could not load the model. `retry` where another attempt might.

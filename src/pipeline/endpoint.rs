@@ -78,8 +78,8 @@ pub struct Endpoint {
     residence: OnceLock<Box<dyn Residence>>,
     sweeper: Arc<Sweeper>,
     ready: AtomicBool,
-    /// Shifts that have begun and are not over.
-    shifts: Mutex<usize>,
+    /// Shifts that were announced and are not over, the oldest first.
+    shifts: Mutex<Vec<Arc<Shift>>>,
     on_readiness: Mutex<Vec<OnReadiness>>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -325,22 +325,33 @@ impl Endpoint {
     }
 
     /// Says that the workers of a shift are there: the model is ready until the last such shift [ends](Self::end_shift).
-    pub fn begin_shift(&self, shift: &Shift) {
+    /// They take nothing before it [begins](Self::begin_shift).
+    pub fn announce_shift(&self, shift: &Arc<Shift>) {
         let mut shifts = self.shifts.lock();
-        if shift.begin() {
-            *shifts += 1;
+        if shift.announce() {
+            shifts.push(Arc::clone(shift));
             self.set_ready(true);
         }
+    }
+
+    /// Lets the workers of a shift take batches; it is announced by that, where it was not. Those of earlier shifts finish
+    /// what they run and take no more: from here on nobody is answered by an older load.
+    pub fn begin_shift(&self, shift: &Arc<Shift>) {
+        self.announce_shift(shift);
+        let mut shifts = self.shifts.lock();
+        let Some(at) = shifts.iter().position(|known| Arc::ptr_eq(known, shift)) else { return };
+        let earlier: Vec<_> = shifts.drain(..at).collect();
+        shift.begin();
+        drop(shifts);
+        earlier.iter().for_each(|earlier| self.batcher.end_shift(earlier));
     }
 
     /// Ends a shift: its workers finish what they run and take no more, and what waits goes on waiting. Safe to call twice.
     pub fn end_shift(&self, shift: &Shift) {
         let mut shifts = self.shifts.lock();
-        if shift.has_begun() && !shift.is_over() {
-            *shifts = shifts.saturating_sub(1);
-        }
+        shifts.retain(|known| !std::ptr::eq(Arc::as_ptr(known), shift));
         self.batcher.end_shift(shift);
-        if *shifts == 0 {
+        if shifts.is_empty() {
             self.set_ready(false);
         }
     }

@@ -1,7 +1,11 @@
 //! The parts composed: a request is admitted, waits for company, is answered by its model, and comes back.
 
+mod computed;
+mod cutting;
 mod endpoint;
 mod flight;
+mod graph;
+mod parts;
 mod processes;
 mod reply;
 mod residence;
@@ -13,7 +17,11 @@ mod ticker;
 
 pub use crate::batch::BatchAccount;
 pub use crate::tensor::AnswerRow;
+pub use computed::{Compute, Computers, Fault, Portion};
+pub use cutting::cut_back;
 pub use endpoint::{Endpoint, ModelSpec};
+pub use graph::GraphComputer;
+pub use parts::Parts;
 pub use processes::{Processes, Tally};
 pub use reply::{Answer, Answered, Finished, Reply};
 pub use residence::{InCache, Lease, Loading, Residence, Told};

@@ -249,20 +249,29 @@ async fn a_model_that_left_is_waited_for_again() {
 }
 
 #[tokio::test]
-async fn the_old_goes_while_the_new_serves() {
+async fn the_old_goes_when_the_new_begins() {
     let stage = Arc::new(Stage::open(Task::Tensors));
     stage.place.say(&Ok(()));
     let (old, new) = (Arc::<Shift>::default(), Arc::<Shift>::default());
-    let (first, second) = (stage.work(&old), stage.work(&new));
+    let first = stage.work(&old);
+    stage.ask().await.unwrap();
+    stage.endpoint.announce_shift(&new);
+    stage.ask().await.unwrap();
+    let second = stage.work(&new);
+    assert_eq!(joined(first).await, [1, 1]);
     stage.endpoint.end_shift(&old);
     stage.endpoint.end_shift(&old);
-    joined(first).await;
     assert!(stage.endpoint.is_ready());
     stage.ask().await.unwrap();
     stage.endpoint.end_shift(&new);
     assert_eq!(joined(second).await, [1]);
     assert!(!stage.endpoint.is_ready());
-    let never = Shift::default();
+    let idle = Arc::<Shift>::default();
+    stage.endpoint.announce_shift(&idle);
+    assert!(stage.endpoint.is_ready());
+    stage.endpoint.end_shift(&idle);
+    assert_eq!(stage.endpoint.wait_in(&idle), Turn::Done, "it was over before it began");
+    let never = Arc::<Shift>::default();
     stage.endpoint.end_shift(&never);
     stage.endpoint.begin_shift(&never);
     assert!(!stage.endpoint.is_ready(), "it was over before it began");
@@ -275,7 +284,7 @@ async fn a_stream_holds_its_model_until_its_last_piece() {
     let mut pieces = stage.endpoint.stream(RequestTerms::default(), specs, &rows).unwrap();
     let mut context = Context::from_waker(Waker::noop());
     assert!(pieces.poll_next(&mut context).is_pending() && pieces.is_loading());
-    stage.endpoint.begin_shift(&Shift::default());
+    stage.endpoint.begin_shift(&Arc::default());
     stage.place.say(&Ok(()));
     assert!(pieces.poll_next(&mut context).is_pending());
     assert!(!pieces.is_loading() && pieces.load().is_some());

@@ -64,9 +64,7 @@ impl Door {
     ) -> Result<Arc<Self>> {
         settings.check()?;
         let limits = settings.stream_limits();
-        for model in service.models() {
-            model.limit_streams(limits.clone());
-        }
+        service.limit_streams(&limits);
         Ok(Arc::new(Self {
             service,
             streams: Streams::new(&settings, limits.memory, StreamMetrics::new(registry)),
@@ -190,8 +188,8 @@ impl Door {
         let answer = match route {
             Route::Infer { name, version } => match self.service.model(name, version) {
                 Ok(model) => {
-                    note.model = Some(Arc::clone(model));
-                    self.infer(model, asked, note).await
+                    note.model = Some(Arc::clone(&model));
+                    self.infer(&model, asked, note).await
                 }
                 Err(error) => Err(error),
             },

@@ -126,8 +126,9 @@ pub(super) fn answer(service: &Service, route: &Route<'_>) -> Result<Reply> {
         Route::Live => health(service.is_alive()),
         Route::Ready => health(service.is_ready()),
         Route::Model { name, version } => {
-            let spec = &service.model(name, *version)?.spec;
-            let versions: Vec<_> = service.versions(&spec.name).collect();
+            let model = service.model(name, *version)?;
+            let spec = &model.spec;
+            let versions = service.versions(&spec.name);
             json(oip::model_metadata(&spec.name, &versions, &spec.inputs, &spec.outputs))
         }
         Route::ModelReady { name, version } => {

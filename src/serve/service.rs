@@ -1,28 +1,37 @@
 //! What every door serves: models by name, and the numbers of all of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::repository::Repository;
-use crate::error::{Error, ErrorKind, Result};
+use super::repository::{Polls, Repository};
+use super::shelf::{Departure, Found, Shelf};
+use crate::error::Result;
+use crate::flow::StreamLimits;
 use crate::metrics::Registry;
 use crate::models::{Cache, ModelId};
-use crate::pipeline::{Endpoint, ModelSpec};
+use crate::pipeline::Endpoint;
 
-/// The models of a server.
+/// The models of a server. They come and go while it is open: whoever looks for one sees all that is served at that time.
 pub struct Service {
-    /// The versions of each name, the highest first.
-    models: BTreeMap<String, Vec<Arc<Endpoint>>>,
+    shelf: ArcSwap<Shelf>,
+    /// Held by whoever puts another shelf in its place.
+    changing: Mutex<()>,
     registry: Arc<Registry>,
+    /// What streams of every model keep within.
+    limits: OnceLock<StreamLimits>,
     /// The cache that the models live in, where they come and go.
     repository: OnceLock<Repository>,
-    /// The models by what that cache calls them.
-    residents: OnceLock<HashMap<ModelId, Arc<Endpoint>>>,
-    /// Whether it closes; told of that, and of every model that becomes ready or is not ready any more.
+    /// Whoever looks for models that are new, where somebody does.
+    polls: OnceLock<Arc<Polls>>,
+    /// True until what is there from the start has been loaded, or could not be.
+    starting: AtomicBool,
+    /// Whether it closes; told of that, of every model that becomes ready or is not ready any more, and of those that come and go.
     changes: watch::Sender<bool>,
     since: SystemTime,
 }
@@ -31,100 +40,124 @@ impl Service {
     /// Serves `models` under their names and versions.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] where two have the same name and version.
+    /// [`ErrorKind::Config`](crate::error::ErrorKind::Config) where two have the same name and version.
     pub fn new(models: Vec<Arc<Endpoint>>, registry: Arc<Registry>) -> Result<Arc<Self>> {
-        let mut by_name: BTreeMap<String, Vec<Arc<Endpoint>>> = BTreeMap::new();
-        let changes = watch::Sender::new(false);
-        for model in models {
-            let told = changes.clone();
-            model.on_readiness(move || told.send_modify(|_| {}));
-            let versions = by_name.entry(model.spec.name.clone()).or_default();
-            if versions.iter().any(|known| known.spec.version == model.spec.version) {
-                let ModelSpec { name, version, .. } = &*model.spec;
-                let message = format!("two models are named '{name}' and have version '{version}'");
-                return Err(Error::new(ErrorKind::Config, message));
-            }
-            versions.push(model);
-        }
-        for versions in by_name.values_mut() {
-            let number = |model: &Arc<Endpoint>| model.spec.version.parse::<u64>().ok();
-            versions.sort_by(|one, other| {
-                (number(other), &other.spec.version).cmp(&(number(one), &one.spec.version))
-            });
-        }
-        Ok(Arc::new(Self {
-            models: by_name,
+        let service = Self {
+            shelf: ArcSwap::default(),
+            changing: Mutex::default(),
             registry,
+            limits: OnceLock::new(),
             repository: OnceLock::new(),
-            residents: OnceLock::new(),
-            changes,
+            polls: OnceLock::new(),
+            starting: AtomicBool::new(false),
+            changes: watch::Sender::new(false),
             since: SystemTime::now(),
-        }))
+        };
+        models.into_iter().try_for_each(|model| service.add(model, None))?;
+        Ok(Arc::new(service))
+    }
+
+    /// Serves one more model, of which the cache that it lives in, if it does, has that number.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::error::ErrorKind::Config) where there is one of the same name and version.
+    pub fn add(&self, model: Arc<Endpoint>, id: Option<ModelId>) -> Result<()> {
+        self.prepare(&model);
+        self.change(|shelf| shelf.add(model, id))
+    }
+
+    /// Serves a model in place of the one that has its name and version, from one request to the next.
+    pub fn replace(&self, model: Arc<Endpoint>, id: Option<ModelId>) -> Option<Departure> {
+        self.prepare(&model);
+        self.change(|shelf| shelf.replace(model, id))
+    }
+
+    /// Serves a model no more; nothing where it was not served. It is for the caller to let its queue drain, and close it.
+    pub fn remove(&self, model: &Arc<Endpoint>) -> Option<Departure> {
+        self.change(|shelf| shelf.remove(model))
+    }
+
+    fn prepare(&self, model: &Arc<Endpoint>) {
+        let told = self.changes.clone();
+        model.on_readiness(move || told.send_modify(|_| {}));
+        if let Some(limits) = self.limits.get() {
+            model.limit_streams(limits.clone());
+        }
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Shelf) -> T) -> T {
+        let held = self.changing.lock();
+        let mut shelf = Shelf::clone(&self.shelf.load());
+        let changed = change(&mut shelf);
+        self.shelf.store(Arc::new(shelf));
+        drop(held);
+        self.changes.send_modify(|_| {});
+        changed
+    }
+
+    /// Has the streams of all models keep within those limits, and of those that come; the first who says so is heard.
+    pub(super) fn limit_streams(&self, limits: &StreamLimits) {
+        self.limits.get_or_init(|| limits.clone());
+        self.models().iter().for_each(|model| model.limit_streams(limits.clone()));
     }
 
     /// The model of that name and, where one is given, that version. Where models come and go, the name may be an alias, and
     /// so may the version; a name alone means what the cache has as its default, else the highest version.
     ///
     /// # Errors
-    /// [`ErrorKind::ModelNotFound`], naming what there is.
-    pub fn model(&self, name: &str, version: Option<&str>) -> Result<&Arc<Endpoint>> {
-        let versions = self.models.get(name).map(Vec::as_slice).unwrap_or_default();
-        let found = match (versions, version) {
-            (versions, Some(version)) => versions.iter().find(|model| model.spec.version == *version),
-            ([only], None) => Some(only),
-            _ => None,
-        };
-        if let Some(found) = found {
+    /// [`ErrorKind::ModelNotFound`](crate::error::ErrorKind::ModelNotFound), naming what there is.
+    pub fn model(&self, name: &str, version: Option<&str>) -> Result<Found> {
+        let shelf = self.shelf.load();
+        if let Some(found) = shelf.exact(name, version).or_else(|| self.referred(&shelf, name, version)) {
             return Ok(found);
         }
-        if let Some(found) = self.referred(name, version) {
-            return Ok(found);
-        }
-        match (versions, version) {
-            ([highest, ..], None) => Ok(highest),
-            ([], _) => {
-                let known: Vec<_> = self.models.keys().collect();
-                let message = format!("there is no model '{name}'; there are {known:?}");
-                Err(Error::new(ErrorKind::ModelNotFound, message))
-            }
-            (_, Some(version)) => {
-                let known: Vec<_> =
-                    versions.iter().map(|model| format!("'{}'", model.spec.version)).collect();
-                let known = known.join(", ");
-                let message = format!("model '{name}' has no version '{version}'; it has {known}");
-                Err(Error::new(ErrorKind::ModelNotFound, message))
-            }
-        }
+        shelf.highest(name, version)
     }
 
     /// The model that the cache has under that name, if it is one of these.
-    fn referred(&self, name: &str, version: Option<&str>) -> Option<&Arc<Endpoint>> {
-        let (repository, residents) = (self.repository()?, self.residents.get()?);
+    fn referred(&self, shelf: &Shelf, name: &str, version: Option<&str>) -> Option<Found> {
+        let repository = self.repository()?;
         let id = match version {
             None => repository.find(name),
             Some(version) => repository.find(&format!("{name}@{version}")),
         };
-        residents.get(&id.ok()?)
+        shelf.resident(id.ok()?)
     }
 
     /// Every version of every model.
-    pub fn models(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
-        self.models.values().flatten()
+    pub fn models(&self) -> Vec<Arc<Endpoint>> {
+        self.shelf.load().all().map(Arc::clone).collect()
     }
 
     /// Every model, once: the version that its name alone means.
-    pub(super) fn defaults(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
-        self.models.keys().filter_map(|name| self.model(name, None).ok())
+    pub(super) fn defaults(&self) -> Vec<Found> {
+        self.shelf.load().names().filter_map(|name| self.model(name, None).ok()).collect()
     }
 
     /// Every version of a model, the highest first.
-    pub(super) fn versions(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.models.get(name).into_iter().flatten().map(|model| model.spec.version.as_str())
+    pub(super) fn versions(&self, name: &str) -> Vec<String> {
+        self.shelf.load().versions(name).iter().map(|model| model.spec.version.clone()).collect()
     }
 
     /// Since when they are served.
     pub(super) fn since(&self) -> SystemTime {
         self.since
+    }
+
+    /// Has calls look for models that are new before they list or load any; the first who says so is heard.
+    pub fn poll_by(&self, polls: &Arc<Polls>) {
+        self.polls.get_or_init(|| Arc::clone(polls));
+    }
+
+    /// Whoever looks for models that are new, where somebody does.
+    pub(super) fn polls(&self) -> Option<&Arc<Polls>> {
+        self.polls.get()
+    }
+
+    /// Says "not ready" as long as what is to be there from the start is on its way.
+    pub fn set_starting(&self, starting: bool) {
+        self.starting.store(starting, Ordering::Release);
+        self.changes.send_modify(|_| {});
     }
 
     /// Has calls list, load and unload the models of `cache`, and whoever watches the server told of what becomes of them,
@@ -139,11 +172,8 @@ impl Service {
             }));
             Repository::new(cache.clone(), &self.registry)
         });
-        self.residents.get_or_init(|| {
-            let id = |model: &Arc<Endpoint>| {
-                cache.find(&format!("{}@{}", model.spec.name, model.spec.version)).ok()
-            };
-            self.models().filter_map(|model| Some((id(model)?, Arc::clone(model)))).collect()
+        self.change(|shelf| {
+            shelf.number(|spec| cache.find(&format!("{}@{}", spec.name, spec.version)).ok());
         });
     }
 
@@ -156,9 +186,10 @@ impl Service {
     /// be there from the start have come, what is pinned is there, and loads are looked after.
     pub fn is_ready(&self) -> bool {
         !self.is_closing()
+            && !self.starting.load(Ordering::Acquire)
             && match self.repository() {
                 Some(repository) => repository.is_ready(),
-                None => self.models().all(|model| model.is_ready()),
+                None => self.shelf.load().all().all(|model| model.is_ready()),
             }
     }
 
@@ -193,9 +224,7 @@ impl Service {
 
     /// The text of every metric.
     pub fn metrics(&self) -> String {
-        for model in self.models() {
-            model.observe();
-        }
+        self.shelf.load().all().for_each(|model| model.observe());
         self.registry.text()
     }
 }

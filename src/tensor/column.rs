@@ -170,6 +170,15 @@ impl Column {
         }
     }
 
+    /// True where it holds so many rows, no more and no less.
+    pub fn holds(&self, rows: usize) -> bool {
+        match self {
+            Self::Numbers { row_bytes, memory, .. } => memory.as_slice().len() == rows * row_bytes,
+            Self::Texts { shape, texts } => texts.len() == rows * shape.iter().product::<usize>(),
+            Self::Objects(ids) => ids.len() == rows,
+        }
+    }
+
     /// Copies row `row` of `from`, a column of the same spec, to the end of this one.
     pub fn push_from(&mut self, from: &Column, row: usize) {
         match (self, from) {

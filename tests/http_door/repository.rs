@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use penstock::models::LoadState;
-use penstock::serve::{HttpSettings, RepositoryAccess};
+use penstock::serve::{HttpSettings, Polls, RepositoryAccess, Skipped};
 use serde_json::{Value, json};
 
 use crate::harness::{Answer, Shelf, Shelving, Wire, bare, body, post, until};
@@ -321,4 +321,63 @@ fn metrics_say_what_the_cache_counted() {
         assert_eq!(shelf.counted(name), value, "{name}");
     }
     assert!(shelf.counted("penstock_models_cost_hit_rate").parse::<f64>().unwrap() < 1.0);
+}
+
+#[test]
+fn models_come_and_go_while_the_door_is_open() {
+    let shelf = Shelf::open();
+    let mut wire = Wire::open(shelf.address());
+    assert!(is_empty(&wire.ask(load("double"))));
+    let service = shelf.inside.service();
+    let double = service.model("double", None).unwrap();
+    let departure = service.remove(&double).unwrap();
+    assert!(service.remove(&double).is_none(), "it is gone already");
+    assert_eq!(wire.ask(post(DOUBLE, &body(&[2.0]))).status, 404);
+    assert_eq!(wire.ask(bare("GET", "/v2/models/double")).status, 404);
+    let soon = || Instant::now() + Duration::from_millis(10);
+    assert!(!departure.wait(soon()), "somebody has found it");
+    let endpoint = std::sync::Arc::clone(&double);
+    drop(double);
+    assert!(departure.wait(Instant::now() + Duration::from_secs(10)));
+    service.add(std::sync::Arc::clone(&endpoint), Some(shelf.id("double"))).unwrap();
+    assert_eq!(wire.ask(post(DOUBLE, &body(&[2.0]))).numbers(), [4.0]);
+    let twice = service.add(std::sync::Arc::clone(&endpoint), None).unwrap_err();
+    assert!(twice.message().contains("two models are named 'double' and have version '1'"), "{twice}");
+    let before = service.replace(endpoint, Some(shelf.id("double"))).unwrap();
+    assert!(before.wait(Instant::now() + Duration::from_secs(10)), "nobody had found it");
+    assert_eq!(wire.ask(post(DOUBLE, &body(&[3.0]))).numbers(), [6.0]);
+}
+
+#[test]
+fn a_call_that_lists_or_loads_waits_for_a_look() {
+    let shelf = Shelf::open();
+    let polls = std::sync::Arc::new(Polls::default());
+    shelf.inside.service().poll_by(&polls);
+    let looks = std::thread::spawn({
+        let polls = std::sync::Arc::clone(&polls);
+        move || {
+            let mut looks = Vec::new();
+            while let Some(patient) = polls.wait(None) {
+                looks.push(patient);
+                polls.taken(vec![Skipped {
+                    name: "half".to_owned(),
+                    version: "3".to_owned(),
+                    reason: "it is being written".to_owned(),
+                }]);
+            }
+            looks
+        }
+    });
+    let mut wire = Wire::open(shelf.address());
+    let index = wire.ask(post(INDEX, "")).json();
+    let half =
+        json!({"name": "half", "version": "3", "state": "UNAVAILABLE", "reason": "it is being written"});
+    assert_eq!(index.as_array().unwrap().last(), Some(&half));
+    assert!(is_empty(&wire.ask(load("double"))));
+    let ready = wire.ask(post(INDEX, r#"{"ready":true}"#)).json();
+    assert_eq!(ready.as_array().unwrap().len(), 1);
+    assert!(is_empty(&wire.ask(unload("double", false))));
+    polls.close();
+    assert_eq!(looks.join().unwrap(), [false, true, false], "to unload nobody needs to look");
+    assert_eq!(wire.ask(post(INDEX, "")).status, 200, "nobody looks any more");
 }

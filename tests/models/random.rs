@@ -29,6 +29,8 @@ struct Model {
     pinned: bool,
     fallback: Option<usize>,
     timeout: u64,
+    /// What is loaded of it goes on serving, and it is loaded anew.
+    amends: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -72,16 +74,11 @@ fn size() -> impl Strategy<Value = Option<u64>> {
 
 fn model() -> impl Strategy<Value = Model> {
     let what = (0..NAMES, 1_usize..3, prop::collection::vec(reference(), 0..3), size());
-    let how = (0..3_u32, prop::bool::weighted(0.05), prop::option::weighted(0.15, 0..NAMES), 1..60_u64);
-    (what, how).prop_map(|((name, version, requires, size), (retries, pinned, fallback, timeout))| Model {
-        name,
-        version,
-        requires,
-        size,
-        retries,
-        pinned,
-        fallback,
-        timeout,
+    let amends = prop::bool::weighted(0.3);
+    let how =
+        (0..3_u32, prop::bool::weighted(0.05), prop::option::weighted(0.15, 0..NAMES), 1..60_u64, amends);
+    (what, how).prop_map(|((name, version, requires, size), (retries, pinned, fallback, timeout, amends))| {
+        Model { name, version, requires, size, retries, pinned, fallback, timeout, amends }
     })
 }
 
@@ -276,7 +273,10 @@ impl Script {
             fallback: model.fallback.map(|name| name_of(name).into()),
             ..LoadSpec::new(name_of(model.name), model.version.to_string())
         };
-        match self.world.cache.register(spec) {
+        let cache = &self.world.cache;
+        let registered = if model.amends { cache.amend(spec) } else { cache.register(spec) };
+        let reloads = registered.as_ref().ok().copied().filter(|_| model.amends);
+        match registered {
             Ok(id) => {
                 self.world.excused.insert(id);
                 self.world.pinned.remove(&id);
@@ -294,6 +294,9 @@ impl Script {
             }
         }
         self.world.settle(&format!("register {model:?}"));
+        if let Some(id) = reloads {
+            self.world.reload(id);
+        }
     }
 
     fn alias(&mut self, alias: usize, target: ModelId) {

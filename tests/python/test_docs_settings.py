@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from penstock.settings import CacheSettings, DoorSettings
+from penstock.settings import CacheSettings, DoorSettings, RepositorySettings
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "serving.md"
 
@@ -21,14 +21,14 @@ def rows() -> list[tuple[str, ...]]:
 
 def shown(kind: str, default: Any) -> str:
     if default is None:
-        return "all" if kind == "names" else "no limit"
+        return {"names": "all", "directory": "none"}.get(kind, "no limit")
     if kind == "switch":
         return "on" if default else "off"
     if kind == "choice":
         return str(default)
     if kind == "size":
         return f"{default >> 20} MiB" if default % (1 << 20) == 0 else f"{default >> 10} KiB"
-    return f"{default:g} s" if kind == "seconds" else f"{default:,}"
+    return f"{default:g} s" if kind in {"seconds", "pause"} else f"{default:,}"
 
 
 def test_every_setting_is_in_the_table_as_it_is() -> None:
@@ -39,5 +39,5 @@ def test_every_setting_is_in_the_table_as_it_is() -> None:
             f"PENSTOCK_{each.name.upper()}",
             shown(each.metadata["kind"], each.default),
         )
-        for each in (*fields(DoorSettings), *fields(CacheSettings))
+        for each in (*fields(DoorSettings), *fields(RepositorySettings), *fields(CacheSettings))
     ]

@@ -99,6 +99,25 @@ class MiniLMModel:
         return self.model.encode(text)
 
 
+def _mlp_onnx():
+    """The network as a graph: the interpreter has no part in it."""
+    from examples import mlp_onnx
+
+    return penstock.onnx_model("mlp_onnx", mlp_onnx.written(), max_batch_size=100)
+
+
+def _minilm_onnx():
+    from examples import minilm_onnx
+
+    return minilm_onnx.served()
+
+
+def _minilm_onnx_text():
+    from examples import minilm_onnx
+
+    return minilm_onnx.TextEmbeddings
+
+
 _served = {
     "mlp": mlp,
     "sleeper": sleeper,
@@ -109,4 +128,7 @@ _served = {
     "control": control,
     "minilm": MiniLMModel,
 }
-models = [_served[name] for name in os.environ["PENSTOCK_BENCH_MODELS"].split(",")]
+_made = {"mlp_onnx": _mlp_onnx, "minilm-onnx": _minilm_onnx, "minilm-onnx-text": _minilm_onnx_text}
+"""Those that need packages of their own, and a file that is written first."""
+
+models = [_made[name]() if name in _made else _served[name] for name in os.environ["PENSTOCK_BENCH_MODELS"].split(",")]

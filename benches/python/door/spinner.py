@@ -49,32 +49,32 @@ def run(bench: Bench) -> Story:
             lane = Lane("penstock", door, PENSTOCK_DIALECT)
             for number in range(effort.rounds):
                 progress(f"{place}, round {number + 1} of {effort.rounds}")
-                for kind in [ALONE, ELSEWHERE, *map(_title, INTERVALS_MS)]:
-                    with _spinning(door, kind, cpus):
+                for kind in [ALONE, ELSEWHERE, *map(title, INTERVALS_MS)]:
+                    with spinning(door, kind, cpus):
                         results[place, kind].append(visit(lane, CLIENTS, effort.seconds))
     rows = []
     for (place, kind), rounds in results.items():
         cells = [spread([one[key] for one in rounds], digits) for _, key, digits in COLUMNS]
-        kept = [_kept(results[place, other], rounds) for other in (ALONE, ELSEWHERE)]
-        rows.append([place, kind, *cells, *kept])
+        shares = [kept(results[place, other], rounds) for other in (ALONE, ELSEWHERE)]
+        rows.append([place, kind, *cells, *shares])
     head = ["server", "spinner", *(title for title, *_ in COLUMNS), "of no spinner, %", "of one elsewhere, %"]
     data = [{"server": place, "spinner": kind, "rounds": rounds} for (place, kind), rounds in results.items()]
     text = f"MLP at {CLIENTS} clients.\n\n" + table(head, rows)
     return Story("A Python thread that spins in the server's process", text, data)
 
 
-def _title(interval_ms: float) -> str:
+def title(interval_ms: float) -> str:
     return f"switch interval {interval_ms:g} ms"
 
 
-def _kept(whole: list[Figures], rounds: list[Figures]) -> str:
+def kept(whole: list[Figures], rounds: list[Figures]) -> str:
     key = "requests_per_second"
     return spread([100 * one[key] / other[key] for one, other in zip(rounds, whole, strict=True)], 0)
 
 
 @contextlib.contextmanager
-def _spinning(door: Served, kind: str, cpus: str) -> Iterator[None]:
-    spinning = {_title(interval): interval for interval in INTERVALS_MS}.get(kind)
+def spinning(door: Served, kind: str, cpus: str) -> Iterator[None]:
+    chosen = {title(interval): interval for interval in INTERVALS_MS}.get(kind)
     if kind == ELSEWHERE:
         other = subprocess.Popen(["taskset", "-c", cpus, sys.executable, "-c", SPIN])
         try:
@@ -83,10 +83,10 @@ def _spinning(door: Served, kind: str, cpus: str) -> Iterator[None]:
         finally:
             other.kill()
             other.wait()
-    elif spinning is None:
+    elif chosen is None:
         yield
     else:
-        _control(door, spinning)
+        _control(door, chosen)
         try:
             yield
         finally:

@@ -66,6 +66,15 @@ impl NativeModelCache {
         Ok(model.0)
     }
 
+    /// As `register`, but what is loaded goes on serving until a reload takes its place.
+    fn amend(&self, py: Python<'_>, spec: Spec) -> PyResult<u32> {
+        let named = (Arc::from(spec.name.as_str()), Arc::from(spec.version.as_str()));
+        let made = spec.into_core().and_then(|spec| self.counter.cache.amend(spec));
+        let model = made.map_err(|error| to_python(py, &error))?;
+        self.counter.desk.name(model, named);
+        Ok(model.0)
+    }
+
     /// Takes a model out: what is loaded of it leaves as soon as nobody uses it.
     fn remove(&self, py: Python<'_>, reference: &str) -> PyResult<()> {
         self.counter.cache.remove(self.find(py, reference)?);

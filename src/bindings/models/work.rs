@@ -76,10 +76,10 @@ impl LoadDesk {
         self.cache.warming(Residency(residency));
     }
 
-    /// A model that was kept can be used; it takes so many bytes, where that is known.
-    fn loaded(&self, residency: u64, size: Option<u64>) {
+    /// A model that was kept can be used; it takes so many bytes, where that is known. False where it is not wanted any more.
+    fn loaded(&self, residency: u64, size: Option<u64>) -> bool {
         self.desk.measured(Residency(residency), size.unwrap_or(0));
-        self.cache.loaded(Residency(residency), size);
+        self.cache.loaded(Residency(residency), size)
     }
 
     /// A load failed; with `retry` it may succeed the next time.

@@ -33,6 +33,32 @@ impl State {
         Ok(id)
     }
 
+    /// As [`register`](Self::register), but what is loaded goes on serving until a reload takes its place.
+    pub(in crate::models) fn amend(&mut self, spec: LoadSpec, now: Moment) -> Result<ModelId> {
+        let known = self.graph.find(&format!("{}@{}", spec.name, spec.version)).ok();
+        let known = known.filter(|id| self.current(*id).is_some() || self.coming(*id).is_some());
+        if self.closing.is_some() || known.is_none() {
+            return self.register(spec, now);
+        }
+        spec.check()?;
+        if spec.pinned {
+            self.pin_fits(&spec)?;
+        }
+        let node =
+            Node { name: spec.name.clone(), version: spec.version.clone(), requires: spec.requires.clone() };
+        let id = self.graph.register(node)?;
+        if let Some(model) = self.known(id) {
+            model.pinned = spec.pinned;
+            model.spec = Arc::new(spec);
+        }
+        self.let_stuck_go(id);
+        self.restart(id, Reason::Replaced, now);
+        self.refresh_pins();
+        self.changed = true;
+        self.pump(now);
+        Ok(id)
+    }
+
     /// The same name and version, registered again: what is loaded goes, and what was known of its size and failures.
     fn replace(&mut self, id: ModelId, spec: Arc<LoadSpec>, now: Moment) {
         self.forgive(id);

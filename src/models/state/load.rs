@@ -31,11 +31,11 @@ impl State {
         }
     }
 
-    /// A load has ended well. Whoever waits leases it before anything else is decided.
-    pub(in crate::models) fn loaded(&mut self, residency: Residency, size: Option<u64>, now: Moment) {
+    /// A load has ended well. Whoever waits leases it before anything else is decided. True where it serves from here on.
+    pub(in crate::models) fn loaded(&mut self, residency: Residency, size: Option<u64>, now: Moment) -> bool {
         let Some(resident) = self.residents.get_mut(residency).filter(|resident| resident.stage.runs())
         else {
-            return;
+            return false;
         };
         let (id, stuck, expected) = (resident.model, std::mem::take(&mut resident.stuck), resident.bytes);
         let took = now.since(resident.started);
@@ -48,7 +48,9 @@ impl State {
         self.count_load(id, size, took, bytes);
         self.put(residency, Stage::Ready, bytes);
         self.install(residency, id, bytes > expected, now);
+        let serves = self.current(id) == Some(residency);
         self.pump(now);
+        serves
     }
 
     fn count_load(&mut self, id: ModelId, size: Option<u64>, took: std::time::Duration, bytes: u64) {

@@ -222,7 +222,7 @@ impl Yard {
             }
             for asked in asked {
                 match asked {
-                    Order::Load(load) => self.cache.loaded(load.residency, None),
+                    Order::Load(load) => _ = self.cache.loaded(load.residency, None),
                     Order::Unload(residency) => self.cache.unloaded(residency, 0),
                     Order::Cancel(_) => {}
                     Order::Rank(question) => {

@@ -97,7 +97,7 @@ impl Door {
     /// A call that asks no model.
     async fn answer_inquiry(&self, method: Method, message: Bytes) -> Result<Bytes, Status> {
         match method {
-            Method::RepositoryIndex => self.repository_index(message),
+            Method::RepositoryIndex => Box::pin(self.repository_index(message)).await,
             Method::RepositoryLoad => Box::pin(self.repository_load(message)).await,
             Method::RepositoryUnload => Box::pin(self.repository_unload(message)).await,
             _ => inquiries::answer(&self.service, self.has_repository(), method, message),

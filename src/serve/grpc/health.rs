@@ -44,9 +44,12 @@ pub(super) fn check(service: &Service, asked: &HealthCheckRequest) -> Result<Hea
 
 /// Whether each service serves.
 pub(super) fn list(service: &Service) -> HealthListResponse {
-    let models = service.defaults().map(|model| model.spec.name.as_str());
-    let names = ["", INFERENCE].into_iter().chain(models);
-    let statuses = names.filter_map(|name| Some((name.to_owned(), response(serving(service, name)?))));
+    let models = service.defaults().into_iter().map(|model| model.spec.name.clone());
+    let names = ["", INFERENCE].into_iter().map(str::to_owned).chain(models);
+    let statuses = names.filter_map(|name| {
+        let status = response(serving(service, &name)?);
+        Some((name, status))
+    });
     HealthListResponse { statuses: statuses.collect() }
 }
 

@@ -9,18 +9,18 @@ use super::inquiries::{decoded, status, version};
 use super::steps::{Steps, TextTerms, text_terms};
 use crate::error::Error;
 use crate::metrics::{InFlight, StreamMetrics};
-use crate::pipeline::{Endpoint, Task};
+use crate::pipeline::Task;
 use crate::serve::access::Note;
 use crate::serve::terms::HeadTerms;
 use crate::serve::timing::Timing;
-use crate::serve::{Service, infer, offload};
+use crate::serve::{Found, Service, infer, offload};
 use crate::wire::grpc::Status;
 use crate::wire::grpc::proto::inference::ModelInferRequest;
 use crate::wire::oip::{InferRequest, InferResponse};
 
 /// A request that fits its model.
 pub(super) struct Fit {
-    model: Arc<Endpoint>,
+    model: Found,
     request: InferRequest,
     /// Of a text model.
     text: Option<TextTerms>,
@@ -56,7 +56,7 @@ fn fit(service: &Service, asked: &ModelInferRequest) -> Result<Fit, Error> {
     let is_text = spec.task == Task::Generate;
     let text = is_text.then(|| text_terms(asked, &request, &spec.name)).transpose();
     let text = text.inspect_err(|_| model.count_invalid())?;
-    Ok(Fit { model: Arc::clone(model), request, text })
+    Ok(Fit { model, request, text })
 }
 
 impl Fit {
@@ -83,7 +83,7 @@ impl Fit {
     ) -> Result<Steps, Refused> {
         let Self { model, request, text } = self;
         let id = request.id.clone().unwrap_or_default();
-        let begun = Steps::begin(model, request, text, terms, metrics, in_flight);
+        let begun = Steps::begin(&model, request, text, terms, metrics, in_flight);
         begun.map_err(|error| Refused { id, status: status(error) })
     }
 

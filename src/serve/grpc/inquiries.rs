@@ -40,8 +40,9 @@ pub(super) fn answer(
         }
         Method::ModelMetadata => {
             let asked: ModelMetadataRequest = decoded(message)?;
-            let spec = &service.model(&asked.name, version(&asked.version)).map_err(status)?.spec;
-            let versions: Vec<_> = service.versions(&spec.name).collect();
+            let model = service.model(&asked.name, version(&asked.version)).map_err(status)?;
+            let spec = &model.spec;
+            let versions = service.versions(&spec.name);
             framed(&oip::model_metadata_message(&spec.name, &versions, &spec.inputs, &spec.outputs))
         }
         Method::HealthCheck => framed(&health::check(service, &decoded(message)?)?),

@@ -98,7 +98,7 @@ impl Steps {
     /// # Errors
     /// What the queue refuses.
     pub(super) fn begin(
-        model: Arc<Endpoint>,
+        model: &Arc<Endpoint>,
         request: InferRequest,
         text: Option<TextTerms>,
         head: HeadTerms,
@@ -106,7 +106,7 @@ impl Steps {
         in_flight: InFlight,
     ) -> Result<Self> {
         let id = request.id.clone().unwrap_or_default();
-        let opened = infer::open(&model, request, head, &mut Note::default())?;
+        let opened = infer::open(model, request, head, &mut Note::default())?;
         let Opened { terms, asked, mut specs, mut rows, .. } = opened;
         let choices = text.map(|text| {
             (specs, rows) = column([text.document.as_ref()], model.spares());
@@ -114,7 +114,16 @@ impl Steps {
         });
         let pieces = model.stream(terms, specs, &rows)?;
         let count = metrics.begin();
-        Ok(Self { model, asked, id, pieces, choices, text: Vec::new(), count, _in_flight: in_flight })
+        Ok(Self {
+            model: Arc::clone(model),
+            asked,
+            id,
+            pieces,
+            choices,
+            text: Vec::new(),
+            count,
+            _in_flight: in_flight,
+        })
     }
 
     /// What there is to send next.

@@ -23,7 +23,7 @@ pub(super) async fn answer(call: Call<'_>, note: &mut Note) -> Result<Reply> {
     let (specs, rows) = column(texts.iter().map(String::as_bytes), model.spares());
     let request = InferRequest::of_rows(specs, rows, texts.len());
     drop(texts);
-    let (_, admitted, answer) = infer::queue(model, request, terms, note)?;
+    let (_, admitted, answer) = infer::queue(&model, request, terms, note)?;
     let answered = answer.await?;
     let (batch, load, rows) = (Arc::clone(&answered.batch), answered.load, answered.rows);
     let body = offload::run(oip::size_of(&rows), move || embeddings(&name, &rows, encoding)).await?;

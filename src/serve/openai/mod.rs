@@ -11,11 +11,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::Service;
 use super::access::Note;
 use super::routes::Reply;
 use super::stream::Streams;
 use super::terms::HeadTerms;
+use super::{Found, Service};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::InFlight;
 use crate::pipeline::{Endpoint, Task};
@@ -56,7 +56,7 @@ pub(super) async fn answer(call: Call<'_>, wanted: Wanted<'_>, note: &mut Note) 
         Wanted::Embeddings => embed::answer(call, note).await,
         Wanted::Text(form) => text::answer(call, form, note).await,
         Wanted::Generate { name, version, stream } => {
-            let model = Arc::clone(call.service.model(name, version)?);
+            let model = call.service.model(name, version)?;
             note.model = Some(Arc::clone(&model));
             match model.spec.task {
                 Task::Generate => text::generate(call, &model, stream, note).await,
@@ -74,8 +74,9 @@ pub(super) async fn answer(call: Call<'_>, wanted: Wanted<'_>, note: &mut Note) 
 
 /// The models that the API serves.
 pub(super) fn models(service: &Service) -> Vec<u8> {
-    let served = service.defaults().filter(|model| is_served(model));
-    openai::model_list(served.map(|model| listed(service, model)))
+    let mut served = service.defaults();
+    served.retain(|model| is_served(model));
+    openai::model_list(served.iter().map(|model| listed(service, model)))
 }
 
 /// One of them.
@@ -84,8 +85,8 @@ pub(super) fn models(service: &Service) -> Vec<u8> {
 /// [`ErrorKind::ModelNotFound`] where it is none.
 pub(super) fn model(service: &Service, name: &str) -> Result<Vec<u8>> {
     let model = service.model(name, None)?;
-    if is_served(model) {
-        return Ok(openai::model_entry(listed(service, model)));
+    if is_served(&model) {
+        return Ok(openai::model_entry(listed(service, &model)));
     }
     Err(Error::new(
         ErrorKind::ModelNotFound,
@@ -105,15 +106,9 @@ fn listed<'a>(service: &Service, model: &'a Endpoint) -> Listed<'a> {
 ///
 /// # Errors
 /// [`ErrorKind::ModelNotFound`] where there is none; [`ErrorKind::Item`] where it is for something else.
-fn model_for<'a>(
-    service: &'a Service,
-    name: &str,
-    task: Task,
-    what: &str,
-    note: &mut Note,
-) -> Result<&'a Arc<Endpoint>> {
+fn model_for(service: &Service, name: &str, task: Task, what: &str, note: &mut Note) -> Result<Found> {
     let model = service.model(name, None)?;
-    note.model = Some(Arc::clone(model));
+    note.model = Some(Arc::clone(&model));
     if model.spec.task == task {
         return Ok(model);
     }

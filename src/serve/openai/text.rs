@@ -24,13 +24,13 @@ pub(super) async fn answer(call: Call<'_>, form: Form, note: &mut Note) -> Resul
     let Call { service, streams, headers, terms, body, in_flight, .. } = call;
     let asked = offload::run(body.len(), move || Generation::parse(&body, form)).await?;
     let model = super::model_for(service, &asked.model, Task::Generate, "text", note)?;
-    let (choices, pieces) = begin(model, &asked, headers, terms, note)?;
+    let (choices, pieces) = begin(&model, &asked, headers, terms, note)?;
     let id = format!("{}{:032x}", form.prefix(), fastrand::u128(..));
     let made = (id.as_str(), seconds(SystemTime::now()));
     if asked.stream {
         let writer = Writer::new(form, made, &asked.model, pieces.len(), asked.include_usage);
         let frames = TextFrames::new(writer, choices, asked.include_usage);
-        return streamed(streams, pieces, Box::new(frames), headers, (model, in_flight)).await;
+        return streamed(streams, pieces, Box::new(frames), headers, (&model, in_flight)).await;
     }
     let Gathered { texts, usage } = gathered(pieces, choices).await?;
     drop(in_flight);

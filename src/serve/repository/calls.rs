@@ -64,7 +64,7 @@ impl Door {
             Err(refused) => return Ok(Words::Oip.refusal(refused.status(), refused.message())),
         };
         let deadline = Deadline::of_head(&parts.headers)?;
-        let answered = within(deadline, reply(repository, wanted, body)).await;
+        let answered = within(deadline, self.repository_answer(repository, wanted, body)).await;
         match answered {
             // What contradicts the state of the server is not the server's fault.
             Err(error) if error.kind() == ErrorKind::Config => {
@@ -74,13 +74,59 @@ impl Door {
         }
     }
 
+    async fn repository_answer(
+        &self,
+        repository: &Repository,
+        wanted: Wanted<'_>,
+        body: Bytes,
+    ) -> Result<Reply> {
+        match wanted {
+            Wanted::Index => {
+                let ready = oip::index_request(&body)?;
+                let entries = self.repository_listed(repository, ready).await;
+                return Ok(routes::json(oip::index_body(&entries)));
+            }
+            Wanted::Load { name } => {
+                oip::load_request(&body)?;
+                self.poll(true).await;
+                repository.load(&decoded_name(name)?).await?;
+            }
+            Wanted::Unload { name } => {
+                let dependents = oip::unload_request(&body)?;
+                repository.unload(&decoded_name(name)?, dependents).await?;
+            }
+        }
+        Ok(routes::reply(StatusCode::OK, routes::JSON, Vec::new()))
+    }
+
+    /// The index, as it is after a look at what is new.
+    async fn repository_listed(&self, repository: &Repository, ready: bool) -> Vec<oip::IndexEntry> {
+        self.poll(false).await;
+        let mut entries = repository.index(ready);
+        if let Some(polls) = self.service.polls().filter(|_| !ready) {
+            polls.complete(&mut entries);
+        }
+        entries
+    }
+
+    /// Has whoever looks for models that are new look for them, where there is somebody.
+    async fn poll(&self, patient: bool) {
+        if let Some(polls) = self.service.polls() {
+            polls.ask(patient).await;
+        }
+    }
+
     /// Answers a call for the index.
     ///
     /// # Errors
     /// That there is none, or what the message asks for that is not there.
-    pub(in crate::serve) fn repository_index(&self, message: Bytes) -> std::result::Result<Bytes, Status> {
+    pub(in crate::serve) async fn repository_index(
+        &self,
+        message: Bytes,
+    ) -> std::result::Result<Bytes, Status> {
+        let repository = self.repository(false)?;
         let ready = oip::index_request_message(&decoded(message)?)?;
-        Ok(framed(&oip::index_message(self.repository(false)?.index(ready))))
+        Ok(framed(&oip::index_message(self.repository_listed(repository, ready).await)))
     }
 
     /// Answers a call to load a model.
@@ -93,6 +139,7 @@ impl Door {
     ) -> std::result::Result<Bytes, Status> {
         let repository = self.repository(true)?;
         let name = oip::load_request_message(decoded::<RepositoryModelLoadRequest>(message)?)?;
+        self.poll(true).await;
         repository.load(&name).await?;
         Ok(framed(&RepositoryModelLoadResponse {}))
     }
@@ -111,24 +158,6 @@ impl Door {
         repository.unload(&name, dependents).await?;
         Ok(framed(&RepositoryModelUnloadResponse {}))
     }
-}
-
-async fn reply(repository: &Repository, wanted: Wanted<'_>, body: Bytes) -> Result<Reply> {
-    match wanted {
-        Wanted::Index => {
-            let entries = repository.index(oip::index_request(&body)?);
-            return Ok(routes::json(oip::index_body(&entries)));
-        }
-        Wanted::Load { name } => {
-            oip::load_request(&body)?;
-            repository.load(&decoded_name(name)?).await?;
-        }
-        Wanted::Unload { name } => {
-            let dependents = oip::unload_request(&body)?;
-            repository.unload(&decoded_name(name)?, dependents).await?;
-        }
-    }
-    Ok(routes::reply(StatusCode::OK, routes::JSON, Vec::new()))
 }
 
 /// A name as a path carries it: clients escape what stands between name and version.

@@ -6,6 +6,7 @@
 mod access;
 mod calls;
 mod counts;
+mod polls;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use tokio::sync::oneshot;
 
 pub use access::RepositoryAccess;
 pub(super) use calls::Wanted;
+pub use polls::{Polls, Skipped};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::Priority;

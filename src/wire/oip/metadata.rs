@@ -25,7 +25,7 @@ pub fn server_metadata(name: &str, version: &str, repository: bool) -> Vec<u8> {
 /// The body of model metadata; the batch axis stands first in every shape, as -1.
 pub fn model_metadata(
     name: &str,
-    versions: &[&str],
+    versions: &[String],
     inputs: &[TensorSpec],
     outputs: &[TensorSpec],
 ) -> Vec<u8> {

@@ -7,13 +7,13 @@ use crate::wire::grpc::proto::inference::model_metadata_response::TensorMetadata
 /// Model metadata, as [`model_metadata`](super::super::model_metadata) has it.
 pub fn model_metadata_message(
     name: &str,
-    versions: &[&str],
+    versions: &[String],
     inputs: &[TensorSpec],
     outputs: &[TensorSpec],
 ) -> ModelMetadataResponse {
     ModelMetadataResponse {
         name: name.to_owned(),
-        versions: versions.iter().map(|version| (*version).to_owned()).collect(),
+        versions: versions.to_vec(),
         platform: super::super::metadata::PLATFORM.to_owned(),
         inputs: inputs.iter().map(tensor).collect(),
         outputs: outputs.iter().map(tensor).collect(),

@@ -266,7 +266,7 @@ fn a_body_is_allocated_once() {
 #[test]
 fn metadata_and_errors_are_valid_json() {
     let inputs: Vec<_> = DTYPES.iter().map(|dtype| spec(dtype.name(), dtype.name(), &[3, -1])).collect();
-    let body = model_metadata("m\"", &["2", "1"], &inputs, &[spec("t", "string", &[])]);
+    let body = model_metadata("m\"", &["2".to_owned(), "1".to_owned()], &inputs, &[spec("t", "string", &[])]);
     let body: Value = serde_json::from_slice(&body).unwrap();
     assert_eq!((&body["name"], &body["versions"]), (&json!("m\""), &json!(["2", "1"])));
     for (dtype, input) in DTYPES.iter().zip(body["inputs"].as_array().unwrap()) {
