@@ -103,6 +103,7 @@ pub(crate) fn onnx_signature(
 ) -> PyResult<(Vec<Shown>, Vec<Shown>)> {
     let read = lock::without(py, &LockCounts::new(), || settings.read(&path));
     let graph = read.map_err(|error| to_python(py, &error))?;
+    let graph = graph.signature();
     Ok((shown(graph.inputs()), shown(graph.outputs())))
 }
 
@@ -398,6 +399,6 @@ impl Load {
             }
             sessions.push(opening.open()?);
         }
-        Ok(Sessions::new(&graph, sessions))
+        Ok(Sessions::new(graph.signature(), sessions))
     }
 }

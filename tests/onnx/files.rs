@@ -132,7 +132,7 @@ fn a_link_out_of_the_directory_is_refused_and_one_inside_is_not() {
     fs::remove_file(model.join("weights.bin")).unwrap();
     fs::write(model.join("other"), [0; 12]).unwrap();
     std::os::unix::fs::symlink("other", model.join("weights.bin")).unwrap();
-    assert_eq!(Graph::read(&path, &Interface::default(), None).unwrap().size(), 136 + 12);
+    assert_eq!(Graph::read(&path, &Interface::default(), None).unwrap().signature().size(), 136 + 12);
 
     fs::remove_file(model.join("weights.bin")).unwrap();
     fs::create_dir(model.join("weights.bin")).unwrap();
@@ -159,7 +159,11 @@ fn the_cache_of_hugging_face_links_into_its_own_folder() {
 
 #[test]
 fn weights_beside_the_graph_are_used() {
-    for (name, weights) in [("external", "weights.bin"), ("external_in_folder", "folder/weights.bin")] {
+    for (name, weights) in [
+        ("external", "weights.bin"),
+        ("external_dotted", "weights.bin"),
+        ("external_in_folder", "folder/weights.bin"),
+    ] {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.onnx");
         fs::copy(file(name), &path).unwrap();

@@ -1,7 +1,7 @@
 //! What a graph takes and gives, read from its file without the library.
 
 use penstock::error::ErrorKind;
-use penstock::formats::onnx::{Declared, Graph, Interface};
+use penstock::formats::onnx::{Declared, Interface, Signature};
 
 use crate::support::read;
 
@@ -13,7 +13,7 @@ fn outputs(wanted: Vec<Declared>) -> Interface {
     Interface { outputs: Some(wanted), ..Interface::default() }
 }
 
-fn shown(graph: &Graph) -> Vec<(String, &'static str, Vec<i64>)> {
+fn shown(graph: &Signature) -> Vec<(String, &'static str, Vec<i64>)> {
     let all = graph.inputs().iter().chain(graph.outputs());
     all.map(|spec| (spec.name.clone(), spec.elements.name(), spec.shown_axes())).collect()
 }

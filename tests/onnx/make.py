@@ -149,6 +149,7 @@ def main() -> None:
         "unknown_operator": unknown,
         "unknown_opset": model([helper.make_node("Add", ["x", "x"], ["y"])], [tensor("x")], [tensor("y")], opset=99),
         "external": weights_in("weights.bin"),
+        "external_dotted": weights_in("./weights.bin"),
         "external_in_folder": weights_in("folder/weights.bin"),
         "escape": weights_in("../weights.bin"),
         "escape_absolute": weights_in("/etc/passwd"),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use penstock::error::Result;
-use penstock::formats::onnx::{Graph, Interface, Library, Opening, SessionSettings, Sessions};
+use penstock::formats::onnx::{Graph, Interface, Library, Opening, SessionSettings, Sessions, Signature};
 use penstock::tensor::{Column, ColumnSpec, DType, Shape, Spares, Texts};
 
 /// Where the library is. A machine of developers may be without; one of CI may not.
@@ -43,8 +43,8 @@ pub(crate) fn file(name: &str) -> PathBuf {
 }
 
 /// What a graph's file says.
-pub(crate) fn read(name: &str, interface: &Interface) -> Result<Graph> {
-    Graph::read(&file(name), interface, None)
+pub(crate) fn read(name: &str, interface: &Interface) -> Result<Arc<Signature>> {
+    Ok(Arc::clone(Graph::read(&file(name), interface, None)?.signature()))
 }
 
 /// Sessions of the graph at `path`; none where there is no library.
@@ -59,7 +59,7 @@ pub(crate) fn open_at(
         let graph = Arc::new(Graph::read(path, interface, None)?);
         let mut opening = Opening::new(&library, &graph, settings, interface.row_by_row)?;
         let sessions = (0..count).map(|_| opening.open()).collect::<Result<Vec<_>>>()?;
-        Ok(Sessions::new(&graph, sessions))
+        Ok(Sessions::new(graph.signature(), sessions))
     };
     Some(open())
 }

@@ -42,7 +42,9 @@ impl External {
             let message = format!("'{}' keeps weights in '{location}', which {why}", model.display());
             Error::new(ErrorKind::PathEscape, message)
         };
-        let inside = Path::new(location).components().all(|part| matches!(part, Component::Normal(_)));
+        let inside = Path::new(location)
+            .components()
+            .all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
         if location.is_empty() || location.contains(['\0', '\\']) || !inside {
             return Err(escapes("is no path below its directory"));
         }

@@ -17,14 +17,21 @@ use crate::tensor::TensorSpec;
 /// What protocol buffers can hold in one message; more lies in files of external data.
 const LARGEST: u64 = i32::MAX as u64;
 
+/// What is known of a graph, whether its file is still at hand or not.
+#[derive(Debug)]
+pub struct Signature {
+    pub(super) path: PathBuf,
+    pub(super) inputs: Vec<TensorSpec>,
+    pub(super) outputs: Vec<TensorSpec>,
+    size: u64,
+}
+
 /// A graph's file, as it was when it was read.
 #[derive(Debug)]
 pub struct Graph {
-    pub(super) path: PathBuf,
+    signature: Arc<Signature>,
     pub(super) bytes: Vec<u8>,
-    pub(super) inputs: Vec<TensorSpec>,
-    pub(super) outputs: Vec<TensorSpec>,
-    pub(super) external: BTreeMap<String, External>,
+    external: BTreeMap<String, External>,
 }
 
 impl Graph {
@@ -54,7 +61,26 @@ impl Graph {
         let (inputs, outputs) = interface.of(graph).map_err(|error| {
             Error::new(error.kind(), format!("'{shown}' cannot be served: {}", error.message()))
         })?;
-        Ok(Self { path: path.to_owned(), bytes, inputs, outputs, external })
+        let size = bytes.len() as u64 + external.values().map(|external| external.size).sum::<u64>();
+        let signature = Signature { path: path.to_owned(), inputs, outputs, size };
+        Ok(Self { signature: Arc::new(signature), bytes, external })
+    }
+
+    /// What is known of it.
+    pub fn signature(&self) -> &Arc<Signature> {
+        &self.signature
+    }
+
+    /// Its files of external data, each by the name that the graph calls it.
+    pub(super) fn read_external(&self) -> Result<Vec<(String, Arc<[u8]>)>> {
+        self.external.iter().map(|(name, external)| Ok((name.clone(), external.read()?))).collect()
+    }
+}
+
+impl Signature {
+    /// The graph's file.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Its inputs, the batch axis left out.
@@ -69,12 +95,7 @@ impl Graph {
 
     /// Bytes of its file, and of those that its weights lie in.
     pub fn size(&self) -> u64 {
-        self.bytes.len() as u64 + self.external.values().map(|external| external.size).sum::<u64>()
-    }
-
-    /// Its files of external data, each by the name that the graph calls it.
-    pub(super) fn read_external(&self) -> Result<Vec<(String, Arc<[u8]>)>> {
-        self.external.iter().map(|(name, external)| Ok((name.clone(), external.read()?))).collect()
+        self.size
     }
 }
 

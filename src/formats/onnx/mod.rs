@@ -14,7 +14,7 @@ mod sessions;
 mod settings;
 mod tensors;
 
-pub use graph::Graph;
+pub use graph::{Graph, Signature};
 pub use interface::{Declared, Interface};
 pub use library::{Library, OLDEST};
 pub use session::{Canceler, Fault, Opening, Session};

@@ -11,7 +11,7 @@ use ort::session::builder::{
 use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, SessionOutputs};
 use ort::{Error as OrtError, ErrorCode};
 
-use super::graph::Graph;
+use super::graph::{Graph, Signature};
 use super::library::Library;
 use super::providers;
 use super::settings::{Optimization, SessionSettings};
@@ -92,8 +92,8 @@ impl Opening {
     /// [`ErrorKind::UnsafeFormat`] where the graph is none; [`ErrorKind::LoadFailed`] where the library cannot run it: an
     /// operator or an opset that it does not know, weights that are cut off.
     pub fn open(&mut self) -> Result<Session> {
-        let graph = &self.graph;
-        let inner = self.builder.commit_from_memory(&graph.bytes).map_err(|error| unopened(graph, &error))?;
+        let (graph, bytes) = (self.graph.signature(), &self.graph.bytes);
+        let inner = self.builder.commit_from_memory(bytes).map_err(|error| unopened(graph, &error))?;
         let outputs =
             graph.outputs.iter().fold(OutputSelector::no_default(), |all, one| all.with(one.name.as_str()));
         let options = RunOptions::new().map_err(|error| unopened(graph, &error))?.with_outputs(outputs);
@@ -127,7 +127,7 @@ fn configured(
     Ok(build(ort::session::Session::builder(environment)?)?)
 }
 
-fn unopened(graph: &Graph, error: &OrtError) -> Error {
+fn unopened(graph: &Signature, error: &OrtError) -> Error {
     let shown = graph.path.display();
     let (kind, why) = match error.code() {
         ErrorCode::InvalidProtobuf | ErrorCode::NoModel => (ErrorKind::UnsafeFormat, "is no onnx model"),
@@ -141,7 +141,7 @@ fn unopened(graph: &Graph, error: &OrtError) -> Error {
 pub struct Session {
     inner: ort::session::Session,
     options: RunOptions<HasSelectedOutputs>,
-    graph: Arc<Graph>,
+    graph: Arc<Signature>,
     row_by_row: bool,
 }
 
@@ -198,7 +198,7 @@ impl Session {
 
 /// Adds what a run gave to the results of the runs before.
 fn take(
-    graph: &Graph,
+    graph: &Signature,
     ran: &SessionOutputs<'_>,
     count: usize,
     spares: &Arc<Spares>,

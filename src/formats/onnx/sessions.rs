@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::graph::Graph;
+use super::graph::Signature;
 use super::session::{Fault, Session};
 use crate::error::{Error, ErrorKind};
 use crate::flow::Monitor;
@@ -14,7 +14,7 @@ use crate::tensor::{Column, Spares};
 
 /// Sessions of one graph. Whoever runs takes one that is idle, and waits where none is.
 pub struct Sessions {
-    graph: Arc<Graph>,
+    graph: Arc<Signature>,
     count: usize,
     idle: Monitor<Idle>,
 }
@@ -32,13 +32,13 @@ struct Taken<'a> {
 
 impl Sessions {
     /// These sessions of `graph`.
-    pub fn new(graph: &Arc<Graph>, sessions: Vec<Session>) -> Self {
+    pub fn new(graph: &Arc<Signature>, sessions: Vec<Session>) -> Self {
         let (count, idle) = (sessions.len(), Monitor::new(Idle { sessions, closed: false }));
         Self { graph: Arc::clone(graph), count, idle }
     }
 
     /// The graph that they run.
-    pub fn graph(&self) -> &Graph {
+    pub fn graph(&self) -> &Signature {
         &self.graph
     }
 
