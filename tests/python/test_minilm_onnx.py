@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from examples import minilm, minilm_onnx, mlp_onnx, onnx_graph
+from examples import minilm_onnx, mlp_onnx, onnx_graph
 from examples.demo_subjects import sentences
 from examples.minilm import MiniLM, MiniLMMissing
 from examples.mlp import mlp
@@ -135,10 +135,3 @@ def test_the_network_of_the_benchmarks_is_that_of_numpy(tmp_path: Path) -> None:
     x = np.random.default_rng(3).standard_normal((50, 64), np.float32)
     (found,) = session_of(mlp_onnx.written(tmp_path)).run(["y"], {"x": x})
     np.testing.assert_allclose(found, mlp(x), rtol=1e-4, atol=1e-4)
-
-
-def test_the_pinned_weights_are_what_the_graph_is_made_of(tmp_path: Path, model: MiniLM) -> None:
-    other = tmp_path / minilm.WEIGHTS
-    other.write_bytes(b"no weights")
-    with pytest.raises(minilm.MiniLMMismatch, match="has sha256"):
-        minilm.read_tensors(other)
