@@ -249,9 +249,8 @@ class Directories:
             return
         # Where it fails, the next look does not try again: not before its files change.
         place.known[name] = found
-        state = self._cache.progress(name).state
         try:
-            replacement = self._models.replace(_spec(found), load=self._is_wanted(found) or state == "ready")
+            replacement = self._models.replace(_spec(found), load=self._is_wanted(found))
         except PenstockError as error:
             LOG.warning("model %r of %s has changed and goes on as it was: %s", name, place.directory.path, error)
             self._skip(place, report, name, error)

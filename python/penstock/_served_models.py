@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("penstock.server")
 
+_NOT_THERE = frozenset({"unloaded", "failed"})
+"""States of a model of which nothing is loaded, or being loaded."""
+
 _LOOK = 0.05
 """Seconds after which a wait looks for Ctrl-C."""
 
@@ -146,7 +149,7 @@ class ServedModels:
     def replace(self, spec: ModelSpec, *, load: bool = True) -> Replacement:
         """Begins to load a model in place of the one of its name and version, which goes on serving meanwhile.
 
-        What it gives must be finished. Without `load` the next request has the model loaded.
+        What it gives must be finished. Without `load`, one that is not loaded now is loaded by the next request.
 
         Raises:
             ModelNotFound: where there is none.
@@ -161,6 +164,8 @@ class ServedModels:
             native = self._native()
             if declaration_of(spec) != declaration_of(before.spec):
                 after.index, after.old = native.add_model(declaration_of(spec)), before.index
+            # What is loaded would go on answering until it is gone, so it is replaced by what is loaded, too.
+            load = load or self._cache.progress(spec.reference).state not in _NOT_THERE
             try:
                 loader, loading = self.residents.replace(after, load=load)
                 if loading is None and after.old is not None and after.index is not None:

@@ -308,7 +308,8 @@ class Server:
 
         Args:
             model: a function or a class decorated with `@penstock.model`, or another model that a server takes.
-            preload: load it, and come back when that is done; else the first request has it loaded.
+            preload: load it, and come back when that is done; else the first request has it loaded. What takes the
+                place of a model that is loaded is always loaded.
             replace: take the place of the model of that name and version, where there is one.
             drain: seconds that answers of a model that is replaced may take; `drain_timeout` by default.
 

@@ -343,7 +343,9 @@ impl Endpoint {
         let earlier: Vec<_> = shifts.drain(..at).collect();
         shift.begin();
         drop(shifts);
-        earlier.iter().for_each(|earlier| self.batcher.end_shift(earlier));
+        for earlier in earlier {
+            self.batcher.end_shift(&earlier);
+        }
     }
 
     /// Ends a shift: its workers finish what they run and take no more, and what waits goes on waiting. Safe to call twice.

@@ -87,9 +87,9 @@ impl Service {
 
     fn change<T>(&self, change: impl FnOnce(&mut Shelf) -> T) -> T {
         let held = self.changing.lock();
-        let mut shelf = Shelf::clone(&self.shelf.load());
-        let changed = change(&mut shelf);
-        self.shelf.store(Arc::new(shelf));
+        let mut served = Shelf::clone(&self.shelf.load());
+        let changed = change(&mut served);
+        self.shelf.store(Arc::new(served));
         drop(held);
         self.changes.send_modify(|_| {});
         changed
@@ -107,21 +107,21 @@ impl Service {
     /// # Errors
     /// [`ErrorKind::ModelNotFound`](crate::error::ErrorKind::ModelNotFound), naming what there is.
     pub fn model(&self, name: &str, version: Option<&str>) -> Result<Found> {
-        let shelf = self.shelf.load();
-        if let Some(found) = shelf.exact(name, version).or_else(|| self.referred(&shelf, name, version)) {
+        let served = self.shelf.load();
+        if let Some(found) = served.exact(name, version).or_else(|| self.referred(&served, name, version)) {
             return Ok(found);
         }
-        shelf.highest(name, version)
+        served.highest(name, version)
     }
 
     /// The model that the cache has under that name, if it is one of these.
-    fn referred(&self, shelf: &Shelf, name: &str, version: Option<&str>) -> Option<Found> {
+    fn referred(&self, served: &Shelf, name: &str, version: Option<&str>) -> Option<Found> {
         let repository = self.repository()?;
         let id = match version {
             None => repository.find(name),
             Some(version) => repository.find(&format!("{name}@{version}")),
         };
-        shelf.resident(id.ok()?)
+        served.resident(id.ok()?)
     }
 
     /// Every version of every model.

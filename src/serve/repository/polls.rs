@@ -114,7 +114,7 @@ mod tests {
         let polls = Arc::new(Polls::default());
         let asks = |polls: &Arc<Polls>| {
             let polls = Arc::clone(polls);
-            tokio::spawn(async move { polls.ask(true).await })
+            tokio::runtime::Handle::current().spawn(async move { polls.ask(true).await })
         };
         let first = asks(&polls);
         tokio::task::yield_now().await;
