@@ -282,8 +282,7 @@ def open_tensors(path: Path) -> SafetensorsFile:
     try:
         return penstock.open_safetensors(path, sha256=WEIGHTS_SHA256)
     except ChecksumMismatch as error:
-        message = f"{path} is not the file that is expected: {error}"
-        raise MiniLMMismatch(message) from error
+        raise MiniLMMismatch(str(error)) from error
 
 
 def read_tokenizer(path: Path) -> Tokenizer:

@@ -49,6 +49,19 @@ def hidden(name: str) -> bool:
     return name.startswith(".") or name in _LEFT_OUT
 
 
+def is_folder(path: Path) -> bool:
+    """True for a folder, or a link to one; where that cannot be known it is taken for none."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def leads_nowhere(path: Path) -> bool:
+    """True for a link to what there is not, or to what cannot be looked at."""
+    return path.is_symlink() and not os.path.exists(path)  # noqa: PTH110  pathlib's raises for some of them
+
+
 def inside(path: Path, root: Path) -> Path:
     """The path without links, which must lie in the directory.
 

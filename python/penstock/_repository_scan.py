@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from penstock import _repository_make as make
-from penstock._repository_files import UNFINISHED, Tree, hidden, inside, read_small, tree_of
+from penstock._repository_files import UNFINISHED, Tree, hidden, inside, is_folder, leads_nowhere, read_small, tree_of
 from penstock._repository_settings import MOST_BYTES, Settings, merged, read_toml
 from penstock._repository_triton import read_pbtxt
 from penstock.errors import ConfigError, LoadFailed, PenstockError
@@ -28,6 +28,9 @@ LOG = logging.getLogger("penstock.repository")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _VERSION = re.compile(r"[1-9][0-9]{0,18}")
 _MODEL_FILES = (".onnx", ".safetensors", ".joblib", ".pkl", ".pickle")
+_NOWHERE = "it is a symbolic link that leads nowhere"
+_MOST_REASON = 2000
+"""Characters: what an exception of somebody's code says may be a whole file."""
 _AGAIN_SECONDS = 30.0
 """After that time a version that failed is tried again, though nothing in its folder changed: what it needs may have
 come meanwhile, such as a package."""
@@ -121,6 +124,7 @@ class Look:
         self._looked = set()
         for name in names:
             self._model(root, name, seen)
+        seen.skipped = {shown(place): why for place, why in seen.skipped.items()}
         self._place, self._last = here, dict(seen.found)
         self._memory = {place: known for place, known in self._memory.items() if place in self._looked}
         return seen
@@ -129,9 +133,11 @@ class Look:
         return Seen(dict(self._last), {".": f"{why}; what was found before stays"}, 0.0, gone=True)
 
     def _model(self, root: Path, name: str, seen: Seen) -> None:
-        if not (root / name).is_dir():
+        if not is_folder(root / name):
             if name.endswith(_MODEL_FILES):
                 seen.skipped[name] = f"a model is a folder: put it into NAME/VERSION/, such as {Path(name).stem}/1/"
+            elif leads_nowhere(root / name):
+                seen.skipped[name] = _NOWHERE
             return
         try:
             _check_name(name)
@@ -237,15 +243,24 @@ def _numbers(folder: Path, name: str, seen: Seen) -> list[int]:
     """The versions of a model, the highest first."""
     numbers = []
     for each in _names(folder):
-        if not (folder / each).is_dir():
+        if not is_folder(folder / each):
+            if _VERSION.fullmatch(each) and leads_nowhere(folder / each):
+                seen.skipped[f"{name}/{each}"] = _NOWHERE
             continue
         if _VERSION.fullmatch(each):
             numbers.append(int(each))
         elif each.endswith(UNFINISHED):
             seen.skipped[f"{name}/{each}"] = "its name says that it is still being written"
-        elif any(entry.endswith((*_MODEL_FILES, ".py")) for entry in _names(folder / each)):
+        elif _holds_a_model(folder / each):
             seen.skipped[f"{name}/{each}"] = "a version is a whole number above 0, without zeros before it"
     return sorted(numbers, reverse=True)
+
+
+def _holds_a_model(folder: Path) -> bool:
+    try:
+        return any(name.endswith((*_MODEL_FILES, ".py")) for name in _names(folder))
+    except OSError:  # it is no version anyway
+        return False
 
 
 def _candidates(numbers: list[int], wanted: Any, name: str, seen: Seen) -> Iterator[int]:
@@ -272,13 +287,18 @@ def _toml(folder: Path, root: Path, place: str, *, of_version: bool) -> Settings
 
 
 def _exists(found: Found) -> bool:
-    return found.directory.is_dir()
+    return is_folder(found.directory)
+
+
+def shown(text: str) -> str:
+    """A text that any encoding can say: names of files may be of bytes that are no text."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, _NotYetError):
         return str(error)
-    return f"{type(error).__name__}: {_said(error)}"
+    return shown(f"{type(error).__name__}: {_said(error)}"[:_MOST_REASON])
 
 
 def _said(error: BaseException) -> str:

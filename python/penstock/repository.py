@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from penstock._directories import Changes
 from penstock._policy import check_seconds
 from penstock._repository_make import Permissions
 from penstock._repository_scan import Found, Look
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Found", "ModelDirectory", "Scan", "Versions"]
+__all__ = ["Changes", "Found", "ModelDirectory", "Scan", "Versions"]
 
 Versions: TypeAlias = "Literal['all'] | Mapping[str, int] | Sequence[int]"
 """Which versions of a model are served: `"all"`, `{"latest": n}`, or these numbers."""

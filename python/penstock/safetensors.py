@@ -39,7 +39,7 @@ Digests: TypeAlias = "str | Mapping[str, str]"
 Progress: TypeAlias = Callable[[int, int], object]
 
 _MODES = ("auto", "mmap", "read")
-_DIGEST = re.compile(r"[0-9a-fA-F]{64}")
+_DIGEST = re.compile(r"(sha256:)?[0-9a-fA-F]{64}")
 _MOST_THREADS = 256
 
 _PLAIN = {
@@ -118,8 +118,8 @@ def load_safetensors(
         path: a `.safetensors` file, a `.safetensors.index.json` beside its files, or a folder with one of the two.
         mode: `"mmap"` maps the file: nothing is read before it is looked at, and processes share its pages. Whoever
             truncates a mapped file ends every process that looks at it (SIGBUS). `"read"` copies it into memory.
-            `"auto"` maps only what nobody can write to: a file without write permissions, or on a read-only file
-            system, on a local disk; else it reads.
+            `"auto"` maps what nobody can shorten, a file without any write permission (`chmod 0444`) on a disk of this
+            machine, and reads everything else.
         names: only these tensors; nothing else is read.
         sha256: the digest in hexadecimal of the whole file, or of each by its name where there are several.
         threads: that read; by default as many as help.
@@ -234,7 +234,7 @@ class SafetensorsFile(Mapping[str, "NDArray[Any]"]):
 
     @property
     def metadata(self) -> dict[str, str]:
-        """The `__metadata__` of the file; of several files, that of all together."""
+        """The `__metadata__` of the file; of several files, what the first by name says under each key."""
         return dict(self._metadata)
 
     @property

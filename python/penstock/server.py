@@ -660,7 +660,7 @@ def _close_older_cell(server: Server) -> None:
     """Running a notebook cell again starts its server again: the older one must leave its port and its threads."""
     if not hasattr(builtins, "get_ipython"):
         return
-    key = tuple(server.names)
+    key = (*server.names, *(str(place.path) for place in server._places))  # noqa: SLF001  one module
     older = _cells.get(key, lambda: None)()
     if older is not None and older is not server:
         older.close()

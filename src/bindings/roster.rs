@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 
 use super::server::Model;
 use super::shift::Served;
+use crate::batch::Reason;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::Registry;
 use crate::models::{Asked, Cache, Claim, ModelId};
@@ -145,9 +146,19 @@ impl Roster {
     /// Closes a model's queue and forgets it: what waits is refused, and what runs is answered.
     pub(crate) fn remove(&self, index: usize) {
         self.withdraw(index);
-        let entry = self.entries.lock().all.get_mut(index).and_then(Option::take);
+        let (entry, is_last) = {
+            let mut entries = self.entries.lock();
+            let entry = entries.all.get_mut(index).and_then(Option::take);
+            let same =
+                |other: &Entry| entry.as_ref().is_some_and(|entry| entry.served.label == other.served.label);
+            let is_last = !entries.all.iter().flatten().any(same);
+            (entry, is_last)
+        };
         if let Some(entry) = entry {
             entry.served.endpoint.close(false);
+            if is_last {
+                self.registry.forget(&entry.served.label, Reason::ALL.map(Reason::name));
+            }
         }
     }
 

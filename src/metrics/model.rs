@@ -89,6 +89,11 @@ pub enum Outcome {
     Gone,
 }
 
+impl Outcome {
+    const ALL: [Self; 6] =
+        [Self::Ok, Self::Invalid, Self::Overloaded, Self::Expired, Self::Failed, Self::Gone];
+}
+
 impl EncodeLabelValue for Outcome {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
         let name = match self {
@@ -106,6 +111,11 @@ impl EncodeLabelValue for Outcome {
 /// The parts of a batch's time: from the arrival of its first request until it could be taken, until a worker took it,
 /// until the model was called, the model's own, and the rest until its answers were there.
 pub const PARTS: [&str; 5] = ["queue", "slot", "gather", "model", "scatter"];
+
+/// What a batch costs: for its rows, and for what they are filled up with.
+const KINDS: [&str; 2] = [USEFUL, PADDING];
+const USEFUL: &str = "useful";
+const PADDING: &str = "padding";
 
 /// A batch that is done, as far as it is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -219,14 +229,43 @@ impl Registry {
         let cost = |kind| self.batch_cost.get_or_create(&ByKind { model: of.model.clone(), kind }).clone();
         ModelMetrics {
             batch_waits: PARTS.map(part),
-            useful: cost("useful"),
-            padding: cost("padding"),
+            useful: cost(USEFUL),
+            padding: cost(PADDING),
             prediction_error: self.prediction_error.get_or_create(&of).clone(),
             request_seconds: self.request_seconds.get_or_create(&of).clone(),
             batch_size: self.batch_size.get_or_create(&of).clone(),
             registry: Arc::clone(self),
             of,
         }
+    }
+
+    /// Forgets the members of a model that is gone, whose batches were cut for any of `reasons`: a gauge would say what it said
+    /// last for ever, and a server whose models come and go would have more and more members.
+    pub fn forget(&self, name: &str, reasons: impl IntoIterator<Item = &'static str>) {
+        let model = || name.to_owned();
+        let of = OfModel { model: model() };
+        for outcome in Outcome::ALL {
+            self.requests.remove(&ByOutcome { model: model(), outcome });
+        }
+        for reason in reasons {
+            self.batches.remove(&ByReason { model: model(), reason });
+        }
+        for part in PARTS {
+            self.batch_wait.remove(&ByPart { model: model(), part });
+        }
+        for kind in KINDS {
+            self.batch_cost.remove(&ByKind { model: model(), kind });
+        }
+        for family in [&self.request_seconds, &self.batch_size, &self.prediction_error] {
+            family.remove(&of);
+        }
+        for family in [&self.batch_cap, &self.queue_depth] {
+            family.remove(&of);
+        }
+        for family in [&self.lock_acquisitions, &self.worker_restarts] {
+            family.remove(&of);
+        }
+        self.lock_wait_seconds.remove(&of);
     }
 
     /// The names that metrics are known by, for other parts to add theirs.
@@ -349,5 +388,9 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
+        registry.model("other").request(Outcome::Ok, Duration::ZERO);
+        registry.forget("digits", ["tick"]);
+        let text = registry.text();
+        assert!(!text.contains("digits") && text.contains("other"), "{text}");
     }
 }

@@ -334,6 +334,7 @@ WRONG: dict[str, list[Any]] = {
     "size": [0, -1, 1.5, True, [], "", "much", "64XiB", "-1KiB", "0", "1e3", "MiB", "1 2", 2**64, "99999999999GiB"],
     "count": [0, -1, 1.5, True, [], "", "many", "0", "-3", "1.5", "0x10", 2**64, "18446744073709551616"],
     "seconds": [0, -1, float("nan"), float("inf"), True, [], "", "long", "0", "-1", "nan", "inf", "10s", 1e300, "1e20"],
+    "pause": [-1, float("nan"), float("inf"), True, [], "", "long", "-1", "nan", "inf", "10s", 1e300, "1e20"],
     "switch": [1, 0, "", "maybe", [], 1.0, "2"],
     "choice": [1, True, "", "maybe", [], "OFF", "pause "],
 }

@@ -29,6 +29,7 @@ import penstock._test_client
 import penstock.batching
 import penstock.client
 import penstock.models
+import penstock.safetensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,6 +98,7 @@ def test_the_harness_sees_the_blocks() -> None:
         penstock.batching,
         penstock.client,
         penstock.models,
+        penstock.safetensors,
         penstock._test_client,
     ],
     ids=lambda module: module.__name__,

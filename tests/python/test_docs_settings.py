@@ -28,7 +28,7 @@ def shown(kind: str, default: Any) -> str:
         return str(default)
     if kind == "size":
         return f"{default >> 20} MiB" if default % (1 << 20) == 0 else f"{default >> 10} KiB"
-    return f"{default:g} s" if kind == "seconds" else f"{default:,}"
+    return f"{default:g} s" if kind in {"seconds", "pause"} else f"{default:,}"
 
 
 def test_every_setting_is_in_the_table_as_it_is() -> None:

@@ -92,6 +92,7 @@ def test_a_model_is_added_and_taken_away() -> None:
             ask(client, "second")
         assert states(client) == {"first@1": "READY"}
         assert server.names == ["first"] == list(server.stats().models)
+        assert 'model="second"' not in server.metrics()
         assert ask(client, "first") == 2
         server.add(second)
         assert ask(client, "second") == 3
@@ -256,6 +257,24 @@ def test_a_replacement_may_declare_something_else(pool: ThreadPoolExecutor) -> N
         server.add(adding("m", 4), replace=True, preload=False)
         assert ask(client, "m") == 5
         assert list(server.stats().models) == ["m"]
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["same", "other"])
+def test_who_waits_for_a_model_that_is_replaced(pool: ThreadPoolExecutor, same: bool) -> None:
+    gate = Gate()
+    with Server([adding("m", 1, load=gate)], port=0, preload=[]) as server, Client(server.url, retry=ONCE) as client:
+        waiting = pool.submit(ask, client, "m")
+        assert gate.reached.wait(PATIENCE)
+        server.add(adding("m", 2, **({} if same else {"max_batch_size": 7})), replace=True)
+        if same:
+            assert waiting.result(PATIENCE) == 3
+        else:
+            with pytest.raises((Closed, RemoteError), match="was closed"):
+                waiting.result(PATIENCE)
+        assert ask(client, "m") == 3
+        gate.opened.set()
+        until(lambda: server.cache.stats().loading == 0)
+        assert ask(client, "m") == 3
 
 
 def test_no_request_is_lost_while_models_are_replaced(pool: ThreadPoolExecutor) -> None:

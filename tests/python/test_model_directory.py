@@ -245,6 +245,20 @@ class TestNames:
         write(tmp_path / "digits.onnx")
         assert "NAME/VERSION" in directory(tmp_path).scan().skipped["digits.onnx"]
 
+    def test_that_are_no_text(self, tmp_path: Path) -> None:
+        write_model(tmp_path)
+        (tmp_path / os.fsdecode(b"\xff") / "1").mkdir(parents=True)
+        (tmp_path / "times" / os.fsdecode(b"\xfe")).mkdir()
+        write(tmp_path / "times" / os.fsdecode(b"\xfe") / "model.py")
+        scan = directory(tmp_path).scan()
+        assert list(scan.found) == ["times@1"]
+        assert all(text.encode() for text in (*scan.skipped, *scan.skipped.values()))
+        assert len(scan.skipped) == 2
+
+    def test_a_reason_is_short(self, tmp_path: Path) -> None:
+        write(tmp_path / "times" / "1" / "model.py", "raise ValueError('x' * 1_000_000)")
+        assert len(directory(tmp_path).scan().skipped["times/1"]) <= 2000
+
 
 class TestEscapes:
     """Nothing is followed out of the directory."""
@@ -324,6 +338,16 @@ class TestEscapes:
         scan = directory(tmp_path).scan()
         assert not scan.found
         assert list(scan.skipped) == ["times/1"]
+
+    @pytest.mark.parametrize("place", ["x", "times/2", "times/1/x", "times/model.toml"])
+    def test_a_link_that_the_system_cannot_follow(self, tmp_path: Path, place: str) -> None:
+        write_model(tmp_path)
+        write_model(tmp_path, "other")
+        (tmp_path / place).symlink_to("x" * 300)
+        scan = directory(tmp_path).scan()
+        assert "other@1" in scan.found
+        assert ("times@1" in scan.found) == (place in {"x", "times/2"})
+        assert len(scan.skipped) == 1
 
     @pytest.mark.timeout(60)
     def test_links_to_themselves_do_not_multiply(self, tmp_path: Path) -> None:

@@ -182,3 +182,20 @@ def test_what_cannot_be_is_said(options: list[str], why: str) -> None:
     )
     assert done.returncode == 2
     assert why in done.stderr
+
+
+def test_every_process_of_several_looks_for_itself(tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    write_model(root, "times", 1, by=2)
+
+    def on_every_connection(expected: list[float]) -> bool:
+        answers = []
+        for _ in range(16):
+            with triton_http.InferenceServerClient(place) as client:
+                answers.append(ask(triton_http, client, "times"))
+        return answers == [expected] * 16
+
+    with serving(root, "--allow-python", "--workers", "2", "--poll-seconds", "0.2") as place:
+        assert on_every_connection([2.0, 2.0])
+        write_model(root, "times", 2, by=3)
+        until(lambda: on_every_connection([3.0, 3.0]))

@@ -221,7 +221,7 @@ def test_a_load_that_is_not_wanted_any_more_ends(tmp_path: Path) -> None:
     large(path, 400)
     asked = 0
 
-    class Unwanted(Exception):  # noqa: N818  no error
+    class Unwanted(Exception):
         pass
 
     def check() -> None:

@@ -225,6 +225,7 @@ def test_the_digest_is_that_of_the_whole_file(tmp_path: Path, mode: Any) -> None
     right = hashlib.sha256(path.read_bytes()).hexdigest()
     wrong = hashlib.sha256(b"another").hexdigest()
     assert load_safetensors(path, mode=mode, sha256=right.upper())["a"].size == 3 << 20
+    assert load_safetensors(path, mode=mode, sha256=f"sha256:{right}", names=["a"]).keys() == {"a"}
     assert load_safetensors(path, mode=mode, sha256=right, names=[]) == {}
     with open_safetensors(path, mode=mode, sha256=right) as file:
         assert len(file) == 1

@@ -160,7 +160,7 @@ def test_many_threads_may_load_the_same_file(tmp_path: Path, script: Script) -> 
     for thread in threads: thread.join()
     print(len(sums), set(sums))
     """)
-    assert ended(done) == ["45", f"{{{4 << 20}}}"]
+    assert ended(done) == [f"45 {{{4 << 20}}}"]
 
 
 def test_what_was_read_is_given_back(tmp_path: Path, script: Script) -> None:

@@ -526,3 +526,38 @@ def test_what_a_server_refuses_before_it_is_loaded_loads_nothing() -> None:
         with pytest.raises(RemoteError):
             client.infer("a", {"wrong": np.ones((1, 1), np.float32)})
         assert book.lines == []
+
+
+def test_no_answer_comes_before_it_is_known_that_the_model_is_loaded() -> None:
+    with Server(adding(Book(), "a", 1), port=0, preload=[]) as server, Client(server.url) as client:
+        for _ in range(20):
+            assert ask(client, "a") == 2
+            assert state(server, "a") == "ready"
+            client.unload_model("a")
+
+
+def test_after_a_reload_nothing_is_answered_by_the_old_instance() -> None:
+    loads, entered, goes_on = [0], threading.Event(), threading.Event()
+
+    @model("m", workers=2, max_batch_size=1, **X)
+    class Counting:
+        def load(self, _ctx: Any) -> None:
+            loads[0] += 1
+            self.number = np.float32(loads[0])
+
+        def predict(self, x: Any) -> Any:
+            if x[0, 0] < 0:
+                entered.set()
+                assert goes_on.wait(PATIENCE)
+            return x * 0 + self.number
+
+    with ThreadPoolExecutor(1) as pool, Server(Counting, port=0) as server, Client(server.url) as client:
+        # Its other worker is free, and the old instance in use until this is answered.
+        late = pool.submit(ask, client, "m", -1.0)
+        assert entered.wait(PATIENCE)
+        server.cache.reload("m").wait(PATIENCE)
+        try:
+            assert [ask(client, "m") for _ in range(20)] == [2] * 20
+        finally:
+            goes_on.set()
+        assert late.result(PATIENCE) == 1
