@@ -121,6 +121,15 @@ pub(crate) struct NativeOnnx {
     born: u64,
 }
 
+impl Drop for NativeOnnx {
+    fn drop(&mut self) {
+        if self.born != generation() {
+            // A forked child has none of the threads that the library would wait for here.
+            std::mem::forget(Arc::clone(&self.sessions));
+        }
+    }
+}
+
 #[pymethods]
 impl NativeOnnx {
     /// Opens the graph at `path` with the library at `library`, without the interpreter lock; `check` is called meanwhile,

@@ -124,22 +124,40 @@ print(os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]), w[5])
     assert ended(done) == ["7 5.0"]
 
 
-def test_a_child_opens_graphs_of_its_own_and_ends(script: Script, graph: Path) -> None:
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_child_opens_graphs_of_its_own_and_ends(script: Script, graph: Path, threads: int) -> None:
     done = script.run(f"""
 x = np.ones((2, 2), np.float32)
-session = penstock.load_onnx({str(graph)!r})
+session = penstock.load_onnx({str(graph)!r}, threads={threads}, inter_threads={threads})
+session.run({{"x": x}})
 number = os.fork()
 if number == 0:
     try:
         session.run({{"x": x}})
     except penstock.errors.Closed as error:
         assert "before a fork" in str(error)
+        session.close()
         session = penstock.load_onnx({str(graph)!r})
         print(session.run({{"x": x}})["y"].sum(), flush=True)
         sys.exit(7)
 print(os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]), session.run({{"x": x}})["y"].sum())
 """)
     assert ended(done) == ["8.0", "7 8.0"]
+
+
+def test_a_child_of_a_server_of_graphs_ends(script: Script, graph: Path) -> None:
+    done = script.run(f"""
+server = penstock.Server([penstock.onnx_model("double", {str(graph)!r}, threads=2, workers=2)], port=0).start()
+with penstock.Client(server.url) as client:
+    ask = lambda: client.infer("double", {{"x": np.ones((3, 2), np.float32)}})["y"].sum()
+    ask()
+    number = os.fork()
+    if number == 0:
+        sys.exit(7)
+    print(os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]), ask())
+server.close()
+""")
+    assert ended(done) == ["7 12.0"]
 
 
 @pytest.mark.parametrize("said", [None, "1", "0"])
@@ -167,8 +185,11 @@ model = penstock.onnx_model("double", {str(graph)!r}, workers=2)
 server = penstock.Server([model], port=0).start()
 def ask():
     with penstock.Client(server.url) as client:
-        while True:
-            client.infer("double", {{"x": np.ones((3, 2), np.float32)}})
+        try:
+            while True:
+                client.infer("double", {{"x": np.ones((3, 2), np.float32)}})
+        except penstock.PenstockError:
+            pass
 for _ in range(4):
     threading.Thread(target=ask, daemon=True).start()
 while server.stats().models["double"].requests < 100:

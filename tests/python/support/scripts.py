@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -56,7 +57,7 @@ class Script:
         try:
             out, err = process.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # its children hold the pipes, too
             out, err = process.communicate()
             raise AssertionError(f"still running after {limit} s; stdout: {out!r}; stderr: {err!r}") from None
         return Finished(process.returncode, out.split("\n")[:-1], err)
