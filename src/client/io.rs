@@ -60,12 +60,21 @@ impl Stream {
                 let mut buffer = ReadBuf::new(&mut byte);
                 match Pin::new(stream).poll_read(&mut Context::from_waker(Waker::noop()), &mut buffer) {
                     Poll::Ready(Ok(())) if !buffer.filled().is_empty() => Idle::Readable,
-                    Poll::Pending if self.idle() == Idle::Quiet => Idle::Quiet,
-                    // What is still there the runtime has not seen yet: it cannot be told from an end.
+                    // What is still there the runtime has not seen yet: tickets, unless the end came with it.
+                    Poll::Pending if !self.has_ended() => Idle::Quiet,
                     Poll::Ready(_) | Poll::Pending => Idle::Closed,
                 }
             }
             (seen, _) => seen,
+        }
+    }
+
+    /// True where the other side has said that nothing more will come, whatever lies unread in front of that.
+    fn has_ended(&self) -> bool {
+        match self.ground() {
+            Self::Tcp(stream) => ended(stream),
+            Self::Unix(stream) => ended(stream),
+            Self::Tls(_) => false,
         }
     }
 
@@ -97,6 +106,20 @@ fn idle(seen: io::Result<usize>, ready: impl Future<Output = io::Result<tokio::i
             Poll::Ready(_) => Idle::Closed,
         },
     }
+}
+
+#[cfg(target_os = "linux")]
+fn ended(socket: &impl std::os::fd::AsFd) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut looked = [PollFd::new(socket, PollFlags::RDHUP)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut looked, Some(&at_once)).is_ok_and(|found| found > 0)
+}
+
+/// Other systems do not say before what lies in front of it was read.
+#[cfg(not(target_os = "linux"))]
+fn ended(_: &impl std::os::fd::AsFd) -> bool {
+    false
 }
 
 /// Looks at the first byte that lies ready and leaves it there; 0 is the end.
