@@ -61,7 +61,8 @@ impl Header {
     pub fn length(prefix: [u8; PREFIX], file_length: u64) -> Result<u64> {
         let length = u64::from_le_bytes(prefix);
         if length > MAX_HEADER {
-            return Err(refused(format!("its header has {length} bytes, more than {MAX_HEADER}")));
+            let hint = mistaken(prefix).map(|what| format!("; it looks like {what}")).unwrap_or_default();
+            return Err(refused(format!("its header has {length} bytes, more than {MAX_HEADER}{hint}")));
         }
         let room = file_length.saturating_sub(PREFIX as u64);
         if length > room {
@@ -124,6 +125,16 @@ impl Header {
     /// Where in the file the first tensor begins.
     pub fn data_begin(&self) -> u64 {
         self.data_begin
+    }
+}
+
+/// What a file is that often lies where weights should, by how it begins.
+fn mistaken(prefix: [u8; PREFIX]) -> Option<&'static str> {
+    match &prefix {
+        b"version " => Some("a pointer of Git LFS: fetch the file itself"),
+        [b'P', b'K', 3, 4, ..] => Some("a zip archive, such as torch.save writes"),
+        [0x80, 2..=5, ..] => Some("a pickle, which is not read"),
+        _ => None,
     }
 }
 

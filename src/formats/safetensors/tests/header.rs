@@ -89,6 +89,17 @@ fn safetensors_huge_header() {
 }
 
 #[test]
+fn what_often_lies_where_weights_should_is_named() {
+    for (file, what) in [
+        (&b"version https://git-lfs.github.com/spec/v1\n"[..], "Git LFS"),
+        (b"PK\x03\x04archive/data.pkl", "zip archive"),
+        (b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00}.", "a pickle"),
+    ] {
+        assert_refused(file, what);
+    }
+}
+
+#[test]
 fn a_header_is_one_object_and_spaces() {
     assert!(parsed(&with_header("{}", &[])).unwrap().tensors().is_empty());
     assert!(parsed(&with_header("{}      ", &[])).is_ok());
