@@ -6,6 +6,7 @@ costs records, which are counted, and never holds up a request.
 
 from __future__ import annotations
 
+import collections
 import logging
 import os
 import sys
@@ -55,6 +56,8 @@ class Drain:
 
 _lock = threading.Lock()
 _current: Drain | None = None
+_abandoned: collections.deque[_native.NativeJournal] = collections.deque()
+"""Journals of those who are gone without having said so."""
 
 
 def acquire() -> _native.NativeJournal:
@@ -84,6 +87,11 @@ def release(journal: _native.NativeJournal, limit: float = CLOSE_SECONDS) -> Non
     drain.close(limit)
 
 
+def abandon(journal: _native.NativeJournal) -> None:
+    """Gives a journal back at the next look of its thread; safe wherever the collector may run."""
+    _abandoned.append(journal)
+
+
 def refresh_level() -> None:
     """Tells the core which events the loggers want now."""
     with _lock:
@@ -109,6 +117,8 @@ def _read(journal: _native.NativeJournal) -> None:
         if time.monotonic() - checked >= LEVEL_SECONDS:
             checked = time.monotonic()
             journal.set_level(finest_level())
+        while _abandoned:
+            release(_abandoned.popleft())
         # While it waits, the thread must hold on to nothing.
         del burst, records
     losses.report()

@@ -221,6 +221,9 @@ class Server:
         siblings: tuple[str, str] | None = None,
     ) -> None:
         self._journal = _logs.acquire()
+        # A server that nobody refers to any more closes, and says so to nobody.
+        self._unheard = weakref.finalize(self, _logs.abandon, self._journal)
+        self._unheard.atexit = False
         if self._settings.access_log and not logging.getLogger(_logs.ACCESS).level:
             logging.getLogger(_logs.ACCESS).setLevel(logging.INFO)
         journal = self._journal if self._settings.access_log else None
@@ -580,6 +583,7 @@ class Server:
     def _release_journal(self) -> None:
         journal, self._journal = self._journal, None
         if journal is not None:
+            self._unheard.detach()
             _logs.release(journal)
 
     def _at_exit(self, deadline: float) -> None:

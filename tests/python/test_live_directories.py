@@ -309,6 +309,8 @@ def test_a_server_that_nobody_refers_to_closes_and_its_thread_ends(tmp_path: Pat
     gc.collect()
     assert gone() is None
     until(lambda: not any(thread.name == "penstock-repository" for thread in threading.enumerate()))
+    # It looks every five seconds whether somebody is gone.
+    until(lambda: not any(thread.name == "penstock-log" for thread in threading.enumerate()))
 
 
 def test_it_can_be_entered_without_a_door(tmp_path: Path) -> None:
