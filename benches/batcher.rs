@@ -90,7 +90,7 @@ fn with_terms(criterion: &mut Criterion) -> penstock::error::Result<()> {
             group.throughput(Throughput::Elements(rows as u64));
             group.bench_function(BenchmarkId::new(name, rows), |bencher| {
                 bencher.iter(|| {
-                    let deadline = dated.then(|| batcher.now() + Duration::from_secs(3_600));
+                    let deadline = dated.then(|| batcher.now() + Duration::from_hours(1));
                     for waiter in 0..rows {
                         let [first, second] = tenants;
                         let tenant = if waiter % 2 == 0 { first } else { second };

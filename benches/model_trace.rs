@@ -13,7 +13,7 @@ use penstock::models::{CacheSettings, PolicyKind};
 /// Shares of the catalogue's bytes that the memory holds.
 const SHARES: [f64; 3] = [0.05, 0.1, 0.2];
 /// What Ollama and Elasticsearch keep a model for.
-const TTL: Duration = Duration::from_secs(300);
+const TTL: Duration = Duration::from_mins(5);
 
 /// What a row of the table measures.
 #[derive(Clone, Copy)]

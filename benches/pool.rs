@@ -51,7 +51,7 @@ fn open(runtime: &Runtime) -> Result<Pool<Dialer>> {
     let settings = PoolSettings {
         min_size: 0,
         max_size: MAX,
-        acquire_timeout: Some(Duration::from_secs(600)),
+        acquire_timeout: Some(Duration::from_mins(10)),
         ..PoolSettings::default()
     };
     Pool::new("bench", Dialer, settings, runtime.handle())

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 const MAX_CLIENTS: usize = 10_000;
 const MAX_STREAMS: usize = 1_000;
 const MAX_RATE_PER_SECOND: f64 = 1_000_000.0;
-const MAX_DEADLINE: Duration = Duration::from_secs(86_400);
+const MAX_DEADLINE: Duration = Duration::from_hours(24);
 
 /// Which body the n-th request of a run carries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -150,7 +150,7 @@ impl Plan {
             protocol: Protocol::Http1,
             warmup: Duration::ZERO,
             timeout: Duration::from_secs(30),
-            deadline: Duration::from_secs(60),
+            deadline: Duration::from_mins(1),
             keep_bodies: false,
             check: false,
             max_reopens: 100,

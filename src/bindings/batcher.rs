@@ -178,7 +178,7 @@ impl NativeBatcher {
     /// As `wait_idle`, awaitable.
     fn wait_idle_async<'py>(&self, py: Python<'py>, limit: f64) -> PyResult<Bound<'py, PyAny>> {
         let core = Arc::clone(&self.core);
-        let limit = Duration::try_from_secs_f64(limit).unwrap_or(Duration::from_secs(365 * 86400));
+        let limit = Duration::try_from_secs_f64(limit).unwrap_or(Duration::from_hours(8760));
         stock::blocking(py, move || core.batcher.wait_idle(limit))
     }
 

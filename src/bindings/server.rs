@@ -84,7 +84,7 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// How often a wait looks for signals.
 const SIGNAL_CHECK: Duration = Duration::from_millis(50);
-const FOREVER: Duration = Duration::from_secs(365 * 86400);
+const FOREVER: Duration = Duration::from_hours(8760);
 
 /// Where a server is reached.
 #[derive(FromPyObject)]

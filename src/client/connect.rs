@@ -58,7 +58,7 @@ impl Default for ConnectSettings {
             proxies: Proxies::default(),
             http2: Http2Choice::default(),
             nodelay: true,
-            keep_alive: Some(Duration::from_secs(60)),
+            keep_alive: Some(Duration::from_mins(1)),
         }
     }
 }

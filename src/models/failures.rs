@@ -10,10 +10,10 @@ use crate::error::{Error, ErrorKind};
 use crate::flow::Moment;
 
 /// However often a model fails, it may be tried again after this.
-const LONGEST_MEMORY: Duration = Duration::from_secs(300);
+const LONGEST_MEMORY: Duration = Duration::from_mins(5);
 
 /// However often a load is tried, it does not wait longer than this before the next time.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// How often one load may be tried, and how often it was.
 #[derive(Debug, Clone, Copy)]
@@ -199,7 +199,7 @@ mod tests {
         let mut forgetful = Failures::new(Duration::ZERO);
         forgetful.remember(MODEL, broken(), at(1));
         assert!(forgetful.standing(MODEL, at(1)).is_none());
-        let mut patient = Failures::new(Duration::from_secs(600));
+        let mut patient = Failures::new(Duration::from_mins(10));
         assert_eq!(
             patient.remember(MODEL, broken(), at(0)).until,
             at(600),

@@ -86,7 +86,7 @@ impl Default for CacheSettings {
             policy: PolicyKind::Lru,
             predict: None,
             failure_memory: Duration::from_secs(5),
-            space_timeout: Duration::from_secs(180),
+            space_timeout: Duration::from_mins(3),
             aging: Duration::from_secs(10),
             seed: 0,
         }

@@ -38,7 +38,7 @@ impl Default for EjectSettings {
         Self {
             failures: Some(5),
             time: Duration::from_secs(10),
-            longest: Duration::from_secs(300),
+            longest: Duration::from_mins(5),
             longest_retry_after: Duration::from_secs(30),
         }
     }

@@ -75,7 +75,7 @@ mod tests {
         assert_eq!(spend(&mut budget, now), 2);
         now = now + Duration::from_secs(1);
         assert_eq!(spend(&mut budget, now), 10);
-        now = now + Duration::from_secs(3_600);
+        now = now + Duration::from_hours(1);
         assert_eq!(spend(&mut budget, now), 120, "it keeps no more than it holds");
         assert_eq!(spend(&mut budget, Moment::default()), 0, "time that goes back adds nothing");
     }

@@ -11,7 +11,7 @@ use crate::flow::Moment;
 
 /// The pause after a connection was opened in advance for nothing, doubled each time up to the longest.
 const IN_VAIN_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_IN_VAIN_PAUSE: Duration = Duration::from_secs(300);
+const LONGEST_IN_VAIN_PAUSE: Duration = Duration::from_mins(5);
 /// At most this share of `max_age` is left out.
 const AGE_JITTER: f64 = 0.1;
 

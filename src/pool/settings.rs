@@ -40,12 +40,12 @@ impl Default for PoolSettings {
             spread: false,
             max_size: 100,
             acquire_timeout: Some(Duration::from_secs(2)),
-            idle_timeout: Some(Duration::from_secs(300)),
-            max_age: Some(Duration::from_secs(600)),
+            idle_timeout: Some(Duration::from_mins(5)),
+            max_age: Some(Duration::from_mins(10)),
             health_interval: Some(Duration::from_secs(30)),
             health_timeout: Duration::from_secs(5),
             bypass: Duration::from_millis(500),
-            held_too_long: Some(Duration::from_secs(300)),
+            held_too_long: Some(Duration::from_mins(5)),
         }
     }
 }

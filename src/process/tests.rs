@@ -40,7 +40,7 @@ fn child() {
         match hello.as_slice() {
             b"exits" => std::process::exit(7),
             b"babbles" => link.send(b"\xff\xff\xff").unwrap(),
-            b"hangs" => std::thread::sleep(Duration::from_secs(3600)),
+            b"hangs" => std::thread::sleep(Duration::from_hours(1)),
             b"leaves a child behind" => {
                 // It inherits nothing of the socket's name, but the descriptor itself as its input.
                 let stdin = std::process::Stdio::from(link.descriptor().unwrap());

@@ -54,7 +54,7 @@ impl Default for HttpSettings {
             max_in_flight: 10_000,
             max_streams: 128,
             header_timeout: Duration::from_secs(10),
-            body_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_mins(1),
             idle_timeout: Duration::from_secs(75),
             server_timing: true,
             keep_alive: Duration::from_secs(15),

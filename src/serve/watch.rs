@@ -369,7 +369,7 @@ mod tests {
         watched.watch.stream_begins();
         watched.watch.stream_begins();
         watched.watch.stream_ends();
-        let waited = tokio::time::timeout(Duration::from_secs(60), watched.watch.ended()).await;
+        let waited = tokio::time::timeout(Duration::from_mins(1), watched.watch.ended()).await;
         assert!(waited.is_err());
         watched.watch.stream_ends();
         watched.watch.received();

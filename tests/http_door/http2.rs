@@ -8,7 +8,7 @@ use penstock::serve::HttpSettings;
 use crate::harness::{Client, Door, Setup, Stream, Wire, bare, body, endless, infer, post_stream, until};
 
 const SHORT: Duration = Duration::from_millis(160);
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// No settings, by RFC 9113, section 6.5.
 const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];

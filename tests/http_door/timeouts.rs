@@ -11,7 +11,7 @@ use penstock::tensor::Spares;
 use crate::harness::{Door, INFER, PATIENCE, Setup, Wire, bare, body, infer, output, until};
 
 const SHORT: Duration = Duration::from_millis(160);
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 const STEP: Duration = Duration::from_millis(20);
 
 fn timed(header: Duration, body: Duration, idle: Duration) -> Door {

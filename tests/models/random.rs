@@ -374,7 +374,7 @@ impl Script {
                 self.world.pin(id, false).unwrap();
             }
         }
-        self.world.pass(Duration::from_secs(600));
+        self.world.pass(Duration::from_mins(10));
         for id in self.models.clone() {
             let at = self.world.ask(id);
             let told = Arc::clone(&self.world.askers[at].told);

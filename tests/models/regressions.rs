@@ -224,7 +224,7 @@ fn modelmesh_511_underprediction_does_not_evict_only_model() {
     world.finish_loads(Some(95));
     assert_eq!(told(&world, at), Some(Ok(())));
     world.give_back(at);
-    world.pass(Duration::from_secs(60));
+    world.pass(Duration::from_mins(1));
     assert_eq!(world.cache.progress(model).state, LoadState::Ready);
     let at = world.ask(model);
     assert!(world.askers[at].claim.at_once());

@@ -15,7 +15,7 @@ use penstock::models::{
 };
 
 /// Long enough for the slowest machine.
-const LONG: Duration = Duration::from_secs(120);
+const LONG: Duration = Duration::from_mins(2);
 
 enum Job {
     Load(Load),

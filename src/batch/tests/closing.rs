@@ -16,7 +16,7 @@ fn submit(line: &Line, number: u64) -> Result<()> {
 
 #[test]
 fn workers_that_wait_are_told_when_nothing_will_come() {
-    for policy in [tick(10), window(10, Duration::from_secs(3600))] {
+    for policy in [tick(10), window(10, Duration::from_hours(1))] {
         let line = Arc::new(Line::new(policy).unwrap());
         let workers: Vec<_> = (0..3)
             .map(|_| {
@@ -35,7 +35,7 @@ fn workers_that_wait_are_told_when_nothing_will_come() {
 
 #[test]
 fn draining_hands_out_what_waited_before_it_says_done() {
-    let line = Line::new(window(2, Duration::from_secs(3600))).unwrap();
+    let line = Line::new(window(2, Duration::from_hours(1))).unwrap();
     for number in 0..5 {
         submit(&line, number).unwrap();
     }

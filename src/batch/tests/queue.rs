@@ -56,7 +56,7 @@ impl Line {
 fn under_tick_dispatch_nothing_leaves_before_the_tick_ends() {
     let mut line = Line::new(tick(10));
     line.push_all(0..3);
-    line.clock.advance(Duration::from_secs(3600));
+    line.clock.advance(Duration::from_hours(1));
     assert_eq!((line.outlook(), line.take()), (Outlook::Idle, None));
     assert!(line.release());
     assert_eq!(line.outlook(), Outlook::Ready);

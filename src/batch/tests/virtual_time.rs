@@ -10,7 +10,7 @@ use crate::flow::{Clock, TimeSource, VirtualClock};
 #[test]
 fn a_sleeping_worker_takes_a_window_when_the_clock_says_so() {
     let clock = Arc::new(VirtualClock::new());
-    let policy = window(10, Duration::from_secs(3_600));
+    let policy = window(10, Duration::from_hours(1));
     let batcher = Batcher::with(policy, 1, TimeSource::Virtual(Arc::clone(&clock))).unwrap();
     let batcher = Arc::new(batcher);
     let worker = std::thread::spawn({
@@ -30,13 +30,13 @@ fn a_sleeping_worker_takes_a_window_when_the_clock_says_so() {
     clock.advance(Duration::from_secs(1));
     let batch = joined(worker);
     assert_eq!((batch.entries.len(), batch.reason), (3, Reason::Window));
-    assert_eq!(clock.now().since(batch.entries[0].arrived), Duration::from_secs(3_600));
+    assert_eq!(clock.now().since(batch.entries[0].arrived), Duration::from_hours(1));
 }
 
 #[test]
 fn whoever_waits_for_the_end_hears_that_the_last_has_expired() {
     let clock = Arc::new(VirtualClock::new());
-    let policy = window(10, Duration::from_secs(60));
+    let policy = window(10, Duration::from_mins(1));
     let batcher = Arc::new(Batcher::with(policy, 1, TimeSource::Virtual(Arc::clone(&clock))).unwrap());
     let deadline = Some(clock.now() + Duration::from_secs(1));
     let terms = Terms { deadline, ..Terms::default() };

@@ -64,7 +64,7 @@ fn a_worker_that_sleeps_cuts_a_window_at_its_end_and_not_before() {
 
 #[test]
 fn a_full_batch_does_not_wait_for_its_window() {
-    let line = open(window(3, Duration::from_secs(3600)));
+    let line = open(window(3, Duration::from_hours(1)));
     let (send, cuts) = channel();
     let (_busy, release) = channel();
     let worker = worker(&line, &send, release);
@@ -79,7 +79,7 @@ fn a_full_batch_does_not_wait_for_its_window() {
 
 #[test]
 fn a_minimum_holds_a_tick_back_until_enough_have_come() {
-    let policy = BatchPolicy { min_size: 2, max_wait: Duration::from_secs(3600), ..tick(10) };
+    let policy = BatchPolicy { min_size: 2, max_wait: Duration::from_hours(1), ..tick(10) };
     let line = open(policy);
     let (send, cuts) = channel();
     let (_busy, release) = channel();
@@ -144,11 +144,11 @@ fn the_only_worker_turns_to_a_window_that_ended_while_it_was_busy() {
 
 #[test]
 fn an_event_loop_is_told_when_to_look_again() {
-    let line = open(window(2, Duration::from_secs(60)));
+    let line = open(window(2, Duration::from_mins(1)));
     assert_eq!(line.look_again_in(), None);
     submit(&line, 0, 0);
     let wait = line.look_again_in().unwrap();
-    assert!(wait > Duration::from_secs(30) && wait <= Duration::from_secs(60));
+    assert!(wait > Duration::from_secs(30) && wait <= Duration::from_mins(1));
     submit(&line, 0, 1);
     assert_eq!(line.look_again_in(), Some(Duration::ZERO));
     let line = open(tick(2));

@@ -101,7 +101,7 @@ fn write_all(
     mut file: BufWriter<File>,
     written: &AtomicU64,
 ) -> std::io::Result<()> {
-    while let Some(burst) = journal.wait(Duration::from_secs(3_600)) {
+    while let Some(burst) = journal.wait(Duration::from_hours(1)) {
         for event in &burst.records {
             write_line(&mut file, &Line::from(*event))?;
         }

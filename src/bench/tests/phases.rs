@@ -142,7 +142,7 @@ async fn a_request_that_takes_too_long_is_lost_and_the_client_goes_on() {
 #[tokio::test]
 async fn a_run_that_is_stopped_reports_what_was_found() {
     let server = slow(MILLISECOND).await;
-    let plan = server.plan(2, Mode::Timed { duration: Duration::from_secs(60) });
+    let plan = server.plan(2, Mode::Timed { duration: Duration::from_mins(1) });
     let watch = Watch::new().unwrap();
     assert_eq!(watch.snapshot().elapsed, None);
     let watched = watch.clone();

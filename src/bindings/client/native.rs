@@ -268,7 +268,7 @@ impl NativeClient {
 
     /// As `wait_closed`, awaitable.
     fn wait_closed_async<'py>(&self, py: Python<'py>, seconds: f64) -> PyResult<Bound<'py, PyAny>> {
-        let limit = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::from_secs(365 * 86400));
+        let limit = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::from_hours(8760));
         let parked = self.watch_closed(py)?;
         stock::blocking(py, move || {
             let end = Instant::now() + limit;

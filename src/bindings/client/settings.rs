@@ -18,7 +18,7 @@ pub(crate) type Times = (Option<f64>, Option<f64>, Option<f64>, Option<f64>, Opt
 const MOST_WINDOW: u32 = (1 << 31) - 1;
 
 /// Longer than any process lives.
-const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86400);
+const FOR_EVER: Duration = Duration::from_hours(876_000);
 
 /// What a client is made of.
 #[derive(FromPyObject)]

@@ -52,7 +52,7 @@ fn who_comes_regularly_is_due() {
     assert!((20.0..120.0).contains(&(1.0 / in_a_minute)), "{in_a_minute}");
     assert!(facts.rate(at(last + 10)) < in_a_minute / 5.0);
     // It stays away: what it was worth is forgotten.
-    assert_eq!(facts.rhythm.due_in(Duration::from_secs(1_200)), None);
+    assert_eq!(facts.rhythm.due_in(Duration::from_mins(20)), None);
     assert!(facts.rate(at(last + 1_200)) < in_a_minute);
 }
 

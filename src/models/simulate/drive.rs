@@ -18,7 +18,7 @@ use crate::models::{
 };
 
 /// No load of a trace is given up before this.
-const PATIENCE: Duration = Duration::from_secs(3600);
+const PATIENCE: Duration = Duration::from_hours(1);
 
 /// What a trace meets.
 #[derive(Debug, Clone)]

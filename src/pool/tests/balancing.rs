@@ -210,7 +210,7 @@ fn one_that_asked_to_be_left_alone_is_for_half_a_minute_at_most() {
     let mut random = fastrand::Rng::with_seed(6);
     let mut balancer = Balancer::new(BalancePolicy::RoundRobin, 2, EjectSettings::default());
     balancer.started(0);
-    balancer.ended(usual(0), Outcome::Overloaded(Some(Duration::from_secs(3_600))), at(0.0));
+    balancer.ended(usual(0), Outcome::Overloaded(Some(Duration::from_hours(1))), at(0.0));
     for second in 0..30 {
         assert_eq!(balancer.pick(at(f64::from(second)), &[], &mut random).unwrap().endpoint, 1);
     }

@@ -351,17 +351,17 @@ fn one_that_ended_in_the_middle_is_closed_and_one_that_was_not_touched_is_kept()
 
 #[test]
 fn a_lease_that_is_held_for_long_is_reported_once() {
-    let settings = PoolSettings { held_too_long: Some(Duration::from_secs(60)), ..settings(0, 4) };
+    let settings = PoolSettings { held_too_long: Some(Duration::from_mins(1)), ..settings(0, 4) };
     let mut world = World::new(settings, Some(1));
     world.steps([Step::Acquire, opened(1), seconds(59.0), Step::Acquire, opened(1)]);
     assert!(world.reports.is_empty());
     world.step(seconds(1.0));
     assert_eq!(world.reports.len(), 1);
-    assert_eq!(world.reports[0].age, Duration::from_secs(60));
+    assert_eq!(world.reports[0].age, Duration::from_mins(1));
     world.step(seconds(600.0));
     assert_eq!((world.reports.len(), world.state.stats().held_too_long), (2, 2));
     let held = world.state.explain(crate::flow::Clock::now(&world.clock)).held;
-    assert_eq!(held[0].age, Duration::from_secs(660));
+    assert_eq!(held[0].age, Duration::from_mins(11));
 }
 
 #[test]

@@ -180,7 +180,7 @@ async fn a_connection_that_went_stale_is_not_lent() {
 #[tokio::test(start_paused = true)]
 async fn the_pool_is_maintained_without_anybody_asking_it() {
     let far = Arc::new(Far::default());
-    let pool = pool(&far, PoolSettings { held_too_long: Some(Duration::from_secs(60)), ..sized(1, 4) });
+    let pool = pool(&far, PoolSettings { held_too_long: Some(Duration::from_mins(1)), ..sized(1, 4) });
     let leases = [pool.acquire(None, NOWHERE).await.unwrap(), pool.acquire(None, NOWHERE).await.unwrap()];
     for lease in leases {
         lease.finish(true, None);
@@ -191,7 +191,7 @@ async fn the_pool_is_maintained_without_anybody_asking_it() {
     assert_eq!((far.checks(), far.open()), (2, 2));
     sleep(Duration::from_secs(270)).await;
     assert_eq!((far.open(), pool.stats().retired_for(Retired::Idle)), (1, 1));
-    sleep(Duration::from_secs(300)).await;
+    sleep(Duration::from_mins(5)).await;
     assert_eq!(
         (pool.stats().retired_for(Retired::Age), far.open(), far.opened()),
         (1, 1, 3),
@@ -206,7 +206,7 @@ async fn the_pool_is_maintained_without_anybody_asking_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_check_that_never_ends_has_failed() {
-    let far = Arc::new(Far { check_takes: Duration::from_secs(3_600), ..Far::default() });
+    let far = Arc::new(Far { check_takes: Duration::from_hours(1), ..Far::default() });
     let pool = pool(&far, sized(0, 4));
     pool.acquire(None, NOWHERE).await.unwrap().finish(true, None);
     sleep(Duration::from_secs(34)).await;
@@ -228,7 +228,7 @@ async fn closing_refuses_those_who_wait_and_lets_leases_end() {
     assert!(pool.try_acquire(&NOWHERE).is_none() && pool.is_closed());
     idle.finish(true, None);
     assert_eq!(far.open(), 1);
-    assert!(timeout(Duration::from_secs(60), pool.closed()).await.is_err(), "one is still held");
+    assert!(timeout(Duration::from_mins(1), pool.closed()).await.is_err(), "one is still held");
     held.finish(true, None);
     timeout(Duration::from_secs(1), pool.closed()).await.unwrap();
     pool.close();

@@ -70,7 +70,7 @@ fn gust(thread: u64, pool: &Pool<Dialer>, served: &Arc<AtomicU64>) {
                 ended.unwrap();
             }
         };
-        timeout(Duration::from_secs(120), all).await.expect("somebody waits for ever");
+        timeout(Duration::from_mins(2), all).await.expect("somebody waits for ever");
     });
 }
 
@@ -78,7 +78,7 @@ fn gust(thread: u64, pool: &Pool<Dialer>, served: &Arc<AtomicU64>) {
 fn storm(capacity: usize) {
     let far = Arc::new(Far { connect_takes: Duration::from_micros(50), ..Far::default() });
     far.capacity.store(capacity, Ordering::SeqCst);
-    let patient = PoolSettings { acquire_timeout: Some(Duration::from_secs(60)), ..sized(2, 6) };
+    let patient = PoolSettings { acquire_timeout: Some(Duration::from_mins(1)), ..sized(2, 6) };
     let served = AtomicU64::new(0);
     let (served, own) = (Arc::new(served), runtime());
     own.block_on(async {
@@ -99,7 +99,7 @@ fn storm(capacity: usize) {
         assert!(served > THREADS * TASKS * REQUESTS / 4, "{served} served: {stats:?}");
         assert!(far.most_open() <= 6 && stats.cancelled > 0, "{stats:?}");
         pool.close();
-        timeout(Duration::from_secs(60), pool.closed()).await.unwrap();
+        timeout(Duration::from_mins(1), pool.closed()).await.unwrap();
         assert_eq!(far.open(), 0);
     });
 }

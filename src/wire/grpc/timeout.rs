@@ -49,8 +49,8 @@ mod tests {
     #[test]
     fn every_unit_is_read_and_nothing_else() {
         for (value, time) in [
-            ("1H", Some(Duration::from_secs(3600))),
-            ("2M", Some(Duration::from_secs(120))),
+            ("1H", Some(Duration::from_hours(1))),
+            ("2M", Some(Duration::from_mins(2))),
             ("99999999S", Some(Duration::from_secs(99_999_999))),
             ("5m", Some(Duration::from_millis(5))),
             ("0u", Some(Duration::ZERO)),
@@ -74,9 +74,9 @@ mod tests {
             (Duration::ZERO, "0n"),
             (Duration::from_micros(99_999), "99999000n"),
             (Duration::from_millis(200), "200000u"),
-            (Duration::from_secs(600), "600000m"),
-            (Duration::from_secs(86_400 * 365), "31536000S"),
-            (Duration::from_secs(86_400 * 3650), "5256000M"),
+            (Duration::from_mins(10), "600000m"),
+            (Duration::from_hours(8760), "31536000S"),
+            (Duration::from_hours(87600), "5256000M"),
             (Duration::MAX, "99999999H"),
         ] {
             assert_eq!(timeout_value(time), value);

@@ -49,8 +49,7 @@ fn it_is_right_nearly_as_often_as_the_traffic_allows() {
 
 #[test]
 fn the_bound_is_what_two_perfect_guesses_reach() {
-    let shape =
-        Shape { scan: None, looping: None, length: Duration::from_secs(60 * 24 * 3600), ..Shape::default() };
+    let shape = Shape { scan: None, looping: None, length: Duration::from_hours(1440), ..Shape::default() };
     let (trace, allowed) = (Trace::new(&shape, 5), Predictable::of(&shape));
     assert!((best(&people(&trace)) - allowed.sessions).abs() < 0.01, "{} {allowed:?}", best(&people(&trace)));
     assert!((best(&trace.accesses) - allowed.both).abs() < 0.01, "{} {allowed:?}", best(&trace.accesses));
@@ -66,7 +65,7 @@ fn chance_leaves_it_off() {
 
 #[test]
 fn drift_does_not_turn_it_off() {
-    let hour = Duration::from_secs(3600);
+    let hour = Duration::from_hours(1);
     let shape = Shape { drift: hour, drifting: 0.5, ..Shape::default() };
     let (report, on) = follow(&Trace::new(&shape, 1).accesses);
     assert!(report.on && on > 0.95, "{on} {report:?}");

@@ -3,8 +3,8 @@ use std::time::Duration;
 use super::super::{Bound, Model, Outcome, Setup, Shape, Trace, bound, drive};
 use crate::models::{CacheSettings, PolicyKind};
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
-const TTL: Duration = Duration::from_secs(300);
+const DAY: Duration = Duration::from_hours(24);
+const TTL: Duration = Duration::from_mins(5);
 
 fn settings(memory: u64, policy: PolicyKind) -> CacheSettings {
     CacheSettings { memory: Some(memory), policy, ..CacheSettings::default() }

@@ -4,7 +4,7 @@ use super::super::drive::{asks, models};
 use super::super::{Outcome, Setup, Shape, Trace, World};
 use crate::models::{CacheSettings, PolicyKind, WhatIf};
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
+const DAY: Duration = Duration::from_hours(24);
 
 fn setup(memory: u64, policy: PolicyKind) -> Setup {
     Setup::new(CacheSettings { memory: Some(memory), policy, ..CacheSettings::default() })
