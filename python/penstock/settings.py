@@ -17,6 +17,7 @@ from penstock.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from dataclasses import Field
+    from typing import Self
 
 _UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
@@ -56,8 +57,27 @@ def _resolved(
     return values
 
 
+class _Resolved:
+    """Settings that come from several sources."""
+
+    @classmethod
+    def resolve(
+        cls,
+        keywords: Mapping[str, Any],
+        command_line: Mapping[str, Any] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Puts the values of all sources together, the strongest last; `None` stands for "not given".
+
+        Raises:
+            ConfigError: for a value that cannot be, naming the setting and where it came from, or for a keyword that is
+                no setting.
+        """
+        return cls(**_resolved(cls, keywords, command_line, environment))
+
+
 @dataclass(frozen=True, kw_only=True)
-class DoorSettings:
+class DoorSettings(_Resolved):
     """Limits of a server's doors. Times are in seconds, sizes in bytes (or text such as "64MiB").
 
     Attributes:
@@ -112,24 +132,9 @@ class DoorSettings:
     poll_seconds: float = _setting(0.0, "pause", "time between looks at --models; 0 looks on request only")
     repository: str = _setting("full", "choice", "what calls may do with the models", ("full", "read-only", "off"))
 
-    @classmethod
-    def resolve(
-        cls,
-        keywords: Mapping[str, Any],
-        command_line: Mapping[str, Any] | None = None,
-        environment: Mapping[str, str] | None = None,
-    ) -> DoorSettings:
-        """Puts the values of all sources together, the strongest last; `None` stands for "not given".
-
-        Raises:
-            ConfigError: for a value that cannot be, naming the setting and where it came from, or for a keyword that is
-                no setting.
-        """
-        return cls(**_resolved(cls, keywords, command_line, environment))
-
 
 @dataclass(frozen=True, kw_only=True)
-class CacheSettings:
+class CacheSettings(_Resolved):
     """How the models of a server come and go, where it has a cache of its own. Each process of a server has one.
 
     Attributes:
@@ -148,23 +153,9 @@ class CacheSettings:
     eviction: str = _setting("lru", "choice", "what leaves where there is no room", ("lru", "gdsf"))
     predict: bool = _setting(False, "switch", "load what is about to be asked for")  # noqa: FBT003
 
-    @classmethod
-    def resolve(
-        cls,
-        keywords: Mapping[str, Any],
-        command_line: Mapping[str, Any] | None = None,
-        environment: Mapping[str, str] | None = None,
-    ) -> CacheSettings:
-        """As `DoorSettings.resolve`.
-
-        Raises:
-            ConfigError: likewise.
-        """
-        return cls(**_resolved(cls, keywords, command_line, environment))
-
 
 @dataclass(frozen=True, kw_only=True)
-class RepositorySettings:
+class RepositorySettings(_Resolved):
     """The models that `penstock serve` finds in a directory, and what of them may be run.
 
     Attributes:
@@ -178,20 +169,6 @@ class RepositorySettings:
     allow_python: bool = _setting(False, "switch", "run model.py of models there")  # noqa: FBT003
     allow_pickle: bool = _setting(False, "switch", "read pickles of models there, which runs what is in them")  # noqa: FBT003
     settle: float = _setting(2.0, "seconds", "time without a change after which a version there is taken up")
-
-    @classmethod
-    def resolve(
-        cls,
-        keywords: Mapping[str, Any],
-        command_line: Mapping[str, Any] | None = None,
-        environment: Mapping[str, str] | None = None,
-    ) -> RepositorySettings:
-        """As `DoorSettings.resolve`.
-
-        Raises:
-            ConfigError: likewise.
-        """
-        return cls(**_resolved(cls, keywords, command_line, environment))
 
 
 def worker_count(command_line: str | int | None, environment: Mapping[str, str] | None = None) -> int:
