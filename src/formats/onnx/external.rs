@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::proto::{Attribute, Graph, Model, Node, SparseTensor, Tensor};
 use crate::error::{Error, ErrorKind, Result};
+use crate::formats::links::may_hold;
 
 /// A file of external data.
 #[derive(Debug)]
@@ -53,7 +54,7 @@ impl External {
         }
         let named = directory.join(location);
         let path = named.canonicalize().map_err(|error| unread(model, &named, error))?;
-        if !path.starts_with(boundary(directory)) {
+        if !may_hold(directory, &path) {
             return Err(escapes("is a link out of its directory"));
         }
         let known = std::fs::metadata(&path).map_err(|error| unread(model, &path, error))?;
@@ -68,15 +69,6 @@ impl External {
         let bytes = std::fs::read(&self.path).map_err(|error| unread(&self.path, &self.path, error))?;
         Ok(Arc::from(bytes))
     }
-}
-
-/// What files may lie below. In the cache of Hugging Face, a model's files are links into its own folder, `models--…`.
-fn boundary(directory: &Path) -> &Path {
-    let of_hub = |folder: &&Path| {
-        let name = folder.file_name().and_then(|name| name.to_str());
-        name.is_some_and(|name| name.starts_with("models--"))
-    };
-    directory.ancestors().find(of_hub).unwrap_or(directory)
 }
 
 fn unread(model: &Path, what: &Path, error: std::io::Error) -> Error {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::names::quoted;
 use crate::error::{Error, ErrorKind, Result};
+use crate::formats::links::may_hold;
 
 /// What a path stands for.
 #[derive(Debug, PartialEq, Eq)]
@@ -71,30 +72,18 @@ fn ambiguous(path: &Path, candidates: &[&String]) -> Error {
 }
 
 /// The file of that name in a directory, by the path that it really has.
-///
-/// A link may lead to a file in the same directory or below. There is one other that it may lead to: in the cache of
-/// Hugging Face's hub, `models--*/snapshots/<revision>` holds links to `models--*/blobs`, and to nothing else.
 pub(super) fn inside(directory: &Path, name: &str) -> Result<PathBuf> {
     let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
     let named = directory.join(name);
     let home = fs::canonicalize(directory).map_err(|cause| unreadable(directory, cause))?;
     let real = fs::canonicalize(&named).map_err(|cause| unreadable(&named, cause))?;
-    if real.starts_with(&home) || hub(&home).is_some_and(|blobs| real.parent() == Some(&blobs)) {
+    if may_hold(&home, &real) {
         return Ok(real);
     }
     Err(Error::new(
         ErrorKind::PathEscape,
         format!("'{}' leads out of its directory, to '{}'", named.display(), real.display()),
     ))
-}
-
-/// Where the files of a snapshot in the hub's cache lie.
-fn hub(directory: &Path) -> Option<PathBuf> {
-    let repository = directory.ancestors().find(|above| {
-        let name = above.file_name().and_then(OsStr::to_str).unwrap_or_default();
-        ["models--", "datasets--", "spaces--"].iter().any(|kind| name.starts_with(kind))
-    })?;
-    directory.starts_with(repository.join("snapshots")).then(|| repository.join("blobs"))
 }
 
 pub(super) fn unreadable(path: &Path, cause: io::Error) -> Error {
