@@ -22,6 +22,7 @@ mod sockets;
 mod stream;
 mod terms;
 mod timing;
+mod traced;
 mod watch;
 mod words;
 
