@@ -23,6 +23,8 @@ mod sockets;
 mod stream;
 mod terms;
 mod timing;
+
+mod traced;
 mod transport;
 mod watch;
 mod words;
