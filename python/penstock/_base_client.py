@@ -40,6 +40,7 @@ class BaseClient(Connections):
         params: Params | None = None,
         headers: HeadersGiven | None = None,
         auth: tuple[str, str] | None = None,
+        api_key: str | None = None,
         timeout: float | Timeout | None = Timeout(),  # noqa: B008  frozen
         pool: Pool | None = None,
         balance: Balance = "p2c_first_byte",
@@ -56,7 +57,9 @@ class BaseClient(Connections):
         stream_window: int = 1 << 20,
         stream_memory: int = 10 << 20,
     ) -> None:
-        self._builder = RequestBuilder(checked_urls(base_url), params, headers, auth, timeout_of(timeout))
+        self._builder = RequestBuilder(
+            checked_urls(base_url), params, headers, auth, timeout_of(timeout), api_key=api_key
+        )
         native = native_client(
             self._builder.origins,
             self._builder.defaults,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from penstock._security_settings import SecuritySettings
 from penstock._settings_model import Resolved as _Resolved
 from penstock._settings_model import Setting, Settings, Source
 from penstock._settings_model import setting as _setting
@@ -21,6 +22,7 @@ __all__ = [
     "ListenSettings",
     "LoggingSettings",
     "RepositorySettings",
+    "SecuritySettings",
     "Setting",
     "Settings",
     "Source",
@@ -164,6 +166,7 @@ class RepositorySettings(_Resolved, section="models", keywords=False):
 SECTIONS: tuple[type[_Resolved], ...] = (
     ListenSettings,
     DoorSettings,
+    SecuritySettings,
     RepositorySettings,
     CacheSettings,
     LoggingSettings,
