@@ -42,6 +42,13 @@ impl HeadTerms {
         Ok(Self { priority, tenant, trace, deadline: None, timed: false })
     }
 
+    /// Whose request it is, where the head does not say.
+    pub(super) fn default_tenant(&mut self, name: Option<&Arc<str>>) {
+        if self.tenant.is_none() {
+            self.tenant = name.map(Arc::clone);
+        }
+    }
+
     /// Whoever calls this gives up at `deadline`.
     pub(super) fn end_by(&mut self, deadline: Option<Deadline>) {
         self.deadline = deadline;
