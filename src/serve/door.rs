@@ -24,7 +24,7 @@ use super::stream::Streams;
 use super::terms::HeadTerms;
 use super::watch::{Phase, Watch};
 use super::words::Words;
-use super::{Connections, HttpSettings, Service, Siblings, grpc, infer, repository};
+use super::{Connections, HttpSettings, Service, Siblings, dashboard, grpc, infer, repository};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::{DoorMetrics, InFlight, Registry, StreamMetrics};
 use crate::pipeline::Endpoint;
@@ -209,7 +209,7 @@ impl Door {
                 return refused.0;
             }
         }
-        let Some(route) = route else {
+        let Some(route) = route.filter(|route| self.settings.dashboard || *route != Route::Dashboard) else {
             if grpc::names_grpc(&parts.headers) {
                 return words.refusal(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "grpc needs http/2");
             }
@@ -241,6 +241,7 @@ impl Door {
                     None => text,
                 }))
             }
+            Route::Dashboard => Ok(dashboard::page()),
             Route::Repository(wanted) => Box::pin(self.repository_asked(wanted, asked, note)).await,
             Route::Server => Ok(routes::server(self.has_repository())),
             other => routes::answer(&self.service, &other),

@@ -4,6 +4,7 @@ mod access;
 mod answer;
 mod body;
 mod connection;
+mod dashboard;
 mod deadline;
 mod door;
 mod grpc;
