@@ -106,6 +106,11 @@ impl<'a> Route<'a> {
         })
     }
 
+    /// True where it is answered without a key, whoever asks: probes have none.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self, Self::Live | Self::Ready | Self::Dashboard)
+    }
+
     /// The method that the route answers to.
     pub(super) fn method(&self) -> Method {
         match self {
