@@ -175,7 +175,7 @@ class Screen:
         line, width = self._faint(f"{name:<9}"), 9
         for label, value in entries:
             plain = f"{label} {_plain(value)}" if label else _plain(value)
-            if width + len(plain) + 2 > self._columns:
+            if width + len(plain) > self._columns:
                 break
             line += (f"{self._faint(label)} {value}" if label else value) + "  "
             width += len(plain) + 2
@@ -185,13 +185,16 @@ class Screen:
         wide = self._columns - 58
         name = min(max([_NAME, *(len(each["model"]) for each in models)]), max(wide, 12))
         head = f"{'MODEL':<{name}} {'REQ/S':>8} {'P50':>8} {'P99':>8} {'BATCH':>6} {'WAIT':>6} {'ERRORS':>8}  STATE"
-        lines = [self._paint(head[: self._columns].ljust(self._columns), _REVERSE)]
+        lines = [self._heading(head)]
         ordered = sorted(models, key=lambda each: _order(each, sort))
         shown = ordered if room is None or len(ordered) < room else ordered[: max(room - 2, 1)]
         lines += [self._model(each, name) for each in shown]
         if len(shown) < len(ordered):
             lines.append(self._faint(f"and {len(ordered) - len(shown)} more"))
         return lines
+
+    def _heading(self, text: str) -> str:
+        return self._paint(text[: self._columns].ljust(self._columns), _REVERSE).rstrip(" ")
 
     def _model(self, each: dict[str, Any], width: int) -> str:
         name = each["model"] if len(each["model"]) <= width else each["model"][: width - 1] + "~"
@@ -211,7 +214,7 @@ class Screen:
             return []
         wide = min(max(len(each["endpoint"]) for each in pools), max(self._columns - 46, 14))
         head = f"{'UPSTREAM':<{wide}} {'REQ/S':>8} {'OPEN':>5} {'BUSY':>5} {'WAIT':>5} {'REUSED':>8}  STATE"
-        lines = ["", self._paint(head[: self._columns].ljust(self._columns), _REVERSE)]
+        lines = ["", self._heading(head)]
         for each in pools:
             state = self._paint("left out", _RED) if each["ejected"] else "in use"
             lines.append(

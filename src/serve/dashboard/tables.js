@@ -27,7 +27,7 @@ function tiles(panels) {
   byId('tiles').replaceChildren(...entries.map(([title, figure, under, line, color, bad]) => {
     const svg = spark(line, { width: 200, height: 38 });
     svg.style.color = color;
-    return make('article', { class: bad ? 'tile bad' : 'tile' }, make('h3', {}, title), make('p', { class: 'value' }, measure(figure)), make('p', { class: 'under' }, under), svg);
+    return make('article', { class: bad ? 'tile bad' : 'tile' }, make('h2', {}, title), make('p', { class: 'value' }, measure(figure)), make('p', { class: 'under' }, under), svg);
   }));
   if (state.title !== false) document.title = `${said(rate(last(sums)))} - Penstock`;
 }
