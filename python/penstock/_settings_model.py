@@ -7,6 +7,8 @@ environment, the command line, `penstock.Server`, `penstock config` and the guid
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeVar
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 Kind: TypeAlias = Literal["default", "keyword", "file", "environment", "command line"]
 
 T = TypeVar("T", bound="Resolved")
+
+_ATTRIBUTE = re.compile(r" {4}(\w+): (.*)")
 
 
 def setting(
@@ -289,6 +293,19 @@ def settings_of(kind: type[Resolved]) -> tuple[Field[Any], ...]:
     """The settings of a class, as the fields of its dataclass."""
     as_dataclass: Any = kind
     return fields(as_dataclass)
+
+
+def described(kind: type[Resolved]) -> dict[str, str]:
+    """What each setting of a class means, in the words of the class; the line of its help where there are none."""
+    attributes = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")[2]
+    said: dict[str, str] = {}
+    name = ""
+    for line in attributes.splitlines():
+        if begins := _ATTRIBUTE.match(line):
+            name, said[begins[1]] = begins[1], begins[2]
+        elif name and line.strip():
+            said[name] += " " + line.strip()
+    return {each.name: said.get(each.name, each.metadata["help"]) for each in settings_of(kind)}
 
 
 def variable_of(kind: type[Resolved], each: Field[Any]) -> str:
