@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -43,6 +42,8 @@ class SettingsFile:
     """
 
     def __init__(self, path: Path, name: str, text: str) -> None:
+        import tomllib  # noqa: PLC0415  who has no file does not wait for it
+
         self.path = path
         self.name = name
         try:

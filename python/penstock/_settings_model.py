@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeVar
 
-from penstock._settings_file import environment_or, file_in_force, nearest
+from penstock._settings_file import MODEL, environment_or, file_in_force, nearest
 from penstock._settings_values import CHECKS, choice_of, metavar_of, secret_of, shown
 from penstock.errors import ConfigError
 
@@ -263,6 +263,15 @@ class Settings(Mapping[str, Setting]):
     def file(self) -> Path | None:
         """The file of settings that was read."""
         return None if self._file is None else self._file.path
+
+    @property
+    def shown_file(self) -> str:
+        """The file, as what is made by these settings names it; an empty text where nothing of it is in force."""
+        if self._file is None or not (
+            self._file.tables.get(MODEL) or any(each.source.kind == "file" for each in self.values())
+        ):
+            return ""
+        return f", settings of {self._file.name}"
 
     def __getitem__(self, name: str) -> Setting:
         return self._every[name]

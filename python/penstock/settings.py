@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from penstock._batch_settings import BatchSettings
+from penstock._client_settings import ClientSettings
 from penstock._settings_model import Resolved as _Resolved
 from penstock._settings_model import Setting, Settings, Source
 from penstock._settings_model import setting as _setting
@@ -16,7 +18,9 @@ from penstock._settings_values import choice_of, size_of
 
 __all__ = [
     "SECTIONS",
+    "BatchSettings",
     "CacheSettings",
+    "ClientSettings",
     "DoorSettings",
     "ListenSettings",
     "LoggingSettings",
@@ -168,6 +172,8 @@ SECTIONS: tuple[type[_Resolved], ...] = (
     DoorSettings,
     RepositorySettings,
     CacheSettings,
+    BatchSettings,
+    ClientSettings,
     LoggingSettings,
 )
 """Every class of settings, in the order in which people are shown them. What stands here is read from everywhere."""
