@@ -100,7 +100,7 @@ class ModelTerms:
         """What can be said of a model in settings, with its value and where that came from."""
         return [
             Setting(
-                name=f"{spec.reference} {name}",
+                name=f"{spec.reference}.{name}",
                 section=f"{MODEL}.{spec.name}",
                 key=name,
                 variable="",
