@@ -101,6 +101,7 @@ class DoorSettings(_Resolved, section="server", title="limits"):
         slow_reader: what becomes of a streamed answer whose reader is too slow: `"pause"` gives its request no step
             until there is room, while the others of its batch go on; `"buffer"` lets it have more than `stream_window`,
             as far as `stream_memory` goes; `"drop"` leaves out what has no room, and counts it.
+        dashboard: whether `/dashboard` shows the metrics, live, in a browser.
         poll_seconds: time between looks at the model directories that are served; 0 for none but those that calls of
             the model repository, and `Server.poll`, ask for.
         repository: what calls of the model repository may do: `"full"` lists, loads and unloads models, `"read-only"`
@@ -125,6 +126,7 @@ class DoorSettings(_Resolved, section="server", title="limits"):
     slow_reader: str = _setting(
         "pause", "choice", "what a stream does that is read too slowly", ("pause", "buffer", "drop")
     )
+    dashboard: bool = _setting(True, "switch", "show the metrics, live, at /dashboard")  # noqa: FBT003
     poll_seconds: float = _setting(0.0, "pause", "time between looks at --models; 0 looks on request only")
     repository: str = _setting("full", "choice", "what calls may do with the models", ("full", "read-only", "off"))
 
