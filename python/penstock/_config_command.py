@@ -161,6 +161,6 @@ def _plain(each: Setting, value: Any) -> Any:
         return each.show(value)
     if isinstance(value, tuple | list):
         return [_plain(each, one) for one in value]
-    if isinstance(value, dict):
+    if type(value) is dict:  # others have a reason to show themselves otherwise
         return {str(key): _plain(each, one) for key, one in value.items()}
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -185,7 +185,7 @@ class Resolved:
             where = file.where(cls.section, each.name) if file is not None and each.name in said else ""
             candidates = (
                 (Source("keyword", name), keywords.get(name)),
-                (Source("file", where), said.get(each.name)),
+                (Source("file", where), None if file is None else _beside(file, each, said.get(each.name))),
                 (Source("environment", variable), _in_environment(each, environment.get(variable))),
                 (Source("command line", flag), command_line.get(name) if cls.flags else None),
             )
@@ -248,7 +248,10 @@ class Settings(Mapping[str, Setting]):
         environment, classes = environment_or(environment), list(classes)
         refuse_unknown(keywords, classes)
         file = known_file(environment, command_line)
-        return cls((one.put_together(keywords, file, environment, command_line or {}) for one in classes), file)
+        made = cls((one.put_together(keywords, file, environment, command_line or {}) for one in classes), file)
+        if file is not None and made.shown_file:
+            file.tell()
+        return made
 
     def of(self, kind: type[T]) -> T:
         """The settings of one class.
@@ -366,6 +369,16 @@ def _in_environment(each: Field[Any], value: str | None) -> str | None:
     """Kubernetes sets `PENSTOCK_PORT=tcp://10.0.0.1:80` for a service that is called so: that is no setting."""
     is_link = each.metadata["kind"] == "port" and value is not None and value.startswith(("tcp://", "udp://"))
     return None if is_link else value
+
+
+def _beside(file: SettingsFile, each: Field[Any], value: Any) -> Any:
+    """A value of the file: the path of a file or a directory in it begins where the file lies."""
+    kind = each.metadata["kind"]
+    if not isinstance(value, str) or not value or kind not in {"file", "directory", "secret"}:
+        return value
+    if kind != "secret":
+        return str(file.path.parent / value)
+    return f"file:{file.path.parent / value[5:]}" if value.startswith("file:") else value
 
 
 def _checked(each: Field[Any], source: Source, value: Any) -> Any:
