@@ -1,4 +1,4 @@
-"""The command line: `penstock serve app.py`, `config`, `bench URL`, `tune FILE` and `top URL`."""
+"""The command line: `penstock serve app.py`, `config`, `bench URL`, `tune FILE`, `top URL` and `key`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from penstock import __version__, _bench, _config_command, _serve_command, _top, _tune
+from penstock import __version__, _bench, _config_command, _key_command, _serve_command, _top, _tune
 from penstock._explained import explained
 from penstock._find_models import find_models
 from penstock.errors import PenstockError
@@ -40,4 +40,5 @@ def _parser() -> argparse.ArgumentParser:
     _bench.add_parser(commands)
     _tune.add_parser(commands)
     _top.add_parser(commands)
+    _key_command.add_parser(commands)
     return parser

@@ -24,6 +24,7 @@ mod records;
 mod riders;
 mod roster;
 mod run;
+mod security;
 mod served;
 mod server;
 mod shift;
