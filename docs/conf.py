@@ -34,7 +34,7 @@ extensions = [
     "sphinx_copybutton",
 ]
 root_doc = "index"
-exclude_patterns = ["_build", "make_notebook.py"]
+exclude_patterns = ["_build", "make_notebook.py", "make_screenshots.py"]
 
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]

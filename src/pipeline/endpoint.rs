@@ -1,24 +1,26 @@
 //! A served model's side of the data plane: its queue, its tick, its way back, its numbers.
 
 use std::borrow::Borrow;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::Waker;
+use std::task::{Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::{Sleep, sleep_until};
 
 use super::flight::{Flights, Place};
 use super::residence::{Hold, Loading, Residence, Sweeper};
 use super::steps::{self, Pieces, Task};
 use super::{Answer, Finished, Reply, RequestTerms, Ticker};
 use crate::batch::{
-    Attendance, Batch, BatchAccount, BatchPolicy, Batcher, Entry, GroupKey, History, Removed, Shift, Terms,
-    Turn,
+    Attendance, Batch, BatchAccount, BatchPolicy, Batcher, Entry, GroupKey, History, Look, Removed, Shift,
+    Terms, Turn,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::{Bell, StreamLimits, TimeSource};
@@ -367,6 +369,29 @@ impl Endpoint {
     /// As [`wait`](Self::wait), for a worker of that shift.
     pub fn wait_in(&self, shift: &Shift) -> Turn {
         self.batcher.wait_in(shift)
+    }
+
+    /// As [`wait_in`](Self::wait_in), for a task.
+    ///
+    /// # Cancellation
+    /// Dropping the future ends the wait; nothing is taken.
+    pub async fn turn_in(&self, shift: &Shift) -> Turn {
+        let mut later: Option<Pin<Box<Sleep>>> = None;
+        poll_fn(|context| {
+            loop {
+                let until = match self.batcher.look_in(shift, context.waker()) {
+                    Look::Turn(turn) => return Poll::Ready(turn),
+                    Look::Later(None) => return Poll::Pending,
+                    Look::Later(Some(until)) => until.into(),
+                };
+                let sleep = later.get_or_insert_with(|| Box::pin(sleep_until(until)));
+                if sleep.deadline() != until {
+                    sleep.as_mut().reset(until);
+                }
+                ready!(sleep.as_mut().poll(context));
+            }
+        })
+        .await
     }
 
     /// Takes a batch, if one may be taken, without the requests whose senders hung up.

@@ -8,7 +8,9 @@ mod graph;
 mod parts;
 mod processes;
 mod reply;
+mod relays;
 mod residence;
+mod rounds;
 mod steps;
 mod terms;
 #[cfg(test)]
@@ -17,14 +19,16 @@ mod ticker;
 
 pub use crate::batch::BatchAccount;
 pub use crate::tensor::AnswerRow;
-pub use computed::{Compute, Computers, Fault, Portion};
+pub use computed::{Compute, Computers};
 pub use cutting::cut_back;
 pub use endpoint::{Endpoint, ModelSpec};
 pub use graph::GraphComputer;
 pub use parts::Parts;
 pub use processes::{Processes, Tally};
 pub use reply::{Answer, Answered, Finished, Reply};
+pub use relays::{Carry, Carrying, Relays, Taken};
 pub use residence::{InCache, Lease, Loading, Residence, Told};
+pub use rounds::{Blame, Fault, Leaving, Portion, Rounds};
 pub use steps::{Finish, Piece, Pieces, Said, Speaker, Task};
 pub use terms::{Label, RequestTerms};
 pub use ticker::Ticker;

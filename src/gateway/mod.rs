@@ -1,0 +1,1 @@
+//! Models that live on other servers: their batches go upstream as one request each, and the answers come back by row.
