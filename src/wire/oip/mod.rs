@@ -16,7 +16,7 @@ mod response;
 mod tests;
 
 pub use crate::tensor::AnswerRow;
-pub use metadata::{error_body, extensions, model_metadata, model_ready, server_metadata};
+pub use metadata::{error_body, extensions, is_error_body, model_metadata, model_ready, server_metadata};
 pub use protobuf::{
     AnswerTensor, AskedTensor, InferAnswer, RequestMessage, StreamAnswer, model_metadata_message,
 };
