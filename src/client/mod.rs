@@ -49,7 +49,7 @@ pub use inflow::{
     StreamTicket, Taken,
 };
 pub use io::{Idle, Stream};
-pub use metrics::metrics_text;
+pub use metrics::{metrics_text, pool_collector};
 pub use owner::{Body, Client, ClientSettings, EndpointStats, Route};
 pub use pieces::Pieces;
 pub use proxy::Proxies;

@@ -92,6 +92,13 @@ pub struct Route {
     fleet: Arc<Fleet>,
 }
 
+impl Route {
+    /// True where an endpoint that it may lead to speaks so.
+    pub fn speaks(&self, protocol: Protocol) -> bool {
+        self.fleet.endpoints.iter().any(|endpoint| endpoint.protocol() == protocol)
+    }
+}
+
 /// An endpoint, and what its pool counts.
 #[derive(Debug, Clone)]
 pub struct EndpointStats {

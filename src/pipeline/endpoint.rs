@@ -83,6 +83,8 @@ pub struct Endpoint {
     residence: OnceLock<Box<dyn Residence>>,
     sweeper: Arc<Sweeper>,
     ready: AtomicBool,
+    /// What its workers depend on is not well.
+    sick: AtomicBool,
     /// Shifts that were announced and are not over, the oldest first.
     shifts: Mutex<Vec<Arc<Shift>>>,
     on_readiness: Mutex<Vec<OnReadiness>>,
@@ -137,6 +139,7 @@ impl Endpoint {
                 metrics,
                 history,
                 ready: AtomicBool::new(false),
+                sick: AtomicBool::new(false),
                 shifts: Mutex::default(),
                 on_readiness: Mutex::default(),
                 tasks: vec![answers, ticks],
@@ -260,7 +263,7 @@ impl Endpoint {
     }
 
     fn admits(&self, count: usize) -> Result<()> {
-        if self.residence.get().is_none() && !self.is_ready() {
+        if self.residence.get().is_none() && !self.ready.load(Ordering::Acquire) {
             let message = format!("model '{}' is not ready", self.spec.name);
             return Err(Error::new(ErrorKind::ModelNotReady, message));
         }
@@ -498,6 +501,14 @@ impl Endpoint {
         }
     }
 
+    /// Says that what its workers depend on is well, or is not: then the model is not ready, although requests for it are
+    /// tried all the same.
+    pub fn set_well(&self, well: bool) {
+        if self.sick.swap(!well, Ordering::AcqRel) == well {
+            self.on_readiness.lock().iter().for_each(|told| told());
+        }
+    }
+
     /// Has `told` called whenever the model becomes ready, or is not ready any more.
     pub fn on_readiness(&self, told: impl Fn() + Send + Sync + 'static) {
         self.on_readiness.lock().push(Box::new(told));
@@ -505,7 +516,7 @@ impl Endpoint {
 
     /// True where the model can answer.
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire)
+        self.ready.load(Ordering::Acquire) && !self.sick.load(Ordering::Acquire)
     }
 
     /// Accepts nothing more; what waits is still answered if `drain`, and refused otherwise.
