@@ -32,5 +32,5 @@ pub use reply::{Answer, Answered, Finished, Reply};
 pub use residence::{InCache, Lease, Loading, Residence, Told};
 pub use rounds::{Blame, Fault, Leaving, Portion, Rounds};
 pub use steps::{Finish, Piece, Pieces, Said, Speaker, Task};
-pub use terms::RequestTerms;
+pub use terms::{Label, RequestTerms};
 pub use ticker::Ticker;
