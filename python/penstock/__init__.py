@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from penstock.models import LoadContext, ModelCache, model
     from penstock.onnx import OnnxModel, OnnxSession, load_onnx, onnx_model
     from penstock.pooling import Eject, Pool, Retry, Timeout
+    from penstock.remote import RemoteModel
     from penstock.repository import ModelDirectory
     from penstock.safetensors import load_safetensors, open_safetensors
     from penstock.server import Server
@@ -35,6 +36,7 @@ else:
         **dict.fromkeys(("LoadContext", "ModelCache", "model"), "models"),
         **dict.fromkeys(("OnnxModel", "OnnxSession", "load_onnx", "onnx_model"), "onnx"),
         **dict.fromkeys(("Eject", "Pool", "Retry", "Timeout"), "pooling"),
+        "RemoteModel": "remote",
         "ModelDirectory": "repository",
         **dict.fromkeys(("load_safetensors", "open_safetensors"), "safetensors"),
         "Server": "server",
@@ -74,6 +76,7 @@ __all__ = [
     "PenstockError",
     "Pool",
     "Processes",
+    "RemoteModel",
     "Response",
     "Retry",
     "Server",

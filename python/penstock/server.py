@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from penstock import _lifecycle, _logs, _native
 from penstock._batch_records import explanation_of
+from penstock._batch_settings import ModelTerms
 from penstock._directories import Changes, Directories
 from penstock._display import Table
 from penstock._policy import check_count, check_seconds
@@ -173,7 +174,9 @@ class Server:
     ) -> None:
         given = list(_several(models))
         self._places = [one for one in given if isinstance(one, ModelDirectory)]
-        self._given = [_spec(model) for model in given if not isinstance(model, ModelDirectory)]
+        self._terms = ModelTerms(settings)
+        specs = [_spec(model) for model in given if not isinstance(model, ModelDirectory)]
+        self._given = [self._terms.applied(spec) for spec in specs]
         if not given:
             raise ConfigError("a server needs at least one model, or a penstock.ModelDirectory")
         host, port, grpc_port = place
@@ -287,7 +290,8 @@ class Server:
         """Serves what is in the directories, and has calls of the model repository look at them again."""
         native.set_starting(True)
         preload, drain = self._cache_settings.preload, self._settings.drain_timeout
-        self._directories = Directories(self._places, models, self._cache, preload, drain)
+        adapt = self._terms.applied
+        self._directories = Directories(self._places, models, self._cache, preload, drain, adapt=adapt)
         self._directories.poll(patience=_PATIENCE, wait=False)
         models.check_requires(self._given)
         arguments = (weakref.ref(self), native.begin_polls(), self._settings.poll_seconds or None)
@@ -341,7 +345,7 @@ class Server:
             CapacityError: where there is no room for it.
             Closed: where the server is closed.
         """
-        spec = _spec(model)
+        spec = self._terms.applied(_spec(model))
         models = self._open_models()
         if models is None:
             known = [one.reference for one in self._given]
@@ -601,12 +605,14 @@ class Server:
         await self.aclose(drain=kind is None)
 
     def __repr__(self) -> str:
+        # A file in the working directory must not change a server unseen.
+        told = self._every_setting.shown_file
         names = ", ".join(self.names)
         if self._closed:
             return f"<penstock.Server {names} closed>"
         if self._native is None:
-            return f"<penstock.Server {names} not started>"
-        return f"<penstock.Server {names} {self.url if self._native.address else 'in process'}>"
+            return f"<penstock.Server {names} not started{told}>"
+        return f"<penstock.Server {names} {self.url if self._native.address else 'in process'}{told}>"
 
     def _running(self) -> _native.NativeServer:
         if self._native is None:

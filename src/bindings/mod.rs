@@ -21,6 +21,7 @@ mod polls;
 mod processes;
 mod recording;
 mod records;
+mod remote;
 mod riders;
 mod roster;
 mod run;

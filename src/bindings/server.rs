@@ -29,7 +29,7 @@ use crate::error::{Error, ErrorKind, Result as CoreResult};
 use crate::flow::SlowReader;
 use crate::metrics::{LockCounts, Registry};
 use crate::models::Cache;
-use crate::pipeline::{ModelSpec, Task};
+use crate::pipeline::{ModelSpec, Passing, Task};
 use crate::runtime;
 use crate::serve::{
     AccessLog, Door, HttpServer, HttpSettings, Polls, RepositoryAccess, Security, Service, listen,
@@ -51,6 +51,8 @@ pub(crate) struct Model {
     workers: usize,
     /// It answers step by step.
     steps: bool,
+    /// What is passed on as it came; nothing where the model is none of another server.
+    passing: String,
 }
 
 /// What a queue of a model needs to know beside its specification.
@@ -60,6 +62,7 @@ pub(crate) struct ModelTerms {
     pub(crate) isolate: bool,
     pub(crate) max_size: usize,
     pub(crate) single_flight: bool,
+    pub(crate) passing: Option<Passing>,
 }
 
 /// What a server's door is to allow; times in seconds.
@@ -518,6 +521,7 @@ impl Model {
             isolate: self.policy.isolate,
             max_size: self.policy.max_size,
             single_flight: self.policy.single_flight,
+            passing: Passing::from_name(&self.passing),
         }
     }
 
