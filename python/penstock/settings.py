@@ -11,6 +11,7 @@ from typing import Any
 
 from penstock._batch_settings import BatchSettings
 from penstock._client_settings import ClientSettings
+from penstock._security_settings import SecuritySettings
 from penstock._settings_model import Resolved as _Resolved
 from penstock._settings_model import Setting, Settings, Source
 from penstock._settings_model import setting as _setting
@@ -25,6 +26,7 @@ __all__ = [
     "ListenSettings",
     "LoggingSettings",
     "RepositorySettings",
+    "SecuritySettings",
     "Setting",
     "Settings",
     "Source",
@@ -172,6 +174,7 @@ class RepositorySettings(_Resolved, section="models", keywords=False):
 SECTIONS: tuple[type[_Resolved], ...] = (
     ListenSettings,
     DoorSettings,
+    SecuritySettings,
     RepositorySettings,
     CacheSettings,
     BatchSettings,

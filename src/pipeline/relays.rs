@@ -26,7 +26,7 @@ pub type Carrying = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Who carries batches to wherever they are answered.
 pub trait Carry: Send + Sync + 'static {
     /// Carries a batch there and its answers back, and says to the endpoint that it is done.
-    fn carry(&self, taken: Taken) -> Carrying;
+    fn carry(self: Arc<Self>, taken: Taken) -> Carrying;
 
     /// Batches that may be under way at a time now; less than there might be where more would gain nothing.
     fn room(&self) -> usize;
@@ -96,7 +96,7 @@ async fn take(
                 Turn::Done => break,
                 Turn::Work => {
                     if let Some(taken) = endpoint.take() {
-                        under_way.spawn(carry.carry(taken));
+                        under_way.spawn(Arc::clone(&carry).carry(taken));
                     }
                 }
             }
