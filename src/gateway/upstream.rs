@@ -18,9 +18,7 @@ use crate::client::{
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::Clock;
-use crate::pipeline::{
-    Carry, Carrying, Endpoint, Fault, Portion, Relays, Rounds, Taken, Tally,
-};
+use crate::pipeline::{Carry, Carrying, Endpoint, Fault, Portion, Relays, Rounds, Taken, Tally};
 use crate::tensor::Column;
 use crate::wire::oip::{AskedRows, ModelName, Question, ToldRows};
 
@@ -138,7 +136,11 @@ impl Remote {
     }
 
     /// Asks for a portion of a batch; what is `left` is the time until nobody wants its answer any more.
-    async fn ask(&self, portion: &Portion<'_>, left: Option<Duration>) -> std::result::Result<Vec<Column>, Fault> {
+    async fn ask(
+        &self,
+        portion: &Portion<'_>,
+        left: Option<Duration>,
+    ) -> std::result::Result<Vec<Column>, Fault> {
         let failed = |error| refusal::of_failure(&self.endpoint.spec.name, error);
         let request = self.request(portion, left).map_err(failed)?;
         let response = Client::send(self.route.clone(), request).await.map_err(failed)?;
@@ -171,9 +173,12 @@ impl Remote {
         if let Some(seconds) = &seconds {
             own.push(("x-request-timeout", seconds.as_str()));
         }
-        let header_length = body.as_ref().and_then(|body| body.header_length).map(|length| length.to_string());
+        let header_length =
+            body.as_ref().and_then(|body| body.header_length).map(|length| length.to_string());
         match &header_length {
-            Some(length) => own.extend([("content-type", "application/octet-stream"), (HEADER_LENGTH, length)]),
+            Some(length) => {
+                own.extend([("content-type", "application/octet-stream"), (HEADER_LENGTH, length)])
+            }
             None => own.push(("content-type", "application/json")),
         }
         let total = settings.timeouts.total.into_iter().chain(left).min();
