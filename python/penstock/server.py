@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from penstock import _lifecycle, _logs, _native
@@ -22,7 +22,7 @@ from penstock._served_models import ServedModels
 from penstock.errors import Closed, ConfigError, ModelNotFound
 from penstock.models import ModelCache, ModelSpec, spec_of
 from penstock.repository import ModelDirectory
-from penstock.settings import CacheSettings, DoorSettings
+from penstock.settings import SECTIONS, CacheSettings, DoorSettings, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -120,8 +120,9 @@ class Server:
             the server's own, with no limit unless the environment or the command line gives one.
         preload: references to the models that are loaded before `start` comes back, all of them for `None`. The others
             are loaded by the first request for them, which waits meanwhile.
-        **settings: the fields of `penstock.settings.DoorSettings`: limits, time-outs, what answers say. The environment
-            (`PENSTOCK_MAX_BODY`, ...) is stronger than these.
+        **settings: the fields of the classes of `penstock.settings.SECTIONS` that servers take: limits, time-outs, what
+            answers say. `penstock.toml` and the environment (`PENSTOCK_MAX_BODY`, ...) are stronger than these;
+            `Server.settings` says what is in force, and why.
 
     Raises:
         ConfigError: for something that is no model, a name and version that are used twice, a setting that cannot be,
@@ -139,24 +140,53 @@ class Server:
         preload: str | Iterable[str] | None = None,
         **settings: Any,
     ) -> None:
+        if cache is not None and not isinstance(cache, ModelCache):
+            raise ConfigError(f"cache must be a penstock.ModelCache, not {cache!r}")
+        if isinstance(preload, Iterable) and not isinstance(preload, str):
+            preload = list(preload)
+        if cache is not None:
+            _refuse_beside_cache(settings)
+        classes = [kind for kind in SECTIONS if kind.keywords]
+        self._set_up(
+            models, (host, port, grpc_port), cache, Settings.resolve(classes, {**settings, "preload": preload})
+        )
+
+    @classmethod
+    def _of_command(
+        cls,
+        models: Iterable[Any],
+        place: tuple[str, int, int | None],
+        settings: Settings,
+        record: Path | None = None,
+    ) -> Self:
+        server = cls.__new__(cls)
+        server._set_up(models, place, None, settings)  # noqa: SLF001  one class
+        server._record_path = record  # noqa: SLF001  as above
+        return server
+
+    def _set_up(
+        self,
+        models: Iterable[Any] | Callable[..., Any],
+        place: tuple[str, int, int | None],
+        cache: ModelCache | None,
+        settings: Settings,
+    ) -> None:
         given = list(_several(models))
         self._places = [one for one in given if isinstance(one, ModelDirectory)]
         self._given = [_spec(model) for model in given if not isinstance(model, ModelDirectory)]
         if not given:
             raise ConfigError("a server needs at least one model, or a penstock.ModelDirectory")
+        host, port, grpc_port = place
         self._host = host
         self._port = check_port(port)
         self._grpc_port = None if grpc_port is None else check_port(grpc_port, "grpc_port")
-        self._settings = DoorSettings.resolve(settings)
+        self._every_setting = settings
+        self._settings = settings.of(DoorSettings)
+        self._cache_settings = settings.of(CacheSettings)
+        self._shared_cache = cache
+        self._cache = _cache_of(self._cache_settings) if cache is None else cache
         self._journal: _native.NativeJournal | None = None
         self._native: _native.NativeServer | None = None
-        if cache is not None and not isinstance(cache, ModelCache):
-            raise ConfigError(f"cache must be a penstock.ModelCache, not {cache!r}")
-        if isinstance(preload, Iterable) and not isinstance(preload, str):
-            preload = list(preload)
-        self._shared_cache = cache
-        self._cache_settings = CacheSettings.resolve({"preload": preload})
-        self._cache = _cache_of(self._cache_settings) if cache is None else cache
         self._models: ServedModels | None = None
         self._directories: Directories | None = None
         self._process = os.getpid()
@@ -164,22 +194,6 @@ class Server:
         self._ended = False
         self._record_path: Path | None = None
         self._recordings: list[Recording] = []
-
-    @classmethod
-    def _of_command(
-        cls,
-        models: Iterable[Any],
-        place: tuple[str, int, int | None],
-        command_line: Mapping[str, Any],
-        record: Path | None = None,
-    ) -> Self:
-        host, port, grpc_port = place
-        server = cls(models, host=host, port=port, grpc_port=grpc_port)
-        server._record_path = record
-        server._settings = DoorSettings.resolve({}, command_line)
-        server._cache_settings = CacheSettings.resolve({}, command_line)
-        server._cache = _cache_of(server._cache_settings)
-        return server
 
     def start(self) -> Self:
         """Opens the door, loads the models of `preload`, and comes back when they are ready.
@@ -446,6 +460,11 @@ class Server:
         return self._given if self._models is None else [served.spec for served in self._models.all]
 
     @property
+    def settings(self) -> Settings:
+        """The settings that are in force, each with where its value came from; a table in a notebook."""
+        return self._every_setting
+
+    @property
     def cache(self) -> ModelCache:
         """The cache that the models live in."""
         return self._cache
@@ -639,6 +658,12 @@ def _look_when_asked(reference: weakref.ref[Server], desk: _native.PollDesk, sec
         desk.polled(skipped)
         # While it waits, the thread must not keep the server.
         del server
+
+
+def _refuse_beside_cache(settings: Mapping[str, Any]) -> None:
+    """Refuses settings of a cache where the server is given one that has its own."""
+    if both := sorted({each.name for each in fields(CacheSettings)} & {name for name in settings if settings[name]}):
+        raise ConfigError(f"cache and {', '.join(both)} exclude each other: give them to the penstock.ModelCache")
 
 
 def _cache_of(settings: CacheSettings) -> ModelCache:

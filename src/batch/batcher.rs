@@ -7,8 +7,8 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::queue::Outlook;
-use super::turn::{Look, Sleepers, Tasks, Turn};
 use super::trace::{Event, Recorder};
+use super::turn::{Look, Sleepers, Tasks, Turn};
 use super::{
     Batch, BatchPolicy, BatchQueue, BatchStats, Dispatch, Entry, GroupKey, Ran, Removed, Shift, Tenant, Terms,
 };

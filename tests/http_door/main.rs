@@ -12,6 +12,7 @@ mod binary;
 mod bodies;
 mod closing;
 mod connections;
+mod dashboard;
 mod deadlines;
 mod failures;
 mod halves;
