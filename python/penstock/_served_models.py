@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from penstock._computed import Computed
 from penstock._processes import Processes
 from penstock._residents import Residents, Served
 from penstock.errors import ConfigError, ModelNotFound, PenstockError
@@ -41,6 +42,7 @@ class Declaration:
     policy: NativePolicy
     workers: int
     steps: bool
+    passing: str
 
 
 def declaration_of(spec: ModelSpec) -> Declaration:
@@ -54,6 +56,7 @@ def declaration_of(spec: ModelSpec) -> Declaration:
         policy=spec.policy.native(),
         workers=spec.workers.count if isinstance(spec.workers, Processes) else spec.workers,
         steps=spec.is_stepwise,
+        passing=spec.target.passing if isinstance(spec.target, Computed) else "",
     )
 
 

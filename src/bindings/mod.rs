@@ -25,6 +25,7 @@ mod remote;
 mod riders;
 mod roster;
 mod run;
+mod security;
 mod served;
 mod server;
 mod shift;

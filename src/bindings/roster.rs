@@ -82,6 +82,9 @@ impl Roster {
         if terms.single_flight {
             endpoint.share_identical();
         }
+        if let Some(passing) = terms.passing {
+            endpoint.pass_on(passing);
+        }
         let served = Served {
             label,
             endpoint,

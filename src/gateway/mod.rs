@@ -7,11 +7,13 @@
 //! | `room` | how many batches are under way at a time |
 //! | `health` | whether the other end is ready |
 //! | `pools` | what the connections of all remote models count |
+//! | `text` | models of text and of vectors: passed on as they are, streamed, or asked |
 
 mod health;
 mod pools;
 mod refusal;
 mod room;
+pub mod text;
 mod upstream;
 
 pub use pools::Pools;

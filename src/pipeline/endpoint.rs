@@ -17,7 +17,7 @@ use tokio::time::{Sleep, sleep_until};
 use super::flight::{Flights, Place};
 use super::residence::{Hold, Loading, Residence, Sweeper};
 use super::steps::{self, Pieces, Task};
-use super::{Answer, Finished, Reply, RequestTerms, Ticker};
+use super::{Answer, Finished, Passing, Reply, RequestTerms, Ticker};
 use crate::batch::{
     Attendance, Batch, BatchAccount, BatchPolicy, Batcher, Entry, GroupKey, History, Look, Removed, Shift,
     Terms, Turn,
@@ -75,6 +75,8 @@ pub struct Endpoint {
     /// Closed, and nobody is waited for any more.
     hurried: AtomicBool,
     stepwise: AtomicBool,
+    /// What is passed on as it came, where the model is a server elsewhere.
+    passing: OnceLock<Passing>,
     metrics: ModelMetrics,
     history: Arc<History>,
     /// Where the model is, where it is not always there.
@@ -133,6 +135,7 @@ impl Endpoint {
                 limits: OnceLock::new(),
                 hurried: AtomicBool::new(false),
                 stepwise: AtomicBool::new(false),
+                passing: OnceLock::new(),
                 metrics,
                 history,
                 ready: AtomicBool::new(false),
@@ -441,6 +444,17 @@ impl Endpoint {
     /// True where the model is known to answer step by step.
     pub fn is_stepwise(&self) -> bool {
         self.stepwise.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the model takes such requests as they came, in a column of a text for each that has one axis of the length
+    /// 1; the first who says so is heard.
+    pub fn pass_on(&self, passing: Passing) {
+        self.passing.get_or_init(|| passing);
+    }
+
+    /// What the model takes as it came, if anything.
+    pub fn passing(&self) -> Option<Passing> {
+        self.passing.get().copied()
     }
 
     /// Wakes the readers of a step: one message for all.
