@@ -171,7 +171,7 @@ class RemoteModel(Computed):
             outputs = found_outputs if outputs is None else outputs
         taken, given = checked_tensors("inputs", inputs), checked_tensors("outputs", outputs)
         if one_row:
-            if chosen.max_batch_size > 1 and ("max_batch_size" in settings or policy is not None):
+            if chosen.max_batch_size != 1 and ("max_batch_size" in settings or policy is not None):
                 raise ConfigError(f"model '{name}' takes one row at a time on its server: max_batch_size must be 1")
             chosen = replace(chosen, max_batch_size=1)
         spec = ModelSpec(name, str(version), taken, given, chosen, concurrency, self, task or "tensors", **loading)
