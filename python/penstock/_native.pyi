@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from typing_extensions import disjoint_base
 
 from penstock._policy import NativePolicy
+from penstock._remote_text import TextTerms
 from penstock._steps import Changes, Feed
 
 __all__ = [
@@ -346,6 +347,7 @@ class NativeShift:
     def end_processes(self, limit: float) -> None: ...
     def start_onnx(self, graph: NativeOnnx) -> None: ...
     def end_onnx(self, limit: float) -> bool: ...
+    def start_text(self, client: NativeClient, terms: TextTerms) -> None: ...
 
 @final
 class NativeClient:

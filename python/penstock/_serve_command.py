@@ -18,6 +18,7 @@ from penstock._settings_model import flag_of, metavar_for, settings_of
 from penstock._settings_values import shown
 from penstock._supervised import Post, Supervised
 from penstock._supervisor import Supervisor, listeners
+from penstock._upstream_settings import UpstreamSettings
 from penstock.errors import ConfigError
 from penstock.repository import ModelDirectory
 from penstock.server import Server
@@ -52,7 +53,7 @@ def add_target(parser: argparse.ArgumentParser) -> None:
         "target",
         nargs="?",
         help="a file (app.py) or module:object; a list called `models` in it says what is served, else every model; "
-        "not needed where --models names a directory",
+        "not needed where --models names a directory, or --upstream a server",
     )
     parser.add_argument(
         "--config",
@@ -99,11 +100,17 @@ def settings_from(options: argparse.Namespace) -> Settings:
     return Settings.resolve(SECTIONS, {}, vars(options))
 
 
-def _models_of(target: str | None, settings: RepositorySettings) -> list[Any]:
-    """What is served: the models of the target, and those of the directory."""
-    if target is None and settings.models is None:
-        raise ConfigError("there is nothing to serve: give a file (app.py), module:object, or --models DIR")
+def _models_of(target: str | None, settings: RepositorySettings, upstreams: UpstreamSettings) -> list[Any]:
+    """What is served: the models of the target, those of other servers, and those of the directory."""
+    if target is None and settings.models is None and not upstreams.upstream:
+        raise ConfigError(
+            "there is nothing to serve: give a file (app.py), module:object, --models DIR, or --upstream URL"
+        )
     models = [] if target is None else find_models(target)
+    if upstreams.upstream or upstreams.upstream_model:
+        from penstock._upstreams import models_of_upstreams  # noqa: PLC0415  only a gateway needs it
+
+        models = [*models, *models_of_upstreams(upstreams)]
     if settings.models is None:
         return models
     python, pickles = settings.allow_python, settings.allow_pickle
@@ -154,7 +161,7 @@ def _configured(options: argparse.Namespace) -> Settings:
 
 def _made(options: argparse.Namespace, settings: Settings) -> Server:
     record = _record_path(options.record, as_worker=options.as_worker is not None)
-    models = _models_of(options.target, settings.of(RepositorySettings))
+    models = _models_of(options.target, settings.of(RepositorySettings), settings.of(UpstreamSettings))
     return Server._of_command(models, _place(settings.of(ListenSettings)), settings, record)  # noqa: SLF001  one package
 
 

@@ -13,6 +13,7 @@ from penstock._settings_model import Resolved as _Resolved
 from penstock._settings_model import Setting, Settings, Source
 from penstock._settings_model import setting as _setting
 from penstock._settings_values import choice_of, size_of
+from penstock._upstream_settings import UpstreamSettings
 
 __all__ = [
     "SECTIONS",
@@ -24,6 +25,7 @@ __all__ = [
     "Setting",
     "Settings",
     "Source",
+    "UpstreamSettings",
     "size_of",
 ]
 
@@ -168,6 +170,7 @@ SECTIONS: tuple[type[_Resolved], ...] = (
     DoorSettings,
     RepositorySettings,
     CacheSettings,
+    UpstreamSettings,
     LoggingSettings,
 )
 """Every class of settings, in the order in which people are shown them. What stands here is read from everywhere."""

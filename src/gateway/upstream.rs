@@ -18,9 +18,7 @@ use crate::client::{
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::Clock;
-use crate::pipeline::{
-    Carry, Carrying, Endpoint, Fault, Portion, Relays, Rounds, Taken, Tally,
-};
+use crate::pipeline::{Carry, Carrying, Endpoint, Fault, Portion, Relays, Rounds, Taken, Tally};
 use crate::tensor::Column;
 use crate::wire::oip::{AskedRows, ModelName, Question, ToldRows};
 
@@ -107,7 +105,7 @@ impl Remote {
         });
         endpoint.set_well(true);
         let watch = runtime.spawn(health::watch(Arc::clone(&remote), doubt, interval)).abort_handle();
-        Ok(Relayed { relays: Relays::start((endpoint, shift), remote, runtime), watch })
+        Ok(Relayed::new(Relays::start((endpoint, shift), remote, runtime), watch))
     }
 
     pub(super) fn endpoint(&self) -> &Endpoint {
@@ -138,7 +136,11 @@ impl Remote {
     }
 
     /// Asks for a portion of a batch; what is `left` is the time until nobody wants its answer any more.
-    async fn ask(&self, portion: &Portion<'_>, left: Option<Duration>) -> std::result::Result<Vec<Column>, Fault> {
+    async fn ask(
+        &self,
+        portion: &Portion<'_>,
+        left: Option<Duration>,
+    ) -> std::result::Result<Vec<Column>, Fault> {
         let failed = |error| refusal::of_failure(&self.endpoint.spec.name, error);
         let request = self.request(portion, left).map_err(failed)?;
         let response = Client::send(self.route.clone(), request).await.map_err(failed)?;
@@ -171,9 +173,12 @@ impl Remote {
         if let Some(seconds) = &seconds {
             own.push(("x-request-timeout", seconds.as_str()));
         }
-        let header_length = body.as_ref().and_then(|body| body.header_length).map(|length| length.to_string());
+        let header_length =
+            body.as_ref().and_then(|body| body.header_length).map(|length| length.to_string());
         match &header_length {
-            Some(length) => own.extend([("content-type", "application/octet-stream"), (HEADER_LENGTH, length)]),
+            Some(length) => {
+                own.extend([("content-type", "application/octet-stream"), (HEADER_LENGTH, length)])
+            }
             None => own.push(("content-type", "application/json")),
         }
         let total = settings.timeouts.total.into_iter().chain(left).min();
@@ -211,9 +216,7 @@ impl Remote {
 
     /// Has the other end looked at where a failure says something of it.
     fn consider(&self, fault: &Fault) {
-        let transport = [ErrorKind::Transport.meaning().class, ErrorKind::ConnectTimeout.meaning().class];
-        let meaning = fault.error.kind().meaning();
-        if transport.contains(&meaning.parent) || transport.contains(&meaning.class) {
+        if health::raises_doubt(fault.error.kind()) {
             self.doubt.notify_one();
         }
     }
@@ -277,6 +280,10 @@ impl Drop for InRoom<'_> {
 }
 
 impl Relayed {
+    pub(super) fn new(relays: Relays, watch: AbortHandle) -> Self {
+        Self { relays, watch }
+    }
+
     /// Ends the shift and waits until what was taken is answered; answers whether it was within `limit`. What was not is
     /// given up, and its servers told so.
     pub fn end(&self, limit: Duration) -> bool {
