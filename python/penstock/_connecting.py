@@ -52,6 +52,8 @@ class Connections:
     def __init__(self, origins: list[str], native: _native.NativeClient, pool: Pool | None = None) -> None:
         self._origins = origins
         self._native = native
+        self._told = ""
+        """Where a file of settings had a say: a file in the working directory must not change a client unseen."""
         # What the core reports reaches `logging` through a thread, which only who asked for reports needs.
         reports = pool is not None and pool.held_too_long is not None
         self._journal = _logs.acquire() if reports else None
@@ -120,7 +122,7 @@ class Connections:
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
-        return " ".join([f"<penstock.{type(self).__name__}", *self._origins, f"{state}>"])
+        return " ".join([f"<penstock.{type(self).__name__}", *self._origins, f"{state}{self._told}>"])
 
     def _begin_close(self, *, drain: bool) -> None:
         self._native.begin_close()

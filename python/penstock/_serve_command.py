@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -12,24 +13,39 @@ from typing import TYPE_CHECKING, Any
 
 from penstock import __version__, logs
 from penstock._allocator import keep_freed_memory
+from penstock._batch_settings import ModelTerms
 from penstock._explained import explained
 from penstock._find_models import find_models
 from penstock._settings_model import flag_of, metavar_for, settings_of
+from penstock._settings_notes import notes_of, unknown_variables
 from penstock._settings_values import shown
 from penstock._supervised import Post, Supervised
 from penstock._supervisor import Supervisor, listeners
 from penstock._upstream_settings import UpstreamSettings
 from penstock.errors import ConfigError
+from penstock.models import spec_of
 from penstock.repository import ModelDirectory
 from penstock.server import Server
-from penstock.settings import SECTIONS, DoorSettings, ListenSettings, LoggingSettings, RepositorySettings, Settings
+from penstock.settings import (
+    SECTIONS,
+    DoorSettings,
+    ListenSettings,
+    LoggingSettings,
+    RepositorySettings,
+    SecuritySettings,
+    Settings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from dataclasses import Field
 
+LOG = logging.getLogger("penstock.settings")
+
 _PYTHONS_INTERVAL = 0.005
 _SERVING_INTERVAL = 0.0001
+
+_STOP, _RELOAD = "stop", "reload"
 
 
 def add_parser(commands: Any) -> None:
@@ -100,14 +116,20 @@ def settings_from(options: argparse.Namespace) -> Settings:
     return Settings.resolve(SECTIONS, {}, vars(options))
 
 
-def _models_of(target: str | None, settings: RepositorySettings, upstreams: UpstreamSettings) -> list[Any]:
-    """What is served: the models of the target, those of other servers, and those of the directory."""
-    if target is None and settings.models is None and not upstreams.upstream:
+def models_of(target: str | None, settings: RepositorySettings, upstreams: UpstreamSettings | None = None) -> list[Any]:
+    """What is served: the models of the target, those of other servers (which are asked), and those of the directory.
+
+    Raises:
+        ConfigError: where there is nothing, or something cannot be found.
+        ModelNotFound: where no other server has a model that is wanted.
+        TransportError, DeadlineExceeded, ModelNotReady: where another server does not come up in time.
+    """
+    if target is None and settings.models is None and (upstreams is None or not upstreams.upstream):
         raise ConfigError(
             "there is nothing to serve: give a file (app.py), module:object, --models DIR, or --upstream URL"
         )
     models = [] if target is None else find_models(target)
-    if upstreams.upstream or upstreams.upstream_model:
+    if upstreams is not None and (upstreams.upstream or upstreams.upstream_model):
         from penstock._upstreams import models_of_upstreams  # noqa: PLC0415  only a gateway needs it
 
         models = [*models, *models_of_upstreams(upstreams)]
@@ -147,22 +169,37 @@ def serve(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     listen = settings.of(ListenSettings)
     if listen.workers > 1:
         drain_timeout = settings.of(DoorSettings).drain_timeout
-        return Supervisor(listeners(*_place(listen)), arguments, listen.workers, drain_timeout).run()
+        encrypted = settings.of(SecuritySettings).encrypted
+        places = listeners(*_place(listen))
+        return Supervisor(places, arguments, listen.workers, drain_timeout, encrypted=encrypted).run()
     return _serve_alone(_made(options, settings))
 
 
 def _configured(options: argparse.Namespace) -> Settings:
     """The settings that are in force; what is logged from here on looks as they say."""
     settings = settings_from(options)
-    logging = settings.of(LoggingSettings)
-    logs.configure(json=logging.log_format == "json", level=logging.log_level)
+    wanted = settings.of(LoggingSettings)
+    logs.configure(json=wanted.log_format == "json", level=wanted.log_level)
     return settings
 
 
 def _made(options: argparse.Namespace, settings: Settings) -> Server:
+    """The server that a command runs."""
     record = _record_path(options.record, as_worker=options.as_worker is not None)
-    models = _models_of(options.target, settings.of(RepositorySettings), settings.of(UpstreamSettings))
-    return Server._of_command(models, _place(settings.of(ListenSettings)), settings, record)  # noqa: SLF001  one package
+    models = models_of(options.target, settings.of(RepositorySettings), settings.of(UpstreamSettings))
+    server = Server._of_command(models, _place(settings.of(ListenSettings)), settings, record)  # noqa: SLF001  one package
+    _warn(models, settings)
+    return server
+
+
+def _warn(models: Sequence[Any], settings: Settings) -> None:
+    """Says what is probably not meant as it is."""
+    specs = [spec for model in models if (spec := spec_of(model)) is not None]
+    # What a directory holds is not known yet, and may come later.
+    has_directory = any(isinstance(model, ModelDirectory) for model in models)
+    notes = unknown_variables(os.environ) if has_directory else notes_of(os.environ, ModelTerms(settings), specs)
+    for note in notes:
+        LOG.warning("%s", note)
 
 
 def _place(listen: ListenSettings) -> tuple[str, int, int | None]:
@@ -178,13 +215,17 @@ def _record_path(record: Path | None, *, as_worker: bool) -> Path | None:
 
 def _serve_alone(server: Server) -> int:
     # A signal's handler may interrupt whoever waits: an event would let both wait for each other.
-    stop: SimpleQueue[None] = SimpleQueue()
+    stop: SimpleQueue[str] = SimpleQueue()
     before = {number: signal.signal(number, _stopper(stop)) for number in (signal.SIGTERM, signal.SIGINT)}
+    if not os.isatty(0):
+        # A terminal that goes away sends this signal, too, and means the end by it.
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda *_: stop.put(_RELOAD))
     try:
         with server:
             urls = f"{server.url} and {server.grpc_url}"
             print(f"penstock {__version__} serves {', '.join(server.names)} on {urls}", flush=True)  # noqa: T201
-            stop.get()
+            while stop.get() is _RELOAD:
+                _reload(server)
             print("penstock stops: answering what was accepted", flush=True)  # noqa: T201
     finally:
         for number, handler in before.items():
@@ -192,10 +233,23 @@ def _serve_alone(server: Server) -> int:
     return 0
 
 
-def _stopper(stop: SimpleQueue[None]) -> Any:
+def _reload(server: Server) -> None:
+    """Reads certificates and keys again; what cannot be used is told, and what was before goes on."""
+    try:
+        changed = server.reload_certificates()
+    except ConfigError as error:
+        text = f"penstock: {error}; what was before stays in force"
+    else:
+        text = (
+            f"penstock: certificates and keys {'have changed, and are' if changed else 'are as before, and'} in force"
+        )
+    print(text, file=sys.stderr, flush=True)  # noqa: T201  a command line answers so
+
+
+def _stopper(stop: SimpleQueue[str]) -> Any:
     def handle(number: int, _frame: object) -> None:
         # A second signal ends the process at once, as it would without us.
         signal.signal(number, signal.SIG_DFL)
-        stop.put(None)
+        stop.put(_STOP)
 
     return handle

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +14,8 @@ from penstock.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
+
+LOG = logging.getLogger("penstock.settings")
 
 FILE = "penstock.toml"
 """What it is called in the working directory."""
@@ -43,6 +45,8 @@ class SettingsFile:
     """
 
     def __init__(self, path: Path, name: str, text: str) -> None:
+        import tomllib  # noqa: PLC0415  who has no file does not wait for it
+
         self.path = path
         self.name = name
         try:
@@ -50,6 +54,7 @@ class SettingsFile:
         except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise ConfigError(f"{name} is not TOML: {error}") from None
         self._lines = _lines_of(text)
+        self._told = False
 
     def section(self, name: str) -> Mapping[str, Any]:
         """What stands in a section.
@@ -68,6 +73,12 @@ class SettingsFile:
         *sections, key = path
         place = self.name if line is None else f"{self.name}:{line}"
         return f"{place} [{'.'.join(sections)}] {key}" if sections else f"{place} {key}"
+
+    def tell(self) -> None:
+        """Logs once that the file is in force: it may lie where nobody knows of it."""
+        if not self._told:
+            self._told = True
+            LOG.info("settings of %s are in force", self.path)
 
     def check_names(self, known: Mapping[str, Collection[str]]) -> None:
         """Refuses sections and keys that there are not.

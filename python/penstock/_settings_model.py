@@ -7,11 +7,13 @@ environment, the command line, `penstock.Server`, `penstock config` and the guid
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeVar
 
-from penstock._settings_file import environment_or, file_in_force, nearest
+from penstock._settings_file import MODEL, environment_or, file_in_force, nearest
 from penstock._settings_values import CHECKS, choice_of, metavar_of, secret_of, shown
 from penstock.errors import ConfigError
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 Kind: TypeAlias = Literal["default", "keyword", "file", "environment", "command line"]
 
 T = TypeVar("T", bound="Resolved")
+
+_ATTRIBUTE = re.compile(r" {4}(\w+): (.*)")
 
 
 def setting(
@@ -181,7 +185,7 @@ class Resolved:
             where = file.where(cls.section, each.name) if file is not None and each.name in said else ""
             candidates = (
                 (Source("keyword", name), keywords.get(name)),
-                (Source("file", where), said.get(each.name)),
+                (Source("file", where), None if file is None else _beside(file, each, said.get(each.name))),
                 (Source("environment", variable), _in_environment(each, environment.get(variable))),
                 (Source("command line", flag), command_line.get(name) if cls.flags else None),
             )
@@ -244,7 +248,10 @@ class Settings(Mapping[str, Setting]):
         environment, classes = environment_or(environment), list(classes)
         refuse_unknown(keywords, classes)
         file = known_file(environment, command_line)
-        return cls((one.put_together(keywords, file, environment, command_line or {}) for one in classes), file)
+        made = cls((one.put_together(keywords, file, environment, command_line or {}) for one in classes), file)
+        if file is not None and made.shown_file:
+            file.tell()
+        return made
 
     def of(self, kind: type[T]) -> T:
         """The settings of one class.
@@ -259,6 +266,15 @@ class Settings(Mapping[str, Setting]):
     def file(self) -> Path | None:
         """The file of settings that was read."""
         return None if self._file is None else self._file.path
+
+    @property
+    def shown_file(self) -> str:
+        """The file, as what is made by these settings names it; an empty text where nothing of it is in force."""
+        if self._file is None or not (
+            self._file.tables.get(MODEL) or any(each.source.kind == "file" for each in self.values())
+        ):
+            return ""
+        return f", settings of {self._file.name}"
 
     def __getitem__(self, name: str) -> Setting:
         return self._every[name]
@@ -289,6 +305,19 @@ def settings_of(kind: type[Resolved]) -> tuple[Field[Any], ...]:
     """The settings of a class, as the fields of its dataclass."""
     as_dataclass: Any = kind
     return fields(as_dataclass)
+
+
+def described(kind: type[Resolved]) -> dict[str, str]:
+    """What each setting of a class means, in the words of the class; the line of its help where there are none."""
+    attributes = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")[2]
+    said: dict[str, str] = {}
+    name = ""
+    for line in attributes.splitlines():
+        if begins := _ATTRIBUTE.match(line):
+            name, said[begins[1]] = begins[1], begins[2]
+        elif name and line.strip():
+            said[name] += " " + line.strip()
+    return {each.name: said.get(each.name, each.metadata["help"]) for each in settings_of(kind)}
 
 
 def variable_of(kind: type[Resolved], each: Field[Any]) -> str:
@@ -340,6 +369,16 @@ def _in_environment(each: Field[Any], value: str | None) -> str | None:
     """Kubernetes sets `PENSTOCK_PORT=tcp://10.0.0.1:80` for a service that is called so: that is no setting."""
     is_link = each.metadata["kind"] == "port" and value is not None and value.startswith(("tcp://", "udp://"))
     return None if is_link else value
+
+
+def _beside(file: SettingsFile, each: Field[Any], value: Any) -> Any:
+    """A value of the file: the path of a file or a directory in it begins where the file lies."""
+    kind = each.metadata["kind"]
+    if not isinstance(value, str) or not value or kind not in {"file", "directory", "secret"}:
+        return value
+    if kind != "secret":
+        return str(file.path.parent / value)
+    return f"file:{file.path.parent / value[5:]}" if value.startswith("file:") else value
 
 
 def _checked(each: Field[Any], source: Source, value: Any) -> Any:

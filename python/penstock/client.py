@@ -59,6 +59,7 @@ class AsyncClient(AsyncInference):
         params: added to the query of every request.
         headers: sent with every request that does not name them.
         auth: user and password, for every request.
+        api_key: a key, sent as `Authorization: Bearer KEY` with every request, as metadata over gRPC.
         timeout: a `penstock.Timeout`; a number of seconds for a whole call; or `None` for no limit.
         pool: how many connections, and for how long.
         balance: which endpoint gets a request: `"round_robin"`; `"least_outstanding"`; `"p2c"`, the one with less to do

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from penstock import _lifecycle, _logs, _native
 from penstock._batch_records import explanation_of
+from penstock._batch_settings import ModelTerms
 from penstock._directories import Changes, Directories
 from penstock._display import Table
 from penstock._policy import check_count, check_seconds
@@ -22,7 +23,7 @@ from penstock._served_models import ServedModels
 from penstock.errors import Closed, ConfigError, ModelNotFound
 from penstock.models import ModelCache, ModelSpec, spec_of
 from penstock.repository import ModelDirectory
-from penstock.settings import SECTIONS, CacheSettings, DoorSettings, Settings
+from penstock.settings import SECTIONS, CacheSettings, DoorSettings, SecuritySettings, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -173,7 +174,9 @@ class Server:
     ) -> None:
         given = list(_several(models))
         self._places = [one for one in given if isinstance(one, ModelDirectory)]
-        self._given = [_spec(model) for model in given if not isinstance(model, ModelDirectory)]
+        self._terms = ModelTerms(settings)
+        specs = [_spec(model) for model in given if not isinstance(model, ModelDirectory)]
+        self._given = [self._terms.applied(spec) for spec in specs]
         if not given:
             raise ConfigError("a server needs at least one model, or a penstock.ModelDirectory")
         host, port, grpc_port = place
@@ -182,6 +185,7 @@ class Server:
         self._grpc_port = None if grpc_port is None else check_port(grpc_port, "grpc_port")
         self._every_setting = settings
         self._settings = settings.of(DoorSettings)
+        self._security = settings.of(SecuritySettings)
         self._cache_settings = settings.of(CacheSettings)
         self._shared_cache = cache
         self._cache = _cache_of(self._cache_settings) if cache is None else cache
@@ -250,6 +254,7 @@ class Server:
                 places=places,
                 accepting=False,
                 limits=self._settings,
+                security=self._security,
                 journal=journal,
                 siblings=siblings,
             )
@@ -285,7 +290,8 @@ class Server:
         """Serves what is in the directories, and has calls of the model repository look at them again."""
         native.set_starting(True)
         preload, drain = self._cache_settings.preload, self._settings.drain_timeout
-        self._directories = Directories(self._places, models, self._cache, preload, drain)
+        adapt = self._terms.applied
+        self._directories = Directories(self._places, models, self._cache, preload, drain, adapt=adapt)
         self._directories.poll(patience=_PATIENCE, wait=False)
         models.check_requires(self._given)
         arguments = (weakref.ref(self), native.begin_polls(), self._settings.poll_seconds or None)
@@ -339,7 +345,7 @@ class Server:
             CapacityError: where there is no room for it.
             Closed: where the server is closed.
         """
-        spec = _spec(model)
+        spec = self._terms.applied(_spec(model))
         models = self._open_models()
         if models is None:
             known = [one.reference for one in self._given]
@@ -430,6 +436,18 @@ class Server:
             return []
         return directories.skipped(directories.poll(patience=_PATIENCE if patient else 0.0, wait=False))
 
+    def reload_certificates(self) -> bool:
+        """Reads the files of certificates and keys again, now; answers whether anything has changed.
+
+        They are looked at every `tls_reload_seconds` anyway. Connections that are open stay as they are; requests on
+        them have to show a key that is known now.
+
+        Raises:
+            ConfigError: where a file cannot be read or does not hold what it should. What was before stays in force.
+            Closed: where the server was not started.
+        """
+        return self._running().reload_security()
+
     def _open_models(self) -> ServedModels | None:
         """What is served; nothing before the server was started."""
         if self._closed:
@@ -471,20 +489,20 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where it listens, as `http://host:port`."""
+        """Where it listens, as `http://host:port`; `https` where it speaks TLS."""
         address = self._running().address
         if address is None:
             raise Closed("this server listens nowhere: it is reached by penstock.testing.TestClient")
-        return url_of(*address)
+        return url_of(*address, self._security.url_scheme("http"))
 
     @property
     def grpc_url(self) -> str:
-        """Where it answers gRPC, as `grpc://host:port`: on the port for gRPC alone where there is one."""
+        """Where it answers gRPC, as `grpc://host:port`, or `grpcs`: on the port for gRPC alone where there is one."""
         native = self._running()
         address = native.grpc_address or native.address
         if address is None:
             raise Closed("this server listens nowhere: it is reached by penstock.testing.TestClient")
-        return url_of(*address, "grpc")
+        return url_of(*address, self._security.url_scheme("grpc"))
 
     @property
     def ready(self) -> bool:
@@ -587,12 +605,14 @@ class Server:
         await self.aclose(drain=kind is None)
 
     def __repr__(self) -> str:
+        # A file in the working directory must not change a server unseen.
+        told = self._every_setting.shown_file
         names = ", ".join(self.names)
         if self._closed:
             return f"<penstock.Server {names} closed>"
         if self._native is None:
-            return f"<penstock.Server {names} not started>"
-        return f"<penstock.Server {names} {self.url if self._native.address else 'in process'}>"
+            return f"<penstock.Server {names} not started{told}>"
+        return f"<penstock.Server {names} {self.url if self._native.address else 'in process'}{told}>"
 
     def _running(self) -> _native.NativeServer:
         if self._native is None:

@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from penstock._batch_settings import BatchSettings
+from penstock._client_settings import ClientSettings
+from penstock._security_settings import SecuritySettings
 from penstock._settings_model import Resolved as _Resolved
 from penstock._settings_model import Setting, Settings, Source
 from penstock._settings_model import setting as _setting
@@ -17,11 +20,14 @@ from penstock._upstream_settings import UpstreamSettings
 
 __all__ = [
     "SECTIONS",
+    "BatchSettings",
     "CacheSettings",
+    "ClientSettings",
     "DoorSettings",
     "ListenSettings",
     "LoggingSettings",
     "RepositorySettings",
+    "SecuritySettings",
     "Setting",
     "Settings",
     "Source",
@@ -43,8 +49,8 @@ class ListenSettings(_Resolved, section="listen", keywords=False):
     Attributes:
         host: the address.
         port: the port; 0 takes any that is free.
-        grpc_port: a second port, for gRPC alone; 0 takes any that is free, `None` opens none.
-        workers: processes that share the port.
+        grpc_port: a second port, for gRPC alone; 0 takes any that is free.
+        workers: processes that share the port. The limits of all sections hold for each of them.
     """
 
     host: str = _setting("127.0.0.1", "text", "address to listen on", metavar="HOST")
@@ -58,8 +64,9 @@ class LoggingSettings(_Resolved, section="logging", keywords=False):
     """What `penstock serve` writes to standard error. In code, `penstock.logs.configure` does it.
 
     Attributes:
-        log_format: how log lines look.
-        log_level: the lowest level that is logged; `access_log` is apart from it.
+        log_format: how log lines look: `"text"` or `"json"`.
+        log_level: the lowest level that is logged: `"debug"`, `"info"`, `"warning"` or `"error"`; `access_log` is apart
+            from it.
     """
 
     log_format: str = _setting("text", "choice", "how log lines look", ("text", "json"))
@@ -73,19 +80,20 @@ class DoorSettings(_Resolved, section="server", title="limits"):
     """Limits of a server's doors. Times are in seconds, sizes in bytes (or text such as "64MiB").
 
     Attributes:
-        max_body: bytes of a request body, or of a message of gRPC, at most, packed and unpacked; more gets status 413,
-            or RESOURCE_EXHAUSTED.
+        max_body: bytes of a request body, or of a message of gRPC, at most, as sent and as unpacked; more gets status
+            413, or RESOURCE_EXHAUSTED.
         max_head: bytes of a request's head at most (at least 8 KiB); more gets status 431.
         max_connections: connections at most; one more gets status 503 and is closed.
-        max_in_flight: inference requests at most that are read or answered at a time; one more gets status 503, or
-            RESOURCE_EXHAUSTED.
-        max_streams: requests at most that one HTTP/2 connection may have open at a time; also requests at most that one
-            `ModelStreamInfer` of gRPC has in flight at a time.
-        header_timeout: time that a client may take to send a request's head; longer gets status 408.
+        max_in_flight: inference requests at most that are read or answered at a time, all models together; one more
+            gets status 503, or RESOURCE_EXHAUSTED. Health and metrics are not counted.
+        max_streams: requests at most that one HTTP/2 connection may have open at a time; the client is told the number,
+            and waits. Also requests at most that one `ModelStreamInfer` of gRPC has in flight at a time.
+        header_timeout: time that a client may take to send a request's head; longer gets status 408. A new connection
+            that says nothing is closed without a word.
         body_timeout: time that a client may take to send a body (longer gets status 408), or to take the next bytes of
-            an answer.
-        idle_timeout: time that a connection may stay open without a request.
-        drain_timeout: time that closing waits for requests that were accepted.
+            an answer (longer, and it is dropped).
+        idle_timeout: time that a connection may stay open without a request; then it is closed.
+        drain_timeout: time that closing waits for requests that were accepted; what is left is cut off.
         access_log: log each request, as `penstock.logs` says.
         server_timing: whether answers carry `Server-Timing`, which says in milliseconds where their time went.
         keep_alive: time without a piece of a streamed answer after which a comment is sent. The head of such an answer
@@ -132,9 +140,9 @@ class CacheSettings(_Resolved, section="models"):
     """How the models of a server come and go, where it has a cache of its own. Each process of a server has one.
 
     Attributes:
-        preload: the models that are loaded at the start, as references ("digits" or "digits@2", with commas between
-            them where a person types them); `None` for all. The others are loaded by the first request.
-        memory: bytes that all models together may take; `None` for no limit.
+        preload: the models that are loaded at the start, as references (`digits` or `digits@2`, with commas between
+            them where a person types them); an empty text for none. The others are loaded by the first request.
+        memory: bytes that all models together may take.
         max_loads: loads that run at a time.
         eviction: what leaves where there is no room: `"lru"` for what was used least recently, `"gdsf"` for what is
             worth least per byte, by how often it is used and how long it takes to load.
@@ -153,7 +161,7 @@ class RepositorySettings(_Resolved, section="models", keywords=False):
     """The models that `penstock serve` finds in a directory, and what of them may be run.
 
     Attributes:
-        models: the directory, as `penstock.ModelDirectory` describes it; `None` for none.
+        models: the directory, as `penstock.ModelDirectory` describes it. The file to serve may then be left out.
         allow_python: run `model.py` of models there.
         allow_pickle: read pickles of models there (`model.joblib`, `model.pkl`), which runs what is in them.
         settle: time for which the files of a version must not have changed before it is taken up.
@@ -168,9 +176,12 @@ class RepositorySettings(_Resolved, section="models", keywords=False):
 SECTIONS: tuple[type[_Resolved], ...] = (
     ListenSettings,
     DoorSettings,
+    SecuritySettings,
     RepositorySettings,
     CacheSettings,
     UpstreamSettings,
+    BatchSettings,
+    ClientSettings,
     LoggingSettings,
 )
 """Every class of settings, in the order in which people are shown them. What stands here is read from everywhere."""

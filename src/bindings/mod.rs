@@ -26,6 +26,7 @@ mod remote_text;
 mod riders;
 mod roster;
 mod run;
+mod security;
 mod served;
 mod server;
 mod shift;

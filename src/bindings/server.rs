@@ -21,6 +21,7 @@ use super::polls::PollDesk;
 use super::recording::NativeRecording;
 use super::records;
 use super::roster::Roster;
+use super::security::Guards;
 use super::shift::{NativeShift, Served};
 use super::{in_process, inherited};
 use crate::batch::{BatchAccount, BatchPolicy};
@@ -30,7 +31,9 @@ use crate::metrics::{LockCounts, Registry};
 use crate::models::Cache;
 use crate::pipeline::{ModelSpec, Passing, Task};
 use crate::runtime;
-use crate::serve::{AccessLog, Door, HttpServer, HttpSettings, Polls, RepositoryAccess, Service, listen};
+use crate::serve::{
+    AccessLog, Door, HttpServer, HttpSettings, Polls, RepositoryAccess, Security, Service, listen,
+};
 use crate::tensor::TensorSpec;
 
 /// A name, an element type and the axes of one row.
@@ -114,6 +117,7 @@ pub(crate) struct NativeServer {
     /// Who looks for models that are new, where somebody is to.
     polls: Arc<Polls>,
     door: Arc<Door>,
+    security: Arc<Security>,
     /// None where it is reached from within the process only.
     http: Option<HttpServer>,
     /// What listens for gRPC alone, if something does.
@@ -131,21 +135,22 @@ impl NativeServer {
     /// until `accept`, unless `accepting`. With `siblings`, a directory and a worker's name, `/metrics` answers for all who
     /// share the directory.
     #[new]
-    #[pyo3(signature = (stock, *, places, accepting, limits, journal, siblings=None))]
+    #[pyo3(signature = (stock, *, places, accepting, limits, security, journal, siblings=None))]
     fn new(
         py: Python<'_>,
         stock: Stock,
         places: Places,
         accepting: bool,
         limits: Limits,
+        security: Guards,
         journal: Option<PyRef<'_, NativeJournal>>,
         siblings: Option<(String, String)>,
     ) -> PyResult<Self> {
         let (models, cache) = (stock.0, stock.1.get().cache(py)?);
         let access_log = journal.map(|journal| journal.access_log());
-        let opened = limits
-            .into_settings()
-            .and_then(|settings| Self::open((models, cache), places, accepting, settings, access_log));
+        let opened = limits.into_settings().and_then(|settings| {
+            Self::open((models, cache), places, accepting, (settings, security), access_log)
+        });
         let joined = opened.and_then(|server| {
             if let Some((directory, name)) = siblings {
                 server.door.join_siblings(Path::new(&directory), &name, &runtime::handle()?)?;
@@ -158,6 +163,12 @@ impl NativeServer {
     /// Accepts connections, where it did not yet.
     fn accept(&self) {
         self.listeners().for_each(HttpServer::accept);
+    }
+
+    /// Reads the files of certificates and keys again; answers whether anything has changed.
+    fn reload_security(&self, py: Python<'_>) -> PyResult<bool> {
+        let reloaded = lock::without(py, &LockCounts::new(), || self.security.reload());
+        reloaded.map_err(|error| to_python(py, &error))
     }
 
     /// Answers a request that comes from within the process, over the same path as those from the network.
@@ -362,7 +373,7 @@ impl NativeServer {
         (models, cache): (Vec<Model>, Cache),
         (place, grpc_place): Places,
         accepting: bool,
-        settings: HttpSettings,
+        (settings, guards): (HttpSettings, Guards),
         access_log: Option<Arc<dyn AccessLog>>,
     ) -> CoreResult<Self> {
         let runtime = runtime::handle()?;
@@ -371,7 +382,8 @@ impl NativeServer {
         service.keep_models_in(&cache, &runtime);
         let roster = Roster::new(cache, Arc::clone(&registry), Arc::clone(&service), runtime.clone());
         roster.open(models)?.into_iter().try_for_each(|index| roster.publish(index))?;
-        let door = Door::new(service, settings, access_log, &registry)?;
+        let security = guards.open(&registry)?;
+        let door = Door::secured(service, settings, Arc::clone(&security), access_log, &registry)?;
         // Both before either is opened: where the second cannot be listened on, nobody has come in by the first.
         let (place, grpc_place) =
             (place.map(Place::listener).transpose()?, grpc_place.map(Place::listener).transpose()?);
@@ -380,7 +392,7 @@ impl NativeServer {
         let open = |listener| HttpServer::open_grpc(listener, Arc::clone(&door), accepting, &runtime);
         let grpc = grpc_place.map(open).transpose()?;
         let (roster, polls) = (Arc::new(roster), Arc::default());
-        Ok(Self { roster, polls, door, http, grpc, born: generation(), closed: Mutex::new(false) })
+        Ok(Self { roster, polls, door, security, http, grpc, born: generation(), closed: Mutex::new(false) })
     }
 
     fn listeners(&self) -> impl Iterator<Item = &HttpServer> {
