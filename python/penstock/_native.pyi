@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from typing_extensions import disjoint_base
 
 from penstock._policy import NativePolicy
+from penstock._remote_text import TextTerms
 from penstock._steps import Changes, Feed
 
 __all__ = [
@@ -350,6 +351,7 @@ class NativeShift:
     def end_onnx(self, limit: float) -> bool: ...
     def start_remote(self, client: NativeClient, terms: object) -> None: ...
     def end_remote(self, limit: float) -> bool: ...
+    def start_text(self, client: NativeClient, terms: TextTerms) -> None: ...
 
 @final
 class NativeClient:

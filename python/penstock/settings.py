@@ -16,6 +16,7 @@ from penstock._settings_model import Resolved as _Resolved
 from penstock._settings_model import Setting, Settings, Source
 from penstock._settings_model import setting as _setting
 from penstock._settings_values import choice_of, size_of
+from penstock._upstream_settings import UpstreamSettings
 
 __all__ = [
     "SECTIONS",
@@ -30,6 +31,7 @@ __all__ = [
     "Setting",
     "Settings",
     "Source",
+    "UpstreamSettings",
     "size_of",
 ]
 
@@ -177,6 +179,7 @@ SECTIONS: tuple[type[_Resolved], ...] = (
     SecuritySettings,
     RepositorySettings,
     CacheSettings,
+    UpstreamSettings,
     BatchSettings,
     ClientSettings,
     LoggingSettings,

@@ -22,6 +22,7 @@ mod processes;
 mod recording;
 mod records;
 mod remote;
+mod remote_text;
 mod riders;
 mod roster;
 mod run;

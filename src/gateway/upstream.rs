@@ -197,9 +197,7 @@ impl Remote {
 
     /// Has the other end looked at where a failure says something of it.
     fn consider(&self, fault: &Fault) {
-        let transport = [ErrorKind::Transport.meaning().class, ErrorKind::ConnectTimeout.meaning().class];
-        let meaning = fault.error.kind().meaning();
-        if transport.contains(&meaning.parent) || transport.contains(&meaning.class) {
+        if health::raises_doubt(fault.error.kind()) {
             self.doubt.notify_one();
         }
     }
