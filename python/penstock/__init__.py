@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from penstock.client import AsyncClient, Client, Response
     from penstock.models import LoadContext, ModelCache, model
     from penstock.onnx import OnnxModel, OnnxSession, load_onnx, onnx_model
+    from penstock.pipeline import Pipeline, PipelineStream
     from penstock.pooling import Eject, Pool, Retry, Timeout
     from penstock.repository import ModelDirectory
     from penstock.safetensors import load_safetensors, open_safetensors
@@ -34,6 +35,7 @@ else:
         "GenerateRequest": "_generate",
         **dict.fromkeys(("LoadContext", "ModelCache", "model"), "models"),
         **dict.fromkeys(("OnnxModel", "OnnxSession", "load_onnx", "onnx_model"), "onnx"),
+        **dict.fromkeys(("Pipeline", "PipelineStream"), "pipeline"),
         **dict.fromkeys(("Eject", "Pool", "Retry", "Timeout"), "pooling"),
         "ModelDirectory": "repository",
         **dict.fromkeys(("load_safetensors", "open_safetensors"), "safetensors"),
@@ -72,6 +74,8 @@ __all__ = [
     "OnnxSession",
     "Pad",
     "PenstockError",
+    "Pipeline",
+    "PipelineStream",
     "Pool",
     "Processes",
     "Response",

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from penstock import __version__, _bench, _tune, logs
+from penstock._pipeline_settings import PipelineSettings
 from penstock._supervised import Post, Supervised
 from penstock._supervisor import Supervisor, listeners
 from penstock.errors import ConfigError, PenstockError
@@ -96,6 +97,9 @@ def _parser() -> argparse.ArgumentParser:
     models = serve.add_argument_group("models", "each also by its variable, such as PENSTOCK_MEMORY")
     for setting in (*fields(RepositorySettings), *fields(CacheSettings)):
         _add_setting(models, setting)
+    parts = serve.add_argument_group("parts", "each also by its variable, such as PENSTOCK_BATCH=off")
+    for setting in fields(PipelineSettings):
+        _add_setting(parts, setting)
     limits = serve.add_argument_group("limits", "each also by its variable, such as PENSTOCK_MAX_BODY")
     for setting in fields(DoorSettings):
         _add_setting(limits, setting)
@@ -191,7 +195,12 @@ def _serve(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     keep_freed_memory()
     _hand_the_lock_over_sooner()
     place = (options.host, check_port(options.port), grpc_port_of(options.grpc_port))
-    settings = (*fields(DoorSettings), *fields(RepositorySettings), *fields(CacheSettings))
+    settings = (
+        *fields(DoorSettings),
+        *fields(RepositorySettings),
+        *fields(CacheSettings),
+        *fields(PipelineSettings),
+    )
     command_line = {setting.name: getattr(options, setting.name) for setting in settings}
 
     def make() -> Server:

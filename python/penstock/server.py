@@ -16,6 +16,7 @@ from penstock import _lifecycle, _logs, _native
 from penstock._batch_records import explanation_of
 from penstock._directories import Changes, Directories
 from penstock._display import Table
+from penstock._parts import Parts
 from penstock._policy import check_count, check_seconds
 from penstock._recording import Recording
 from penstock._served_models import ServedModels
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from typing import Self, TypeAlias
 
     from penstock._batch_records import BatchExplanation
+    from penstock._pipeline_settings import PipelineSettings
     from penstock.models import LoadHandle
 
     _Place: TypeAlias = int | tuple[str, int]
@@ -120,8 +122,9 @@ class Server:
             the server's own, with no limit unless the environment or the command line gives one.
         preload: references to the models that are loaded before `start` comes back, all of them for `None`. The others
             are loaded by the first request for them, which waits meanwhile.
-        **settings: the fields of `penstock.settings.DoorSettings`: limits, time-outs, what answers say. The environment
-            (`PENSTOCK_MAX_BODY`, ...) is stronger than these.
+        **settings: the fields of `penstock.settings.DoorSettings`: limits, time-outs, what answers say; and the four
+            switches `pool`, `batch`, `stream` and `load`, as `penstock.Pipeline` describes them. The environment
+            (`PENSTOCK_MAX_BODY`, `PENSTOCK_BATCH`, ...) is stronger than these.
 
     Raises:
         ConfigError: for something that is no model, a name and version that are used twice, a setting that cannot be,
@@ -147,15 +150,19 @@ class Server:
         self._host = host
         self._port = check_port(port)
         self._grpc_port = None if grpc_port is None else check_port(grpc_port, "grpc_port")
+        self._parts, settings = Parts.taken(settings)
         self._settings = DoorSettings.resolve(settings)
         self._journal: _native.NativeJournal | None = None
         self._native: _native.NativeServer | None = None
         if cache is not None and not isinstance(cache, ModelCache):
             raise ConfigError(f"cache must be a penstock.ModelCache, not {cache!r}")
+        if cache is not None and self._parts.cache is not None:
+            raise ConfigError("cache and load=<a ModelCache> exclude each other: both say where the models live")
+        cache = self._parts.cache if cache is None else cache
         if isinstance(preload, Iterable) and not isinstance(preload, str):
             preload = list(preload)
         self._shared_cache = cache
-        self._cache_settings = CacheSettings.resolve({"preload": preload})
+        self._cache_settings = self._parts.cached(CacheSettings.resolve({"preload": preload}))
         self._cache = _cache_of(self._cache_settings) if cache is None else cache
         self._models: ServedModels | None = None
         self._directories: Directories | None = None
@@ -177,7 +184,8 @@ class Server:
         server = cls(models, host=host, port=port, grpc_port=grpc_port)
         server._record_path = record
         server._settings = DoorSettings.resolve({}, command_line)
-        server._cache_settings = CacheSettings.resolve({}, command_line)
+        server._parts = Parts.taken({}, command_line)[0]
+        server._cache_settings = server._parts.cached(CacheSettings.resolve({}, command_line))
         server._cache = _cache_of(server._cache_settings)
         return server
 
@@ -213,6 +221,10 @@ class Server:
         self._open((None, None), accepting=False)
         return True
 
+    def _listen(self, places: tuple[_Place | None, _Place | None]) -> None:
+        """Opens the door of a server that was started without one."""
+        self._running().listen(places)
+
     def _open(
         self,
         places: tuple[_Place | None, _Place | None],
@@ -227,7 +239,7 @@ class Server:
         if self._settings.access_log and not logging.getLogger(_logs.ACCESS).level:
             logging.getLogger(_logs.ACCESS).setLevel(logging.INFO)
         journal = self._journal if self._settings.access_log else None
-        models = ServedModels(self._cache, _native_of(weakref.ref(self)))
+        models = ServedModels(self._cache, _native_of(weakref.ref(self)), self._parts)
         try:
             # What they require may be in a directory.
             declarations = models.register(self._given, check=not self._places)
@@ -236,6 +248,7 @@ class Server:
                 places=places,
                 accepting=False,
                 limits=self._settings,
+                switches=self._parts.settings,
                 journal=journal,
                 siblings=siblings,
             )
@@ -312,7 +325,7 @@ class Server:
         Args:
             model: a function or a class decorated with `@penstock.model`, or another model that a server takes.
             preload: load it, and come back when that is done; else the first request has it loaded. What takes the
-                place of a model that is loaded is always loaded.
+                place of a model that is loaded is always loaded. With `load=False`, the first request has it loaded.
             replace: take the place of the model of that name and version, where there is one.
             drain: seconds that answers of a model that is replaced may take; `drain_timeout` by default.
 
@@ -327,6 +340,7 @@ class Server:
         """
         spec = _spec(model)
         models = self._open_models()
+        preload = preload and self._parts.settings.load
         if models is None:
             known = [one.reference for one in self._given]
             if spec.reference in known and not replace:
@@ -439,6 +453,11 @@ class Server:
             return [label or spec.reference for label, spec in labels]
         names = [spec.name for spec in self._given]
         return [spec.name if names.count(spec.name) == 1 else spec.reference for spec in self._given]
+
+    @property
+    def parts(self) -> PipelineSettings:
+        """Which of the four parts of the pipeline are on."""
+        return self._parts.settings
 
     @property
     def _specs(self) -> list[ModelSpec]:
@@ -568,12 +587,21 @@ class Server:
         await self.aclose(drain=kind is None)
 
     def __repr__(self) -> str:
-        names = ", ".join(self.names)
+        return f"<penstock.Server {', '.join(self.names)} {self._state}>"
+
+    def _repr_html_(self) -> str:
+        from penstock import _reprs  # noqa: PLC0415  a notebook asks for it
+
+        return _reprs.of_server(self, "Server")
+
+    @property
+    def _state(self) -> str:
+        """In a word: where it listens, if it does."""
         if self._closed:
-            return f"<penstock.Server {names} closed>"
+            return "closed"
         if self._native is None:
-            return f"<penstock.Server {names} not started>"
-        return f"<penstock.Server {names} {self.url if self._native.address else 'in process'}>"
+            return "not started"
+        return self.url if self._native.address else "in process"
 
     def _running(self) -> _native.NativeServer:
         if self._native is None:

@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -10,10 +10,12 @@ use http_body_util::{BodyExt, Collected, Full};
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
+use tokio::runtime::Handle;
 
 use super::bridge::lifecycle::generation;
 use super::bridge::{lock, stock};
 use super::errors::{raised, to_python};
+use super::inside::NativePipeline;
 use super::journal::NativeJournal;
 use super::models::NativeModelCache;
 use super::policy::Policy;
@@ -22,6 +24,7 @@ use super::recording::NativeRecording;
 use super::records;
 use super::roster::Roster;
 use super::shift::{NativeShift, Served};
+use super::switches::Switches;
 use super::{in_process, inherited};
 use crate::batch::{BatchAccount, BatchPolicy};
 use crate::error::{Error, ErrorKind, Result as CoreResult};
@@ -48,6 +51,8 @@ pub(crate) struct Model {
     workers: usize,
     /// It answers step by step.
     steps: bool,
+    /// A batch holds one request.
+    alone: bool,
 }
 
 /// What a queue of a model needs to know beside its specification.
@@ -111,9 +116,9 @@ pub(crate) struct NativeServer {
     polls: Arc<Polls>,
     door: Arc<Door>,
     /// None where it is reached from within the process only.
-    http: Option<HttpServer>,
+    http: OnceLock<HttpServer>,
     /// What listens for gRPC alone, if something does.
-    grpc: Option<HttpServer>,
+    grpc: OnceLock<HttpServer>,
     born: u64,
     closed: Mutex<bool>,
 }
@@ -127,13 +132,15 @@ impl NativeServer {
     /// until `accept`, unless `accepting`. With `siblings`, a directory and a worker's name, `/metrics` answers for all who
     /// share the directory.
     #[new]
-    #[pyo3(signature = (stock, *, places, accepting, limits, journal, siblings=None))]
+    #[pyo3(signature = (stock, *, places, accepting, limits, switches, journal, siblings=None))]
+    #[allow(clippy::too_many_arguments, reason = "each is an object of its own in python")]
     fn new(
         py: Python<'_>,
         stock: Stock,
         places: Places,
         accepting: bool,
         limits: Limits,
+        switches: Switches,
         journal: Option<PyRef<'_, NativeJournal>>,
         siblings: Option<(String, String)>,
     ) -> PyResult<Self> {
@@ -141,6 +148,7 @@ impl NativeServer {
         let access_log = journal.map(|journal| journal.access_log());
         let opened = limits
             .into_settings()
+            .map(|settings| HttpSettings { streaming: switches.stream, ..settings })
             .and_then(|settings| Self::open((models, cache), places, accepting, settings, access_log));
         let joined = opened.and_then(|server| {
             if let Some((directory, name)) = siblings {
@@ -184,6 +192,17 @@ impl NativeServer {
             .collect();
         let error = parts.extensions.get::<ErrorKind>().map(|kind| kind.meaning().class);
         Ok((parts.status.as_u16(), headers, PyBytes::new(py, &body), error))
+    }
+
+    /// Opens the door of a server that is reached from within the process only, and accepts connections. Once.
+    fn listen(&self, py: Python<'_>, places: Places) -> PyResult<()> {
+        let opened = runtime::handle().and_then(|runtime| self.open_places(places, true, &runtime));
+        opened.map_err(|error| to_python(py, &error))
+    }
+
+    /// The way in for callers of this process.
+    fn inside(&self, py: Python<'_>) -> PyResult<NativePipeline> {
+        NativePipeline::new(&self.door).map_err(|error| to_python(py, &error))
     }
 
     /// The workers of one load of model `index`, which are yet to come.
@@ -277,13 +296,13 @@ impl NativeServer {
     /// Host and port that it listens on, if it does.
     #[getter]
     fn address(&self) -> Option<(String, u16)> {
-        self.http.as_ref().map(shown)
+        self.http.get().map(shown)
     }
 
     /// Host and port that it listens on for gRPC alone, if it does.
     #[getter]
     fn grpc_address(&self) -> Option<(String, u16)> {
-        self.grpc.as_ref().map(shown)
+        self.grpc.get().map(shown)
     }
 
     /// True where every model can answer.
@@ -356,7 +375,7 @@ impl NativeServer {
 impl NativeServer {
     fn open(
         (models, cache): (Vec<Model>, Cache),
-        (place, grpc_place): Places,
+        places: Places,
         accepting: bool,
         settings: HttpSettings,
         access_log: Option<Arc<dyn AccessLog>>,
@@ -368,19 +387,40 @@ impl NativeServer {
         let roster = Roster::new(cache, Arc::clone(&registry), Arc::clone(&service), runtime.clone());
         roster.open(models)?.into_iter().try_for_each(|index| roster.publish(index))?;
         let door = Door::new(service, settings, access_log, &registry)?;
+        let (roster, polls, closed) = (Arc::new(roster), Arc::default(), Mutex::new(false));
+        let (http, grpc) = (OnceLock::new(), OnceLock::new());
+        let server = Self { roster, polls, door, http, grpc, born: generation(), closed };
+        server.open_places(places, accepting, &runtime)?;
+        Ok(server)
+    }
+
+    fn open_places(
+        &self,
+        (place, grpc_place): Places,
+        accepting: bool,
+        runtime: &Handle,
+    ) -> CoreResult<()> {
         // Both before either is opened: where the second cannot be listened on, nobody has come in by the first.
         let (place, grpc_place) =
             (place.map(Place::listener).transpose()?, grpc_place.map(Place::listener).transpose()?);
-        let open = |listener| HttpServer::open(listener, Arc::clone(&door), accepting, &runtime);
-        let http = place.map(open).transpose()?;
-        let open = |listener| HttpServer::open_grpc(listener, Arc::clone(&door), accepting, &runtime);
-        let grpc = grpc_place.map(open).transpose()?;
-        let (roster, polls) = (Arc::new(roster), Arc::default());
-        Ok(Self { roster, polls, door, http, grpc, born: generation(), closed: Mutex::new(false) })
+        let closed = self.closed.lock();
+        if *closed || (place.is_some() && self.http.get().is_some()) {
+            let why = if *closed { "this server was closed" } else { "this server listens already" };
+            return Err(Error::new(if *closed { ErrorKind::Closed } else { ErrorKind::Config }, why));
+        }
+        if let Some(listener) = place {
+            let http = HttpServer::open(listener, Arc::clone(&self.door), accepting, runtime)?;
+            self.http.get_or_init(|| http);
+        }
+        if let Some(listener) = grpc_place {
+            let grpc = HttpServer::open_grpc(listener, Arc::clone(&self.door), accepting, runtime)?;
+            self.grpc.get_or_init(|| grpc);
+        }
+        Ok(())
     }
 
     fn listeners(&self) -> impl Iterator<Item = &HttpServer> {
-        self.http.iter().chain(&self.grpc)
+        self.http.get().into_iter().chain(self.grpc.get())
     }
 
     fn served(&self, py: Python<'_>, index: usize) -> PyResult<Served> {
@@ -481,6 +521,7 @@ impl Limits {
             server_timing: self.server_timing,
             keep_alive: time("keep_alive", self.keep_alive)?,
             compression: self.compression == "auto",
+            streaming: true,
             stream_window: self.stream_window,
             stream_memory: self.stream_memory,
             // Python has refused what is none of them.
@@ -513,6 +554,7 @@ impl Model {
             each.collect::<CoreResult<Vec<_>>>()
         };
         let mut policy = self.policy.into_core()?;
+        policy.alone = self.alone;
         let spec = ModelSpec {
             name: self.name,
             version: self.version,

@@ -5,6 +5,7 @@ mod binary;
 mod envelope;
 mod fit;
 mod flatten;
+mod given;
 mod metadata;
 mod numbers;
 mod protobuf;
@@ -16,6 +17,7 @@ mod response;
 mod tests;
 
 pub use crate::tensor::AnswerRow;
+pub use given::{Given, arranged, outputs_of};
 pub use metadata::{error_body, extensions, model_metadata, model_ready, server_metadata};
 pub use protobuf::{
     AnswerTensor, AskedTensor, InferAnswer, RequestMessage, StreamAnswer, model_metadata_message,
