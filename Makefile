@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build test test-interop lint demo bench coverage wheel-check docs-check clean
+.PHONY: help setup build test test-interop lint demo bench coverage wheel-check docs docs-check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ coverage: ## line coverage of Rust and Python; ARGS="--fail-under 85"
 
 wheel-check: ## the release wheel, tried on every Python here
 	@tools/wheel-check
+
+docs: ## the site of the guides and the API reference, into target/docs/html
+	@tools/docs
 
 docs-check: setup ## links in the documentation
 	@.venv/bin/python tools/docs_check.py

@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 
 from penstock import _native
 from penstock._body import content_body
+from penstock._client_settings import client_options
 from penstock._connecting import Connections, checked_urls, native_client
 from penstock._many import one_of_many
 from penstock._redirects import Journey
@@ -41,7 +42,7 @@ class BaseClient(Connections):
         headers: HeadersGiven | None = None,
         auth: tuple[str, str] | None = None,
         timeout: float | Timeout | None = Timeout(),  # noqa: B008  frozen
-        pool: Pool | None = None,
+        pool: Pool | bool | None = None,
         balance: Balance = "p2c_first_byte",
         retry: Retry | None = None,
         eject: Eject | None = None,
@@ -56,26 +57,27 @@ class BaseClient(Connections):
         stream_window: int = 1 << 20,
         stream_memory: int = 10 << 20,
     ) -> None:
-        self._builder = RequestBuilder(checked_urls(base_url), params, headers, auth, timeout_of(timeout))
-        native = native_client(
-            self._builder.origins,
-            self._builder.defaults,
-            decompress=True,
-            timeout=timeout,
-            pool=pool,
-            balance=balance,
-            retry=retry,
-            eject=eject,
-            verify=verify,
-            cert=cert,
-            proxy=proxy,
-            trust_env=trust_env,
-            http2=http2,
-            max_response=max_response,
-            stream_window=stream_window,
-            stream_memory=stream_memory,
+        options, told = client_options(
+            {
+                "timeout": timeout_of(timeout),
+                "pool": pool,
+                "balance": balance,
+                "retry": retry,
+                "eject": eject,
+                "verify": verify,
+                "cert": cert,
+                "proxy": proxy,
+                "trust_env": trust_env,
+                "http2": http2,
+                "max_response": max_response,
+                "stream_window": stream_window,
+                "stream_memory": stream_memory,
+            }
         )
+        self._builder = RequestBuilder(checked_urls(base_url), params, headers, auth, options["timeout"])
+        native = native_client(self._builder.origins, self._builder.defaults, decompress=True, **options)
         super().__init__(self._builder.origins, native, pool)
+        self._told = told
         self._calls = _native.NativeInference(native)
         self._follows = follow_redirects
         self._max_redirects = max_redirects

@@ -54,9 +54,9 @@ def _load(child: _native.NativeChild, hello: dict[str, Any]) -> Callable[[], Non
         as_json, level = hello["logs"]
         logs.configure(json=as_json, level=level)
     if hello["keeps_memory"]:
-        from penstock import cli  # noqa: PLC0415  as above
+        from penstock import _allocator  # noqa: PLC0415  as above
 
-        cli.keep_freed_memory()
+        _allocator.keep_freed_memory()
     target = _resolve(hello["reference"])
     if hello["kind"] == "model":
         return _model(child, target, hello["declared"])

@@ -75,12 +75,15 @@ class Directories:
         cache: ModelCache,
         preload: Sequence[str] | None,
         drain: float,
+        *,
+        adapt: Callable[[ModelSpec], ModelSpec],
     ) -> None:
         self._places = [_Place(directory) for directory in directories]
         self._models = models
         self._cache = cache
         self._preload = preload
         self._drain = drain
+        self._adapt = adapt
         self._lock = threading.Lock()
         self._aliased: set[str] = set()
         """Names that were given to a version because a newer one is being loaded."""
@@ -141,6 +144,12 @@ class Directories:
         known = place.known.get(name)
         return known is not None and known.fingerprint != found.fingerprint
 
+    def _spec(self, found: Found) -> ModelSpec:
+        spec = spec_of(found.model)
+        if spec is None:
+            raise PenstockError(f"{found.reference} is no model")
+        return self._adapt(spec)
+
     def _path(self, place: _Place, path: str) -> str:
         """What something is called among what is skipped: its directory is named where there are several."""
         return path if len(self._places) == 1 else str(place.directory.path / path)
@@ -172,7 +181,7 @@ class Directories:
     def _register(self, place: _Place, free: dict[str, Found], report: _Report) -> list[str]:
         """Serves all that can be: one that cannot does not keep the others away."""
         try:
-            self._models.add([_spec(found) for found in free.values()])
+            self._models.add([self._spec(found) for found in free.values()])
         except PenstockError:
             pass
         else:
@@ -184,7 +193,7 @@ class Directories:
             # One may require another that comes after it.
             for name in list(left):
                 try:
-                    self._models.add([_spec(left[name])])
+                    self._models.add([self._spec(left[name])])
                 except PenstockError as error:
                     why[name] = error
                 else:
@@ -250,7 +259,7 @@ class Directories:
         # Where it fails, the next look does not try again: not before its files change.
         place.known[name] = found
         try:
-            replacement = self._models.replace(_spec(found), load=self._is_wanted(found))
+            replacement = self._models.replace(self._spec(found), load=self._is_wanted(found))
         except PenstockError as error:
             LOG.warning("model %r of %s has changed and goes on as it was: %s", name, place.directory.path, error)
             self._skip(place, report, name, error)
@@ -348,10 +357,3 @@ def _named(path: str) -> tuple[str, str]:
     """The name and the version that a path is for; the whole path where it is for neither."""
     name, _, version = path.partition("/")
     return (name, version) if "/" not in version else (path, "")
-
-
-def _spec(found: Found) -> ModelSpec:
-    spec = spec_of(found.model)
-    if spec is None:
-        raise PenstockError(f"{found.reference} is no model")
-    return spec

@@ -92,6 +92,11 @@ class InferResult(Mapping[str, Any]):
         outputs = ", ".join(f"{name}: {array.dtype}{list(array.shape)}" for name, array in self._outputs.items())
         return f"<InferResult of {self.model_name!r}: {outputs}>"
 
+    def _repr_html_(self) -> str:
+        from penstock import _reprs  # noqa: PLC0415  a notebook asks for it
+
+        return _reprs.of_result(self)
+
 
 def result_of_json(response: Response) -> InferResult:
     """The outputs of an answer of HTTP.

@@ -13,13 +13,16 @@ from penstock.pooling import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Self
 
     from penstock.models import ModelSpec
     from penstock.settings import CacheSettings
 
-_OBJECTS: dict[str, type[Any]] = {"pool": Pool, "batch": BatchPolicy, "load": ModelCache}
-"""What may stand in the place of a switch: it is on then, and is done so."""
+_OBJECTS: dict[str, tuple[type[Any], str]] = {
+    "pool": (Pool, "pool"),
+    "batch": (BatchPolicy, "policy"),
+    "load": (ModelCache, "cache"),
+}
+"""What may stand in the place of a switch, which is on then; and what it is called below."""
 
 
 @dataclass(frozen=True)
@@ -38,29 +41,23 @@ class Parts:
     policy: BatchPolicy | None = None
     cache: ModelCache | None = None
 
-    @classmethod
-    def taken(
-        cls, keywords: Mapping[str, Any], command_line: Mapping[str, Any] | None = None
-    ) -> tuple[Self, dict[str, Any]]:
-        """The parts that keywords describe, and the keywords that are left.
+    @staticmethod
+    def objects_of(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Keywords with a switch in the place of every object, and the objects as this class has them.
 
         Raises:
             ConfigError: for what is neither a switch nor what may stand in its place.
         """
-        left = dict(keywords)
-        names = [each.name for each in fields(PipelineSettings)]
-        given = {name: left.pop(name) for name in names if name in left}
-        objects: dict[str, Any] = {}
-        for name, value in given.items():
-            kind = _OBJECTS.get(name)
+        switches, objects = dict(keywords), {}
+        for each in fields(PipelineSettings):
+            name, value = each.name, keywords.get(each.name)
+            kind, place = _OBJECTS.get(name, (None, ""))
             if kind is not None and isinstance(value, kind):
-                objects[name], given[name] = value, True
+                objects[place], switches[name] = value, True
             elif not (value is None or isinstance(value, bool | str)):
                 others = "" if kind is None else f", or a penstock.{kind.__name__}"
                 raise ConfigError(f"{name} must be True or False{others}, not {value!r}")
-        settings = PipelineSettings.resolve(given, command_line)
-        parts = cls(settings, objects.get("pool"), objects.get("batch"), objects.get("load"))
-        return parts, left
+        return switches, objects
 
     def applied(self, spec: ModelSpec) -> ModelSpec:
         """The declaration of a model as these parts have it served.

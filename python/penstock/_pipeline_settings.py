@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from penstock.settings import _Resolved, _setting
+from penstock._settings_model import Resolved, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class PipelineSettings(_Resolved):
+class PipelineSettings(Resolved, section="pipeline", title="parts"):
     """Which of the four parts of a pipeline are on. An answer is the same without a part, and comes at another cost.
 
     Attributes:
@@ -20,7 +20,7 @@ class PipelineSettings(_Resolved):
             request for a model loads it, one model after another.
     """
 
-    pool: bool = _setting(True, "switch", "keep connections to upstreams, and share them")  # noqa: FBT003
-    batch: bool = _setting(True, "switch", "answer requests that wait together by one call")  # noqa: FBT003
-    stream: bool = _setting(True, "switch", "send the pieces of an answer as they are made")  # noqa: FBT003
-    load: bool = _setting(True, "switch", "load models before they are asked for, several at a time")  # noqa: FBT003
+    pool: bool = setting(True, "switch", "keep connections to upstreams, and share them")  # noqa: FBT003
+    batch: bool = setting(True, "switch", "answer requests that wait together by one call")  # noqa: FBT003
+    stream: bool = setting(True, "switch", "send the pieces of an answer as they are made")  # noqa: FBT003
+    load: bool = setting(True, "switch", "load models before they are asked for, several at a time")  # noqa: FBT003

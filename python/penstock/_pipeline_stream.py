@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from types import coroutine
 from typing import TYPE_CHECKING, Any
 
 from penstock._inference import texts_of
 from penstock.errors import StreamClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from types import TracebackType
     from typing import Self
 
     from penstock import _native
+
+
+@coroutine
+def _pause() -> Generator[None, None, None]:
+    """Lets the event loop turn once."""
+    yield
 
 
 class PipelineStream(AsyncIterator[Any], Iterator[Any]):
@@ -55,15 +62,15 @@ class PipelineStream(AsyncIterator[Any], Iterator[Any]):
             taken = self._take()
             if taken is None:
                 raise StopAsyncIteration
-            if taken is False:
-                try:
-                    await self._open().wait()
-                except Exception:
-                    raise
-                except BaseException:
-                    # Who reads was cancelled: nobody else will come.
-                    self.close()
-                    raise
+            try:
+                # A model that always has something to say must not keep the loop from its other tasks.
+                await (self._open().wait() if taken is False else _pause())
+            except Exception:
+                raise
+            except BaseException:
+                # Who reads was cancelled: nobody else will come.
+                self.close()
+                raise
         return self._next()
 
     def __iter__(self) -> Self:

@@ -94,7 +94,7 @@ def launch_of(kind: str, target: Callable[..., Any], name: str, declared: Mappin
             "reference": reference,
             "declared": dict(declared or {}),
             "logs": _logging(),
-            "keeps_memory": getattr(sys.modules.get("penstock.cli"), "keeps_freed_memory", False),
+            "keeps_memory": getattr(sys.modules.get("penstock._allocator"), "keeps_freed_memory", False),
         }
     )
     path = [place for place in sys.path if isinstance(place, str)]

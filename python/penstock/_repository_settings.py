@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from penstock._cache_loader import check_timeout, references_of
@@ -25,6 +25,7 @@ MOST_BYTES = 1 << 20
 
 _DIGEST = re.compile("[0-9a-fA-F]{64}")
 _MOST_VERSION = (1 << 63) - 1
+_MOST_ROWS = 1 << 31
 _ELEMENTS = frozenset(
     {"bool", "string", "bytes", "float16", "bfloat16", "float32", "float64"}
     | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
@@ -32,7 +33,8 @@ _ELEMENTS = frozenset(
 _ADAPTIVE = frozenset(each.name for each in fields(Adaptive))
 _PAD = frozenset(each.name for each in fields(Pad))
 # The two that would be functions are Python's.
-_BATCHING = frozenset(each.name for each in fields(BatchPolicy)) - {"key"}
+BATCHING = frozenset(each.name for each in fields(BatchPolicy)) - {"key"}
+"""What can be said of batches in a file."""
 
 
 def read_toml(text: bytes, file: str, *, of_version: bool) -> Settings:
@@ -63,6 +65,25 @@ def merged(weaker: Settings, stronger: Settings) -> Settings:
     if "batching" in weaker and "batching" in stronger:
         both["batching"] = {**weaker["batching"], **stronger["batching"]}
     return both
+
+
+def checked_key(what: str, key: str, value: object) -> Any:
+    """The value of one key, also of those of `batching`.
+
+    Raises:
+        ConfigError: for a value that cannot be, naming `what`.
+    """
+    if key not in BATCHING:
+        return _KEYS[key](what, value)
+    if key == "cost" and value != "length":
+        raise ConfigError(f"{what} must be 'length', not {value!r}")
+    form: Any = _BATCHING_FORMS.get(key, _as_it_is)(what, value)
+    try:
+        # Alone, so that what is wrong with it is said of it.
+        replace(BatchPolicy(max_batch_size=_MOST_ROWS, cost="length"), **{key: form})
+    except ConfigError as error:
+        raise ConfigError(f"{what}: {error}") from None
+    return form
 
 
 def versions_of(what: str, value: object) -> str | dict[str, int] | list[int]:
@@ -177,8 +198,8 @@ def _tensor(what: str, said: object) -> tuple[str, tuple[int, ...]]:
 def _batching(what: str, value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"{what} must be a table, not {value!r}")
-    if unknown := sorted(set(value) - _BATCHING):
-        raise ConfigError(f"{what}: there is no setting {unknown[0]!r}; there are {', '.join(sorted(_BATCHING))}")
+    if unknown := sorted(set(value) - BATCHING):
+        raise ConfigError(f"{what}: there is no setting {unknown[0]!r}; there are {', '.join(sorted(BATCHING))}")
     if not isinstance(value.get("cost", "length"), str):
         raise ConfigError(f"{what}.cost must be 'length', not {value['cost']!r}")
     return {key: _BATCHING_FORMS.get(key, _as_it_is)(f"{what}.{key}", given) for key, given in value.items()}

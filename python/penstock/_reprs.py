@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from penstock._display import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from penstock._cache import ModelCache
+    from penstock._connecting import Connections
+    from penstock._inference import InferResult
+    from penstock.batching import Batcher
     from penstock.server import Server
 
 _COLUMNS = ("requests", "batches", "mean_batch_size", "queued", "rejected")
@@ -50,3 +54,43 @@ def of_server(server: Server, caption: str) -> str:
     rows.append(("ready", "yes" if stats.ready else "no"))
     models = [(name, *(getattr(each, column) for column in _COLUMNS)) for name, each in stats.models.items()]
     return facts(caption, rows) + grid(("model", *_COLUMNS), models)
+
+
+def of_cache(cache: ModelCache) -> str:
+    """What a cache holds."""
+    limit = "no limit" if cache.memory is None else shown(cache.memory)
+    rows = [("state", "closed" if cache.closed else "open"), ("memory", limit)]
+    models = [(f"{row.name}@{row.version}", row.state, row.bytes, row.leases) for row in cache.index()]
+    return facts("ModelCache", rows) + grid(("model", "state", "bytes", "used by"), models)
+
+
+def of_client(client: Connections) -> str:
+    """What the pools of a client have done."""
+    stats = client.stats()
+    columns = ("size", "in_use", "waiting", "acquired", "reused", "failed")
+    rows = [("state", "closed" if client.closed else "open")]
+    pools = [(name, *(getattr(pool, column) for column in columns)) for name, pool in stats.endpoints.items()]
+    return facts(type(client).__name__, rows) + grid(("endpoint", *columns), pools)
+
+
+def of_result(result: InferResult) -> str:
+    """The outputs of a model, without their values, and where the time went."""
+    rows: list[tuple[str, object]] = [("model", f"{result.model_name} {result.model_version or ''}".strip())]
+    if result.id is not None:
+        rows.append(("id", result.id))
+    rows += [(f"output {name}", f"{array.dtype} {list(array.shape)}") for name, array in result.items()]
+    timing = {part: f"{1e3 * seconds:.3f} ms" for part, seconds in result.timing.items()}
+    return facts("InferResult", [*rows, *timing.items()])
+
+
+def of_batcher(batcher: Batcher[Any], name: str) -> str:
+    """What a batched function is, and what it has done so far."""
+    policy, stats = batcher.policy, batcher.stats()
+    rows: list[tuple[str, object]] = [
+        ("function", name),
+        ("state", "closed" if batcher.closed else "open"),
+        ("max batch size", str(policy.max_batch_size)),
+        ("dispatch", policy.dispatch),
+        ("workers", str(batcher.workers)),
+    ]
+    return facts("Batcher", rows) + grid(_COLUMNS, [tuple(getattr(stats, column) for column in _COLUMNS)])

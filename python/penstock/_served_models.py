@@ -8,7 +8,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from penstock._parts import Parts
 from penstock._processes import Processes
 from penstock._residents import Residents, Served
 from penstock.errors import ConfigError, ModelNotFound, PenstockError
@@ -63,12 +62,9 @@ def declaration_of(spec: ModelSpec) -> Declaration:
 class ServedModels:
     """The models of one server, by what they are called. Every method may be called by any thread."""
 
-    def __init__(
-        self, cache: ModelCache, native: Callable[[], _native.NativeServer], parts: Parts | None = None
-    ) -> None:
+    def __init__(self, cache: ModelCache, native: Callable[[], _native.NativeServer]) -> None:
         self.residents = Residents(cache, native)
         self._cache = cache
-        self._parts = parts or Parts()
         self._native = native
         self._served: dict[str, Served] = {}
         self._busy: set[str] = set()
@@ -95,7 +91,7 @@ class ServedModels:
         Raises:
             ConfigError: where two have the same name and version, and as `Residents.register` does.
         """
-        served = [Served(self._parts.applied(spec), index) for index, spec in enumerate(specs)]
+        served = [Served(spec, index) for index, spec in enumerate(specs)]
         seen: set[str] = set()
         for one in served:
             if one.spec.reference in seen:
@@ -127,7 +123,7 @@ class ServedModels:
                 self._wait_for(spec.reference)
                 if spec.reference in self._served:
                     raise ConfigError(f"a model '{spec.name}' of version '{spec.version}' is served already")
-            served = [Served(self._parts.applied(spec)) for spec in specs]
+            served = [Served(spec) for spec in specs]
             self.residents.register(served, check=True)
             native = self._native()
             try:
@@ -163,7 +159,6 @@ class ServedModels:
             DependencyCycle: where it would come to require itself.
             CapacityError: where it is pinned, and there is no room for what is pinned.
         """
-        spec = self._parts.applied(spec)
         with self._changed:
             self._wait_for(spec.reference)
             before = self._named(spec.reference)

@@ -14,6 +14,7 @@ import signal
 import socket
 import threading
 from dataclasses import asdict, dataclass
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ class Supervised:
         for descriptor in post.descriptors:
             os.set_inheritable(descriptor, False)  # noqa: FBT003  it has no name
         self._link = socket.socket(fileno=post.link)
-        self._stop = threading.Event()
+        # A signal's handler may interrupt whoever waits: an event would let both wait for each other.
+        self._stop: SimpleQueue[None] = SimpleQueue()
         self._loading = True
         self._server: Server | None = None
         self._is_orphan = False
@@ -91,7 +93,7 @@ class Supervised:
             self._say({"failed": text, "status": status})
             return status
         self._say({"ready": server.names})
-        self._stop.wait()
+        self._stop.get()
         server.close()
         if self._is_orphan:
             # All of them end now, and nobody else is left to clear up.
@@ -113,13 +115,13 @@ class Supervised:
             if order == "accept" and self._server is not None:
                 self._server._accept()  # noqa: SLF001  one package
         self._is_orphan = True
-        self._stop.set()
+        self._stop.put(None)
         # By a signal, because the main thread may be loading.
         os.kill(os.getpid(), signal.SIGTERM)
 
     def _on_sigterm(self, *_: object) -> None:
         # It may come twice: to all processes of a group, and from the supervisor. Only he ends a process at once.
-        self._stop.set()
+        self._stop.put(None)
         if self._loading:
             self._loading = False
             raise _Stopped

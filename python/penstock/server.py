@@ -9,21 +9,23 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from penstock import _lifecycle, _logs, _native
 from penstock._batch_records import explanation_of
+from penstock._batch_settings import ModelTerms
 from penstock._directories import Changes, Directories
 from penstock._display import Table
 from penstock._parts import Parts
+from penstock._pipeline_settings import PipelineSettings
 from penstock._policy import check_count, check_seconds
 from penstock._recording import Recording
 from penstock._served_models import ServedModels
 from penstock.errors import Closed, ConfigError, ModelNotFound
 from penstock.models import ModelCache, ModelSpec, spec_of
 from penstock.repository import ModelDirectory
-from penstock.settings import CacheSettings, DoorSettings
+from penstock.settings import SECTIONS, CacheSettings, DoorSettings, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from typing import Self, TypeAlias
 
     from penstock._batch_records import BatchExplanation
-    from penstock._pipeline_settings import PipelineSettings
     from penstock.models import LoadHandle
 
     _Place: TypeAlias = int | tuple[str, int]
@@ -122,9 +123,10 @@ class Server:
             the server's own, with no limit unless the environment or the command line gives one.
         preload: references to the models that are loaded before `start` comes back, all of them for `None`. The others
             are loaded by the first request for them, which waits meanwhile.
-        **settings: the fields of `penstock.settings.DoorSettings`: limits, time-outs, what answers say; and the four
-            switches `pool`, `batch`, `stream` and `load`, as `penstock.Pipeline` describes them. The environment
-            (`PENSTOCK_MAX_BODY`, `PENSTOCK_BATCH`, ...) is stronger than these.
+        **settings: the fields of the classes of `penstock.settings.SECTIONS` that servers take: limits, time-outs, what
+            answers say, and the four switches `pool`, `batch`, `stream` and `load` of a `penstock.Pipeline`.
+            `penstock.toml` and the environment (`PENSTOCK_MAX_BODY`, ...) are stronger than these; `Server.settings`
+            says what is in force, and why.
 
     Raises:
         ConfigError: for something that is no model, a name and version that are used twice, a setting that cannot be,
@@ -142,28 +144,60 @@ class Server:
         preload: str | Iterable[str] | None = None,
         **settings: Any,
     ) -> None:
+        settings, objects = Parts.objects_of(settings)
+        if cache is not None and not isinstance(cache, ModelCache):
+            raise ConfigError(f"cache must be a penstock.ModelCache, not {cache!r}")
+        if cache is not None and "cache" in objects:
+            raise ConfigError("cache and load=<a ModelCache> exclude each other: both say where the models live")
+        cache = objects.get("cache", cache)
+        if isinstance(preload, Iterable) and not isinstance(preload, str):
+            preload = list(preload)
+        if cache is not None:
+            _refuse_beside_cache(settings)
+        classes = [kind for kind in SECTIONS if kind.keywords]
+        resolved = Settings.resolve(classes, {**settings, "preload": preload})
+        self._set_up(models, (host, port, grpc_port), cache, resolved, objects)
+
+    @classmethod
+    def _of_command(
+        cls,
+        models: Iterable[Any],
+        place: tuple[str, int, int | None],
+        settings: Settings,
+        record: Path | None = None,
+    ) -> Self:
+        server = cls.__new__(cls)
+        server._set_up(models, place, None, settings)  # noqa: SLF001  one class
+        server._record_path = record  # noqa: SLF001  as above
+        return server
+
+    def _set_up(
+        self,
+        models: Iterable[Any] | Callable[..., Any],
+        place: tuple[str, int, int | None],
+        cache: ModelCache | None,
+        settings: Settings,
+        objects: Mapping[str, Any] | None = None,
+    ) -> None:
         given = list(_several(models))
         self._places = [one for one in given if isinstance(one, ModelDirectory)]
-        self._given = [_spec(model) for model in given if not isinstance(model, ModelDirectory)]
+        self._parts = Parts(settings.of(PipelineSettings), **(objects or {}))
+        self._terms = ModelTerms(settings)
+        specs = [_spec(model) for model in given if not isinstance(model, ModelDirectory)]
+        self._given = [self._placed(spec) for spec in specs]
         if not given:
             raise ConfigError("a server needs at least one model, or a penstock.ModelDirectory")
+        host, port, grpc_port = place
         self._host = host
         self._port = check_port(port)
         self._grpc_port = None if grpc_port is None else check_port(grpc_port, "grpc_port")
-        self._parts, settings = Parts.taken(settings)
-        self._settings = DoorSettings.resolve(settings)
+        self._every_setting = settings
+        self._settings = settings.of(DoorSettings)
+        self._cache_settings = self._parts.cached(settings.of(CacheSettings))
+        self._shared_cache = cache
+        self._cache = _cache_of(self._cache_settings) if cache is None else cache
         self._journal: _native.NativeJournal | None = None
         self._native: _native.NativeServer | None = None
-        if cache is not None and not isinstance(cache, ModelCache):
-            raise ConfigError(f"cache must be a penstock.ModelCache, not {cache!r}")
-        if cache is not None and self._parts.cache is not None:
-            raise ConfigError("cache and load=<a ModelCache> exclude each other: both say where the models live")
-        cache = self._parts.cache if cache is None else cache
-        if isinstance(preload, Iterable) and not isinstance(preload, str):
-            preload = list(preload)
-        self._shared_cache = cache
-        self._cache_settings = self._parts.cached(CacheSettings.resolve({"preload": preload}))
-        self._cache = _cache_of(self._cache_settings) if cache is None else cache
         self._models: ServedModels | None = None
         self._directories: Directories | None = None
         self._process = os.getpid()
@@ -171,23 +205,6 @@ class Server:
         self._ended = False
         self._record_path: Path | None = None
         self._recordings: list[Recording] = []
-
-    @classmethod
-    def _of_command(
-        cls,
-        models: Iterable[Any],
-        place: tuple[str, int, int | None],
-        command_line: Mapping[str, Any],
-        record: Path | None = None,
-    ) -> Self:
-        host, port, grpc_port = place
-        server = cls(models, host=host, port=port, grpc_port=grpc_port)
-        server._record_path = record
-        server._settings = DoorSettings.resolve({}, command_line)
-        server._parts = Parts.taken({}, command_line)[0]
-        server._cache_settings = server._parts.cached(CacheSettings.resolve({}, command_line))
-        server._cache = _cache_of(server._cache_settings)
-        return server
 
     def start(self) -> Self:
         """Opens the door, loads the models of `preload`, and comes back when they are ready.
@@ -211,6 +228,10 @@ class Server:
         grpc_place = None if self._grpc_port is None else (self._host, self._grpc_port)
         self._open(((self._host, self._port), grpc_place), accepting=True)
         return self
+
+    def _placed(self, spec: ModelSpec) -> ModelSpec:
+        """The declaration of a model as it is served here: what `penstock.toml` says of it has the last word."""
+        return self._terms.applied(self._parts.applied(spec))
 
     def _start_without_door(self) -> bool:
         """Loads the models, where that was not done before; answers whether this call did it."""
@@ -239,7 +260,7 @@ class Server:
         if self._settings.access_log and not logging.getLogger(_logs.ACCESS).level:
             logging.getLogger(_logs.ACCESS).setLevel(logging.INFO)
         journal = self._journal if self._settings.access_log else None
-        models = ServedModels(self._cache, _native_of(weakref.ref(self)), self._parts)
+        models = ServedModels(self._cache, _native_of(weakref.ref(self)))
         try:
             # What they require may be in a directory.
             declarations = models.register(self._given, check=not self._places)
@@ -284,7 +305,8 @@ class Server:
         """Serves what is in the directories, and has calls of the model repository look at them again."""
         native.set_starting(True)
         preload, drain = self._cache_settings.preload, self._settings.drain_timeout
-        self._directories = Directories(self._places, models, self._cache, preload, drain)
+        adapt = self._placed
+        self._directories = Directories(self._places, models, self._cache, preload, drain, adapt=adapt)
         self._directories.poll(patience=_PATIENCE, wait=False)
         models.check_requires(self._given)
         arguments = (weakref.ref(self), native.begin_polls(), self._settings.poll_seconds or None)
@@ -338,7 +360,7 @@ class Server:
             CapacityError: where there is no room for it.
             Closed: where the server is closed.
         """
-        spec = _spec(model)
+        spec = self._placed(_spec(model))
         models = self._open_models()
         preload = preload and self._parts.settings.load
         if models is None:
@@ -465,6 +487,11 @@ class Server:
         return self._given if self._models is None else [served.spec for served in self._models.all]
 
     @property
+    def settings(self) -> Settings:
+        """The settings that are in force, each with where its value came from; a table in a notebook."""
+        return self._every_setting
+
+    @property
     def cache(self) -> ModelCache:
         """The cache that the models live in."""
         return self._cache
@@ -587,7 +614,9 @@ class Server:
         await self.aclose(drain=kind is None)
 
     def __repr__(self) -> str:
-        return f"<penstock.Server {', '.join(self.names)} {self._state}>"
+        # A file in the working directory must not change a server unseen.
+        told = "" if self._closed else self._every_setting.shown_file
+        return f"<penstock.Server {', '.join(self.names)} {self._state}{told}>"
 
     def _repr_html_(self) -> str:
         from penstock import _reprs  # noqa: PLC0415  a notebook asks for it
@@ -667,6 +696,12 @@ def _look_when_asked(reference: weakref.ref[Server], desk: _native.PollDesk, sec
         desk.polled(skipped)
         # While it waits, the thread must not keep the server.
         del server
+
+
+def _refuse_beside_cache(settings: Mapping[str, Any]) -> None:
+    """Refuses settings of a cache where the server is given one that has its own."""
+    if both := sorted({each.name for each in fields(CacheSettings)} & {name for name in settings if settings[name]}):
+        raise ConfigError(f"cache and {', '.join(both)} exclude each other: give them to the penstock.ModelCache")
 
 
 def _cache_of(settings: CacheSettings) -> ModelCache:

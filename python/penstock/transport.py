@@ -15,8 +15,9 @@ import sys
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from penstock._client_settings import client_options
 from penstock._connecting import Connections, checked_urls, native_client
-from penstock._request import BY_BYTES, UNDECODED, RequestBuilder
+from penstock._request import BY_BYTES, UNDECODED, RequestBuilder, timeout_of
 from penstock.errors import (
     AcquireTimeout,
     Closed,
@@ -83,8 +84,12 @@ class _BaseTransport(Connections):
     def __init__(self, base_url: str | Iterable[str] | None = None, **options: Unpack[ConnectionOptions]) -> None:
         builder = RequestBuilder(checked_urls(base_url), None, None, None, Timeout())
         self._endpoints = frozenset(builder.origins)
-        native = native_client(builder.origins, [], decompress=False, **options)
+        if "timeout" in options:
+            options["timeout"] = timeout_of(options["timeout"])
+        chosen, told = client_options(options)
+        native = native_client(builder.origins, [], decompress=False, **chosen)
         super().__init__(builder.origins, native, options.get("pool"))
+        self._told = told
 
     def _prepared(self, request: Any, body: bytes) -> Prepared:
         """An httpx request as the extension takes it."""

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Cut, Entry, Ran};
-use crate::flow::Moment;
+use crate::flow::{BatchTrace, Moment, TraceContext};
 use crate::metrics::{BatchCount, PARTS};
 
 /// What a batch was, and where its time went.
@@ -36,6 +36,8 @@ pub struct BatchAccount {
     pub ran: Ran,
     /// What their senders call its requests, as far as they do.
     pub ids: Vec<Arc<str>>,
+    /// The traces of its requests, as far as they have any.
+    pub trace: BatchTrace,
 }
 
 /// What requests waited until a worker took their batch.
@@ -90,6 +92,7 @@ impl BatchAccount {
             failed: 0,
             ran: Ran::Unknown,
             ids: Vec::new(),
+            trace: BatchTrace::default(),
         }
     }
 
@@ -102,6 +105,12 @@ impl BatchAccount {
                 self.deadline = Some(self.deadline.map_or(deadline, |earliest| earliest.min(deadline)));
             }
         }
+    }
+
+    /// The context of the batch's own work: what is asked of others on its behalf names it. `None` where no request of it is
+    /// in a trace.
+    pub fn trace(&self) -> Option<TraceContext> {
+        self.trace.own.clone()
     }
 
     /// The model is called now; only the first time counts.

@@ -81,6 +81,7 @@ pub(crate) struct Limits {
     stream_window: usize,
     stream_memory: usize,
     slow_reader: String,
+    dashboard: bool,
     repository: String,
 }
 
@@ -519,6 +520,7 @@ impl Limits {
             body_timeout: time("body_timeout", self.body_timeout)?,
             idle_timeout: time("idle_timeout", self.idle_timeout)?,
             server_timing: self.server_timing,
+            dashboard: self.dashboard,
             keep_alive: time("keep_alive", self.keep_alive)?,
             compression: self.compression == "auto",
             streaming: true,

@@ -9,6 +9,7 @@ pub mod events;
 mod journal;
 mod monitor;
 mod priority;
+pub mod trace;
 
 pub use bell::{Bell, Listener};
 pub use burst::BurstQueue;
@@ -17,3 +18,4 @@ pub use clock::{Clock, Moment, OnMove, SystemClock, TimeSource, VirtualClock};
 pub use journal::{Burst, Journal, Pace};
 pub use monitor::{Held, Monitor};
 pub use priority::Priority;
+pub use trace::{BatchTrace, TraceContext};

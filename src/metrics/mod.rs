@@ -4,6 +4,7 @@ mod door;
 mod merge;
 mod model;
 mod models;
+mod security;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -12,4 +13,5 @@ pub use door::{DoorMetrics, InFlight};
 pub use merge::{Merged, Refused, merge};
 pub use model::{BatchCount, LockCounts, ModelMetrics, Outcome, PARTS, Registry};
 pub use models::{CacheCounts, LOAD_SECONDS, LoadSeconds, ModelCounts, PredictionCounts};
+pub use security::SecurityMetrics;
 pub use stream::{StreamCount, StreamMetrics};

@@ -17,7 +17,8 @@ use super::residence::{Hold, Loading, Residence, Sweeper};
 use super::steps::{self, Pieces, Task};
 use super::{Answer, Finished, Reply, RequestTerms, Ticker};
 use crate::batch::{
-    Attendance, Batch, BatchAccount, BatchPolicy, Batcher, GroupKey, History, Removed, Shift, Terms, Turn,
+    Attendance, Batch, BatchAccount, BatchPolicy, Batcher, Entry, GroupKey, History, Removed, Shift, Terms,
+    Turn,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::{Bell, StreamLimits, TimeSource};
@@ -173,7 +174,7 @@ impl Endpoint {
         let bell = Arc::clone(&self.bell);
         let (speaker, mut pieces) =
             steps::pieces(limits, bell, terms.deadline, (hold, counted), &self.spec.name);
-        let reply = Reply::Steps { speaker: Box::new(speaker), id: terms.id };
+        let reply = Reply::Steps { speaker: Box::new(speaker), label: terms.label() };
         match self.queue(&GroupKey { key: (), specs }, in_queue, rows, vec![reply]) {
             Ok(()) => Ok(pieces),
             Err(error) => {
@@ -226,12 +227,12 @@ impl Endpoint {
         let mut terms = self.terms_of(&asked, &rows);
         let key = GroupKey { key: (), specs };
         let Some(flights) = self.flights.get() else {
-            let (replies, answer) = Reply::for_rows(count, asked.id);
+            let (replies, answer) = Reply::for_rows(count, asked.label());
             self.queue(&key, terms, &rows, replies)?;
             // Copied into the queue, the rows can serve the next request while this one waits.
             return Ok(answer);
         };
-        match flights.place(key.specs.clone(), rows, count, asked.id) {
+        match flights.place(key.specs.clone(), rows, count, asked.label()) {
             Place::Shared(answer) => Ok(answer),
             Place::Own(flight, replies, answer) => {
                 // Each of those who wait hangs up by itself when its time has passed.
@@ -375,12 +376,7 @@ impl Endpoint {
         let cut = std::mem::take(&mut batch.cut);
         let mut account = BatchAccount::open(batch.entries.len(), batch.reason.name(), cut);
         account.add_requests(&batch.entries);
-        for id in batch.entries.iter().filter_map(|entry| entry.waiter.id()) {
-            // The rows of a request stand side by side.
-            if account.ids.last() != Some(id) {
-                account.ids.push(Arc::clone(id));
-            }
-        }
+        note_labels(&mut account, &batch.entries);
         self.metrics.batch(account.rows, account.reason);
         Some((batch, account))
     }
@@ -517,6 +513,20 @@ impl Endpoint {
         let stats = self.batcher.stats();
         self.metrics.observe(stats.queued, stats.cap, &self.locks);
     }
+}
+
+/// Notes what goes with the requests of a batch, each once.
+fn note_labels(account: &mut BatchAccount, entries: &[Entry<Reply>]) {
+    for label in entries.iter().map(|entry| entry.waiter.label()) {
+        // The rows of a request stand side by side.
+        if let Some(id) = label.id.as_ref().filter(|id| account.ids.last() != Some(id)) {
+            account.ids.push(Arc::clone(id));
+        }
+        if let Some(trace) = &label.trace {
+            account.trace.add(trace);
+        }
+    }
+    account.trace.close();
 }
 
 /// Hands out what workers say, on the runtime's thread, as long as the endpoint lives.

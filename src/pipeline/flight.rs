@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::reply::Return;
+use super::terms::Label;
 use super::{Answer, Reply};
 use crate::tensor::{Column, Rows, Specs};
 
@@ -61,13 +62,7 @@ impl Flights {
     }
 
     /// A place for a request of `count` rows. A flight of one's own is found by others after [`depart`](Self::depart).
-    pub(super) fn place(
-        self: &Arc<Self>,
-        specs: Specs,
-        rows: Rows,
-        count: usize,
-        id: Option<Arc<str>>,
-    ) -> Place {
+    pub(super) fn place(self: &Arc<Self>, specs: Specs, rows: Rows, count: usize, label: Label) -> Place {
         let hash = self.hash(&specs, &rows, count);
         let (sender, receiver) = oneshot::channel();
         let candidates = self.known.lock().get(&hash).cloned().unwrap_or_default();
@@ -83,7 +78,7 @@ impl Flights {
         }
         let state = Mutex::new(Waiting { senders: sender.into_iter().collect(), open: true });
         let flight = Arc::new(Flight { hash, specs, rows, count, state, flights: Arc::downgrade(self) });
-        let replies = Reply::for_return(Return::Shared(Arc::clone(&flight)), count, id);
+        let replies = Reply::for_return(Return::Shared(Arc::clone(&flight)), count, label);
         Place::Own(flight, replies, receiver)
     }
 
@@ -201,7 +196,7 @@ mod tests {
                 Column::Objects(_) => unreachable!(),
             }
         }
-        let place = flights.place(specs(), rows, 1, None);
+        let place = flights.place(specs(), rows, 1, Label::default());
         if let Place::Own(flight, ..) = &place {
             flights.depart(Arc::clone(flight));
         }

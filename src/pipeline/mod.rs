@@ -26,5 +26,5 @@ pub use processes::{Processes, Tally};
 pub use reply::{Answer, Answered, Finished, Reply};
 pub use residence::{InCache, Lease, Loading, Residence, Told};
 pub use steps::{Finish, Piece, Pieces, Said, Speaker, Task};
-pub use terms::RequestTerms;
+pub use terms::{Label, RequestTerms};
 pub use ticker::Ticker;

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::flight::Flight;
 use super::steps::{Finish, Piece, Said, Speaker};
+use super::terms::Label;
 use crate::batch::{BatchAccount, Entry, Ran};
 use crate::error::{Error, ErrorKind, Result};
 use crate::tensor::AnswerRow;
@@ -61,8 +62,8 @@ pub enum Reply {
     Whole {
         /// Where its answer goes.
         sender: Return,
-        /// What its sender calls it.
-        id: Option<Arc<str>>,
+        /// What goes with it.
+        label: Label,
     },
     /// Row `at` of a request of several.
     Part {
@@ -75,8 +76,8 @@ pub enum Reply {
     Steps {
         /// The model's end.
         speaker: Box<Speaker>,
-        /// What its sender calls it.
-        id: Option<Arc<str>>,
+        /// What goes with it.
+        label: Label,
     },
 }
 
@@ -84,7 +85,7 @@ pub enum Reply {
 #[derive(Debug)]
 pub struct Join {
     gathering: Mutex<Gathering>,
-    id: Option<Arc<str>>,
+    label: Label,
 }
 
 #[derive(Debug)]
@@ -123,19 +124,19 @@ impl Finished {
 }
 
 impl Reply {
-    /// Waiters for a request of `count` rows and that name, and where its answer comes.
-    pub fn for_rows(count: usize, id: Option<Arc<str>>) -> (Vec<Reply>, oneshot::Receiver<Answer>) {
+    /// Waiters for a request of `count` rows with that label, and where its answer comes.
+    pub fn for_rows(count: usize, label: Label) -> (Vec<Reply>, oneshot::Receiver<Answer>) {
         let (sender, receiver) = oneshot::channel();
-        (Self::for_return(Return::One(sender), count, id), receiver)
+        (Self::for_return(Return::One(sender), count, label), receiver)
     }
 
     /// Waiters for a request of `count` rows whose answer goes there.
-    pub(super) fn for_return(sender: Return, count: usize, id: Option<Arc<str>>) -> Vec<Reply> {
+    pub(super) fn for_return(sender: Return, count: usize, label: Label) -> Vec<Reply> {
         if count == 1 {
-            return vec![Self::Whole { sender, id }];
+            return vec![Self::Whole { sender, label }];
         }
         let gathering = Gathering { rows: vec![None; count], missing: count, sender: Some(sender) };
-        let join = Arc::new(Join { gathering: Mutex::new(gathering), id });
+        let join = Arc::new(Join { gathering: Mutex::new(gathering), label });
         (0..count).map(|at| Self::Part { join: Arc::clone(&join), at }).collect()
     }
 
@@ -148,11 +149,11 @@ impl Reply {
         }
     }
 
-    /// What its sender calls the request.
-    pub fn id(&self) -> Option<&Arc<str>> {
+    /// What goes with the request.
+    pub fn label(&self) -> &Label {
         match self {
-            Self::Whole { id, .. } | Self::Steps { id, .. } => id.as_ref(),
-            Self::Part { join, .. } => join.id.as_ref(),
+            Self::Whole { label, .. } | Self::Steps { label, .. } => label,
+            Self::Part { join, .. } => &join.label,
         }
     }
 
@@ -257,7 +258,7 @@ mod tests {
 
     #[test]
     fn rows_of_one_request_come_together_in_its_order() {
-        let (replies, mut receiver) = Reply::for_rows(3, None);
+        let (replies, mut receiver) = Reply::for_rows(3, Label::default());
         for (at, reply) in replies.into_iter().enumerate().rev() {
             assert!(receiver.try_recv().is_err());
             reply.answer(Ok(Said::Row(row(10 + at))), &batch());
@@ -268,7 +269,7 @@ mod tests {
 
     #[test]
     fn the_first_failure_answers_for_all_and_frees_the_rest() {
-        let (mut replies, mut receiver) = Reply::for_rows(2, None);
+        let (mut replies, mut receiver) = Reply::for_rows(2, Label::default());
         let last = replies.pop().unwrap();
         assert!(!last.is_gone());
         replies.pop().unwrap().refuse(Error::new(ErrorKind::Item, "bad"));
@@ -280,7 +281,7 @@ mod tests {
     #[test]
     fn a_caller_that_hangs_up_is_gone() {
         for count in [1, 2] {
-            let (replies, receiver) = Reply::for_rows(count, None);
+            let (replies, receiver) = Reply::for_rows(count, Label::default());
             drop(receiver);
             assert!(replies.iter().all(Reply::is_gone));
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::batch::Priority;
+use crate::flow::TraceContext;
 
 /// What the sender of a request says of how it is to wait. The default is what most say: nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,4 +17,22 @@ pub struct RequestTerms {
     pub deadline: Option<Instant>,
     /// What its sender calls it.
     pub id: Option<Arc<str>>,
+    /// Its place in a trace, where it has one.
+    pub trace: Option<Arc<TraceContext>>,
+}
+
+/// What goes with a request as far as its batch, for whoever asks about that.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Label {
+    /// What its sender calls it.
+    pub id: Option<Arc<str>>,
+    /// Its place in a trace, where it has one.
+    pub trace: Option<Arc<TraceContext>>,
+}
+
+impl RequestTerms {
+    /// What goes with the request.
+    pub fn label(&self) -> Label {
+        Label { id: self.id.clone(), trace: self.trace.clone() }
+    }
 }

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::batch::{BatchPolicy, Ran, Shift, Turn};
 use crate::error::{Error, ErrorKind, Result};
+use crate::flow::TraceContext;
 use crate::metrics::Registry;
 use crate::models::LoadState;
 use crate::tensor::{AnswerRow, Column, ColumnSpec, Rows, Shape, Specs, TensorSpec};
@@ -160,6 +161,30 @@ async fn joined<T: Send + 'static>(thread: std::thread::JoinHandle<T>) -> T {
     };
     tokio::time::timeout(PATIENCE, ended).await.expect("a worker goes on");
     thread.join().unwrap()
+}
+
+#[tokio::test]
+async fn a_batch_knows_the_traces_of_its_requests() {
+    let stage = Stage::open(Task::Tensors);
+    stage.endpoint.announce_shift(&Arc::<Shift>::default());
+    let shared = Arc::new(TraceContext::root(true));
+    let (other, id) = (Arc::new(TraceContext::root(false)), Some("a7".into()));
+    let asked = [Some(&shared), None, Some(&shared), Some(&other)].map(|trace| {
+        let (specs, rows) = stage.row();
+        let terms = RequestTerms { trace: trace.cloned(), id: id.clone(), ..RequestTerms::default() };
+        stage.endpoint.infer(terms, specs, rows, 1)
+    });
+    let (batch, account) = loop {
+        tokio::task::yield_now().await;
+        if let Some(taken) = stage.endpoint.take() {
+            break taken;
+        }
+    };
+    assert_eq!((batch.entries.len(), account.ids.len()), (4, 1));
+    assert_eq!(account.trace.members, [shared.clone(), other.clone()]);
+    let own = account.trace().unwrap();
+    assert!(own.sampled && ![shared.trace_id, other.trace_id].contains(&own.trace_id));
+    drop(asked);
 }
 
 fn failure() -> Error {

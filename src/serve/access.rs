@@ -40,6 +40,10 @@ pub struct AccessRecord {
     /// What the client calls the request: the `id` of an inference request, or `X-Request-Id`; 128 characters at most,
     /// and no control characters.
     pub id: Option<String>,
+    /// The name of the key that the request showed, where keys are asked for.
+    pub key: Option<Arc<str>>,
+    /// Whom the client's certificate names, where one is asked for.
+    pub client: Option<Arc<str>>,
     /// The model that was asked.
     pub model: Option<Arc<str>>,
     /// Rows that the request held.
@@ -63,6 +67,10 @@ pub(super) struct Note {
     pub(super) bytes: u64,
     pub(super) model: Option<Arc<Endpoint>>,
     pub(super) id: Option<String>,
+    /// The name of the key that it showed.
+    pub(super) key: Option<Arc<str>>,
+    /// Whom the client's certificate names.
+    pub(super) client: Option<Arc<str>>,
     pub(super) rows: Option<usize>,
     /// Its batch, and where its time went.
     pub(super) batch: Option<(Arc<BatchAccount>, Timing)>,
@@ -114,6 +122,8 @@ impl Note {
             request_bytes: self.bytes,
             response_bytes: answered.bytes,
             id: self.id.or_else(named).map(|id| fit_for_a_log(&id)),
+            key: self.key,
+            client: self.client,
             model: self.model.map(|model| model.spec.name.as_str().into()),
             rows: self.rows,
             batch: batch.as_ref().map(|batch| batch.rows),
@@ -150,6 +160,7 @@ impl Display for AccessRecord {
             None => write!(out, "{}", self.status)?,
         }
         write!(out, " {milliseconds:.digits$} ms")?;
+        self.key.iter().try_for_each(|key| write!(out, " key={key}"))?;
         self.rows.iter().try_for_each(|rows| write!(out, " rows={rows}"))?;
         self.batch.iter().try_for_each(|batch| write!(out, " batch={batch}"))
     }
@@ -172,6 +183,8 @@ mod tests {
             request_bytes: 300,
             response_bytes: 80,
             id: None,
+            key: None,
+            client: None,
             model: Some("mlp".into()),
             rows: Some(1),
             batch: Some(30),

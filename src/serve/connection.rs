@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -21,7 +21,9 @@ use super::answer::ReplyBody;
 use super::door::{Door, Origin};
 use super::grpc::{self, AnswerBody};
 use super::http::Speaks;
+use super::security::{Secured, Unsecured};
 use super::socket::{self, Socket};
+use super::transport::Transport;
 use super::watch::{Phase, Verdict, Watch, Watched};
 
 /// How HTTP/2 begins where both sides know that they speak it (RFC 9113, section 3.4); no method begins so.
@@ -48,6 +50,9 @@ pub(super) async fn serve(
 ) {
     // Answers are whole: waiting to fill a packet only delays them.
     let _ = stream.set_nodelay(true);
+    if door.security.is_encrypted() {
+        return Box::pin(serve_encrypted(stream, peer, speaks, door, watched)).await;
+    }
     let is_http2 = tokio::select! {
         biased;
         is_http2 = speaks_http2(&stream) => is_http2,
@@ -64,17 +69,82 @@ pub(super) async fn serve(
     };
     match is_http2 {
         // Apart, so that the many connections that speak HTTP/1 have no room for its state.
-        Ok(true) => Box::pin(serve_http2(stream, peer, speaks, door, &watched.watch)).await,
-        Ok(false) => serve_http1(stream, peer, speaks, door, &watched.watch).await,
+        Ok(true) => {
+            let from = Came { peer, client: None, speaks };
+            Box::pin(serve_http2(Transport::Plain(stream), from, door, &watched.watch)).await;
+        }
+        Ok(false) => {
+            let from = Came { peer, client: None, speaks };
+            serve_http1(Transport::Plain(stream), from, door, &watched.watch).await;
+        }
         // It was gone before it said a word.
         Err(_) => {}
     }
 }
 
+/// Where a connection came from, and by which way in.
+struct Came {
+    peer: SocketAddr,
+    /// Whom the client's certificate names.
+    client: Option<Arc<str>>,
+    speaks: Speaks,
+}
+
+/// As [`serve`], where connections are encrypted. The handshake has the time for a request's head.
+async fn serve_encrypted(
+    stream: TcpStream,
+    peer: SocketAddr,
+    speaks: Speaks,
+    door: Arc<Door>,
+    watched: Watched,
+) {
+    let secured = {
+        let mut handshake = pin!(door.security.handshake(stream, PREFACE));
+        tokio::select! {
+            biased;
+            secured = &mut handshake => secured,
+            verdict = watched.watch.ended() => match verdict {
+                Verdict::Closing => {
+                    // Whoever has come in before the server closed may have more to say, but soon.
+                    let Ok(secured) = tokio::time::timeout(LAST_WORDS, handshake).await else { return };
+                    watched.watch.end(Verdict::Closing);
+                    secured
+                }
+                _ => return door.security.shook_hands(false),
+            },
+        }
+    };
+    door.security.shook_hands(secured.is_ok());
+    let Secured { stream, is_http2, client } = match secured {
+        Ok(secured) => secured,
+        Err(Unsecured::InTheClear(stream)) => return say(stream, &socket::in_the_clear()).await,
+        Err(Unsecured::Failed(error)) => {
+            tracing::debug!(target: "penstock::serve", %peer, %error, "a tls handshake failed");
+            return;
+        }
+    };
+    watched.watch.enter(Phase::New);
+    let from = Came { peer, client, speaks };
+    let stream = Transport::Tls(stream);
+    if is_http2 {
+        serve_http2(stream, from, door, &watched.watch).await;
+    } else {
+        serve_http1(stream, from, door, &watched.watch).await;
+    }
+}
+
 /// Tells a client that there are too many, and gives it time to read that.
-pub(super) async fn refuse(mut stream: TcpStream, most: usize) {
+pub(super) async fn refuse(stream: TcpStream, most: usize, encrypted: bool) {
+    // In the clear, one who waits for a handshake would not understand it; and a handshake is what costs.
+    if !encrypted {
+        say(stream, &socket::one_too_many(most)).await;
+    }
+}
+
+/// Says something in the clear, hangs up, and gives the other side time to read it.
+async fn say(mut stream: TcpStream, words: &[u8]) {
     let told = async {
-        stream.write_all(&socket::one_too_many(most)).await?;
+        stream.write_all(words).await?;
         stream.shutdown().await?;
         // Closing on bytes that were not read would reset the connection, and take the answer with it.
         tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
@@ -94,23 +164,19 @@ async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
     }
 }
 
-async fn serve_http1(
-    stream: TcpStream,
-    peer: SocketAddr,
-    speaks: Speaks,
-    door: Arc<Door>,
-    watch: &Arc<Watch>,
-) {
+async fn serve_http1(stream: Transport, from: Came, door: Arc<Door>, watch: &Arc<Watch>) {
+    let Came { peer, client, speaks } = from;
     let grpc_only = speaks == Speaks::Grpc;
     let max_head = door.settings.max_head;
     let counts = Arc::clone(&door);
     let answer = {
         let watch = Arc::clone(watch);
         service_fn(move |request: Request<Incoming>| {
-            let (door, watch) = (Arc::clone(&door), Arc::clone(&watch));
+            let (door, watch, client) = (Arc::clone(&door), Arc::clone(&watch), client.clone());
             watch.enter(Phase::Body);
             async move {
-                let origin = Origin { watch: Some(&watch), peer: Some(peer), grpc_only };
+                let client = client.as_ref();
+                let origin = Origin { watch: Some(&watch), peer: Some(peer), client, grpc_only };
                 let mut reply = door.answer(request, origin).await;
                 match reply.body_mut() {
                     ReplyBody::Whole(_) => watch.enter(Phase::Sending),
@@ -131,7 +197,10 @@ async fn serve_http1(
         counts.metrics.refused("header_timeout");
         let mut stream = connection.into_parts().io.into_inner();
         let answer = socket::late_head();
-        let told = stream.write_all(&answer);
+        let told = async {
+            stream.write_all(&answer).await?;
+            stream.shutdown().await
+        };
         let _ = tokio::time::timeout(LAST_WORDS, told).await;
     }
 }
@@ -139,26 +208,22 @@ async fn serve_http1(
 /// A body is read in pieces of at most this size.
 const LEAST_BUFFER: usize = 128 << 10;
 
-async fn serve_http2(
-    stream: TcpStream,
-    peer: SocketAddr,
-    speaks: Speaks,
-    door: Arc<Door>,
-    watch: &Arc<Watch>,
-) {
+async fn serve_http2(stream: Transport, from: Came, door: Arc<Door>, watch: &Arc<Watch>) {
+    let Came { peer, client, speaks } = from;
     let grpc_only = speaks == Speaks::Grpc;
     watch.enter(Phase::Quiet);
     let settings = door.settings.clone();
     let answer = {
         let watch = Arc::clone(watch);
         service_fn(move |request: Request<Incoming>| {
-            let door = Arc::clone(&door);
+            let (door, client) = (Arc::clone(&door), client.clone());
             let stream = OpenStream::begin(Arc::clone(&watch));
             async move {
                 if grpc::is_call(&request) {
-                    return Ok::<_, Infallible>(door.call(request, peer, stream).await);
+                    return Ok::<_, Infallible>(door.call(request, peer, client, stream).await);
                 }
-                let origin = Origin { watch: None, peer: Some(peer), grpc_only };
+                let client = client.as_ref();
+                let origin = Origin { watch: None, peer: Some(peer), client, grpc_only };
                 let mut reply = door.answer(request, origin).await;
                 if let ReplyBody::Stream(body) = reply.body_mut() {
                     body.hold(stream);

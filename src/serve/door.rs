@@ -19,11 +19,12 @@ use super::body::{self, Refusal};
 use super::deadline::Deadline;
 use super::openai::{self, Call, Wanted};
 use super::routes::{self, Reply, Route};
+use super::security::Security;
 use super::stream::Streams;
 use super::terms::HeadTerms;
 use super::watch::{Phase, Watch};
 use super::words::Words;
-use super::{Connections, HttpSettings, Service, Siblings, grpc, infer, repository};
+use super::{Connections, HttpSettings, Service, Siblings, dashboard, grpc, infer, repository};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::{DoorMetrics, InFlight, Registry, StreamMetrics};
 use crate::pipeline::Endpoint;
@@ -36,6 +37,7 @@ pub struct Door {
     pub(super) streams: Arc<Streams>,
     pub(super) connections: Connections,
     pub(super) access_log: Option<Arc<dyn AccessLog>>,
+    pub(super) security: Arc<Security>,
     pub(super) siblings: OnceLock<Siblings>,
     /// Where it answers HTTP, if it does.
     pub(super) http_address: OnceLock<SocketAddr>,
@@ -47,6 +49,8 @@ pub(super) struct Origin<'a> {
     /// What looks after its connection, where that carries one request at a time.
     pub(super) watch: Option<&'a Watch>,
     pub(super) peer: Option<SocketAddr>,
+    /// Whom the client's certificate names.
+    pub(super) client: Option<&'a Arc<str>>,
     /// It came in where calls of gRPC are answered alone.
     pub(super) grpc_only: bool,
 }
@@ -62,6 +66,20 @@ impl Door {
         access_log: Option<Arc<dyn AccessLog>>,
         registry: &Registry,
     ) -> Result<Arc<Self>> {
+        Self::secured(service, settings, Security::none(), access_log, registry)
+    }
+
+    /// As [`new`](Self::new), with what it asks of those who come.
+    ///
+    /// # Errors
+    /// As those of [`new`](Self::new).
+    pub fn secured(
+        service: Arc<Service>,
+        settings: HttpSettings,
+        security: Arc<Security>,
+        access_log: Option<Arc<dyn AccessLog>>,
+        registry: &Registry,
+    ) -> Result<Arc<Self>> {
         settings.check()?;
         let limits = settings.stream_limits();
         service.limit_streams(&limits);
@@ -72,6 +90,7 @@ impl Door {
             metrics: DoorMetrics::new(registry),
             connections: Connections::default(),
             access_log,
+            security,
             siblings: OnceLock::new(),
             http_address: OnceLock::new(),
         }))
@@ -134,13 +153,19 @@ impl Door {
     {
         let logged = self.access_log.as_ref().map(|log| (log, Instant::now()));
         let (parts, body) = request.into_parts();
-        let mut note = Note { logged: logged.is_some(), bytes: body.size_hint().lower(), ..Note::default() };
+        let mut note = Note {
+            logged: logged.is_some(),
+            bytes: body.size_hint().lower(),
+            client: origin.client.map(Arc::clone),
+            ..Note::default()
+        };
         let mut body = pin!(body);
         let words = Words::of(parts.uri.path());
         let mut reply = {
             let route = pin!(self.route(&parts, words, body.as_mut(), origin, &mut note));
             guarded(route, |error| words.failure(error)).await
         };
+        self.security.mark(&parts, &mut reply);
         if parts.method == Method::HEAD {
             routes::leave_out_body(&mut reply);
         }
@@ -173,7 +198,18 @@ impl Door {
         if origin.grpc_only {
             return routes::not_here(self.http_address.get());
         }
-        let Some(route) = Route::of(parts.uri.path()) else {
+        if let Some(answer) = self.security.preflight(parts) {
+            return answer;
+        }
+        let route = Route::of(parts.uri.path());
+        match self.security.admit(parts, words, route.as_ref()) {
+            Ok(key) => note.key = key,
+            Err(refused) => {
+                self.metrics.refused(refused.1);
+                return refused.0;
+            }
+        }
+        let Some(route) = route.filter(|route| self.settings.dashboard || *route != Route::Dashboard) else {
             if grpc::names_grpc(&parts.headers) {
                 return words.refusal(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "grpc needs http/2");
             }
@@ -205,6 +241,7 @@ impl Door {
                     None => text,
                 }))
             }
+            Route::Dashboard => Ok(dashboard::page()),
             Route::Repository(wanted) => Box::pin(self.repository_asked(wanted, asked, note)).await,
             Route::Server => Ok(routes::server(self.has_repository())),
             other => routes::answer(&self.service, &other),
@@ -219,7 +256,7 @@ impl Door {
     {
         let _in_flight = self.admit()?;
         let parts = asked.parts;
-        let terms = head_terms(&parts.headers).inspect_err(|_| model.count_invalid())?;
+        let terms = head_terms(&parts.headers, note).inspect_err(|_| model.count_invalid())?;
         let body = match self.read(asked, note).await {
             Ok(body) => body,
             Err(refusal) => {
@@ -244,7 +281,7 @@ impl Door {
     {
         let in_flight = self.admit()?;
         let parts = asked.parts;
-        let terms = head_terms(&parts.headers)?;
+        let terms = head_terms(&parts.headers, note)?;
         let body = match self.read(asked, note).await {
             Ok(body) => body,
             Err(refusal) => return Ok(self.refuse(words, &refusal, parts.version)),
@@ -345,8 +382,9 @@ pub(super) async fn guarded<F: Future>(
 }
 
 /// How a request of this head waits, and how long.
-fn head_terms(headers: &HeaderMap) -> Result<HeadTerms> {
+fn head_terms(headers: &HeaderMap, note: &Note) -> Result<HeadTerms> {
     let mut terms = HeadTerms::of_head(headers)?;
+    terms.default_tenant(note.key.as_ref());
     terms.give_up_at(Deadline::of_head(headers)?);
     Ok(terms)
 }

@@ -225,8 +225,9 @@ impl Acceptor {
             tracing::debug!(target: "penstock::serve", %peer, most, "a connection was refused: there are too many");
             if open < most + MOST_REFUSED {
                 let counted = self.door.connections.one_more(|sockets| &sockets.connections);
+                let encrypted = self.door.security.is_encrypted();
                 drop(self.runtime.spawn(async move {
-                    connection::refuse(stream, most).await;
+                    connection::refuse(stream, most, encrypted).await;
                     drop(counted);
                 }));
             }

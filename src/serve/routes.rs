@@ -30,6 +30,8 @@ pub(super) enum Route<'a> {
     Ready,
     Server,
     Metrics,
+    /// The page that shows the metrics, live.
+    Dashboard,
     Model {
         name: &'a str,
         version: Option<&'a str>,
@@ -64,6 +66,7 @@ impl<'a> Route<'a> {
         let mut parts = path.trim_end_matches('/').split('/').skip(1);
         let known = match (parts.next()?, parts.next(), parts.next()) {
             ("metrics", None, None) => Self::Metrics,
+            ("dashboard", None, None) => Self::Dashboard,
             ("v1", Some("models"), None) => Self::OpenAiModels,
             ("v1", Some("models"), Some(name)) if !name.is_empty() => Self::OpenAiModel { name },
             ("v1", Some("embeddings"), None) => Self::Embeddings,
@@ -103,6 +106,11 @@ impl<'a> Route<'a> {
         })
     }
 
+    /// True where it is answered without a key, whoever asks: probes have none.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self, Self::Live | Self::Ready | Self::Dashboard)
+    }
+
     /// The method that the route answers to.
     pub(super) fn method(&self) -> Method {
         match self {
@@ -140,6 +148,7 @@ pub(super) fn answer(service: &Service, route: &Route<'_>) -> Result<Reply> {
         Route::OpenAiModels => json(openai::models(service)),
         Route::OpenAiModel { name } => json(openai::model(service, name)?),
         Route::Metrics
+        | Route::Dashboard
         | Route::Server
         | Route::Repository(_)
         | Route::Infer { .. }
@@ -206,6 +215,9 @@ mod tests {
             ("/v2/health/ready/", Some(Route::Ready)),
             ("/v2", Some(Route::Server)),
             ("/metrics", Some(Route::Metrics)),
+            ("/dashboard", Some(Route::Dashboard)),
+            ("/dashboard/", Some(Route::Dashboard)),
+            ("/dashboard/x", None),
             ("/v2/models/m", Some(Route::Model { name: "m", version: None })),
             ("/v2/models/m/ready", Some(Route::ModelReady { name: "m", version: None })),
             ("/v2/models/m/infer", Some(Route::Infer { name: "m", version: None })),

@@ -39,6 +39,8 @@ pub struct HttpSettings {
     pub stream_memory: usize,
     /// What becomes of a streamed answer whose reader is too slow.
     pub slow_reader: SlowReader,
+    /// Whether `/dashboard` is answered.
+    pub dashboard: bool,
     /// What calls may do with the models.
     pub repository: RepositoryAccess,
 }
@@ -46,8 +48,8 @@ pub struct HttpSettings {
 impl Default for HttpSettings {
     /// Bodies of 64 MiB, heads of 64 KiB, 10,000 connections, 10,000 requests in flight, 128 streams; 10 s for a head,
     /// 60 s for a body, 75 s idle; `Server-Timing` is sent; a comment after 15 s without a piece of a stream, which is
-    /// packed where that is worth it; 1 MiB of one stream and 10 MiB of all for slow readers, who pause their model; models are listed,
-    /// loaded and unloaded by calls.
+    /// packed where that is worth it; 1 MiB of one stream and 10 MiB of all for slow readers, who pause their model; the dashboard
+    /// is shown; models are listed, loaded and unloaded by calls.
     fn default() -> Self {
         Self {
             max_body: 64 << 20,
@@ -65,6 +67,7 @@ impl Default for HttpSettings {
             stream_window: StreamLimits::WINDOW,
             stream_memory: StreamLimits::MEMORY,
             slow_reader: SlowReader::Pause,
+            dashboard: true,
             repository: RepositoryAccess::Full,
         }
     }

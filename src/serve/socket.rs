@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::transport::Transport;
 use super::watch::{Phase, Watch};
 use crate::wire::oip;
 
@@ -18,7 +19,7 @@ const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// A socket that is watched.
 pub(super) struct Socket {
-    stream: TcpStream,
+    stream: Transport,
     watch: Arc<Watch>,
     /// The other side sends no more, and the HTTP library does not know it yet.
     half_closed: bool,
@@ -29,7 +30,7 @@ pub(super) struct Socket {
 type HungUp = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream, watch: Arc<Watch>) -> Self {
+    pub(super) fn new(stream: Transport, watch: Arc<Watch>) -> Self {
         Self { stream, watch, half_closed: false, hung_up: None }
     }
 
@@ -62,7 +63,7 @@ impl Socket {
     /// answer; who closed the socket wants none, and the model should not see his request. Both look the same (a FIN),
     /// but only the closed socket refuses (with RST) what is sent to it.
     fn poll_hung_up(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if self.hung_up.is_none() && self.stream.try_write(INTERIM).is_err() {
+        if self.hung_up.is_none() && self.stream.poll_try_write(context, INTERIM).is_err() {
             return Poll::Ready(());
         }
         self.poll_refused(context)
@@ -86,7 +87,7 @@ impl Socket {
 
     fn refusal(&self) -> io::Result<HungUp> {
         // A second handle of the same socket: the first is in the hands of the HTTP library.
-        let handle = std::net::TcpStream::from(self.stream.as_fd().try_clone_to_owned()?);
+        let handle = std::net::TcpStream::from(self.stream.tcp().as_fd().try_clone_to_owned()?);
         let handle = TcpStream::from_std(handle)?;
         Ok(Box::pin(async move {
             // An error in waiting is an end, too.
@@ -95,13 +96,13 @@ impl Socket {
     }
 
     /// Replaces an answer that the HTTP library gives by itself, which has no body, by one with words in it.
-    fn refuse_in_words(&self, written: &[u8]) -> Option<usize> {
+    fn refuse_in_words(&mut self, context: &mut Context<'_>, written: &[u8]) -> Option<usize> {
         if !matches!(self.watch.phase(), Phase::New | Phase::Head | Phase::Idle) {
             return None;
         }
         let answer = in_words(written)?;
         // A socket without room for so little is one whose client reads nothing.
-        let _ = self.stream.try_write(&answer);
+        let _ = self.stream.poll_try_write(context, &answer);
         Some(written.len())
     }
 }
@@ -109,6 +110,11 @@ impl Socket {
 /// The answer to a head that takes too long.
 pub(super) fn late_head() -> Vec<u8> {
     refusal("408 Request Timeout", "the head of the request took longer than header_timeout")
+}
+
+/// The answer to who does not encrypt what he sends, where that is asked for.
+pub(super) fn in_the_clear() -> Vec<u8> {
+    refusal("400 Bad Request", "this port speaks tls: ask it with https:// or grpcs://")
 }
 
 /// The answer to a connection that is one too many.
@@ -150,7 +156,7 @@ impl AsyncRead for Socket {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let polled = self.stream.poll_read(context, buffer);
         if let Poll::Ready(Ok(())) = polled {
             if buffer.filled().len() > before {
                 self.watch.received();
@@ -168,10 +174,10 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if let Some(length) = self.refuse_in_words(bytes) {
+        if let Some(length) = self.refuse_in_words(context, bytes) {
             return Poll::Ready(Ok(length));
         }
-        let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
+        let polled = self.stream.poll_write(context, bytes);
         self.note_stall(polled.is_pending(), context);
         polled
     }
@@ -182,11 +188,11 @@ impl AsyncWrite for Socket {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         if let [only] = slices
-            && let Some(length) = self.refuse_in_words(only)
+            && let Some(length) = self.refuse_in_words(context, only)
         {
             return Poll::Ready(Ok(length));
         }
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        let polled = self.stream.poll_write_vectored(context, slices);
         self.note_stall(polled.is_pending(), context);
         polled
     }
@@ -196,7 +202,10 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.stream).poll_flush(context);
+        let polled = self.stream.poll_flush(context);
+        if self.stream.holds_back() {
+            self.note_stall(polled.is_pending(), context);
+        }
         if polled.is_ready() && self.watch.flushed() && self.half_closed {
             // Now it may be heard.
             context.waker().wake_by_ref();
@@ -205,7 +214,11 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let polled = self.stream.poll_shutdown(context);
+        if self.stream.holds_back() {
+            self.note_stall(polled.is_pending(), context);
+        }
+        polled
     }
 }
 

@@ -7,8 +7,10 @@ use http::{HeaderMap, HeaderName};
 
 use super::body::{Only, only};
 use super::deadline::Deadline;
+use super::traced;
 use crate::batch::Priority;
 use crate::error::{Error, ErrorKind, Result};
+use crate::flow::TraceContext;
 use crate::pipeline::RequestTerms;
 
 const PRIORITY: HeaderName = HeaderName::from_static("x-request-priority");
@@ -22,6 +24,7 @@ const LONGEST_TENANT: usize = 128;
 pub(super) struct HeadTerms {
     priority: Option<Priority>,
     tenant: Option<Arc<str>>,
+    trace: Option<Arc<TraceContext>>,
     deadline: Option<Deadline>,
     /// Somebody looks after that end already.
     timed: bool,
@@ -35,7 +38,15 @@ impl HeadTerms {
     pub(super) fn of_head(headers: &HeaderMap) -> Result<Self> {
         let priority = text(headers, &PRIORITY)?.map(priority).transpose()?;
         let tenant = text(headers, &TENANT)?.map(tenant).transpose()?;
-        Ok(Self { priority, tenant, deadline: None, timed: false })
+        let trace = traced::of_head(headers).map(Arc::new);
+        Ok(Self { priority, tenant, trace, deadline: None, timed: false })
+    }
+
+    /// Whose request it is, where the head does not say.
+    pub(super) fn default_tenant(&mut self, name: Option<&Arc<str>>) {
+        if self.tenant.is_none() {
+            self.tenant = name.map(Arc::clone);
+        }
     }
 
     /// Whoever calls this gives up at `deadline`.
@@ -68,6 +79,7 @@ impl HeadTerms {
             tenant: self.tenant,
             deadline: earlier.map(Deadline::at),
             id: None,
+            trace: self.trace,
         };
         (terms, if self.timed { parameter } else { earlier })
     }

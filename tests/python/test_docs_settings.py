@@ -1,43 +1,32 @@
-"""The guide's table of settings names every setting with its flag, its variable and its default."""
+"""The guide's tables of settings are those that the code makes, and nothing is missing in them."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
-from penstock.settings import CacheSettings, DoorSettings, RepositorySettings
+import pytest
 
-GUIDE = Path(__file__).resolve().parents[2] / "docs" / "serving.md"
+from penstock._settings_model import Resolved, described, settings_of
+from penstock.settings import SECTIONS
+from tools import settings_table
 
-
-def rows() -> list[tuple[str, ...]]:
-    """Keyword, flag, variable and default of each row of the table."""
-    lines = GUIDE.read_text(encoding="utf-8").splitlines()
-    cells = [[cell.strip(" `") for cell in line.strip("|").split(" | ")] for line in lines if "`PENSTOCK_" in line]
-    return [tuple(row[:4]) for row in cells if re.fullmatch(r"\w+", row[0])]
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
 
 
-def shown(kind: str, default: Any) -> str:
-    if default is None:
-        return {"names": "all", "directory": "none"}.get(kind, "no limit")
-    if kind == "switch":
-        return "on" if default else "off"
-    if kind == "choice":
-        return str(default)
-    if kind == "size":
-        return f"{default >> 20} MiB" if default % (1 << 20) == 0 else f"{default >> 10} KiB"
-    return f"{default:g} s" if kind in {"seconds", "pause"} else f"{default:,}"
+def test_the_tables_are_as_the_code_is() -> None:
+    page = GUIDE.read_text(encoding="utf-8")
+    assert settings_table.written(page) == page, "run python tools/settings_table.py"
 
 
-def test_every_setting_is_in_the_table_as_it_is() -> None:
-    assert rows() == [
-        (
-            each.name,
-            "--" + each.name.replace("_", "-"),
-            f"PENSTOCK_{each.name.upper()}",
-            shown(each.metadata["kind"], each.default),
-        )
-        for each in (*fields(DoorSettings), *fields(RepositorySettings), *fields(CacheSettings))
-    ]
+@pytest.mark.parametrize("kind", SECTIONS, ids=lambda kind: kind.__name__)
+def test_every_setting_is_described_by_its_class(kind: type[Resolved]) -> None:
+    short = {each.name: each.metadata["help"] for each in settings_of(kind)}
+    attributes = (kind.__doc__ or "").partition("Attributes:")[2]
+    assert [name for name in short if f" {name}: " not in attributes] == [], "a class lists its settings as Attributes"
+    assert list(described(kind)) == list(short)
+    assert all(described(kind).values())
+
+
+def test_no_two_settings_have_one_name() -> None:
+    names = [kind.prefix + each.name for kind in SECTIONS for each in settings_of(kind)]
+    assert sorted(names) == sorted(set(names))

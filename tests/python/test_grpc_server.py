@@ -21,7 +21,7 @@ import pytest
 
 from penstock import Server, cli, model, testing
 from penstock.errors import Closed, ConfigError
-from penstock.settings import grpc_port_of
+from penstock.settings import ListenSettings
 from tests.python.support.waiting import PATIENCE, Gate, until
 
 with warnings.catch_warnings():
@@ -336,12 +336,13 @@ def served(
 
 
 def test_a_port_that_is_none_is_named_with_where_it_came_from(capsys: pytest.CaptureFixture[str]) -> None:
-    assert grpc_port_of(None, {}) is None
-    assert grpc_port_of(None, {"PENSTOCK_GRPC_PORT": "81"}) == 81
-    assert grpc_port_of("0", {"PENSTOCK_GRPC_PORT": "81"}) == 0
+    said = {"PENSTOCK_GRPC_PORT": "81"}
+    assert ListenSettings.resolve({}, {}, {}).grpc_port is None
+    assert ListenSettings.resolve({}, {}, said).grpc_port == 81
+    assert ListenSettings.resolve({}, {"grpc_port": "0"}, said).grpc_port == 0
     for given in ("65536", "-1", "x", "", "1.5"):
         with pytest.raises(ConfigError, match="PENSTOCK_GRPC_PORT must be a port"):
-            grpc_port_of(None, {"PENSTOCK_GRPC_PORT": given})
+            ListenSettings.resolve({}, {}, {"PENSTOCK_GRPC_PORT": given})
     assert cli.main(["serve", "app.py", "--grpc-port", "many"]) == 2
     assert "--grpc-port must be a port between 0 and 65535, not 'many'" in capsys.readouterr().err
 

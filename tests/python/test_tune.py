@@ -13,6 +13,7 @@ import penstock
 from penstock import Batcher, VirtualClock, cli
 from penstock._tune import keywords
 from penstock.errors import ConfigError
+from penstock.settings import SECTIONS, Settings
 from tests.python.support.waiting import outcomes
 
 if TYPE_CHECKING:
@@ -155,7 +156,8 @@ def test_a_server_records_each_model(tmp_path: Path) -> None:
     def other(x: np.ndarray) -> np.ndarray:
         return x
 
-    server = penstock.Server._of_command([one, other], ("127.0.0.1", 0, None), {}, tmp_path / "load.jsonl")
+    settings = Settings.resolve(SECTIONS, {})
+    server = penstock.Server._of_command([one, other], ("127.0.0.1", 0, None), settings, tmp_path / "load.jsonl")
     with server, penstock.Client(server.url) as client:
         body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [3], "data": [1, 2, 3]}]}
         for _ in range(2):

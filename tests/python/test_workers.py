@@ -23,7 +23,7 @@ import pytest
 
 from penstock import _supervisor, cli
 from penstock.errors import ConfigError
-from penstock.settings import worker_count
+from penstock.settings import ListenSettings
 from tests.python.support.waiting import until
 
 if TYPE_CHECKING:
@@ -337,9 +337,9 @@ def test_a_number_of_workers_that_cannot_be_is_refused_by_name(
 
 
 def test_the_command_line_is_stronger_than_the_environment() -> None:
-    assert worker_count(None, {}) == 1
-    assert worker_count(None, {"PENSTOCK_WORKERS": "3"}) == 3
-    assert worker_count("2", {"PENSTOCK_WORKERS": "3"}) == 2
+    assert ListenSettings.resolve({}, {}, {}).workers == 1
+    assert ListenSettings.resolve({}, {}, {"PENSTOCK_WORKERS": "3"}).workers == 3
+    assert ListenSettings.resolve({}, {"workers": "2"}, {"PENSTOCK_WORKERS": "3"}).workers == 2
 
 
 def test_settings_are_flags_and_reach_every_worker(fleet: Any) -> None:

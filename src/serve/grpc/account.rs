@@ -16,6 +16,7 @@ pub(super) struct Account {
     door: Arc<Door>,
     request: Parts,
     peer: SocketAddr,
+    note: Note,
     began: Instant,
     code: Code,
     bytes: u64,
@@ -24,8 +25,23 @@ pub(super) struct Account {
 }
 
 impl Account {
-    pub(super) fn open(door: Arc<Door>, request: Parts, peer: SocketAddr, open: OpenStream) -> Self {
-        Self { door, request, peer, began: Instant::now(), code: Code::Cancelled, bytes: 0, _open: open }
+    pub(super) fn open(
+        door: Arc<Door>,
+        request: Parts,
+        peer: SocketAddr,
+        note: Note,
+        open: OpenStream,
+    ) -> Self {
+        Self {
+            door,
+            request,
+            peer,
+            note,
+            began: Instant::now(),
+            code: Code::Cancelled,
+            bytes: 0,
+            _open: open,
+        }
     }
 
     /// Bytes of the answer are on their way.
@@ -44,7 +60,8 @@ impl Drop for Account {
         self.door.metrics.called(self.code.name());
         if let Some(log) = &self.door.access_log {
             let answered = Answered::called(self.code, self.bytes);
-            log.access(Note::default().record(&self.request, Some(self.peer), &answered, self.began));
+            let note = std::mem::take(&mut self.note);
+            log.access(note.record(&self.request, Some(self.peer), &answered, self.began));
         }
     }
 }

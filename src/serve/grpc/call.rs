@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
@@ -38,15 +39,16 @@ impl Door {
         self: Arc<Self>,
         request: Request<Incoming>,
         peer: SocketAddr,
+        client: Option<Arc<str>>,
         open: OpenStream,
     ) -> Response<AnswerBody> {
         let (parts, body) = request.into_parts();
-        let asked = Method::of(parts.uri.path()).and_then(|method| Ok((method, Head::of(&parts)?)));
-        let mut note = Note { logged: self.access_log.is_some(), ..Note::default() };
+        let mut note = Note { logged: self.access_log.is_some(), client, ..Note::default() };
+        let asked = self.asked(&parts, &mut note);
         let began = note.logged.then(std::time::Instant::now);
         let answer = match asked {
             Ok((method, head)) if method.is_stream() => {
-                let account = Account::open(Arc::clone(&self), parts, peer, open);
+                let account = Account::open(Arc::clone(&self), parts, peer, note, open);
                 return self.stream(method, head, body, account);
             }
             Ok((method, head)) => {
@@ -67,6 +69,19 @@ impl Door {
             Ok((message, timing)) => reply::message(message, timing),
             Err(status) => reply::failure(&status),
         }
+    }
+
+    /// What a call asks for, if whoever calls may.
+    fn asked(&self, parts: &Parts, note: &mut Note) -> Result<(Method, Head), Status> {
+        let method = Method::of(parts.uri.path());
+        let is_open = method.as_ref().is_ok_and(|method| method.is_open());
+        note.key = self
+            .security
+            .admit_call(&parts.headers, is_open)
+            .inspect_err(|_| self.metrics.refused("api_keys"))?;
+        let (method, mut head) = (method?, Head::of(parts)?);
+        head.terms.default_tenant(note.key.as_ref());
+        Ok((method, head))
     }
 
     /// A call with one message and one answer.

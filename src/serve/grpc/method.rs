@@ -54,6 +54,11 @@ impl Method {
         found.map(|(_, method)| *method).ok_or_else(|| unknown(path))
     }
 
+    /// True where it is answered without a key, whoever asks: probes have none.
+    pub(super) fn is_open(self) -> bool {
+        matches!(self, Self::ServerLive | Self::ServerReady | Self::HealthCheck)
+    }
+
     /// True where answers may be many, and so come while the call goes on.
     pub(super) fn is_stream(self) -> bool {
         matches!(self, Self::ModelStreamInfer | Self::HealthWatch | Self::Reflection)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,8 @@ class Diary:
         self.gate.set()
         self.entered = threading.Event()
         self.left = threading.Event()
+        self.pieces = 0
+        self.pace = 0.0
 
 
 def doubling(diary: Diary, name: str = "double", **declared: Any) -> type:
@@ -55,6 +58,8 @@ def telling(diary: Diary, name: str = "tell", **declared: Any) -> Any:
             for number in range(int(request.text.split()[-1] if request.messages is None else "3")):
                 diary.entered.set()
                 diary.gate.wait(30)
+                time.sleep(diary.pace)
+                diary.pieces += 1
                 yield f"{number} "
                 if request.text.startswith("fail"):
                     raise ValueError("it broke off")

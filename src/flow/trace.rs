@@ -1,0 +1,281 @@
+//! The place of a request in a trace that began elsewhere: <https://www.w3.org/TR/trace-context/>.
+
+use std::fmt::{self, Display, Formatter};
+use std::sync::Arc;
+
+/// Bytes of a `tracestate` at most; a longer one is left behind, as the standard allows.
+const LONGEST_STATE: usize = 512;
+/// Entries of a `tracestate` at most.
+const MOST_ENTRIES: usize = 32;
+/// Characters of `traceparent`.
+const LENGTH: usize = 55;
+const SAMPLED: u8 = 1;
+
+/// A span in a trace, as `traceparent` and `tracestate` name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TraceContext {
+    /// The whole trace; never all zeros.
+    pub trace_id: [u8; 16],
+    /// The span that whoever gets this is a child of; never all zeros.
+    pub span_id: [u8; 8],
+    /// Whether the trace is recorded, as whoever began it decided.
+    pub sampled: bool,
+    /// What vendors say to one another, as it came: `tracestate`.
+    pub state: Option<Arc<str>>,
+}
+
+impl TraceContext {
+    /// The context that these headers name; `None` where `traceparent` names none: the standard says to go on without.
+    /// A `tracestate` that is none, or that is too long, is left out.
+    pub fn parse(traceparent: &str, tracestate: Option<&str>) -> Option<Self> {
+        let bytes = traceparent.trim_matches([' ', '\t']).as_bytes();
+        let version = number::<1>(bytes.get(..2)?)?;
+        let later = bytes.get(LENGTH);
+        // What a later version adds stands behind another dash; the first has nothing there, and the last is none.
+        let fits = match version {
+            [0] => later.is_none(),
+            [0xff] => false,
+            _ => later.is_none_or(|next| *next == b'-'),
+        };
+        let dashes = [2, 35, 52].iter().all(|at| bytes.get(*at) == Some(&b'-'));
+        if !fits || !dashes {
+            return None;
+        }
+        let trace_id = number::<16>(bytes.get(3..35)?)?;
+        let span_id = number::<8>(bytes.get(36..52)?)?;
+        let [flags] = number::<1>(bytes.get(53..LENGTH)?)?;
+        if trace_id == [0; 16] || span_id == [0; 8] {
+            return None;
+        }
+        let state = tracestate.map(str::trim).filter(|state| is_state(state)).map(Arc::from);
+        Some(Self { trace_id, span_id, sampled: flags & SAMPLED != 0, state })
+    }
+
+    /// A trace that begins here.
+    pub fn root(sampled: bool) -> Self {
+        let trace_id = fastrand::u128(1..).to_be_bytes();
+        Self { trace_id, span_id: new_span(), sampled, state: None }
+    }
+
+    /// A new span of the same trace.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self { span_id: new_span(), ..self.clone() }
+    }
+
+    /// The value of `traceparent`.
+    pub fn header(&self) -> String {
+        let flags = if self.sampled { "01" } else { "00" };
+        let mut text = String::with_capacity(LENGTH);
+        text.push_str("00-");
+        push_hex(&mut text, &self.trace_id);
+        text.push('-');
+        push_hex(&mut text, &self.span_id);
+        text.push('-');
+        text.push_str(flags);
+        text
+    }
+
+    /// The trace, as logs name it: 32 digits.
+    pub fn trace_text(&self) -> String {
+        hex(&self.trace_id)
+    }
+
+    /// The span, as logs name it: 16 digits.
+    pub fn span_text(&self) -> String {
+        hex(&self.span_id)
+    }
+}
+
+impl Display for TraceContext {
+    /// As [`header`](Self::header).
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.header())
+    }
+}
+
+/// The traces of a batch's requests, and the context that the batch's own work is done in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BatchTrace {
+    /// The contexts of its requests, each once, in their order; empty where none has one.
+    pub members: Vec<Arc<TraceContext>>,
+    /// The context of what the batch does, where a member has one.
+    pub own: Option<TraceContext>,
+}
+
+impl BatchTrace {
+    /// Adds a request's context; those of the rows of one request stand side by side, and count once.
+    pub fn add(&mut self, context: &Arc<TraceContext>) {
+        if !self.members.last().is_some_and(|last| Arc::ptr_eq(last, context)) {
+            self.members.push(Arc::clone(context));
+        }
+    }
+
+    /// Finds the context of the batch, once all its requests are added: a child where all share one trace, else a trace of
+    /// its own, which is recorded where that of any member is.
+    pub fn close(&mut self) {
+        let Some((first, rest)) = self.members.split_first() else { return };
+        let is_shared = rest.iter().all(|other| other.trace_id == first.trace_id);
+        let sampled = self.members.iter().any(|member| member.sampled);
+        let own = if is_shared { first.child() } else { TraceContext::root(sampled) };
+        self.own = Some(TraceContext { sampled, ..own });
+    }
+}
+
+fn new_span() -> [u8; 8] {
+    fastrand::u64(1..).to_be_bytes()
+}
+
+/// So many bytes, each of two small hexadecimal digits.
+fn number<const BYTES: usize>(digits: &[u8]) -> Option<[u8; BYTES]> {
+    let mut number = [0; BYTES];
+    if digits.len() != BYTES * 2 {
+        return None;
+    }
+    for (byte, pair) in number.iter_mut().zip(digits.chunks_exact(2)) {
+        for letter in pair {
+            let digit = match letter {
+                b'0'..=b'9' => letter - b'0',
+                b'a'..=b'f' => letter - b'a' + 10,
+                _ => return None,
+            };
+            *byte = *byte << 4 | digit;
+        }
+    }
+    Some(number)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() * 2);
+    push_hex(&mut text, bytes);
+    text
+}
+
+fn push_hex(text: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        for digit in [byte >> 4, byte & 15] {
+            text.push(char::from(if digit < 10 { b'0' + digit } else { b'a' + digit - 10 }));
+        }
+    }
+}
+
+/// True for a list of `key=value` that can be passed on as it is.
+fn is_state(text: &str) -> bool {
+    if text.is_empty() || text.len() > LONGEST_STATE {
+        return false;
+    }
+    let mut count = 0;
+    for entry in
+        text.split(',').map(|entry| entry.trim_matches([' ', '\t'])).filter(|entry| !entry.is_empty())
+    {
+        count += 1;
+        let Some((key, value)) = entry.split_once('=') else { return false };
+        let is_key =
+            |letter: u8| letter.is_ascii_lowercase() || letter.is_ascii_digit() || b"_-*/@".contains(&letter);
+        let begins =
+            key.bytes().next().is_some_and(|first| first.is_ascii_lowercase() || first.is_ascii_digit());
+        let is_value = |letter: u8| (0x20..=0x7e).contains(&letter) && letter != b'=';
+        if !begins || !key.bytes().all(is_key) || value.is_empty() || !value.bytes().all(is_value) {
+            return false;
+        }
+    }
+    (1..=MOST_ENTRIES).contains(&count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    #[test]
+    fn a_header_is_read_and_written_back() {
+        let context = TraceContext::parse(PARENT, Some("rojo=00f067aa0ba902b7, congo@b=t61")).unwrap();
+        assert_eq!(context.trace_text(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(context.span_text(), "00f067aa0ba902b7");
+        assert!(context.sampled);
+        assert_eq!(context.state.as_deref(), Some("rojo=00f067aa0ba902b7, congo@b=t61"));
+        assert_eq!(context.header(), PARENT);
+        let child = context.child();
+        assert_eq!((child.trace_id, child.sampled, &child.state), (context.trace_id, true, &context.state));
+        assert_ne!(child.span_id, context.span_id);
+        let unsampled = PARENT.replace("-01", "-00");
+        assert!(!TraceContext::parse(&unsampled, None).unwrap().sampled);
+        let root = TraceContext::root(false);
+        assert_eq!(TraceContext::parse(&root.header(), None), Some(root));
+    }
+
+    #[test]
+    fn what_the_standard_refuses_is_no_context() {
+        for wrong in [
+            "",
+            "00",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0",
+            "00-4bf92f3577b34da6a3ce929d0e0e473-600f067aa0ba902b7-01",
+            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01more",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-é",
+        ] {
+            assert_eq!(TraceContext::parse(wrong, None), None, "{wrong}");
+        }
+        let later = "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-09-what-will-come";
+        let known = TraceContext::parse(later, None).unwrap();
+        assert_eq!(known.header(), PARENT, "what is not known is left out");
+    }
+
+    #[test]
+    fn a_state_that_is_none_is_left_out_and_the_context_stays() {
+        let long = format!("a={}", "x".repeat(LONGEST_STATE));
+        let many = (0..33).map(|number| format!("k{number}=v")).collect::<Vec<_>>().join(",");
+        for wrong in ["", " ", "no", "=v", "Key=v", "k=", "k=a=b", "k=\u{7f}", "k=ü", &long, &many, ", ,"] {
+            assert_eq!(TraceContext::parse(PARENT, Some(wrong)).unwrap().state, None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_batch_is_a_child_of_the_trace_that_all_share_and_else_its_own() {
+        let context = Arc::new(TraceContext::parse(PARENT, Some("a=b")).unwrap());
+        let mut none = BatchTrace::default();
+        none.close();
+        assert_eq!(none.own, None);
+        let mut one = BatchTrace::default();
+        one.add(&context);
+        one.add(&context);
+        one.close();
+        let own = one.own.unwrap();
+        assert_eq!((one.members.len(), own.trace_id, own.sampled), (1, context.trace_id, true));
+        assert_ne!(own.span_id, context.span_id);
+        assert_eq!(own.state.as_deref(), Some("a=b"));
+        let other = Arc::new(TraceContext::root(false));
+        let mut mixed = BatchTrace::default();
+        mixed.add(&other);
+        mixed.add(&context);
+        mixed.close();
+        let own = mixed.own.unwrap();
+        assert!(own.sampled && own.trace_id != context.trace_id && own.trace_id != other.trace_id);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_text_breaks_the_reader(parent in ".{0,80}", state in ".{0,600}") {
+            if let Some(context) = TraceContext::parse(&parent, Some(&state)) {
+                prop_assert_eq!(TraceContext::parse(&context.header(), context.state.as_deref()), Some(context));
+            }
+        }
+
+        #[test]
+        fn every_context_is_read_as_it_was_written(trace in 1_u128.., span in 1_u64.., sampled: bool) {
+            let context = TraceContext {
+                trace_id: trace.to_be_bytes(), span_id: span.to_be_bytes(), sampled, state: None,
+            };
+            prop_assert_eq!(TraceContext::parse(&context.header(), None), Some(context));
+        }
+    }
+}
