@@ -11,6 +11,7 @@ from typing import Any
 
 from penstock._batch_settings import BatchSettings
 from penstock._client_settings import ClientSettings
+from penstock._pipeline_settings import PipelineSettings
 from penstock._security_settings import SecuritySettings
 from penstock._settings_model import Resolved as _Resolved
 from penstock._settings_model import Setting, Settings, Source
@@ -26,6 +27,7 @@ __all__ = [
     "DoorSettings",
     "ListenSettings",
     "LoggingSettings",
+    "PipelineSettings",
     "RepositorySettings",
     "SecuritySettings",
     "Setting",
@@ -179,6 +181,7 @@ SECTIONS: tuple[type[_Resolved], ...] = (
     SecuritySettings,
     RepositorySettings,
     CacheSettings,
+    PipelineSettings,
     UpstreamSettings,
     BatchSettings,
     ClientSettings,
