@@ -158,7 +158,9 @@ impl NativeServer {
         let opened = limits
             .into_settings()
             .map(|settings| HttpSettings { streaming: switches.stream, ..settings })
-            .and_then(|settings| Self::open((models, cache), places, accepting, (settings, security), access_log));
+            .and_then(|settings| {
+                Self::open((models, cache), places, accepting, (settings, security), access_log)
+            });
         let joined = opened.and_then(|server| {
             if let Some((directory, name)) = siblings {
                 server.door.join_siblings(Path::new(&directory), &name, &runtime::handle()?)?;
@@ -410,12 +412,7 @@ impl NativeServer {
         Ok(server)
     }
 
-    fn open_places(
-        &self,
-        (place, grpc_place): Places,
-        accepting: bool,
-        runtime: &Handle,
-    ) -> CoreResult<()> {
+    fn open_places(&self, (place, grpc_place): Places, accepting: bool, runtime: &Handle) -> CoreResult<()> {
         // Both before either is opened: where the second cannot be listened on, nobody has come in by the first.
         let (place, grpc_place) =
             (place.map(Place::listener).transpose()?, grpc_place.map(Place::listener).transpose()?);
