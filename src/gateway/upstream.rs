@@ -106,7 +106,7 @@ impl Remote {
         });
         endpoint.set_well(true);
         let watch = runtime.spawn(health::watch(Arc::clone(&remote), doubt, interval)).abort_handle();
-        Ok(Relayed { relays: Relays::start((endpoint, shift), remote, runtime), watch })
+        Ok(Relayed::new(Relays::start((endpoint, shift), remote, runtime), watch))
     }
 
     pub(super) fn endpoint(&self) -> &Endpoint {
@@ -262,6 +262,10 @@ impl Drop for InRoom<'_> {
 }
 
 impl Relayed {
+    pub(super) fn new(relays: Relays, watch: AbortHandle) -> Self {
+        Self { relays, watch }
+    }
+
     /// Ends the shift and waits until what was taken is answered; answers whether it was within `limit`. What was not is
     /// given up, and its servers told so.
     pub fn end(&self, limit: Duration) -> bool {

@@ -211,6 +211,8 @@ impl Steps {
             };
             match piece {
                 Piece::Row(row) => return Poll::Ready(Ok(Some(Said::Row(row)))),
+                // Only who asks in the words of another server has its words back.
+                Piece::Passed(_) => {}
                 Piece::Text(text) => {
                     let Some(choices) = &mut self.choices else { continue };
                     let mut out = Vec::new();

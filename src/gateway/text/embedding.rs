@@ -15,17 +15,17 @@ use crate::wire::openai::{Passage, embedding_question, vectors};
 /// Carries the texts of a batch to the server, and their vectors back to the requests.
 pub(super) async fn embed(upstream: Arc<TextUpstream>, taken: Taken) {
     let endpoint = &upstream.endpoint;
-    let trace = taken.1.trace();
     let mut rounds = Rounds::new(endpoint, taken, upstream.settings.isolate, &upstream.tally);
+    let shared = rounds.shared();
     while let Some(range) = rounds.next_rows() {
-        let left = rounds.latest().map(|latest| latest.since(endpoint.clock().now()));
+        let left = shared.latest.map(|latest| latest.since(endpoint.clock().now()));
         let began = Instant::now();
         let computed = {
             let (portion, gone) = rounds.watched(range.clone());
             tokio::select! {
                 biased;
                 () = gone => None,
-                vectors = ask(&upstream, &portion, (left, trace.clone())) => Some(vectors),
+                vectors = ask(&upstream, &portion, (left, shared.trace.clone())) => Some(vectors),
             }
         };
         let Some(computed) = computed else {
