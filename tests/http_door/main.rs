@@ -37,3 +37,4 @@ mod timeouts;
 mod timing;
 mod tls;
 mod tls_ends;
+mod whole_streams;
