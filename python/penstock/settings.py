@@ -11,11 +11,13 @@ from typing import Any
 
 from penstock._batch_settings import BatchSettings
 from penstock._client_settings import ClientSettings
+from penstock._pipeline_settings import PipelineSettings
 from penstock._security_settings import SecuritySettings
 from penstock._settings_model import Resolved as _Resolved
 from penstock._settings_model import Setting, Settings, Source
 from penstock._settings_model import setting as _setting
 from penstock._settings_values import choice_of, size_of
+from penstock._upstream_settings import UpstreamSettings
 
 __all__ = [
     "SECTIONS",
@@ -25,11 +27,13 @@ __all__ = [
     "DoorSettings",
     "ListenSettings",
     "LoggingSettings",
+    "PipelineSettings",
     "RepositorySettings",
     "SecuritySettings",
     "Setting",
     "Settings",
     "Source",
+    "UpstreamSettings",
     "size_of",
 ]
 
@@ -177,6 +181,8 @@ SECTIONS: tuple[type[_Resolved], ...] = (
     SecuritySettings,
     RepositorySettings,
     CacheSettings,
+    PipelineSettings,
+    UpstreamSettings,
     BatchSettings,
     ClientSettings,
     LoggingSettings,

@@ -314,6 +314,7 @@ impl Endpoint {
             tenant: asked.tenant.as_deref().map(|name| self.batcher.tenant(name)).unwrap_or_default(),
             deadline: asked.deadline.map(in_queue),
             cost: if self.costed { u32::try_from(rows.longest()).unwrap_or(u32::MAX) } else { 1 },
+            ..Terms::default()
         }
     }
 

@@ -13,7 +13,7 @@ use super::cutting::cut_back;
 use super::{BatchAccount, Endpoint, Finished, Parts, Reply, Said, Tally};
 use crate::batch::{Batch, Entry, Ran};
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::Moment;
+use crate::flow::{Moment, Priority, TraceContext};
 use crate::tensor::{AnswerRow, Column, Rows, Spares};
 
 /// Rounds of a batch in search of a row that may not even be there: so many for each halving.
@@ -66,6 +66,34 @@ impl From<Error> for Fault {
     }
 }
 
+/// On which terms a batch goes to somebody else: those that its requests share.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Shared {
+    /// When the last answer is worth nothing any more; none where some answer is always worth something.
+    pub latest: Option<Moment>,
+    /// Who goes first, where all say the same.
+    pub priority: Option<Priority>,
+    /// On whose behalf it is, where all say the same.
+    pub tenant: Option<Arc<str>>,
+    /// What it is part of.
+    pub trace: Option<TraceContext>,
+}
+
+impl Shared {
+    fn of(entries: &[Entry<Reply>], account: &BatchAccount) -> Self {
+        let Some((first, rest)) = entries.split_first() else { return Self::default() };
+        let (mut latest, label) = (first.deadline, first.waiter.label());
+        let (mut priority, mut tenant) = (Some(label.priority), label.tenant.as_ref());
+        for entry in rest {
+            let label = entry.waiter.label();
+            latest = latest.zip(entry.deadline).map(|(one, other)| one.max(other));
+            priority = priority.filter(|priority| *priority == label.priority);
+            tenant = tenant.filter(|tenant| label.tenant.as_ref() == Some(tenant));
+        }
+        Self { latest, priority, tenant: tenant.cloned(), trace: account.trace() }
+    }
+}
+
 /// One batch, from the moment when a worker took it until its requests have their answers. Dropped before that, those that
 /// have none yet are refused.
 pub struct Rounds {
@@ -74,8 +102,6 @@ pub struct Rounds {
     account: BatchAccount,
     tally: Arc<dyn Tally>,
     isolate: bool,
-    /// When the last answer is worth nothing any more; none where some answer is always worth something.
-    latest: Option<Moment>,
     parts: Parts,
     answers: Vec<Result<AnswerRow>>,
     busy: Duration,
@@ -93,15 +119,12 @@ impl Rounds {
         tally: &Arc<dyn Tally>,
     ) -> Self {
         let count = batch.entries.len();
-        let deadlines = batch.entries.iter().map(|entry| entry.deadline);
-        let latest = deadlines.collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().max());
         Self {
             endpoint: Arc::clone(endpoint),
             batch,
             account,
             tally: Arc::clone(tally),
             isolate,
-            latest,
             parts: Parts::new(count),
             answers: Vec::with_capacity(count),
             busy: Duration::ZERO,
@@ -139,9 +162,9 @@ impl Rounds {
         (portion, Leaving { entries: &mut self.batch.entries, at: 0, look: None })
     }
 
-    /// When the last answer is worth nothing any more.
-    pub fn latest(&self) -> Option<Moment> {
-        self.latest
+    /// On which terms it goes to somebody else.
+    pub fn shared(&self) -> Shared {
+        Shared::of(&self.batch.entries, &self.account)
     }
 
     /// Takes what came of rows that were computed in so long.

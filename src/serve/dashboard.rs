@@ -71,7 +71,8 @@ mod tests {
 
     #[test]
     fn the_page_needs_nothing_from_elsewhere() {
-        for outside in ["src=", "@import", "url(", "http-equiv", "<link rel=\"stylesheet", "<iframe", "<base"] {
+        for outside in ["src=", "@import", "url(", "http-equiv", "<link rel=\"stylesheet", "<iframe", "<base"]
+        {
             assert!(!PAGE.contains(outside), "{outside}");
         }
         for element in ["<script", "<style"] {

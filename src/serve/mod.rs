@@ -10,6 +10,7 @@ mod door;
 mod grpc;
 mod http;
 mod infer;
+mod inside;
 mod offload;
 mod openai;
 mod repository;
@@ -32,8 +33,10 @@ mod words;
 
 pub use access::{AccessLog, AccessRecord};
 pub use answer::ReplyBody;
+pub use deadline::Deadline;
 pub use door::Door;
 pub use http::{HttpServer, listen};
+pub use inside::{Ended, Said, Steps};
 pub use repository::{Polls, RepositoryAccess, Skipped};
 pub use routes::Reply;
 pub use security::{CorsSettings, KeySource, Security, SecuritySettings, TlsFiles};

@@ -75,16 +75,20 @@ function modelTable(panels) {
   const { history, state, moment } = panels;
   const names = [...new Set([...history.values('penstock_queue_depth', 'model'), ...history.values('penstock_models_ready', 'model')])];
   const cached = history.has('penstock_models_ready');
+  // Where the server counts percentiles itself, they are exact.
+  const exact = 'penstock_request_seconds_quantile';
+  const lately = history.has(exact) ? ', 1 min' : '';
   const rows = names.map(model => {
     const one = { model };
     const many = history.of('penstock_requests_total', one);
     const rises = wanted => (moment ? history.rise(moment.from, moment.to, history.of('penstock_requests_total', { ...one, ...wanted })) : 0);
     const buckets = moment ? history.buckets(moment.from, moment.to, SECONDS, one) : [];
     const asked = rises({});
+    const within = share => (lately ? panels.gauge(exact, { ...one, quantile: String(share) }) : quantile(share, buckets));
     return {
       model, picked: state.model === model, ready: panels.gauge('penstock_models_ready', one),
       requests: moment ? history.rate(moment.from, moment.to, many) : 0,
-      p50: quantile(0.5, buckets), p99: quantile(0.99, buckets),
+      p50: within(0.5), p99: within(0.99),
       size: moment ? history.mean(moment.from, moment.to, 'penstock_batch_size', one) : null,
       cap: panels.gauge('penstock_batch_cap', one), waiting: panels.gauge('penstock_queue_depth', one),
       wrong: asked > 0 ? rises({ outcome: outcome => BLAMED.includes(outcome) }) / asked : null,
@@ -100,8 +104,8 @@ function modelTable(panels) {
       { key: 'model', label: 'Model' },
       ...(cached ? [{ key: 'ready', label: 'State', left: true, show: ready }] : []),
       { key: 'requests', label: 'Requests', show: figure(rate) },
-      { key: 'p50', label: 'p50', show: figure(time) },
-      { key: 'p99', label: 'p99', show: figure(time) },
+      { key: 'p50', label: `p50${lately}`, show: figure(time) },
+      { key: 'p99', label: `p99${lately}`, show: figure(time) },
       { key: 'size', label: 'Per batch', show: figure(count) },
       { key: 'cap', label: 'Most', show: figure(whole) },
       { key: 'waiting', label: 'Waiting', show: figure(whole) },
