@@ -16,7 +16,7 @@ build: setup ## the extension, optimized, into .venv
 test: ## all tests: Rust, Python, and the wheel on every Python here
 	@tools/test
 
-test-interop: ## against nginx, MLServer, grpcio, Triton's client and the openai client
+test-interop: ## against nginx, MLServer, grpcio, Triton's client, the openai client, Prometheus and Chromium
 	@tools/test-interop $(ARGS)
 
 lint: ## formatting, clippy, types, documentation

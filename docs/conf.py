@@ -34,7 +34,7 @@ extensions = [
     "sphinx_copybutton",
 ]
 root_doc = "index"
-exclude_patterns = ["_build", "make_notebook.py"]
+exclude_patterns = ["_build", "make_notebook.py", "make_screenshots.py"]
 
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
@@ -43,7 +43,7 @@ nb_execution_mode = "off"  # the notebooks were run when they were written, and 
 autodoc_member_order = "bysource"
 autodoc_default_options = {
     "members": True,
-    "inherited-members": "object, BaseException, dict, tuple, Mapping, Generic, TypedDict",
+    "inherited-members": "object, BaseException, dict, tuple, Formatter, Generic, Mapping, Resolved, TypedDict",
 }
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
@@ -63,7 +63,7 @@ html_copy_source = False
 html_show_sourcelink = False
 html_show_sphinx = False
 copybutton_prompt_text = "$ "
-copybutton_only_copy_prompt_lines = True
+copybutton_only_copy_prompt_lines = False  # commands may go over several lines
 
 TAKEN_IN = {
     "site/readme": "README.md",
@@ -119,6 +119,13 @@ def read_source(_app: Sphinx, name: str, source: list[str]) -> None:
         source[0] = relinked(file.read_text(encoding="utf-8"), file, page)
     elif page.exists():
         source[0] = relinked(source[0], page, page)
+    elif name == root_doc:  # guides that are still being written
+        source[0] = re.sub(
+            r"^   ([a-z]+)\n",
+            lambda found: found[0] if list(DOCS.glob(f"{found[1]}.*")) else "",
+            source[0],
+            flags=re.MULTILINE,
+        )
 
 
 def _literal(text: str) -> str:

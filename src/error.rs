@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 /// What a failure means: the Python class, the HTTP status, the gRPC code, and whether the same call may be tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Meaning {
@@ -114,6 +116,19 @@ pub struct Error {
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
+/// What a server elsewhere answered a request with that it refused or failed with: the cause of an [`Error`] that says so.
+/// A door passes it on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("status {status}")]
+pub struct RemoteReply {
+    /// Its status.
+    pub status: u16,
+    /// What its body is said to be.
+    pub content_type: Option<Box<str>>,
+    /// Its body, or the beginning of one that is very long.
+    pub body: Bytes,
+}
+
 /// What every fallible function of the crate returns.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -147,6 +162,11 @@ impl Error {
     /// The sentence for the person who reads it.
     pub fn message(&self) -> &str {
         &self.message
+    }
+
+    /// What a server elsewhere answered, where that is what this failure is about.
+    pub fn remote_reply(&self) -> Option<&RemoteReply> {
+        self.source.as_deref().and_then(|source| source.downcast_ref())
     }
 
     /// After how long the same call may succeed, where that is known.

@@ -9,6 +9,7 @@ pub mod client;
 pub mod error;
 pub mod flow;
 pub mod formats;
+pub mod gateway;
 pub mod metrics;
 pub mod models;
 pub mod pipeline;

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from penstock.onnx import OnnxModel, OnnxSession, load_onnx, onnx_model
     from penstock.pipeline import Pipeline, PipelineStream
     from penstock.pooling import Eject, Pool, Retry, Timeout
+    from penstock.remote import RemoteModel
     from penstock.repository import ModelDirectory
     from penstock.safetensors import load_safetensors, open_safetensors
     from penstock.server import Server
@@ -37,6 +38,7 @@ else:
         **dict.fromkeys(("OnnxModel", "OnnxSession", "load_onnx", "onnx_model"), "onnx"),
         **dict.fromkeys(("Pipeline", "PipelineStream"), "pipeline"),
         **dict.fromkeys(("Eject", "Pool", "Retry", "Timeout"), "pooling"),
+        "RemoteModel": "remote",
         "ModelDirectory": "repository",
         **dict.fromkeys(("load_safetensors", "open_safetensors"), "safetensors"),
         "Server": "server",
@@ -78,6 +80,7 @@ __all__ = [
     "PipelineStream",
     "Pool",
     "Processes",
+    "RemoteModel",
     "Response",
     "Retry",
     "Server",

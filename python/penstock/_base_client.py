@@ -41,6 +41,7 @@ class BaseClient(Connections):
         params: Params | None = None,
         headers: HeadersGiven | None = None,
         auth: tuple[str, str] | None = None,
+        api_key: str | None = None,
         timeout: float | Timeout | None = Timeout(),  # noqa: B008  frozen
         pool: Pool | bool | None = None,
         balance: Balance = "p2c_first_byte",
@@ -74,7 +75,9 @@ class BaseClient(Connections):
                 "stream_memory": stream_memory,
             }
         )
-        self._builder = RequestBuilder(checked_urls(base_url), params, headers, auth, options["timeout"])
+        self._builder = RequestBuilder(
+            checked_urls(base_url), params, headers, auth, options["timeout"], api_key=api_key
+        )
         native = native_client(self._builder.origins, self._builder.defaults, decompress=True, **options)
         super().__init__(self._builder.origins, native, pool)
         self._told = told

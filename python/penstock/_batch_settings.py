@@ -13,7 +13,7 @@ from penstock._settings_model import Resolved, Setting, Source, setting, setting
 from penstock.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from penstock._settings_file import SettingsFile
     from penstock._settings_model import Settings
@@ -158,8 +158,14 @@ def _tables_of(file: SettingsFile) -> dict[str, dict[str, tuple[Source, Any]]]:
         for key, value in table.items():
             where = file.where(MODEL, name, key)
             if key not in known:
-                meant = nearest(key, known)
-                told = f"did you mean {meant}? " if meant else ""
-                raise ConfigError(f"{where}: there is no such setting; {told}there are {', '.join(sorted(known))}")
+                raise ConfigError(f"{where}: {_no_key(name, key, value, known)}")
             tables[name][key] = (Source("file", where), checked_key(where, key, value))
     return tables
+
+
+def _no_key(name: str, key: str, value: object, known: Collection[str]) -> str:
+    if isinstance(value, Mapping):
+        return f'there is no such setting; a name with dots stands in quotes: [{MODEL}."{name}.{key}"]'
+    meant = nearest(key, known)
+    told = f"did you mean {meant}? " if meant else ""
+    return f"there is no such setting; {told}there are {', '.join(sorted(known))}"

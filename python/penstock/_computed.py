@@ -30,7 +30,13 @@ class Loaded:
 
 
 class Computed:
-    """The target of a `ModelSpec` whose batches Rust computes. It is not called: it is opened for each load."""
+    """The target of a `ModelSpec` whose batches Rust computes. It is not called: it is opened for each load.
+
+    Attributes:
+        passing: what of its requests is passed on as it came, where it is on another server; nothing otherwise.
+    """
+
+    passing: str = ""
 
     def open(self, ctx: LoadContext) -> Loaded:
         """Opens what computes; in a thread of its own, as every load.

@@ -105,6 +105,8 @@ class RequestBuilder:
         headers: HeadersGiven | None,
         auth: tuple[str, str] | None,
         timeout: Timeout,
+        *,
+        api_key: str | None = None,
     ) -> None:
         bases = [_base(text) for text in ([base_url] if isinstance(base_url, str) else base_url or ())]
         self.origins = [origin for origin, _, _ in bases]
@@ -120,6 +122,10 @@ class RequestBuilder:
         self._secrets = [pair for pair in own if pair[0].lower() in _SECRET]
         if (auth := credentials if auth is None else auth) is not None:
             self._secrets = [*without(self._secrets, [b"authorization"]), _basic(auth)]
+        if api_key is not None:
+            if auth is not None or _names(b"authorization", self._secrets):
+                raise ConfigError("api_key, auth and a header named authorization exclude one another")
+            self._secrets = [*self._secrets, _bearer(api_key)]
         named = any(name.lower() == b"content-type" for name, _ in self.defaults)
         self._plain = self._secrets or None
         self._with_json = self._plain if named else [*self._secrets, JSON_TYPE]
@@ -300,6 +306,19 @@ def _basic(auth: object) -> tuple[bytes, bytes]:
     if not (isinstance(auth, tuple) and len(auth) == 2 and all(isinstance(each, str) for each in auth)):  # noqa: PLR2004
         raise ConfigError("auth must be a pair of strings: user and password")
     return (b"authorization", b"Basic " + b64encode(":".join(cast("tuple[str, str]", auth)).encode()))
+
+
+def _bearer(api_key: object) -> tuple[bytes, bytes]:
+    # It is a secret, so the error does not tell it.
+    if (
+        not isinstance(api_key, str)
+        or not api_key.isascii()
+        or not api_key.isprintable()
+        or " " in api_key
+        or not api_key
+    ):
+        raise ConfigError("api_key must be a text of printable characters of ASCII, without blanks")
+    return (b"authorization", b"Bearer " + api_key.encode())
 
 
 def _bits(retry: object) -> int:

@@ -25,7 +25,15 @@ from penstock.errors import ConfigError
 from penstock.models import spec_of
 from penstock.repository import ModelDirectory
 from penstock.server import Server
-from penstock.settings import SECTIONS, DoorSettings, ListenSettings, LoggingSettings, RepositorySettings, Settings
+from penstock.settings import (
+    SECTIONS,
+    DoorSettings,
+    ListenSettings,
+    LoggingSettings,
+    RepositorySettings,
+    SecuritySettings,
+    Settings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +43,8 @@ LOG = logging.getLogger("penstock.settings")
 
 _PYTHONS_INTERVAL = 0.005
 _SERVING_INTERVAL = 0.0001
+
+_STOP, _RELOAD = "stop", "reload"
 
 
 def add_parser(commands: Any) -> None:
@@ -150,7 +160,9 @@ def serve(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     listen = settings.of(ListenSettings)
     if listen.workers > 1:
         drain_timeout = settings.of(DoorSettings).drain_timeout
-        return Supervisor(listeners(*_place(listen)), arguments, listen.workers, drain_timeout).run()
+        encrypted = settings.of(SecuritySettings).encrypted
+        places = listeners(*_place(listen))
+        return Supervisor(places, arguments, listen.workers, drain_timeout, encrypted=encrypted).run()
     return _serve_alone(_made(options, settings))
 
 
@@ -194,13 +206,17 @@ def _record_path(record: Path | None, *, as_worker: bool) -> Path | None:
 
 def _serve_alone(server: Server) -> int:
     # A signal's handler may interrupt whoever waits: an event would let both wait for each other.
-    stop: SimpleQueue[None] = SimpleQueue()
+    stop: SimpleQueue[str] = SimpleQueue()
     before = {number: signal.signal(number, _stopper(stop)) for number in (signal.SIGTERM, signal.SIGINT)}
+    if not os.isatty(0):
+        # A terminal that goes away sends this signal, too, and means the end by it.
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda *_: stop.put(_RELOAD))
     try:
         with server:
             urls = f"{server.url} and {server.grpc_url}"
             print(f"penstock {__version__} serves {', '.join(server.names)} on {urls}", flush=True)  # noqa: T201
-            stop.get()
+            while stop.get() is _RELOAD:
+                _reload(server)
             print("penstock stops: answering what was accepted", flush=True)  # noqa: T201
     finally:
         for number, handler in before.items():
@@ -208,10 +224,23 @@ def _serve_alone(server: Server) -> int:
     return 0
 
 
-def _stopper(stop: SimpleQueue[None]) -> Any:
+def _reload(server: Server) -> None:
+    """Reads certificates and keys again; what cannot be used is told, and what was before goes on."""
+    try:
+        changed = server.reload_certificates()
+    except ConfigError as error:
+        text = f"penstock: {error}; what was before stays in force"
+    else:
+        text = (
+            f"penstock: certificates and keys {'have changed, and are' if changed else 'are as before, and'} in force"
+        )
+    print(text, file=sys.stderr, flush=True)  # noqa: T201  a command line answers so
+
+
+def _stopper(stop: SimpleQueue[str]) -> Any:
     def handle(number: int, _frame: object) -> None:
         # A second signal ends the process at once, as it would without us.
         signal.signal(number, signal.SIG_DFL)
-        stop.put(None)
+        stop.put(_STOP)
 
     return handle

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from penstock._computed import Computed
 from penstock._processes import Processes
 from penstock._residents import Residents, Served
 from penstock.errors import ConfigError, ModelNotFound, PenstockError
@@ -42,6 +43,7 @@ class Declaration:
     workers: int
     steps: bool
     alone: bool
+    passing: str
 
 
 def declaration_of(spec: ModelSpec) -> Declaration:
@@ -56,6 +58,7 @@ def declaration_of(spec: ModelSpec) -> Declaration:
         workers=spec.workers.count if isinstance(spec.workers, Processes) else spec.workers,
         steps=spec.is_stepwise,
         alone=spec.alone,
+        passing=spec.target.passing if isinstance(spec.target, Computed) else "",
     )
 
 

@@ -80,10 +80,11 @@ def listeners(host: str, port: int, grpc_port: int | None) -> list[socket.socket
         raise
 
 
-def urls_of(listeners: Sequence[socket.socket]) -> str:
+def urls_of(listeners: Sequence[socket.socket], *, encrypted: bool = False) -> str:
     """Where a server with these sockets is reached, as the line says that it prints."""
+    secure = "s" if encrypted else ""
     (host, port), (grpc_host, grpc_port) = (listeners[at].getsockname()[:2] for at in (0, -1))
-    return f"{url_of(host, port)} and {url_of(grpc_host, grpc_port, 'grpc')}"
+    return f"{url_of(host, port, f'http{secure}')} and {url_of(grpc_host, grpc_port, f'grpc{secure}')}"
 
 
 @dataclass(eq=False)
@@ -158,16 +159,23 @@ class Supervisor:
         arguments: of `penstock serve`, without those that concern the supervisor alone.
         count: how many.
         drain_timeout: seconds that they may take to end.
+        encrypted: whether they speak TLS.
     """
 
     def __init__(
-        self, listeners: Sequence[socket.socket], arguments: Sequence[str], count: int, drain_timeout: float
+        self,
+        listeners: Sequence[socket.socket],
+        arguments: Sequence[str],
+        count: int,
+        drain_timeout: float,
+        *,
+        encrypted: bool = False,
     ) -> None:
         self._listeners = listeners
         self._arguments = arguments
         self._count = count
         self._drain_timeout = drain_timeout
-        self._urls = urls_of(listeners)
+        self._urls = urls_of(listeners, encrypted=encrypted)
         self._workers: list[Worker] = []
         self._due: list[tuple[float, list[float]]] = []
         self._to_replace: list[Worker] = []

@@ -1,4 +1,4 @@
-"""The command line: `penstock serve app.py`, `penstock config`, `penstock bench URL`, `penstock tune FILE`."""
+"""The command line: `penstock serve app.py`, `config`, `bench URL`, `tune FILE`, `top URL` and `key`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from penstock import __version__, _bench, _config_command, _serve_command, _tune
+from penstock import __version__, _bench, _config_command, _key_command, _serve_command, _top, _tune
 from penstock._explained import explained
 from penstock._find_models import find_models
 from penstock.errors import PenstockError
@@ -39,4 +39,6 @@ def _parser() -> argparse.ArgumentParser:
     _config_command.add_parser(commands)
     _bench.add_parser(commands)
     _tune.add_parser(commands)
+    _top.add_parser(commands)
+    _key_command.add_parser(commands)
     return parser

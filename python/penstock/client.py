@@ -59,6 +59,7 @@ class AsyncClient(AsyncInference):
         params: added to the query of every request.
         headers: sent with every request that does not name them.
         auth: user and password, for every request.
+        api_key: a key, sent as `Authorization: Bearer KEY` with every request, as metadata over gRPC.
         timeout: a `penstock.Timeout`; a number of seconds for a whole call; or `None` for no limit.
         pool: how many connections, and for how long; `False` for none that is kept: every request opens a connection,
             has it for itself, and closes it.

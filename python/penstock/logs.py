@@ -21,6 +21,8 @@ Attributes of an access record, for formatters (`%(status)d`) and filters:
     seconds: from the request's head to its answer.
     request_bytes, response_bytes: of the bodies.
     request_id: what the client calls the request, or `None`.
+    key: the name of the API key that it showed, where keys are asked for, or `None`; never the key.
+    client: whom the client's certificate names, where one is asked for, or `None`.
     model: the name of the model that was asked, or `None`.
     rows: rows that the request held, or `None`.
     batch: rows in the batch that it was answered with, or `None`.

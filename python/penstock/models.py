@@ -483,6 +483,19 @@ def _tensors_of(
 
 
 def _check_tensors(what: str, tensors: object) -> dict[str, TensorDeclaration]:
+    declared = checked_tensors(what, tensors)
+    for name, (elements, _) in declared.items():
+        if elements == "bfloat16" and not _knows_bfloat16():
+            raise ConfigError(f"{what}: {name!r} is bfloat16, which NumPy has from a package: pip install ml_dtypes")
+    return declared
+
+
+def checked_tensors(what: str, tensors: object) -> dict[str, TensorDeclaration]:
+    """Inputs or outputs of a model, as they were declared.
+
+    Raises:
+        ConfigError: for what is no declaration.
+    """
     if not isinstance(tensors, dict) or not tensors:
         raise ConfigError(f"{what} must be a dict like {{'x': ('float32', [64])}}, not {tensors!r}")
     for name, declared in tensors.items():
@@ -491,8 +504,6 @@ def _check_tensors(what: str, tensors: object) -> dict[str, TensorDeclaration]:
             raise ConfigError(f"{what}: {name!r} must be declared as ('float32', [64]), not {declared!r}")
         if not isinstance(declared[1], tuple | list) or not all(isinstance(axis, int) for axis in declared[1]):
             raise ConfigError(f"{what}: the axes of {name!r} must be whole numbers, not {declared[1]!r}")
-        if declared[0] == "bfloat16" and not _knows_bfloat16():
-            raise ConfigError(f"{what}: {name!r} is bfloat16, which NumPy has from a package: pip install ml_dtypes")
     return dict(tensors)
 
 

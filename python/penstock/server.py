@@ -25,7 +25,7 @@ from penstock._served_models import ServedModels
 from penstock.errors import Closed, ConfigError, ModelNotFound
 from penstock.models import ModelCache, ModelSpec, spec_of
 from penstock.repository import ModelDirectory
-from penstock.settings import SECTIONS, CacheSettings, DoorSettings, Settings
+from penstock.settings import SECTIONS, CacheSettings, DoorSettings, SecuritySettings, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -194,6 +194,7 @@ class Server:
         self._every_setting = settings
         self._settings = settings.of(DoorSettings)
         self._cache_settings = self._parts.cached(settings.of(CacheSettings))
+        self._security = settings.of(SecuritySettings)
         self._shared_cache = cache
         self._cache = _cache_of(self._cache_settings) if cache is None else cache
         self._journal: _native.NativeJournal | None = None
@@ -270,6 +271,7 @@ class Server:
                 accepting=False,
                 limits=self._settings,
                 switches=self._parts.settings,
+                security=self._security,
                 journal=journal,
                 siblings=siblings,
             )
@@ -452,6 +454,18 @@ class Server:
             return []
         return directories.skipped(directories.poll(patience=_PATIENCE if patient else 0.0, wait=False))
 
+    def reload_certificates(self) -> bool:
+        """Reads the files of certificates and keys again, now; answers whether anything has changed.
+
+        They are looked at every `tls_reload_seconds` anyway. Connections that are open stay as they are; requests on
+        them have to show a key that is known now.
+
+        Raises:
+            ConfigError: where a file cannot be read or does not hold what it should. What was before stays in force.
+            Closed: where the server was not started.
+        """
+        return self._running().reload_security()
+
     def _open_models(self) -> ServedModels | None:
         """What is served; nothing before the server was started."""
         if self._closed:
@@ -498,20 +512,20 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where it listens, as `http://host:port`."""
+        """Where it listens, as `http://host:port`; `https` where it speaks TLS."""
         address = self._running().address
         if address is None:
             raise Closed("this server listens nowhere: it is reached by penstock.testing.TestClient")
-        return url_of(*address)
+        return url_of(*address, self._security.url_scheme("http"))
 
     @property
     def grpc_url(self) -> str:
-        """Where it answers gRPC, as `grpc://host:port`: on the port for gRPC alone where there is one."""
+        """Where it answers gRPC, as `grpc://host:port`, or `grpcs`: on the port for gRPC alone where there is one."""
         native = self._running()
         address = native.grpc_address or native.address
         if address is None:
             raise Closed("this server listens nowhere: it is reached by penstock.testing.TestClient")
-        return url_of(*address, "grpc")
+        return url_of(*address, self._security.url_scheme("grpc"))
 
     @property
     def ready(self) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 from penstock._batch_settings import BatchSettings
 from penstock._client_settings import ClientSettings
 from penstock._pipeline_settings import PipelineSettings
+from penstock._security_settings import SecuritySettings
 from penstock._settings_model import Resolved as _Resolved
 from penstock._settings_model import Setting, Settings, Source
 from penstock._settings_model import setting as _setting
@@ -27,6 +28,7 @@ __all__ = [
     "LoggingSettings",
     "PipelineSettings",
     "RepositorySettings",
+    "SecuritySettings",
     "Setting",
     "Settings",
     "Source",
@@ -174,6 +176,7 @@ class RepositorySettings(_Resolved, section="models", keywords=False):
 SECTIONS: tuple[type[_Resolved], ...] = (
     ListenSettings,
     DoorSettings,
+    SecuritySettings,
     RepositorySettings,
     CacheSettings,
     PipelineSettings,

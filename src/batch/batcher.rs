@@ -3,10 +3,12 @@
 use std::hash::Hash;
 use std::path::Path;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use super::queue::Outlook;
 use super::trace::{Event, Recorder};
+use super::turn::{Look, Sleepers, Tasks, Turn};
 use super::{
     Batch, BatchPolicy, BatchQueue, BatchStats, Dispatch, Entry, GroupKey, Ran, Removed, Shift, Tenant, Terms,
 };
@@ -19,15 +21,6 @@ const SPARE_BYTES: usize = 64 << 20;
 
 /// Requests that have left are looked for in a full queue at most this often: the search touches all of them.
 const SEARCH_EVERY: Duration = Duration::from_millis(10);
-
-/// What a worker is told when it asks for something to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
-    /// A batch may be there to [`take`](Batcher::take).
-    Work,
-    /// Nothing will come any more.
-    Done,
-}
 
 /// What a batcher asks about those who wait: the floor above knows what a waiter is.
 pub trait Attendance<W> {
@@ -47,6 +40,8 @@ struct State<K, W> {
     queue: BatchQueue<K, W>,
     /// Workers asleep: a wake-up costs a system call only where somebody sleeps.
     asleep: usize,
+    /// Tasks that have nothing to do: as good as asleep.
+    tasks: Tasks,
     /// Batches taken whose requests are still being looked through.
     taking: usize,
     last_search: Option<Moment>,
@@ -83,6 +78,7 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
         let state = Arc::new(Monitor::new(State {
             queue,
             asleep: 0,
+            tasks: Tasks::new(),
             taking: 0,
             last_search: None,
             tick: None,
@@ -175,11 +171,9 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
             let entry = Entry { waiter, arrived, deadline: terms.deadline };
             look |= state.queue.push(key, terms, entry, |rows| write(rows, row));
         }
-        let wake = look && state.asleep > 0;
+        let wake = if look { state.sleepers() } else { Sleepers::none() };
         drop(state);
-        if wake {
-            self.state.wake_one();
-        }
+        wake.wake(&self.state);
         forget(left, attendance);
         Ok(())
     }
@@ -189,11 +183,10 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
         let wake = {
             let mut state = self.state.lock();
             state.tick = None;
-            state.queue.waiting() > 0 && state.queue.release(self.clock.now()) && state.asleep > 0
+            let look = state.queue.waiting() > 0 && state.queue.release(self.clock.now());
+            if look { state.sleepers() } else { Sleepers::none() }
         };
-        if wake {
-            self.state.wake_one();
-        }
+        wake.wake(&self.state);
     }
 
     /// Blocks until a batch may be taken or the batcher is done.
@@ -213,11 +206,9 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
         loop {
             if !wanted() {
                 // Whoever was woken for a batch, and leaves it, wakes the next.
-                let wake = state.asleep > 0;
+                let wake = state.sleepers();
                 drop(state);
-                if wake {
-                    self.state.wake_one();
-                }
+                wake.wake(&self.state);
                 return Turn::Done;
             }
             let until = match state.queue.outlook(self.clock.now()) {
@@ -232,13 +223,39 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
         }
     }
 
+    /// As [`wait_in`](Self::wait_in), for a task that must not block: its `waker` is called when it should look again.
+    pub fn look_in(&self, shift: &Shift, waker: &Waker) -> Look {
+        if !shift.has_come(waker) {
+            return Look::Later(None);
+        }
+        let mut state = self.state.lock();
+        if shift.is_over() {
+            let wake = state.sleepers();
+            drop(state);
+            wake.wake(&self.state);
+            return Look::Turn(Turn::Done);
+        }
+        let until = match state.queue.outlook(self.clock.now()) {
+            Outlook::Ready => return Look::Turn(Turn::Work),
+            Outlook::Idle if state.queue.is_closing() => return Look::Turn(Turn::Done),
+            Outlook::Idle => None,
+            Outlook::Later(moment) => self.clock.instant(moment),
+        };
+        if !state.tasks.iter().any(|known| known.will_wake(waker)) {
+            state.tasks.push(waker.clone());
+        }
+        Look::Later(until)
+    }
+
     /// Ends a shift: its workers finish what they run, and take no more. What waits goes on waiting for others.
     pub fn end_shift(&self, shift: &Shift) {
         // Under the lock: nobody is between looking at it and falling asleep.
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         shift.end();
+        let tasks = std::mem::take(&mut state.tasks);
         drop(state);
         self.state.wake_all();
+        tasks.into_iter().for_each(Waker::wake);
     }
 
     /// Forgets what waits and whose waiters are gone, where no worker is there to come upon it.
@@ -275,12 +292,11 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
             let idle = taken.is_none() && state.is_idle() && state.queue.is_closing();
             state.taking += usize::from(taken.is_some());
             // A window that still runs needs a sleeper of its own: this worker is busy from here on.
-            let more = taken.is_some() && state.asleep > 0 && state.queue.outlook(now) != Outlook::Idle;
+            let more = taken.is_some() && state.has_sleepers() && state.queue.outlook(now) != Outlook::Idle;
+            let more = if more { state.sleepers() } else { Sleepers::none() };
             (expired, taken, more, idle)
         };
-        if more {
-            self.state.wake_one();
-        }
+        more.wake(&self.state);
         // The last to wait may have expired.
         if idle {
             self.state.wake_ended();
@@ -374,9 +390,11 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
         let mut state = self.state.lock();
         state.queue.close();
         let left = if drain { Removed::none() } else { state.queue.remove_gone(|_| true) };
+        let tasks = std::mem::take(&mut state.tasks);
         drop(state);
         self.state.wake_all();
         self.state.wake_ended();
+        tasks.into_iter().for_each(Waker::wake);
         left
     }
 
@@ -421,6 +439,15 @@ fn forget<W>(left: Option<Removed<W>>, attendance: &mut impl Attendance<W>) {
 }
 
 impl<K: Eq + Hash + Clone, W> State<K, W> {
+    fn has_sleepers(&self) -> bool {
+        self.asleep > 0 || !self.tasks.is_empty()
+    }
+
+    /// Those who are to be woken, once the lock is given back.
+    fn sleepers(&mut self) -> Sleepers {
+        Sleepers { thread: self.asleep > 0, tasks: std::mem::take(&mut self.tasks) }
+    }
+
     /// The moment of an arrival: under tick dispatch one reading of the clock serves a tick.
     fn arrival(&mut self, clock: &TimeSource) -> Moment {
         match (self.tick, self.queue.policy().dispatch) {

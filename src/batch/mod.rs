@@ -24,10 +24,11 @@ mod stats;
 mod tests;
 pub mod trace;
 pub mod tune;
+mod turn;
 
 pub use crate::flow::Priority;
 pub use account::{BatchAccount, Parts, Waited};
-pub use batcher::{Attendance, Batcher, Turn};
+pub use batcher::{Attendance, Batcher};
 pub use crowd::{Changes, Crowd, Place};
 pub use entry::{Batch, Cut, Entry, GroupKey, Ran, Removed, Tenant, Terms};
 pub use forecast::{Backlog, finish_in};
@@ -38,3 +39,4 @@ pub use queue::{BatchQueue, Outlook};
 pub use seats::Seats;
 pub use shift::Shift;
 pub use stats::BatchStats;
+pub use turn::{Look, Turn};

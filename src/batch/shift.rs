@@ -1,7 +1,9 @@
 //! The time of some workers, where workers of one queue come and go.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Waker;
 
+use super::turn::Tasks;
 use crate::flow::Monitor;
 
 /// The time in which some workers take batches of a queue that outlives them: from its beginning until it is over.
@@ -13,7 +15,7 @@ pub struct Shift {
     begun: AtomicBool,
     over: AtomicBool,
     /// Workers that came before it began sleep here, and not where they would be woken for a batch in another's place.
-    gate: Monitor<()>,
+    gate: Monitor<Tasks>,
 }
 
 impl Shift {
@@ -24,10 +26,7 @@ impl Shift {
 
     /// Lets its workers take batches from here on.
     pub fn begin(&self) {
-        let gate = self.gate.lock();
-        self.begun.store(true, Ordering::SeqCst);
-        drop(gate);
-        self.gate.wake_all();
+        self.open(&self.begun);
     }
 
     /// True once its workers are to take nothing more.
@@ -46,10 +45,30 @@ impl Shift {
         }
     }
 
+    /// The same for a task: true once it begins, or is over; else the task is woken then.
+    pub(super) fn has_come(&self, waker: &Waker) -> bool {
+        if self.begun.load(Ordering::SeqCst) {
+            return true;
+        }
+        let mut gate = self.gate.lock();
+        let has_come = self.begun.load(Ordering::SeqCst) || self.is_over();
+        if !has_come && !gate.iter().any(|known| known.will_wake(waker)) {
+            gate.push(waker.clone());
+        }
+        has_come
+    }
+
     pub(super) fn end(&self) {
-        let gate = self.gate.lock();
-        self.over.store(true, Ordering::SeqCst);
+        self.open(&self.over);
+    }
+
+    /// Notes what whoever waits before it begins has waited for.
+    fn open(&self, news: &AtomicBool) {
+        let mut gate = self.gate.lock();
+        news.store(true, Ordering::SeqCst);
+        let tasks = std::mem::take(&mut *gate);
         drop(gate);
         self.gate.wake_all();
+        tasks.into_iter().for_each(Waker::wake);
     }
 }

@@ -169,6 +169,8 @@ fn describe(access: &AccessRecord, fields: &Bound<'_, PyDict>) -> PyResult<()> {
     fields.set_item(intern!(py, "request_bytes"), access.request_bytes)?;
     fields.set_item(intern!(py, "response_bytes"), access.response_bytes)?;
     fields.set_item(intern!(py, "request_id"), access.id.as_deref())?;
+    fields.set_item(intern!(py, "key"), access.key.as_deref())?;
+    fields.set_item(intern!(py, "client"), access.client.as_deref())?;
     fields.set_item(intern!(py, "model"), access.model.as_deref())?;
     fields.set_item(intern!(py, "rows"), access.rows)?;
     fields.set_item(intern!(py, "batch"), access.batch)?;

@@ -11,6 +11,7 @@ use super::server::Model;
 use super::shift::Served;
 use crate::batch::Reason;
 use crate::error::{Error, ErrorKind, Result};
+use crate::gateway::Pools;
 use crate::metrics::Registry;
 use crate::models::{Asked, Cache, Claim, ModelId};
 use crate::pipeline::{Endpoint, InCache};
@@ -22,6 +23,7 @@ pub(crate) struct Roster {
     registry: Arc<Registry>,
     service: Arc<Service>,
     runtime: Handle,
+    pools: Arc<Pools>,
     entries: Mutex<Entries>,
 }
 
@@ -45,7 +47,8 @@ struct Entry {
 
 impl Roster {
     pub(crate) fn new(cache: Cache, registry: Arc<Registry>, service: Arc<Service>, runtime: Handle) -> Self {
-        Self { cache, registry, service, runtime, entries: Mutex::default() }
+        let pools = Pools::new(&registry);
+        Self { cache, registry, service, runtime, pools, entries: Mutex::default() }
     }
 
     /// Opens queues for models that start together; nobody finds them yet.
@@ -79,6 +82,9 @@ impl Roster {
         if terms.single_flight {
             endpoint.share_identical();
         }
+        if let Some(passing) = terms.passing {
+            endpoint.pass_on(passing);
+        }
         let served = Served {
             label,
             endpoint,
@@ -86,6 +92,7 @@ impl Roster {
             isolate: terms.isolate,
             max_size: terms.max_size,
             processes: Arc::default(),
+            pools: Arc::clone(&self.pools),
         };
         entries.all.push(Some(Entry { served, id, departure: None, succeeded: false, held: None }));
         Ok(entries.all.len() - 1)

@@ -23,6 +23,7 @@ use super::polls::PollDesk;
 use super::recording::NativeRecording;
 use super::records;
 use super::roster::Roster;
+use super::security::Guards;
 use super::shift::{NativeShift, Served};
 use super::switches::Switches;
 use super::{in_process, inherited};
@@ -31,9 +32,11 @@ use crate::error::{Error, ErrorKind, Result as CoreResult};
 use crate::flow::SlowReader;
 use crate::metrics::{LockCounts, Registry};
 use crate::models::Cache;
-use crate::pipeline::{ModelSpec, Task};
+use crate::pipeline::{ModelSpec, Passing, Task};
 use crate::runtime;
-use crate::serve::{AccessLog, Door, HttpServer, HttpSettings, Polls, RepositoryAccess, Service, listen};
+use crate::serve::{
+    AccessLog, Door, HttpServer, HttpSettings, Polls, RepositoryAccess, Security, Service, listen,
+};
 use crate::tensor::TensorSpec;
 
 /// A name, an element type and the axes of one row.
@@ -53,6 +56,8 @@ pub(crate) struct Model {
     steps: bool,
     /// A batch holds one request.
     alone: bool,
+    /// What is passed on as it came; nothing where the model is none of another server.
+    passing: String,
 }
 
 /// What a queue of a model needs to know beside its specification.
@@ -62,6 +67,7 @@ pub(crate) struct ModelTerms {
     pub(crate) isolate: bool,
     pub(crate) max_size: usize,
     pub(crate) single_flight: bool,
+    pub(crate) passing: Option<Passing>,
 }
 
 /// What a server's door is to allow; times in seconds.
@@ -116,6 +122,7 @@ pub(crate) struct NativeServer {
     /// Who looks for models that are new, where somebody is to.
     polls: Arc<Polls>,
     door: Arc<Door>,
+    security: Arc<Security>,
     /// None where it is reached from within the process only.
     http: OnceLock<HttpServer>,
     /// What listens for gRPC alone, if something does.
@@ -133,7 +140,7 @@ impl NativeServer {
     /// until `accept`, unless `accepting`. With `siblings`, a directory and a worker's name, `/metrics` answers for all who
     /// share the directory.
     #[new]
-    #[pyo3(signature = (stock, *, places, accepting, limits, switches, journal, siblings=None))]
+    #[pyo3(signature = (stock, *, places, accepting, limits, switches, security, journal, siblings=None))]
     #[allow(clippy::too_many_arguments, reason = "each is an object of its own in python")]
     fn new(
         py: Python<'_>,
@@ -142,15 +149,16 @@ impl NativeServer {
         accepting: bool,
         limits: Limits,
         switches: Switches,
+        security: Guards,
         journal: Option<PyRef<'_, NativeJournal>>,
         siblings: Option<(String, String)>,
     ) -> PyResult<Self> {
         let (models, cache) = (stock.0, stock.1.get().cache(py)?);
         let access_log = journal.map(|journal| journal.access_log());
-        let opened = limits
-            .into_settings()
-            .map(|settings| HttpSettings { streaming: switches.stream, ..settings })
-            .and_then(|settings| Self::open((models, cache), places, accepting, settings, access_log));
+        let opened = limits.into_settings().and_then(|settings| {
+            let settings = HttpSettings { streaming: switches.stream, ..settings };
+            Self::open((models, cache), places, accepting, (settings, security), access_log)
+        });
         let joined = opened.and_then(|server| {
             if let Some((directory, name)) = siblings {
                 server.door.join_siblings(Path::new(&directory), &name, &runtime::handle()?)?;
@@ -163,6 +171,12 @@ impl NativeServer {
     /// Accepts connections, where it did not yet.
     fn accept(&self) {
         self.listeners().for_each(HttpServer::accept);
+    }
+
+    /// Reads the files of certificates and keys again; answers whether anything has changed.
+    fn reload_security(&self, py: Python<'_>) -> PyResult<bool> {
+        let reloaded = lock::without(py, &LockCounts::new(), || self.security.reload());
+        reloaded.map_err(|error| to_python(py, &error))
     }
 
     /// Answers a request that comes from within the process, over the same path as those from the network.
@@ -378,7 +392,7 @@ impl NativeServer {
         (models, cache): (Vec<Model>, Cache),
         places: Places,
         accepting: bool,
-        settings: HttpSettings,
+        (settings, guards): (HttpSettings, Guards),
         access_log: Option<Arc<dyn AccessLog>>,
     ) -> CoreResult<Self> {
         let runtime = runtime::handle()?;
@@ -387,10 +401,11 @@ impl NativeServer {
         service.keep_models_in(&cache, &runtime);
         let roster = Roster::new(cache, Arc::clone(&registry), Arc::clone(&service), runtime.clone());
         roster.open(models)?.into_iter().try_for_each(|index| roster.publish(index))?;
-        let door = Door::new(service, settings, access_log, &registry)?;
+        let security = guards.open(&registry)?;
+        let door = Door::secured(service, settings, Arc::clone(&security), access_log, &registry)?;
         let (roster, polls, closed) = (Arc::new(roster), Arc::default(), Mutex::new(false));
         let (http, grpc) = (OnceLock::new(), OnceLock::new());
-        let server = Self { roster, polls, door, http, grpc, born: generation(), closed };
+        let server = Self { roster, polls, door, security, http, grpc, born: generation(), closed };
         server.open_places(places, accepting, &runtime)?;
         Ok(server)
     }
@@ -547,6 +562,7 @@ impl Model {
             isolate: self.policy.isolate,
             max_size: self.policy.max_size,
             single_flight: self.policy.single_flight,
+            passing: Passing::from_name(&self.passing),
         }
     }
 

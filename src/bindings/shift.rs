@@ -8,13 +8,16 @@ use pyo3::prelude::*;
 
 use super::bridge::lifecycle::generation;
 use super::bridge::lock;
+use super::client::NativeClient;
 use super::core::Counters;
 use super::errors::to_python;
 use super::onnx::NativeOnnx;
 use super::processes::Start;
+use super::remote::{self, RemoteTerms};
 use super::run::Fillers;
 use super::served::ServedWorker;
 use crate::batch::Shift;
+use crate::gateway::{Pools, Relayed};
 use crate::metrics::LockCounts;
 use crate::pipeline::{Computers, Endpoint, GraphComputer, Processes, Tally};
 
@@ -29,6 +32,8 @@ pub(crate) struct Served {
     pub(crate) max_size: usize,
     /// The worker processes of every load.
     pub(crate) processes: Arc<Mutex<Vec<Arc<Processes>>>>,
+    /// The connections of all remote models of its server.
+    pub(crate) pools: Arc<Pools>,
 }
 
 impl Served {
@@ -55,6 +60,8 @@ pub(crate) struct NativeShift {
     processes: Mutex<Option<Arc<Processes>>>,
     /// Those of this load, where they are threads that need no interpreter.
     computers: Mutex<Option<Computers>>,
+    /// What carries the batches of this load, where the model is on another server.
+    relayed: Mutex<Option<Relayed>>,
     born: u64,
 }
 
@@ -65,6 +72,7 @@ impl NativeShift {
             shift: Arc::default(),
             processes: Mutex::default(),
             computers: Mutex::default(),
+            relayed: Mutex::default(),
             born: generation(),
         }
     }
@@ -139,6 +147,26 @@ impl NativeShift {
         let Some(computers) = self.computers.lock().take() else { return true };
         let limit = Duration::try_from_secs_f64(limit).unwrap_or(Duration::MAX);
         lock::without(py, &LockCounts::new(), || computers.end(limit))
+    }
+
+    /// Has the batches go to another server, over the connections of `client`.
+    #[allow(clippy::needless_pass_by_value, reason = "pyo3 hands over what it has converted")]
+    fn start_remote(&self, py: Python<'_>, client: &NativeClient, terms: RemoteTerms) -> PyResult<()> {
+        let started = remote::start(py, &self.served, &self.shift, client, terms)?;
+        *self.relayed.lock() = Some(started);
+        Ok(())
+    }
+
+    /// Waits for what is under way to another server, once the shift has ended, for at most `limit` seconds; what is not
+    /// answered by then is given up. Answers whether all was.
+    fn end_remote(&self, py: Python<'_>, limit: f64) -> bool {
+        let Some(relayed) = self.relayed.lock().take() else { return true };
+        if self.born != generation() {
+            std::mem::forget(relayed);
+            return true;
+        }
+        let limit = Duration::try_from_secs_f64(limit).unwrap_or(Duration::MAX);
+        lock::without(py, &LockCounts::new(), || relayed.end(limit))
     }
 
     /// Says that its workers are there: the model is ready. They take nothing yet.

@@ -2,27 +2,49 @@
 //!
 //! The counters live in the pools; here they are read when somebody asks.
 
+use std::fmt;
+use std::sync::Arc;
+
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
+use smallvec::SmallVec;
 
 use super::owner::{Client, EndpointStats};
 use crate::pool::{PoolStats, Retired};
 
 /// Everything that the pools of a client count, in the text format of OpenMetrics 1.0.
 pub fn metrics_text(client: &Client) -> String {
-    let mut registry = Registry::with_prefix("penstock_pool");
-    registry.register_collector(Box::new(Pools(client.stats())));
+    let mut registry = Registry::with_prefix("penstock");
+    let stats: Vec<_> = client.stats().into_iter().map(|endpoint| (None, endpoint)).collect();
+    registry.register_collector(Box::new(Pools(move || stats.clone())));
     let mut text = String::new();
     // Writing to a string does not fail.
     let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
     text
 }
 
-#[derive(Debug)]
-struct Pools(Vec<EndpointStats>);
+/// The same among other metrics, of whatever clients `stats` tells of whenever the text is made: endpoints, each with the
+/// label of a model that its client serves.
+pub fn pool_collector(
+    stats: impl Fn() -> Vec<(Arc<str>, EndpointStats)> + Send + Sync + 'static,
+) -> Box<dyn Collector> {
+    let labelled = move || stats().into_iter().map(|(model, endpoint)| (Some(model), endpoint)).collect();
+    Box::new(Pools(labelled))
+}
+
+/// An endpoint, and the model that it belongs to, where it does.
+type Labelled = (Option<Arc<str>>, EndpointStats);
+
+struct Pools<F>(F);
+
+impl<F> fmt::Debug for Pools<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pools")
+    }
+}
 
 type Read<T> = fn(&PoolStats) -> T;
 
@@ -51,8 +73,16 @@ const COUNTERS: [(&str, &str, Read<u64>); 11] = [
     }),
 ];
 
-impl Collector for Pools {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+impl<F: Fn() -> Vec<Labelled> + Send + Sync + 'static> Collector for Pools<F> {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        Endpoints((self.0)()).encode(encoder)
+    }
+}
+
+struct Endpoints(Vec<Labelled>);
+
+impl Endpoints {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         for (name, help, read) in GAUGES {
             self.family(&mut encoder, name, help, None, |endpoint| {
                 ConstGauge::new(count(read(&endpoint.pool)))
@@ -82,9 +112,7 @@ impl Collector for Pools {
         }
         self.retired(&mut encoder)
     }
-}
 
-impl Pools {
     fn family<M: EncodeMetric>(
         &self,
         encoder: &mut DescriptorEncoder<'_>,
@@ -92,29 +120,39 @@ impl Pools {
         help: &str,
         unit: Option<&Unit>,
         metric: impl Fn(&EndpointStats) -> M,
-    ) -> Result<(), std::fmt::Error> {
-        let metrics: Vec<M> = self.0.iter().map(metric).collect();
+    ) -> Result<(), fmt::Error> {
+        let metrics: Vec<M> = self.0.iter().map(|(_, endpoint)| metric(endpoint)).collect();
         let Some(first) = metrics.first() else { return Ok(()) };
-        let mut family = encoder.encode_descriptor(name, help, unit, first.metric_type())?;
-        for (endpoint, metric) in self.0.iter().zip(&metrics) {
-            metric.encode(family.encode_family(&[("endpoint", &*endpoint.endpoint)])?)?;
+        let name = format!("pool_{name}");
+        let mut family = encoder.encode_descriptor(&name, help, unit, first.metric_type())?;
+        for (labelled, metric) in self.0.iter().zip(&metrics) {
+            metric.encode(family.encode_family(&labels_of(labelled).as_slice())?)?;
         }
         Ok(())
     }
 
-    fn retired(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+    fn retired(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let help = "Connections that took no more requests, by why";
         let kind = ConstCounter::new(0_u64).metric_type();
-        let mut family = encoder.encode_descriptor("retired", help, None, kind)?;
-        for endpoint in &self.0 {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let mut family = encoder.encode_descriptor("pool_retired", help, None, kind)?;
+        for labelled in &self.0 {
             for reason in Retired::ALL {
-                let labels = [("endpoint", &*endpoint.endpoint), ("reason", reason.name())];
-                let counter = ConstCounter::new(endpoint.pool.retired_for(reason));
-                counter.encode(family.encode_family(&labels)?)?;
+                let mut labels = labels_of(labelled);
+                labels.push(("reason", reason.name()));
+                let counter = ConstCounter::new(labelled.1.pool.retired_for(reason));
+                counter.encode(family.encode_family(&labels.as_slice())?)?;
             }
         }
         Ok(())
     }
+}
+
+fn labels_of((model, endpoint): &Labelled) -> SmallVec<[(&'static str, &str); 3]> {
+    let model = model.as_deref().map(|model| ("model", model));
+    model.into_iter().chain([("endpoint", &*endpoint.endpoint)]).collect()
 }
 
 fn wait_p50(stats: &PoolStats) -> f64 {

@@ -8,7 +8,7 @@
 //! | `connection` | what the pool pools, and how its health is checked |
 //! | `fleet` `retry` `attempt` `attempts` `answer` | which endpoint, over which connection, how often, and the body |
 //! | `decode` | content codings taken off |
-//! | `inflow` | a body that is read while it comes: forms, windows, time-outs, what has arrived |
+//! | `inflow` `waiting` | a body that is read while it comes: forms, windows, time-outs, what has arrived |
 //! | `owner` | the client itself |
 //! | `metrics` | what its pools count, as OpenMetrics |
 
@@ -37,6 +37,7 @@ mod timer;
 mod tls;
 mod trust;
 mod tunnel;
+mod waiting;
 
 pub use address::{Origin, Protocol};
 pub use connect::{ConnectSettings, Connected, Dialer, Http2Choice};
@@ -48,7 +49,7 @@ pub use inflow::{
     StreamTicket, Taken,
 };
 pub use io::{Idle, Stream};
-pub use metrics::metrics_text;
+pub use metrics::{metrics_text, pool_collector};
 pub use owner::{Body, Client, ClientSettings, EndpointStats, Route};
 pub use pieces::Pieces;
 pub use proxy::Proxies;
@@ -56,6 +57,7 @@ pub use request::{GrpcCall, Request, RequestFields, Target, Timeouts};
 pub use response::{GrpcEnd, Response};
 pub use retry::Retry;
 pub use tls::{TlsSettings, failure_words};
+pub use waiting::Waiting;
 
 #[cfg(test)]
 mod tests;

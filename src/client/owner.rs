@@ -23,6 +23,7 @@ use super::inflow::{Arrivals, Pace, StreamMemory};
 use super::request::{Due, Request, Target, config};
 use super::response::Response;
 use super::retry::Retry;
+use super::waiting::Waiting;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::SystemClock;
 use crate::pool::{
@@ -89,6 +90,13 @@ type Origins = HashMap<Box<str>, Arc<Fleet>>;
 #[derive(Clone)]
 pub struct Route {
     fleet: Arc<Fleet>,
+}
+
+impl Route {
+    /// True where an endpoint that it may lead to speaks so.
+    pub fn speaks(&self, protocol: Protocol) -> bool {
+        self.fleet.endpoints.iter().any(|endpoint| endpoint.protocol() == protocol)
+    }
 }
 
 /// An endpoint, and what its pool counts.
@@ -403,7 +411,13 @@ impl Body {
         self.read(into, due).await
     }
 
-    async fn read(&mut self, into: &mut Vec<u8>, due: impl Fn() -> Option<Due>) -> Result<bool> {
+    /// The time-outs of the body, for who says himself what of it counts.
+    pub fn waiting(&self) -> Option<Waiting> {
+        let answer = self.answer.as_ref()?;
+        Some(Waiting::new(Pace::new(answer.deadlines, answer.sent, false)))
+    }
+
+    pub(super) async fn read(&mut self, into: &mut Vec<u8>, due: impl Fn() -> Option<Due>) -> Result<bool> {
         let Some(answer) = &mut self.answer else { return Ok(false) };
         let read = answer.next(into, due).await;
         match &read {

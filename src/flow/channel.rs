@@ -134,6 +134,8 @@ struct Shared<T, E> {
     limits: StreamLimits,
     /// Rung when a reader that held its producer up has made room, or has left.
     bell: Arc<Bell>,
+    /// A producer that is a task of its own, and waits for its reader.
+    producer: Mutex<Option<Waker>>,
 }
 
 #[derive(Debug)]
@@ -172,6 +174,7 @@ pub fn channel<T: Weight, E>(limits: StreamLimits, bell: Arc<Bell>) -> (Sender<T
         paused: AtomicBool::new(false),
         limits,
         bell,
+        producer: Mutex::default(),
     });
     let receiver =
         Receiver { shared: Arc::clone(&shared), ready: VecDeque::new(), taken: 0, end: None, ended: false };
@@ -236,6 +239,20 @@ impl<T: Weight, E> Sender<T, E> {
     pub fn is_left(&self) -> bool {
         self.0.left.load(Ordering::SeqCst)
     }
+
+    /// Ready once the reader has left: for a producer that is a task of its own.
+    pub fn poll_left(&self, context: &Context<'_>) -> Poll<()> {
+        if !self.is_left() {
+            self.0.wake_producer_by(context.waker());
+        }
+        if self.is_left() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Ready once a producer that [paused](Self::pause) may go on, or the reader has left.
+    pub fn poll_resumed(&self, context: &Context<'_>) -> Poll<()> {
+        self.0.wake_producer_by(context.waker());
+        if self.is_left() || self.has_resumed() { Poll::Ready(()) } else { Poll::Pending }
+    }
 }
 
 impl<T: Weight, E> Drop for Sender<T, E> {
@@ -262,6 +279,23 @@ impl<T, E> Shared<T, E> {
         self.limits.memory.held.fetch_sub(taken, Ordering::Relaxed);
         if self.paused.load(Ordering::SeqCst) {
             self.bell.ring();
+            self.wake_producer();
+        }
+    }
+
+    /// The task that is woken when a paused producer has room again, and when the reader leaves.
+    fn wake_producer_by(&self, waker: &Waker) {
+        let mut producer = self.producer.lock();
+        match &mut *producer {
+            Some(known) => known.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+    }
+
+    fn wake_producer(&self) {
+        let waiting = self.producer.lock().take();
+        if let Some(waiting) = waiting {
+            waiting.wake();
         }
     }
 }
@@ -326,6 +360,7 @@ impl<T: Weight, E> Drop for Receiver<T, E> {
         if self.shared.paused.load(Ordering::SeqCst) {
             self.shared.bell.ring();
         }
+        self.shared.wake_producer();
     }
 }
 
@@ -400,6 +435,27 @@ mod tests {
         drop(sender);
         assert_eq!(count.0.load(Ordering::Relaxed), 2);
         assert_eq!((poll(&mut receiver), receiver.end()), (Poll::Ready(None), None));
+    }
+
+    #[test]
+    fn a_producer_that_is_a_task_is_woken_by_room_and_by_a_reader_that_leaves() {
+        let (sender, mut receiver) = open(&limits(100, 10_000, SlowReader::Pause));
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(Arc::clone(&count));
+        let context = Context::from_waker(&waker);
+        let _ = (sender.send(Heavy(60)), sender.send(Heavy(60)));
+        assert!(!sender.has_room());
+        sender.pause();
+        assert!(sender.poll_resumed(&context).is_pending());
+        assert!(matches!(poll(&mut receiver), Poll::Ready(Some(60))));
+        assert!(matches!(poll(&mut receiver), Poll::Ready(Some(60))));
+        assert!(poll(&mut receiver).is_pending());
+        assert!(count.0.load(Ordering::Relaxed) > 0 && sender.poll_resumed(&context).is_ready());
+        let woken = count.0.load(Ordering::Relaxed);
+        assert!(sender.poll_left(&context).is_pending());
+        drop(receiver);
+        assert_eq!(count.0.load(Ordering::Relaxed), woken + 1);
+        assert!(sender.poll_left(&context).is_ready() && sender.poll_resumed(&context).is_ready());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -271,6 +272,11 @@ impl Registry {
     /// The names that metrics are known by, for other parts to add theirs.
     pub(super) fn names(&self) -> MutexGuard<'_, Names> {
         self.names.lock()
+    }
+
+    /// Has metrics of another part, which it reads when somebody asks, stand among the others.
+    pub fn collect(&self, collector: Box<dyn Collector>) {
+        self.names.lock().register_collector(collector);
     }
 
     /// The text of every metric, in the OpenMetrics format, version 1.0.

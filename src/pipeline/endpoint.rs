@@ -1,24 +1,26 @@
 //! A served model's side of the data plane: its queue, its tick, its way back, its numbers.
 
 use std::borrow::Borrow;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::Waker;
+use std::task::{Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::{Sleep, sleep_until};
 
 use super::flight::{Flights, Place};
 use super::residence::{Hold, Loading, Residence, Sweeper};
 use super::steps::{self, Pieces, Task};
-use super::{Answer, Finished, Reply, RequestTerms, Ticker};
+use super::{Answer, Finished, Passing, Reply, RequestTerms, Ticker};
 use crate::batch::{
-    Attendance, Batch, BatchAccount, BatchPolicy, Batcher, Entry, GroupKey, History, Removed, Shift, Terms,
-    Turn,
+    Attendance, Batch, BatchAccount, BatchPolicy, Batcher, Entry, GroupKey, History, Look, Removed, Shift,
+    Terms, Turn,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::{Bell, StreamLimits, TimeSource};
@@ -73,12 +75,16 @@ pub struct Endpoint {
     /// Closed, and nobody is waited for any more.
     hurried: AtomicBool,
     stepwise: AtomicBool,
+    /// What is passed on as it came, where the model is a server elsewhere.
+    passing: OnceLock<Passing>,
     metrics: ModelMetrics,
     history: Arc<History>,
     /// Where the model is, where it is not always there.
     residence: OnceLock<Box<dyn Residence>>,
     sweeper: Arc<Sweeper>,
     ready: AtomicBool,
+    /// What its workers depend on is not well.
+    sick: AtomicBool,
     /// Shifts that were announced and are not over, the oldest first.
     shifts: Mutex<Vec<Arc<Shift>>>,
     on_readiness: Mutex<Vec<OnReadiness>>,
@@ -129,9 +135,11 @@ impl Endpoint {
                 limits: OnceLock::new(),
                 hurried: AtomicBool::new(false),
                 stepwise: AtomicBool::new(false),
+                passing: OnceLock::new(),
                 metrics,
                 history,
                 ready: AtomicBool::new(false),
+                sick: AtomicBool::new(false),
                 shifts: Mutex::default(),
                 on_readiness: Mutex::default(),
                 tasks: vec![answers, ticks],
@@ -255,7 +263,7 @@ impl Endpoint {
     }
 
     fn admits(&self, count: usize) -> Result<()> {
-        if self.residence.get().is_none() && !self.is_ready() {
+        if self.residence.get().is_none() && !self.ready.load(Ordering::Acquire) {
             let message = format!("model '{}' is not ready", self.spec.name);
             return Err(Error::new(ErrorKind::ModelNotReady, message));
         }
@@ -370,6 +378,29 @@ impl Endpoint {
         self.batcher.wait_in(shift)
     }
 
+    /// As [`wait_in`](Self::wait_in), for a task.
+    ///
+    /// # Cancellation
+    /// Dropping the future ends the wait; nothing is taken.
+    pub async fn turn_in(&self, shift: &Shift) -> Turn {
+        let mut later: Option<Pin<Box<Sleep>>> = None;
+        poll_fn(|context| {
+            loop {
+                let until = match self.batcher.look_in(shift, context.waker()) {
+                    Look::Turn(turn) => return Poll::Ready(turn),
+                    Look::Later(None) => return Poll::Pending,
+                    Look::Later(Some(until)) => until.into(),
+                };
+                let sleep = later.get_or_insert_with(|| Box::pin(sleep_until(until)));
+                if sleep.deadline() != until {
+                    sleep.as_mut().reset(until);
+                }
+                ready!(sleep.as_mut().poll(context));
+            }
+        })
+        .await
+    }
+
     /// Takes a batch, if one may be taken, without the requests whose senders hung up.
     pub fn take(&self) -> Option<(Batch<(), Reply>, BatchAccount)> {
         let mut batch = self.batcher.take(&mut Doorway)?;
@@ -416,6 +447,17 @@ impl Endpoint {
         self.stepwise.load(Ordering::Relaxed)
     }
 
+    /// Notes that the model takes such requests as they came, in a column of a text for each that has one axis of the length
+    /// 1; the first who says so is heard.
+    pub fn pass_on(&self, passing: Passing) {
+        self.passing.get_or_init(|| passing);
+    }
+
+    /// What the model takes as it came, if anything.
+    pub fn passing(&self) -> Option<Passing> {
+        self.passing.get().copied()
+    }
+
     /// Wakes the readers of a step: one message for all.
     pub fn wake(&self, sleepers: Vec<Waker>) {
         if !sleepers.is_empty() {
@@ -455,6 +497,14 @@ impl Endpoint {
         }
     }
 
+    /// Says that what its workers depend on is well, or is not: then the model is not ready, although requests for it are
+    /// tried all the same.
+    pub fn set_well(&self, well: bool) {
+        if self.sick.swap(!well, Ordering::AcqRel) == well {
+            self.on_readiness.lock().iter().for_each(|told| told());
+        }
+    }
+
     /// Has `told` called whenever the model becomes ready, or is not ready any more.
     pub fn on_readiness(&self, told: impl Fn() + Send + Sync + 'static) {
         self.on_readiness.lock().push(Box::new(told));
@@ -462,7 +512,7 @@ impl Endpoint {
 
     /// True where the model can answer.
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire)
+        self.ready.load(Ordering::Acquire) && !self.sick.load(Ordering::Acquire)
     }
 
     /// Accepts nothing more; what waits is still answered if `drain`, and refused otherwise.

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, ready};
 
 use ahash::RandomState;
 use parking_lot::Mutex;
@@ -139,6 +140,18 @@ impl Flight {
             self.end();
         }
         deserted
+    }
+
+    /// Done once nobody waits any more.
+    pub(super) fn poll_deserted(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state.lock();
+        for sender in &mut state.senders {
+            // Whoever has hung up stays so: those before him are looked at for nothing.
+            ready!(sender.poll_closed(context));
+        }
+        drop(state);
+        // Somebody may have boarded meanwhile.
+        if self.is_deserted() { Poll::Ready(()) } else { self.poll_deserted(context) }
     }
 
     /// Answers everybody who waits.

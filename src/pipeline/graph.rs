@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::computed::{Compute, Fault, Portion};
+use super::computed::Compute;
 use super::endpoint::ModelSpec;
+use super::rounds::{Fault, Portion};
 use crate::error::{Error, ErrorKind, Result};
 use crate::formats::onnx::{self, Sessions};
 use crate::tensor::{Column, TensorSpec};
@@ -59,7 +60,7 @@ fn refused(spec: &ModelSpec, why: &str) -> Error {
 
 impl From<onnx::Fault> for Fault {
     fn from(onnx::Fault { error, out_of_memory }: onnx::Fault) -> Self {
-        Self { error, out_of_memory }
+        Self { out_of_memory, ..Self::from(error) }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The way back: from the rows of a batch to the requests that they came from.
 
 use std::sync::Arc;
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -43,6 +43,14 @@ impl Return {
         match self {
             Self::One(sender) => sender.is_closed(),
             Self::Shared(flight) => flight.is_deserted(),
+        }
+    }
+
+    /// Done once it is closed.
+    fn poll_closed(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::One(sender) => sender.poll_closed(context),
+            Self::Shared(flight) => flight.poll_deserted(context),
         }
     }
 
@@ -146,6 +154,19 @@ impl Reply {
             Self::Whole { sender, .. } => sender.is_closed(),
             Self::Part { join, .. } => join.gathering.lock().sender.as_ref().is_none_or(Return::is_closed),
             Self::Steps { speaker, .. } => speaker.is_left(),
+        }
+    }
+
+    /// Done once nobody waits any more. Of an answer that is wanted piece by piece, nobody is told when its reader leaves.
+    pub(super) fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Whole { sender, .. } => sender.poll_closed(context),
+            Self::Part { join, .. } => match &mut join.gathering.lock().sender {
+                Some(sender) => sender.poll_closed(context),
+                None => Poll::Ready(()),
+            },
+            Self::Steps { speaker, .. } if speaker.is_left() => Poll::Ready(()),
+            Self::Steps { .. } => Poll::Pending,
         }
     }
 

@@ -52,6 +52,8 @@ pub enum Piece {
     Text(Bytes),
     /// The step's outputs.
     Row(AnswerRow),
+    /// What a server elsewhere said, as it said it: an event, or a whole answer. For requests that are passed on alone.
+    Passed(Bytes),
 }
 
 /// What a piece takes beside its bytes.
@@ -61,7 +63,7 @@ impl Weight for Piece {
     fn weight(&self) -> usize {
         PIECE
             + match self {
-                Self::Text(text) => text.len(),
+                Self::Text(bytes) | Self::Passed(bytes) => bytes.len(),
                 Self::Row(row) => row.bytes(),
             }
     }
@@ -176,6 +178,26 @@ impl Speaker {
     /// True where nobody reads any more.
     pub fn is_left(&self) -> bool {
         self.sender.is_left()
+    }
+
+    /// Waits until nobody reads any more.
+    ///
+    /// # Cancellation
+    /// Nothing is lost by dropping the future.
+    pub async fn left(&self) {
+        poll_fn(|context| self.sender.poll_left(context)).await;
+    }
+
+    /// Waits while the reader is too slow, until he has room or has left; for a task that speaks to him alone.
+    ///
+    /// # Cancellation
+    /// Nothing is lost by dropping the future.
+    pub async fn room(&self) {
+        if self.has_room() {
+            return;
+        }
+        self.pause();
+        poll_fn(|context| self.sender.poll_resumed(context)).await;
     }
 }
 

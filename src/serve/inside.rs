@@ -211,6 +211,8 @@ impl Steps {
             };
             match piece {
                 Piece::Row(row) => return Poll::Ready(Ok(Some(Said::Row(row)))),
+                // Of a request that was passed on: none is, from here.
+                Piece::Passed(_) => {}
                 Piece::Text(text) => {
                     let Some(choices) = &mut self.choices else { continue };
                     let mut out = Vec::new();

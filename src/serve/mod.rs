@@ -25,6 +25,7 @@ mod sockets;
 mod stream;
 mod terms;
 mod timing;
+
 mod traced;
 mod transport;
 mod watch;

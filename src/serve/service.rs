@@ -34,6 +34,8 @@ pub struct Service {
     /// Whether it closes; told of that, of every model that becomes ready or is not ready any more, and of those that come and go.
     changes: watch::Sender<bool>,
     since: SystemTime,
+    /// There is, or was, a model that takes requests as they came.
+    passes: AtomicBool,
 }
 
 impl Service {
@@ -52,6 +54,7 @@ impl Service {
             starting: AtomicBool::new(false),
             changes: watch::Sender::new(false),
             since: SystemTime::now(),
+            passes: AtomicBool::new(false),
         };
         models.into_iter().try_for_each(|model| service.add(model, None))?;
         Ok(Arc::new(service))
@@ -77,7 +80,15 @@ impl Service {
         self.change(|shelf| shelf.remove(model))
     }
 
+    /// True where it is worth looking whether a request is for a model that takes it as it came.
+    pub(super) fn passes(&self) -> bool {
+        self.passes.load(Ordering::Relaxed)
+    }
+
     fn prepare(&self, model: &Arc<Endpoint>) {
+        if model.passing().is_some() {
+            self.passes.store(true, Ordering::Relaxed);
+        }
         let told = self.changes.clone();
         model.on_readiness(move || told.send_modify(|_| {}));
         if let Some(limits) = self.limits.get() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use super::routes::{self, Reply, Route};
-use crate::error::Error;
+use crate::error::{Error, RemoteReply};
 use crate::wire::{oip, openai};
 
 /// What `Retry-After` says, for who counts in milliseconds.
@@ -29,19 +29,38 @@ impl Words {
         }
     }
 
-    /// The answer to a failure, by the one table.
-    pub(super) fn failure(self, error: &Error) -> Reply {
-        let status = error.kind().meaning().http_status;
-        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let body = match self {
+    /// What a body or an event says of a failure.
+    pub(super) fn said(self, error: &Error) -> Vec<u8> {
+        // What another server of the protocol says is passed on.
+        if let Some(reply) = error.remote_reply()
+            && self.are_those_of(reply)
+        {
+            return reply.body.to_vec();
+        }
+        match self {
             Self::Oip => oip::error_body(error.message()),
             Self::OpenAi => openai::error_body(error),
-        };
-        let mut reply = routes::reply(status, routes::JSON, body);
+        }
+    }
+
+    /// True where the answer of another server says in this protocol's words what is wrong.
+    fn are_those_of(self, reply: &RemoteReply) -> bool {
+        match self {
+            Self::Oip => oip::is_error_body(&reply.body),
+            Self::OpenAi => openai::is_error_body(&reply.body),
+        }
+    }
+
+    /// The answer to a failure, by the one table; what another server answered keeps its status.
+    pub(super) fn failure(self, error: &Error) -> Reply {
+        let remote = error.remote_reply().map(|reply| reply.status).filter(|status| *status >= 400);
+        let status = remote.unwrap_or(error.kind().meaning().http_status);
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut reply = routes::reply(status, routes::JSON, self.said(error));
         // The wire has the status only; who asks from within the process learns the kind.
         reply.extensions_mut().insert(error.kind());
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            let wait = error.wait_before_retry();
+        let wait = error.wait_before_retry();
+        if status == StatusCode::SERVICE_UNAVAILABLE || (remote.is_some() && wait.is_some()) {
             let seconds = wait.map_or(1, whole_seconds).max(1);
             reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
             if let Some(wait) = wait {

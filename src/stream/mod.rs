@@ -3,6 +3,7 @@
 //! Each part takes bytes in any portions and does a portion's work once, whatever came before.
 
 mod coding;
+mod cut;
 mod encode;
 mod lines;
 mod pack;
@@ -12,6 +13,7 @@ mod sse;
 mod tests;
 
 pub use coding::{Coding, accepted};
+pub use cut::{EventCutter, RawEvent};
 pub use encode::{write_comment, write_event, write_line};
 pub use lines::LineDecoder;
 pub use pack::{Packer, is_worth};

@@ -56,6 +56,11 @@ impl DType {
         }
     }
 
+    /// True for numbers with a fraction, which have a value that is no number; complex ones left out.
+    pub const fn is_float(self) -> bool {
+        matches!(self, Self::Float16 | Self::BFloat16 | Self::Float32 | Self::Float64)
+    }
+
     /// The name that NumPy gives it; it knows `bfloat16` from the package `ml_dtypes`.
     pub const fn name(self) -> &'static str {
         match self {

@@ -18,6 +18,7 @@ mod failures;
 mod halves;
 mod harness;
 mod http2;
+mod inside;
 mod interleaving;
 mod leaving;
 mod limits;

@@ -114,6 +114,14 @@ def test_a_section_of_models_holds_models_only(write: Any) -> None:
         Server(declared(), port=0)
 
 
+def test_a_name_with_dots_stands_in_quotes(write: Any) -> None:
+    write('[model."llama3.1"]\nmax_queue = 7\n')
+    assert applied(declared("llama3.1")).policy.max_queue == 7
+    write("[model.llama3.1]\nmax_queue = 7\n")
+    with pytest.raises(ConfigError, match=re.escape('in quotes: [model."llama3.1"]')):
+        applied(declared("llama3.1"))
+
+
 def test_a_model_of_one_request_at_a_time_stays_so(write: Any) -> None:
     write("[batch]\nmax_batch_size = 8\n")
 

@@ -19,7 +19,7 @@ pub(crate) use duplex::NativeInferStream;
 pub(crate) use event::NativeEvent;
 pub(crate) use inference::{NativeInference, NativeQuestion};
 pub(crate) use many::NativeMany;
-pub(crate) use native::NativeClient;
+pub(crate) use native::{Lent, NativeClient};
 pub(crate) use reply::NativeResponse;
 pub(crate) use stream::NativeStream;
 pub(crate) use upload::{NativePending, NativeUpload};

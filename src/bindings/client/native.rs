@@ -283,7 +283,28 @@ impl NativeClient {
     }
 }
 
+/// What a gateway has of a client.
+pub(crate) struct Lent {
+    pub(crate) client: Arc<Client>,
+    /// The header fields of its requests.
+    pub(crate) defaults: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) max_response: usize,
+    pub(crate) health_interval: Option<Duration>,
+}
+
 impl NativeClient {
+    /// The core's client, for the runtime to use.
+    pub(crate) fn lent(&self, py: Python<'_>) -> PyResult<Lent> {
+        Ok(Lent {
+            client: Arc::clone(&self.courier(py)?.client),
+            defaults: self.defaults.clone(),
+            timeouts: self.timeouts,
+            max_response: self.max_response,
+            health_interval: self.settings.pool.health_interval,
+        })
+    }
+
     /// This process's way to the runtime.
     pub(super) fn courier(&self, py: Python<'_>) -> PyResult<Arc<Courier>> {
         let now = generation();

@@ -34,6 +34,16 @@ impl Pace {
         self.since = now;
     }
 
+    /// As [`came`](Self::came), for who looks at what comes elsewhere.
+    pub(in crate::client) fn heard(&mut self, now: Instant) {
+        self.came(now);
+    }
+
+    /// Whoever reads did not read for a while.
+    pub(in crate::client) fn resumed(&mut self, now: Instant) {
+        self.since = now;
+    }
+
     /// What has come so far did not count, unless every byte does.
     pub(super) fn begin_again(&mut self) {
         self.first = (!self.by_bytes).then_some(self.sent);

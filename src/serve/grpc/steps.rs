@@ -155,6 +155,8 @@ impl Steps {
                 return Poll::Ready(self.end());
             };
             match piece {
+                // Nothing that is asked here is passed on as it came.
+                Piece::Passed(_) => {}
                 Piece::Row(row) => return Poll::Ready(Said::Part(self.message(row, false))),
                 Piece::Text(text) => {
                     let Some(choices) = &mut self.choices else { continue };

@@ -2,6 +2,7 @@
 
 mod embed;
 mod frames;
+mod passed;
 mod steps;
 mod text;
 
@@ -52,6 +53,11 @@ pub(super) enum Wanted<'a> {
 /// # Cancellation
 /// Dropping the future, or the body of the answer, stops what the model does for it.
 pub(super) async fn answer(call: Call<'_>, wanted: Wanted<'_>, note: &mut Note) -> Result<Reply> {
+    if call.service.passes()
+        && let Some(open) = Box::pin(passed::open(&call, wanted)).await
+    {
+        return Box::pin(open.answer(call, note)).await;
+    }
     match wanted {
         Wanted::Embeddings => embed::answer(call, note).await,
         Wanted::Text(form) => text::answer(call, form, note).await,

@@ -33,8 +33,6 @@ pub struct SecuritySettings {
     pub metrics_open: bool,
     /// Pages of which origins may ask.
     pub cors: Option<CorsSettings>,
-    /// Time between looks at the files; `None` for none.
-    pub reload: Option<Duration>,
 }
 
 /// Files in PEM form, read when the door is made and whenever they have changed.
@@ -90,9 +88,6 @@ impl Security {
     /// [`ErrorKind::Config`] for a file that cannot be read or does not hold what it should, and for a setting that cannot
     /// be.
     pub fn open(settings: SecuritySettings, registry: &Registry) -> Result<Arc<Self>> {
-        if settings.reload.is_some_and(|time| time.is_zero()) {
-            return Err(Error::new(ErrorKind::Config, "tls_reload_seconds must be longer than nothing"));
-        }
         let tls = settings.tls.map(Fresh::<Tls>::open).transpose()?;
         let keys = settings.keys.map(Fresh::<Keys>::open).transpose()?;
         let cors = settings.cors.map(Cors::new).transpose()?;

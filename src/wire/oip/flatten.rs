@@ -16,6 +16,18 @@ const SHOWN: usize = 40;
 /// # Errors
 /// Why it does not fit, in words.
 pub(super) fn read(column: &mut Column, axes: &[usize], json: &str) -> Result<(), String> {
+    read_with(column, axes, json, false)
+}
+
+/// As [`read`], of an answer: `null` is written for a number that is none, and read as such.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn read_answer(column: &mut Column, axes: &[usize], json: &str) -> Result<(), String> {
+    read_with(column, axes, json, true)
+}
+
+fn read_with(column: &mut Column, axes: &[usize], json: &str, nulls: bool) -> Result<(), String> {
     let expected = axes.iter().product::<usize>();
     let mut data = Data { rest: json.as_bytes(), axes };
     match column {
@@ -25,7 +37,7 @@ pub(super) fn read(column: &mut Column, axes: &[usize], json: &str) -> Result<()
             let places = places.chunks_exact_mut(dtype.size());
             with_number!(
                 *dtype,
-                Kind => data.read(expected, &mut Numbers::<Kind> { places, dtype: *dtype, kind: PhantomData }),
+                Kind => data.read(expected, &mut Numbers::<Kind> { places, dtype: *dtype, nulls, kind: PhantomData }),
                 Err(format!("{} has no form in json", dtype.name()))
             )
         }
@@ -48,6 +60,8 @@ trait Elements {
 struct Numbers<'a, N> {
     places: ChunksExactMut<'a, u8>,
     dtype: DType,
+    /// `null` stands for a number that is none.
+    nulls: bool,
     kind: PhantomData<N>,
 }
 
@@ -68,6 +82,12 @@ impl<N: Number> Elements for Numbers<'_, N> {
     }
 
     fn add(&mut self, token: &[u8]) -> Result<(), String> {
+        if token == b"null" && self.nulls && self.dtype.is_float() {
+            if let Some(place) = self.places.next() {
+                place.copy_from_slice(&self.dtype.bytes_of(f64::NAN));
+            }
+            return Ok(());
+        }
         let number = std::str::from_utf8(token).ok().and_then(N::parse);
         self.store(number.ok_or_else(|| mismatch(token, self.dtype.name()))?);
         Ok(())

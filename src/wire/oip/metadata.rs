@@ -49,6 +49,16 @@ pub fn error_body(message: &str) -> Vec<u8> {
     json!({ "error": message }).to_string().into_bytes()
 }
 
+/// True for a body that says in this protocol's words what went wrong.
+pub fn is_error_body(body: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Said {
+        #[serde(rename = "error")]
+        _error: String,
+    }
+    serde_json::from_slice::<Said>(body).is_ok()
+}
+
 fn tensor(spec: &TensorSpec) -> Value {
     let mut shape = vec![-1];
     shape.extend(spec.shown_axes());

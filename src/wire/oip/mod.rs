@@ -1,6 +1,7 @@
 //! The Open Inference Protocol, version 2: <https://github.com/open-inference/open-inference-protocol>, as JSON with the
 //! [binary tensor data extension](https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md).
 
+mod ask;
 mod binary;
 mod envelope;
 mod fit;
@@ -15,10 +16,12 @@ mod request;
 mod response;
 #[cfg(test)]
 mod tests;
+mod told;
 
 pub use crate::tensor::AnswerRow;
+pub use ask::AskedRows;
 pub use given::{Given, arranged, outputs_of};
-pub use metadata::{error_body, extensions, model_metadata, model_ready, server_metadata};
+pub use metadata::{error_body, extensions, is_error_body, model_metadata, model_ready, server_metadata};
 pub use protobuf::{
     AnswerTensor, AskedTensor, InferAnswer, RequestMessage, StreamAnswer, model_metadata_message,
 };
@@ -29,3 +32,4 @@ pub use repository::{
 };
 pub use request::{InferRequest, WantedOutput};
 pub use response::{Encoded, InferResponse, same_shape, size_of};
+pub use told::ToldRows;

@@ -260,7 +260,7 @@ fn json_size(column: &Column, rows: Range<usize>) -> usize {
     }
 }
 
-fn put_rows(out: &mut Vec<u8>, column: &Column, rows: Range<usize>) {
+pub(super) fn put_rows(out: &mut Vec<u8>, column: &Column, rows: Range<usize>) {
     match column {
         Column::Numbers { dtype, row_bytes, memory, .. } => {
             let bytes = memory.as_slice().get(rows.start * row_bytes..rows.end * row_bytes);
@@ -285,11 +285,11 @@ fn put_numbers(out: &mut Vec<u8>, numbers: impl Iterator<Item = impl Number>) {
     }
 }
 
-fn put_length(out: &mut Vec<u8>, length: usize) {
+pub(super) fn put_length(out: &mut Vec<u8>, length: usize) {
     out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
 }
 
-fn put_string(out: &mut Vec<u8>, text: &str) {
+pub(super) fn put_string(out: &mut Vec<u8>, text: &str) {
     let start = out.len();
     if serde_json::to_writer(&mut *out, text).is_err() {
         // Writing to memory fails for no reason that serde_json knows.

@@ -1,6 +1,7 @@
 //! Errors as the protocol says them: <https://platform.openai.com/docs/guides/error-codes/api-errors>.
 
-use serde_json::json;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
 
 use crate::error::{Error, ErrorKind};
 
@@ -50,6 +51,16 @@ pub fn error_body(error: &Error) -> Vec<u8> {
     body(error.message(), kind.meaning().http_status, parameter, code.as_deref())
 }
 
+/// True for a body that says in this protocol's words what went wrong.
+pub fn is_error_body(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Said {
+        #[serde(rename = "error")]
+        _error: Map<String, Value>,
+    }
+    serde_json::from_slice::<Said>(body).is_ok()
+}
+
 /// The body of an answer of that status, which stands in no table of errors.
 pub fn refusal_body(status: u16, message: &str) -> Vec<u8> {
     body(message, status, None, None)
@@ -75,7 +86,6 @@ fn snake_case(class: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::Value;
 
     fn said(error: &Error) -> Value {
         serde_json::from_slice::<Value>(&error_body(error)).unwrap()["error"].clone()

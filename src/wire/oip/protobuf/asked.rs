@@ -1,9 +1,14 @@
 //! A client's side of a request: a message, written once, straight from the caller's memory.
 
+use std::ops::Range;
+
 use bytes::Bytes;
+use prost::encoding::{WireType, encode_key, encode_varint};
 
 use super::response::{field_size, put_bytes, put_message, put_shape};
+use crate::tensor::Column;
 use crate::wire::grpc::{PREFIX, prefix_of};
+use crate::wire::oip::binary;
 
 /// Fields of `ModelInferRequest`.
 const MODEL_NAME: u32 = 1;
@@ -44,14 +49,14 @@ impl RequestMessage {
         version: Option<&str>,
         id: Option<&str>,
         inputs: &[AskedTensor<'_>],
-        outputs: &[String],
+        outputs: &[impl AsRef<str>],
     ) -> Self {
         let (version, id) = (version.unwrap_or_default(), id.unwrap_or_default());
         let tensor = |tensor: &AskedTensor<'_>| {
             ENVELOPE + tensor.name.len() + field_size(RAW_INPUT_CONTENTS, tensor.size)
         };
         let tensors: usize = inputs.iter().map(tensor).sum();
-        let names: usize = outputs.iter().map(|name| ENVELOPE + name.len()).sum();
+        let names: usize = outputs.iter().map(|name| ENVELOPE + name.as_ref().len()).sum();
         let ahead = PREFIX + ENVELOPE + model.len() + version.len() + id.len() + tensors + names;
         let mut out = Vec::with_capacity(ahead);
         out.extend_from_slice(&[0; PREFIX]);
@@ -68,7 +73,7 @@ impl RequestMessage {
         }
         for name in outputs {
             inner.clear();
-            put_bytes(&mut inner, NAME, name.as_bytes());
+            put_bytes(&mut inner, NAME, name.as_ref().as_bytes());
             put_message(&mut out, OUTPUTS, &inner);
         }
         Self(out)
@@ -77,6 +82,13 @@ impl RequestMessage {
     /// Adds the data of the next input, raw: little-endian, row by row; texts with their length before them.
     pub fn put_data(&mut self, data: &[u8]) {
         put_message(&mut self.0, RAW_INPUT_CONTENTS, data);
+    }
+
+    /// Adds the same from rows of a column.
+    pub fn put_rows(&mut self, column: &Column, rows: Range<usize>) {
+        encode_key(RAW_INPUT_CONTENTS, WireType::LengthDelimited, &mut self.0);
+        encode_varint(binary::size(column, rows.clone()) as u64, &mut self.0);
+        binary::write(&mut self.0, column, rows);
     }
 
     /// The whole.

@@ -1,0 +1,194 @@
+//! One request to a server, and what is read of its answer while it comes: no further ahead than somebody takes it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Method;
+use tokio::runtime::Handle;
+
+use super::TextUpstream;
+use super::refusal::{refusal, whole};
+use crate::client::{Body, Client, DRAINED_FOR, Request, RequestFields, Response, Route, Waiting};
+use crate::error::{Error, ErrorKind, Result};
+use crate::pipeline::Speaker;
+use crate::pool::Place;
+
+/// Bytes that are read behind the end of an answer, so that its connection serves on.
+const DRAINED_BYTES: usize = 64 * 1024;
+
+const PLACE: Place = Place::Fixed("penstock gateway");
+
+/// What is asked of a server.
+pub(super) struct Question {
+    /// The path, behind the prefix.
+    pub(super) path: String,
+    pub(super) body: Vec<u8>,
+    /// The answer is to come as it is made.
+    pub(super) stream: bool,
+    /// How long it is worth anything.
+    pub(super) left: Option<Duration>,
+}
+
+/// What a portion of an answer came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// Nothing that counts: a comment, a part of an event.
+    Nothing,
+    /// Something.
+    Something,
+    /// All that there is to say.
+    Over,
+}
+
+/// Who hears what comes.
+pub(super) trait Hear: Send {
+    /// A portion has come.
+    ///
+    /// # Errors
+    /// What it says that is wrong, or that is too long.
+    fn hear(&mut self, portion: &[u8]) -> Result<Heard>;
+
+    /// Nothing more comes.
+    ///
+    /// # Errors
+    /// Where that is too early.
+    fn end(&mut self) -> Result<()>;
+}
+
+impl TextUpstream {
+    /// Asks a server, and gives its whole answer.
+    pub(super) async fn whole(&self, question: Question) -> Result<Bytes> {
+        let (route, request) = self.request(question)?;
+        let response = Client::send(route, request).await?;
+        if response.status.is_success() {
+            return Ok(response.body);
+        }
+        Err(refusal(&response, &response.body))
+    }
+
+    /// Asks a server, and has `hear` hear what it says as it comes, as fast as `speaker` is listened to.
+    pub(super) async fn stream(
+        &self,
+        question: Question,
+        speaker: &Speaker,
+        hear: &mut dyn Hear,
+    ) -> Result<()> {
+        let (route, request) = self.request(question)?;
+        let (response, mut body) = Client::stream(route, request, PLACE).await?;
+        if !response.status.is_success() {
+            return Err(refusal(&response, &whole(&mut body).await));
+        }
+        if !are_events(&response) {
+            let kind = response.fields.get("content-type").map(String::from_utf8_lossy).unwrap_or_default();
+            let message = format!("{} answered '{kind}' where events were asked for", response.endpoint);
+            return Err(Error::new(ErrorKind::ProtocolError, message));
+        }
+        let Some(mut waiting) = body.waiting() else { return hear.end() };
+        listen(&response, &mut body, &mut waiting, speaker, hear).await?;
+        if !is_over(&mut body, &waiting).await {
+            // Behind its last word comes the end of the body, which is not waited for here.
+            drop(Handle::current().spawn(drain(body, waiting)));
+        }
+        Ok(())
+    }
+
+    fn request(&self, question: Question) -> Result<(Route, Request)> {
+        let Question { path, body, stream, left } = question;
+        let (route, target) = self.client.route(&format!("{}{path}", self.prefix))?;
+        let mut request = Request::new(Method::POST, target);
+        let accept: &[u8] = if stream { b"text/event-stream" } else { b"application/json" };
+        let timeout = left.map(|left| left.as_secs_f64().to_string());
+        // To pack and unpack a token costs more than to send it.
+        let own = [
+            (&b"content-type"[..], &b"application/json"[..]),
+            (b"accept", accept),
+            (b"accept-encoding", b"identity"),
+        ];
+        let own =
+            own.into_iter().chain(timeout.iter().map(|left| (&b"x-request-timeout"[..], left.as_bytes())));
+        let every = self.headers.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
+        request.fields = RequestFields::new(&own, every)?;
+        request.body = body.into();
+        request.timeouts = self.timeouts;
+        request.timeouts.total = match (self.timeouts.total, left) {
+            (Some(total), Some(left)) => Some(total.min(left)),
+            (total, left) => left.or(total),
+        };
+        request.max_response = self.max_response;
+        Ok((route, request))
+    }
+}
+
+fn are_events(response: &Response) -> bool {
+    let kind = response.fields.get("content-type").unwrap_or_default();
+    let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    kind.eq_ignore_ascii_case(b"text/event-stream")
+}
+
+async fn listen(
+    response: &Response,
+    body: &mut Body,
+    waiting: &mut Waiting,
+    speaker: &Speaker,
+    hear: &mut dyn Hear,
+) -> Result<()> {
+    let mut bytes = 0;
+    loop {
+        if !speaker.has_room() {
+            // What is not read here, the server must wait with.
+            speaker.room().await;
+            waiting.goes_on();
+        }
+        let next = body.next_in(waiting).await.map_err(|error| broken(error, response, bytes))?;
+        let Some(portion) = next else {
+            return hear.end().map_err(|error| broken(error, response, bytes));
+        };
+        bytes += portion.len();
+        match hear.hear(&portion)? {
+            Heard::Nothing => {}
+            Heard::Something => waiting.came(),
+            Heard::Over => return Ok(()),
+        }
+    }
+}
+
+/// The failure of an answer of which so much had come.
+fn broken(error: Error, response: &Response, bytes: usize) -> Error {
+    match error.kind() {
+        ErrorKind::ReadFailed | ErrorKind::WriteFailed | ErrorKind::ProtocolError => {
+            let endpoint = &response.endpoint;
+            let message = format!("the answer of {endpoint} broke off after {bytes} bytes: {error}");
+            Error::with_source(ErrorKind::StreamInterrupted, message, error)
+        }
+        _ => error,
+    }
+}
+
+/// Looks, without waiting, whether the body has ended.
+async fn is_over(body: &mut Body, waiting: &Waiting) -> bool {
+    let next = body.next_in(waiting);
+    let mut next = std::pin::pin!(next);
+    std::future::poll_fn(|context| {
+        use std::task::Poll;
+        Poll::Ready(match next.as_mut().poll(context) {
+            Poll::Ready(Ok(Some(_))) | Poll::Pending => false,
+            Poll::Ready(Ok(None) | Err(_)) => true,
+        })
+    })
+    .await
+}
+
+/// Reads what is left of a body, where that is little and comes soon; else its connection is closed.
+async fn drain(mut body: Body, waiting: Waiting) {
+    let read = async {
+        let mut bytes = 0;
+        while let Ok(Some(portion)) = body.next_in(&waiting).await {
+            bytes += portion.len();
+            if bytes > DRAINED_BYTES {
+                break;
+            }
+        }
+    };
+    // Either way it is dropped.
+    let _ = tokio::time::timeout(DRAINED_FOR, read).await;
+}

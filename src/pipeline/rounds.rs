@@ -1,0 +1,286 @@
+//! A batch on its way through what computes its answers: as a whole first, then in halves where that fails.
+
+use std::future::Future;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use super::cutting::cut_back;
+use super::{BatchAccount, Endpoint, Finished, Parts, Reply, Said, Tally};
+use crate::batch::{Batch, Entry, Ran};
+use crate::error::{Error, ErrorKind, Result};
+use crate::flow::Moment;
+use crate::tensor::{AnswerRow, Column, Rows, Spares};
+
+/// Rounds of a batch in search of a row that may not even be there: so many for each halving.
+const ROUNDS_FOR_A_GUESS: u32 = 4;
+
+/// How often it is looked whether a reader of pieces has left, who leaves without a word.
+const LOOK_FOR_READERS: Duration = Duration::from_millis(50);
+
+/// Rows of a batch that are to be computed together.
+#[derive(Debug)]
+pub struct Portion<'a> {
+    /// The rows of the whole batch, a column for each input, in the order in which the model declares them.
+    pub rows: &'a Rows,
+    /// Those that are to be computed.
+    pub range: Range<usize>,
+    /// When the first answer is worth nothing any more, by the endpoint's clock.
+    pub deadline: Option<Moment>,
+    /// Where memory for answers comes from.
+    pub spares: &'a Arc<Spares>,
+}
+
+/// Whether some of the rows make a computation fail, and others would do better without them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// It is one of the rows: it is looked for until it is found.
+    Rows,
+    /// It may be: it is looked for, but not for ever.
+    Perhaps,
+    /// It is not: nothing would be better without any of them.
+    Elsewhere,
+}
+
+/// Why rows were not computed.
+#[derive(Debug, Clone)]
+pub struct Fault {
+    /// What those who wait are told.
+    pub error: Error,
+    /// Memory ran out: fewer rows might do.
+    pub out_of_memory: bool,
+    /// What is to blame.
+    pub blame: Blame,
+}
+
+impl From<Error> for Fault {
+    /// A wrong answer is the model's own fault, whoever asks.
+    fn from(error: Error) -> Self {
+        let elsewhere = matches!(error.kind(), ErrorKind::Output | ErrorKind::Internal);
+        let blame = if elsewhere { Blame::Elsewhere } else { Blame::Rows };
+        Self { error, out_of_memory: false, blame }
+    }
+}
+
+/// One batch, from the moment when a worker took it until its requests have their answers. Dropped before that, those that
+/// have none yet are refused.
+pub struct Rounds {
+    endpoint: Arc<Endpoint>,
+    batch: Batch<(), Reply>,
+    account: BatchAccount,
+    tally: Arc<dyn Tally>,
+    isolate: bool,
+    /// When the last answer is worth nothing any more; none where some answer is always worth something.
+    latest: Option<Moment>,
+    parts: Parts,
+    answers: Vec<Result<AnswerRow>>,
+    busy: Duration,
+    calls: u32,
+    ran: Ran,
+    finished: bool,
+}
+
+impl Rounds {
+    /// A batch that is yet to be computed. With `isolate` it is split where it fails.
+    pub fn new(
+        endpoint: &Arc<Endpoint>,
+        (batch, account): (Batch<(), Reply>, BatchAccount),
+        isolate: bool,
+        tally: &Arc<dyn Tally>,
+    ) -> Self {
+        let count = batch.entries.len();
+        let deadlines = batch.entries.iter().map(|entry| entry.deadline);
+        let latest = deadlines.collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().max());
+        Self {
+            endpoint: Arc::clone(endpoint),
+            batch,
+            account,
+            tally: Arc::clone(tally),
+            isolate,
+            latest,
+            parts: Parts::new(count),
+            answers: Vec::with_capacity(count),
+            busy: Duration::ZERO,
+            calls: 0,
+            ran: Ran::Unknown,
+            finished: false,
+        }
+    }
+
+    /// The rows that are to be computed next, until all have been.
+    pub fn next_rows(&mut self) -> Option<Range<usize>> {
+        let rows = self.parts.next()?;
+        self.account.call();
+        Some(rows)
+    }
+
+    /// What is to be computed.
+    pub fn portion(&self, range: Range<usize>) -> Portion<'_> {
+        Portion {
+            rows: &self.batch.rows,
+            range,
+            deadline: self.account.deadline,
+            spares: self.endpoint.spares(),
+        }
+    }
+
+    /// The same, and what is done as soon as nobody waits for any answer of the batch.
+    pub fn watched(&mut self, range: Range<usize>) -> (Portion<'_>, Leaving<'_>) {
+        let portion = Portion {
+            rows: &self.batch.rows,
+            range,
+            deadline: self.account.deadline,
+            spares: self.endpoint.spares(),
+        };
+        (portion, Leaving { entries: &mut self.batch.entries, at: 0, look: None })
+    }
+
+    /// When the last answer is worth nothing any more.
+    pub fn latest(&self) -> Option<Moment> {
+        self.latest
+    }
+
+    /// Takes what came of rows that were computed in so long.
+    pub fn computed(
+        &mut self,
+        range: Range<usize>,
+        took: Duration,
+        computed: std::result::Result<Vec<Column>, Fault>,
+    ) {
+        self.busy += took;
+        self.calls += 1;
+        match computed.and_then(|columns| Ok(self.checked(columns, &range)?)) {
+            Ok(columns) => self.answer(columns, range),
+            Err(fault) => {
+                if fault.out_of_memory {
+                    self.ran = Ran::OutOfMemory(range.len());
+                }
+                if self.isolate && range.len() > 1 && self.is_worth_splitting(fault.blame) {
+                    self.parts.split();
+                } else {
+                    self.parts.fail();
+                    self.answers.extend(range.map(|_| Err(fault.error.clone())));
+                }
+            }
+        }
+    }
+
+    fn is_worth_splitting(&self, blame: Blame) -> bool {
+        match blame {
+            Blame::Rows => true,
+            Blame::Perhaps => {
+                let halvings = self.batch.entries.len().checked_ilog2().unwrap_or(0);
+                self.calls < ROUNDS_FOR_A_GUESS * (halvings + 1)
+            }
+            Blame::Elsewhere => false,
+        }
+    }
+
+    /// Whoever computes answers for every output and every row.
+    fn checked(&self, columns: Vec<Column>, range: &Range<usize>) -> Result<Vec<Column>> {
+        let spec = &self.endpoint.spec;
+        let whole =
+            columns.len() == spec.outputs.len() && columns.iter().all(|column| column.holds(range.len()));
+        if whole {
+            return Ok(columns);
+        }
+        let message = format!("model '{}' gave no answer for some of {} rows", spec.name, range.len());
+        Err(Error::new(ErrorKind::Output, message))
+    }
+
+    fn answer(&mut self, columns: Vec<Column>, range: Range<usize>) {
+        if self.parts.is_whole() {
+            self.ran = Ran::Whole(self.busy);
+        }
+        let columns = Arc::new(columns);
+        let rows = (0..range.len()).map(|row| Ok(AnswerRow { columns: Arc::clone(&columns), row }));
+        let mut answers: Vec<_> = rows.collect();
+        let cut = &self.account.cut;
+        if let Some(lengths) = cut.lengths.get(range).filter(|lengths| !lengths.is_empty()) {
+            // Rows of different lengths were filled up to one.
+            let longest = usize::try_from(cut.padded_cost / cut.lengths.len() as u64).unwrap_or_default();
+            cut_back(&self.endpoint.spec, &mut answers, lengths, longest, self.endpoint.spares());
+        }
+        self.answers.append(&mut answers);
+    }
+
+    /// Sends the answers on their way.
+    pub fn finish(mut self) {
+        self.end(None);
+    }
+
+    /// Refuses all that have no answer yet.
+    pub fn give_up(mut self, error: &Error) {
+        self.end(Some(error));
+    }
+
+    fn end(&mut self, error: Option<&Error>) {
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
+        let reruns = self.calls.saturating_sub(1);
+        self.tally.ran(self.busy, u64::from(reruns));
+        let mut account =
+            std::mem::replace(&mut self.account, BatchAccount::open(0, "", crate::batch::Cut::default()));
+        account.reruns = reruns;
+        account.close(self.busy);
+        let entries = std::mem::take(&mut self.batch.entries);
+        let mut rows: Vec<_> = self.answers.drain(..).map(|row| row.map(Said::Row)).collect();
+        if let Some(error) = error {
+            rows.extend((rows.len()..entries.len()).map(|_| Err(error.clone())));
+        }
+        self.endpoint.finish(Finished { entries, rows, account, ran: self.ran });
+    }
+}
+
+impl Drop for Rounds {
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        let name = &self.endpoint.spec.name;
+        let error = if std::thread::panicking() {
+            Error::new(ErrorKind::Internal, format!("penstock panicked while it ran model '{name}'"))
+        } else {
+            Error::new(ErrorKind::Closed, format!("model '{name}' was closed while it ran this request"))
+        };
+        self.end(Some(&error));
+    }
+}
+
+/// Done as soon as nobody waits for any answer of a batch.
+///
+/// One request is watched at a time, the next when its sender has hung up: a batch whose answers are wanted costs one look.
+pub struct Leaving<'a> {
+    entries: &'a mut [Entry<Reply>],
+    at: usize,
+    look: Option<Interval>,
+}
+
+impl Future for Leaving<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let Self { entries, at, look } = &mut *self;
+        while let Some(entry) = entries.get_mut(*at) {
+            if let Reply::Steps { speaker, .. } = &entry.waiter {
+                while !speaker.is_left() {
+                    let look = look.get_or_insert_with(|| {
+                        let mut look = interval(LOOK_FOR_READERS);
+                        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                        look
+                    });
+                    ready!(look.poll_tick(context));
+                }
+            } else {
+                ready!(entry.waiter.poll_gone(context));
+            }
+            *at += 1;
+        }
+        Poll::Ready(())
+    }
+}
