@@ -48,11 +48,15 @@ def target(expression: str, legend: str, letter: str, *, instant: bool = False) 
 def panel(
     kind: str, title: str, queries: list[tuple[str, str]], unit: str, about: str = "", **more: Any
 ) -> dict[str, Any]:
-    """A panel of `kind`; `more` may be custom (of its fields), width, height, options, overrides, least and steps."""
+    """A panel of `kind`.
+
+    `more` may be custom (of its fields), width, height, options, overrides, below_zero
+    and steps.
+    """
     steps = more.get("steps", [{"color": "green", "value": None}])
     defaults: dict[str, Any] = {
         "unit": unit,
-        "min": more.get("least", 0),
+        **({} if more.get("below_zero") else {"min": 0}),
         "color": {"mode": "thresholds" if kind == "stat" else "palette-classic"},
         "thresholds": {"mode": "absolute", "steps": steps},
         "custom": more.get("custom", {}),
@@ -183,7 +187,7 @@ TRAFFIC = [
         "s",
         "From the whole request to its answer, estimated from histogram buckets.",
         custom={"scaleDistribution": {"type": "log", "log": 10}},
-        least=None,
+        below_zero=True,
     ),
     lines("Requests by model", [(rate("penstock_requests_total", of(), "model"), "{{model}}")], "reqps"),
     lines(
@@ -444,7 +448,6 @@ def variable(name: str, label: str, query: str) -> dict[str, Any]:
         "label": label,
         "datasource": SOURCE,
         "query": {"query": query, "refId": "PrometheusVariableQueryEditor-VariableQuery"},
-        "definition": query,
         "refresh": 2,
         "sort": 1,
         "multi": True,
@@ -492,7 +495,6 @@ def dashboard() -> dict[str, Any]:
         "name": "datasource",
         "label": "Prometheus",
         "query": "prometheus",
-        "current": {},
         "options": [],
         "refresh": 1,
         "hide": 0,

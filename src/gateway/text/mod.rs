@@ -88,7 +88,7 @@ impl TextRelay {
 }
 
 impl Carry for TextRelay {
-    fn carry(&self, taken: Taken) -> Carrying {
+    fn carry(self: Arc<Self>, taken: Taken) -> Carrying {
         if talk::is_conversation(&self.endpoint, &taken) {
             return Box::pin(talk::talk(Arc::clone(&self.upstream), Arc::clone(&self.endpoint), taken));
         }

@@ -49,7 +49,8 @@ async function ask(path) {
 
 function say(name, text) {
   document.body.dataset.state = name;
-  byId('status-text').textContent = text;
+  // Whoever has the page read aloud hears what is new, and that once.
+  if (byId('status-text').textContent !== text) byId('status-text').textContent = text;
 }
 
 let lostAt = null; // when the server was heard last, where it does not answer
@@ -74,7 +75,9 @@ async function tick() {
   try {
     const answer = await ask('metrics');
     if (!answer.ok) throw new Error(`status ${answer.status}`);
-    history.add(await answer.text(), Date.now(), lostAt !== null || state.resumed);
+    const text = await answer.text();
+    if (state.paused) return;
+    history.add(text, Date.now(), lostAt !== null || state.resumed);
     state.resumed = false;
     lostAt = null;
     attempts = 0;
@@ -82,6 +85,7 @@ async function tick() {
     await look(began);
     say(state.ready === false ? 'not-ready' : 'live', state.ready === false ? 'Not ready' : 'Live');
   } catch (error) {
+    if (state.paused) return;
     if (error instanceof Unauthorized) return wantKey();
     lose(error, began);
   }
@@ -105,7 +109,9 @@ function lose(error, now) {
   const banner = byId('banner');
   const since = history.last ? ` since ${clock(history.last.at)}` : '';
   const why = error.message.startsWith('status') || error.message.startsWith('the text') ? ` (${error.message})` : '';
-  banner.replaceChildren(make('span', {}, make('b', {}, `${location.host} does not answer${since}${why}.`),
+  const head = `${location.host} does not answer${since}${why}.`;
+  if (!banner.hidden && banner.querySelector('b')?.textContent === head) return;
+  banner.replaceChildren(make('span', {}, make('b', {}, head),
     history.last ? ' What you see is what it said last. This page goes on by itself when the server is back.' : ' This page goes on by itself when the server is there.'));
   banner.hidden = false;
 }

@@ -34,6 +34,8 @@ function tiles(panels) {
 
 /** A table that a click on a heading sorts. */
 function table(node, { caption, columns, rows, sorted, by, pick }) {
+  const selection = document.getSelection();
+  if (selection && !selection.isCollapsed && selection.containsNode(node, true)) return; // somebody copies from it
   const column = columns.find(({ key }) => key === sorted.key) ?? columns[0];
   const order = value => (value === null || value === undefined || Number.isNaN(value) ? -Infinity : value);
   const ordered = [...rows].sort((a, b) => {

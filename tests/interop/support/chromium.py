@@ -46,8 +46,6 @@ class Sync:
         return asyncio.run_coroutine_threadsafe(awaited(), self.loop).result(PATIENCE + 30)
 
     def _wrapped(self, value: Any) -> Any:
-        if inspect.isawaitable(value):
-            value = self.wait_for(value)
         return Sync(self.loop, value) if type(value).__module__.startswith("playwright.") else value
 
     def __getattr__(self, name: str) -> Any:
@@ -57,7 +55,13 @@ class Sync:
 
         def call(*arguments: Any, **keywords: Any) -> Any:
             keywords = {name: each.thing if isinstance(each, Sync) else each for name, each in keywords.items()}
-            return self._wrapped(value(*arguments, **keywords))
+
+            async def called() -> Any:
+                # Also what does not wait may send something, and only the loop's own thread may.
+                found = value(*arguments, **keywords)
+                return await found if inspect.isawaitable(found) else found
+
+            return self._wrapped(self.wait_for(called()))
 
         return call
 
