@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from penstock import AsyncClient, Pipeline, RemoteModel, Server
+from penstock import AsyncClient, Pipeline, RemoteModel, Server, _native
 from penstock.errors import DeadlineExceeded, ItemError, ModelError, ModelNotFound, PenstockError
 from tests.python.support.pipelines import Diary, doubling, stepping, telling
 from tests.python.support.waiting import PATIENCE, soon
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 PARTS = ("pool", "batch", "stream", "load")
 COMBINATIONS = [dict(zip(PARTS, each, strict=True)) for each in product((True, False), repeat=4)]
 WAYS = ("inside", "http", "grpc")
+FAR, FAR_TEXT = (hasattr(_native.NativeShift, name) for name in ("start_remote", "start_text"))
+"""What remote models there are: they come with the gateway."""
 
 
 def shown(combination: dict[str, bool]) -> str:
@@ -110,11 +112,14 @@ def second() -> Iterator[tuple[Server, Diary]]:
 @pytest.fixture(scope="module", params=COMBINATIONS, ids=shown)
 def world(request: pytest.FixtureRequest, second: tuple[Server, Diary]) -> Iterator[World]:
     parts, diary, (beyond, far_diary) = request.param, Diary(), second
-    far = [
-        RemoteModel("far", beyond.url, upstream_name="double"),
-        RemoteModel("far-grpc", beyond.grpc_url, upstream_name="double"),
-        RemoteModel("far-tell", beyond.url, upstream_name="tell", task="generate"),
-    ]
+    far = []
+    if FAR:
+        far += [
+            RemoteModel("far", beyond.url, upstream_name="double"),
+            RemoteModel("far-grpc", beyond.grpc_url, upstream_name="double"),
+        ]
+    if FAR_TEXT:
+        far.append(RemoteModel("far-tell", beyond.url, upstream_name="tell", task="generate"))
     models = [doubling(diary), doubling(diary, "other"), telling(diary, workers=4), stepping()]
     with Pipeline([*models, *far], **parts) as pipeline:
         loaded = list(diary.loads)
@@ -333,6 +338,7 @@ def test_connections_are_kept_or_not(world: World, way: Any) -> None:
     run(main())
 
 
+@pytest.mark.skipif(not FAR, reason="there are no remote models yet")
 @pytest.mark.parametrize("model", ["far", "far-grpc"])
 def test_a_remote_model_answers_as_one_of_ours(world: World, way: Any, model: str) -> None:
     world.beyond.batches.clear()
@@ -358,6 +364,7 @@ def test_a_remote_model_answers_as_one_of_ours(world: World, way: Any, model: st
     assert world.parts["pool"] or total.reused == 0
 
 
+@pytest.mark.skipif(not FAR_TEXT, reason="there is no remote text yet")
 def test_remote_text_is_the_same(world: World, way: Any) -> None:
     async def main() -> None:
         async with way() as ask:
