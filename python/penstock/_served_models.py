@@ -42,8 +42,8 @@ class Declaration:
     policy: NativePolicy
     workers: int
     steps: bool
-    alone: bool
     passing: str
+    alone: bool
 
 
 def declaration_of(spec: ModelSpec) -> Declaration:
@@ -57,8 +57,8 @@ def declaration_of(spec: ModelSpec) -> Declaration:
         policy=spec.policy.native(),
         workers=spec.workers.count if isinstance(spec.workers, Processes) else spec.workers,
         steps=spec.is_stepwise,
-        alone=spec.alone,
         passing=spec.target.passing if isinstance(spec.target, Computed) else "",
+        alone=spec.alone,
     )
 
 

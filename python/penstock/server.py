@@ -110,7 +110,7 @@ class Server:
     `.../generate`, `.../generate_stream`, and `/metrics` in the OpenMetrics format. Models of text and of embeddings
     are served by OpenAI's API, too: `/v1/models`, `/v1/embeddings`, `/v1/completions`, `/v1/chat/completions`.
 
-    Calls of gRPC are answered on the same port, over HTTP/2 without TLS: `inference.GRPCInferenceService`, the standard
+    Calls of gRPC are answered on the same port, over HTTP/2: `inference.GRPCInferenceService`, the standard
     health service `grpc.health.v1.Health`, and reflection. `grpc_port` adds a port for gRPC alone. All of them share
     limits, queues and batches.
 
@@ -193,8 +193,8 @@ class Server:
         self._grpc_port = None if grpc_port is None else check_port(grpc_port, "grpc_port")
         self._every_setting = settings
         self._settings = settings.of(DoorSettings)
-        self._cache_settings = self._parts.cached(settings.of(CacheSettings))
         self._security = settings.of(SecuritySettings)
+        self._cache_settings = self._parts.cached(settings.of(CacheSettings))
         self._shared_cache = cache
         self._cache = _cache_of(self._cache_settings) if cache is None else cache
         self._journal: _native.NativeJournal | None = None
@@ -270,8 +270,8 @@ class Server:
                 places=places,
                 accepting=False,
                 limits=self._settings,
-                switches=self._parts.settings,
                 security=self._security,
+                switches=self._parts.settings,
                 journal=journal,
                 siblings=siblings,
             )

@@ -17,6 +17,7 @@ from penstock._settings_model import Resolved as _Resolved
 from penstock._settings_model import Setting, Settings, Source
 from penstock._settings_model import setting as _setting
 from penstock._settings_values import choice_of, size_of
+from penstock._upstream_settings import UpstreamSettings
 
 __all__ = [
     "SECTIONS",
@@ -32,6 +33,7 @@ __all__ = [
     "Setting",
     "Settings",
     "Source",
+    "UpstreamSettings",
     "size_of",
 ]
 
@@ -180,6 +182,7 @@ SECTIONS: tuple[type[_Resolved], ...] = (
     RepositorySettings,
     CacheSettings,
     PipelineSettings,
+    UpstreamSettings,
     BatchSettings,
     ClientSettings,
     LoggingSettings,

@@ -416,7 +416,11 @@ impl<K, W> Group<K, W> {
     /// smaller still (early drop: Nexus, SOSP 2019).
     pub(super) fn expire(&mut self, now: Moment, alone: bool) -> Removed<W> {
         let cap = self.learned.cap();
-        let full = if self.waiting > cap && !alone { self.learned.predict(cap, self.typical_cost(cap)) } else { None };
+        let full = if self.waiting > cap && !alone {
+            self.learned.predict(cap, self.typical_cost(cap))
+        } else {
+            None
+        };
         let end = now + full.unwrap_or_default();
         if self.pile.earliest().is_none_or(|earliest| earliest > end) {
             return Removed::none();

@@ -23,6 +23,7 @@ mod processes;
 mod recording;
 mod records;
 mod remote;
+mod remote_text;
 mod riders;
 mod roster;
 mod run;

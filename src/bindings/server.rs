@@ -54,10 +54,10 @@ pub(crate) struct Model {
     workers: usize,
     /// It answers step by step.
     steps: bool,
-    /// A batch holds one request.
-    alone: bool,
     /// What is passed on as it came; nothing where the model is none of another server.
     passing: String,
+    /// A batch holds one request.
+    alone: bool,
 }
 
 /// What a queue of a model needs to know beside its specification.
@@ -140,7 +140,7 @@ impl NativeServer {
     /// until `accept`, unless `accepting`. With `siblings`, a directory and a worker's name, `/metrics` answers for all who
     /// share the directory.
     #[new]
-    #[pyo3(signature = (stock, *, places, accepting, limits, switches, security, journal, siblings=None))]
+    #[pyo3(signature = (stock, *, places, accepting, limits, security, switches, journal, siblings=None))]
     #[allow(clippy::too_many_arguments, reason = "each is an object of its own in python")]
     fn new(
         py: Python<'_>,
@@ -148,17 +148,19 @@ impl NativeServer {
         places: Places,
         accepting: bool,
         limits: Limits,
-        switches: Switches,
         security: Guards,
+        switches: Switches,
         journal: Option<PyRef<'_, NativeJournal>>,
         siblings: Option<(String, String)>,
     ) -> PyResult<Self> {
         let (models, cache) = (stock.0, stock.1.get().cache(py)?);
         let access_log = journal.map(|journal| journal.access_log());
-        let opened = limits.into_settings().and_then(|settings| {
-            let settings = HttpSettings { streaming: switches.stream, ..settings };
-            Self::open((models, cache), places, accepting, (settings, security), access_log)
-        });
+        let opened = limits
+            .into_settings()
+            .map(|settings| HttpSettings { streaming: switches.stream, ..settings })
+            .and_then(|settings| {
+                Self::open((models, cache), places, accepting, (settings, security), access_log)
+            });
         let joined = opened.and_then(|server| {
             if let Some((directory, name)) = siblings {
                 server.door.join_siblings(Path::new(&directory), &name, &runtime::handle()?)?;
@@ -410,12 +412,7 @@ impl NativeServer {
         Ok(server)
     }
 
-    fn open_places(
-        &self,
-        (place, grpc_place): Places,
-        accepting: bool,
-        runtime: &Handle,
-    ) -> CoreResult<()> {
+    fn open_places(&self, (place, grpc_place): Places, accepting: bool, runtime: &Handle) -> CoreResult<()> {
         // Both before either is opened: where the second cannot be listened on, nobody has come in by the first.
         let (place, grpc_place) =
             (place.map(Place::listener).transpose()?, grpc_place.map(Place::listener).transpose()?);

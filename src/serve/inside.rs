@@ -211,7 +211,7 @@ impl Steps {
             };
             match piece {
                 Piece::Row(row) => return Poll::Ready(Ok(Some(Said::Row(row)))),
-                // Of a request that was passed on: none is, from here.
+                // Only who asks in the words of another server has its words back.
                 Piece::Passed(_) => {}
                 Piece::Text(text) => {
                     let Some(choices) = &mut self.choices else { continue };

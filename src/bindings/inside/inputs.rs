@@ -67,9 +67,8 @@ fn as_array<'py>(
         Some(Elements::Text | Elements::Bytes) if !is_array => {
             numpy.call_method1(intern!(py, "asarray"), (value, intern!(py, "object")))
         }
-        Some(Elements::Numbers(dtype)) if !is_array => {
-            arrays::descr(py, dtype).and_then(|descr| numpy.call_method1(intern!(py, "asarray"), (value, descr)))
-        }
+        Some(Elements::Numbers(dtype)) if !is_array => arrays::descr(py, dtype)
+            .and_then(|descr| numpy.call_method1(intern!(py, "asarray"), (value, descr))),
         _ => numpy.call_method1(intern!(py, "asarray"), (value,)),
     };
     let array = made.map_err(|error| {
@@ -122,7 +121,8 @@ fn fill(
                     texts.push(bytes.as_bytes());
                 } else {
                     let what = text.get_type().name()?;
-                    let message = format!("input '{}' holds a {what} where str or bytes are expected", spec.name);
+                    let message =
+                        format!("input '{}' holds a {what} where str or bytes are expected", spec.name);
                     return Err(raised(py, ErrorKind::Item, &message));
                 }
             }

@@ -104,12 +104,7 @@ fn bytes_of(row: &AnswerRow, index: usize) -> &[u8] {
     }
 }
 
-fn push_texts(
-    list: &Bound<'_, PyList>,
-    row: &AnswerRow,
-    index: usize,
-    elements: Elements,
-) -> PyResult<()> {
+fn push_texts(list: &Bound<'_, PyList>, row: &AnswerRow, index: usize, elements: Elements) -> PyResult<()> {
     let Some(Column::Texts { shape, texts }) = row.columns.get(index) else { return Ok(()) };
     let count = shape.iter().product::<usize>();
     for text in texts.range(row.row * count..(row.row + 1) * count) {

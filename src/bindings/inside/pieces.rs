@@ -83,9 +83,7 @@ impl NativePieces {
     fn object<'py>(&self, py: Python<'py>, said: &Said) -> PyResult<Bound<'py, PyAny>> {
         match said {
             Said::Text(text) => Ok(PyString::new(py, &String::from_utf8_lossy(text)).into_any()),
-            Said::Row(row) => {
-                outputs(py, &self.spec, std::slice::from_ref(row), None).map(Bound::into_any)
-            }
+            Said::Row(row) => outputs(py, &self.spec, std::slice::from_ref(row), None).map(Bound::into_any),
         }
     }
 }

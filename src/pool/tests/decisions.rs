@@ -379,7 +379,8 @@ fn a_wait_that_ends_says_what_it_waited_for() {
 
 #[test]
 fn without_a_pool_every_request_has_a_connection_of_its_own() {
-    let mut world = World::new(PoolSettings { reuse: false, health_interval: None, ..settings(0, 8) }, Some(4));
+    let mut world =
+        World::new(PoolSettings { reuse: false, health_interval: None, ..settings(0, 8) }, Some(4));
     // Of a server that would take four at a time.
     world.steps([Step::Acquire, opened(4), Step::Acquire, opened(4)]);
     assert_eq!((world.leases.len(), world.state.stats().size), (2, 2));
