@@ -110,6 +110,7 @@ class RemoteModel(Computed):
     """
 
     __penstock_model__: ModelSpec
+    passing: str
 
     def __init__(
         self,
