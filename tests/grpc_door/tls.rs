@@ -68,7 +68,7 @@ fn a_client_that_leaves_takes_its_requests_along() {
 fn a_client_is_noted_by_its_certificate_and_its_key() {
     let certificates = Certificates::new();
     let hash: [u8; 32] = Sha256::digest("the-secret").into();
-    let digits: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits = hash.map(|byte| format!("{byte:02x}")).concat();
     let keys = KeySource::Given(vec![("team-a".to_owned(), vec![format!("sha256:{digits}")])]);
     let door = open(SecuritySettings { keys: Some(keys), ..certificates.mutual() });
     let authority = &certificates.authority;

@@ -9,7 +9,7 @@ use crate::harness::{Door, INFER, Setup, Wire, bare, body, infer, post_with};
 
 fn hash(key: &str) -> String {
     let hash: [u8; 32] = Sha256::digest(key).into();
-    let digits: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits = hash.map(|byte| format!("{byte:02x}")).concat();
     format!("sha256:{digits}")
 }
 
@@ -102,7 +102,7 @@ fn keys_come_and_go_with_their_file() {
     let path = folder.path().join("keys.toml");
     let write = |keys: &[(&str, &str)]| {
         let lines = keys.iter().map(|(name, key)| format!("{name} = \"{}\"\n", hash(key)));
-        fs::write(&path, lines.collect::<String>()).unwrap();
+        fs::write(&path, lines.collect::<Vec<_>>().concat()).unwrap();
     };
     write(&[("a", "first")]);
     let keys = Some(KeySource::File(path.clone()));

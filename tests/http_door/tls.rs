@@ -51,7 +51,8 @@ fn requests_of_one_record_are_answered_in_their_order() {
 fn large_bodies_and_answers_of_many_records_come_whole() {
     let certificates = Certificates::new();
     let door = open(certificates.settings());
-    let numbers: Vec<f32> = (0..200_000_u32).map(|number| f32::from(number as u16)).collect();
+    let numbers: Vec<f32> =
+        (0..200_000_u32).map(|number| f32::from(u16::try_from(number % 60_000).unwrap())).collect();
     let shape = numbers.len();
     let text =
         format!(r#"{{"inputs":[{{"name":"x","shape":[1,{shape}],"datatype":"FP32","data":{numbers:?}}}]}}"#);
@@ -128,9 +129,6 @@ fn a_client_needs_a_certificate_where_one_is_asked_for_and_is_noted_by_its_name(
         wire.try_send(infer(&[3.0]));
         assert!(refused(&mut wire), "somebody came in");
     }
-    // A server's certificate is none of a client's.
-    let other = authority.server(&["127.0.0.1"]);
-    let _ = other;
     assert_eq!(door.seen(), [1.0, 1.0]);
 }
 
@@ -162,7 +160,7 @@ fn bytes_that_only_begin_as_a_handshake_end_the_connection_and_nothing_else() {
         }
         for _ in 0..4_200 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            bytes.push((state >> 33) as u8);
+            bytes.push((state >> 33).to_le_bytes()[0]);
         }
         let mut wire = TcpStream::connect(door.address()).unwrap();
         wire.set_read_timeout(Some(PATIENCE)).unwrap();

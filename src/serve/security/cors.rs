@@ -34,7 +34,7 @@ pub(super) struct Cors {
 }
 
 impl Cors {
-    pub(super) fn new(settings: CorsSettings) -> Result<Self> {
+    pub(super) fn new(settings: &CorsSettings) -> Result<Self> {
         let origins = if settings.origins.iter().any(|origin| origin == "*") {
             None
         } else {
@@ -139,7 +139,7 @@ mod tests {
 
     fn cors(origins: &[&str]) -> Result<Cors> {
         let origins = origins.iter().map(ToString::to_string).collect();
-        Cors::new(CorsSettings { origins, max_age: Duration::from_secs(600) })
+        Cors::new(&CorsSettings { origins, max_age: Duration::from_secs(600) })
     }
 
     fn asked(fields: &[(&str, &str)]) -> Parts {

@@ -90,7 +90,7 @@ impl Security {
     pub fn open(settings: SecuritySettings, registry: &Registry) -> Result<Arc<Self>> {
         let tls = settings.tls.map(Fresh::<Tls>::open).transpose()?;
         let keys = settings.keys.map(Fresh::<Keys>::open).transpose()?;
-        let cors = settings.cors.map(Cors::new).transpose()?;
+        let cors = settings.cors.as_ref().map(Cors::new).transpose()?;
         let metrics =
             (tls.is_some() || keys.is_some()).then(|| SecurityMetrics::new(registry, tls.is_some()));
         let security = Self { tls, keys, metrics_open: settings.metrics_open, cors, metrics };
