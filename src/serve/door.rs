@@ -198,16 +198,9 @@ impl Door {
         if origin.grpc_only {
             return routes::not_here(self.http_address.get());
         }
-        if let Some(answer) = self.security.preflight(parts) {
-            return answer;
-        }
         let route = Route::of(parts.uri.path());
-        match self.security.admit(parts, words, route.as_ref()) {
-            Ok(key) => note.key = key,
-            Err(refused) => {
-                self.metrics.refused(refused.1);
-                return refused.0;
-            }
+        if let Some(answer) = self.keep_out(parts, words, route.as_ref(), note) {
+            return *answer;
         }
         let Some(route) = route.filter(|route| self.settings.dashboard || *route != Route::Dashboard) else {
             if grpc::names_grpc(&parts.headers) {

@@ -8,7 +8,9 @@ use http_body_util::Full;
 
 use super::keys::Stranger;
 use super::{Security, cors};
+use crate::serve::access::Note;
 use crate::serve::answer::ReplyBody;
+use crate::serve::door::Door;
 use crate::serve::routes::{Reply, Route};
 use crate::serve::words::Words;
 use crate::wire::grpc::{Code, Status};
@@ -27,12 +29,37 @@ impl Stranger {
     }
 }
 
+impl Door {
+    /// What is answered to a request that does not come in, or to a browser that asks whether one may.
+    pub(in crate::serve) fn keep_out(
+        &self,
+        parts: &Parts,
+        words: Words,
+        route: Option<&Route<'_>>,
+        note: &mut Note,
+    ) -> Option<Box<Reply>> {
+        if let Some(answer) = self.security.preflight(parts) {
+            return Some(Box::new(answer));
+        }
+        match self.security.admit(parts, words, route) {
+            Ok(key) => {
+                note.key = key;
+                None
+            }
+            Err(refused) => {
+                self.metrics.refused(refused.1);
+                Some(Box::new(refused.0))
+            }
+        }
+    }
+}
+
 impl Security {
     /// Lets a request in, with the name of its key where one is asked for, or gives the answer that keeps it out.
     ///
     /// # Errors
     /// The answer, and the limit that it is counted as.
-    pub(in crate::serve) fn admit(
+    fn admit(
         &self,
         parts: &Parts,
         words: Words,
@@ -79,7 +106,7 @@ impl Security {
     }
 
     /// The answer to a browser that asks whether a page may ask, if this is such a question.
-    pub(in crate::serve) fn preflight(&self, parts: &Parts) -> Option<Reply> {
+    fn preflight(&self, parts: &Parts) -> Option<Reply> {
         let (status, headers) = self.cors.as_ref()?.preflight(parts)?;
         let mut reply = Response::new(ReplyBody::Whole(Full::default()));
         *reply.status_mut() = status;
