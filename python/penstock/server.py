@@ -110,7 +110,7 @@ class Server:
     `.../generate`, `.../generate_stream`, and `/metrics` in the OpenMetrics format. Models of text and of embeddings
     are served by OpenAI's API, too: `/v1/models`, `/v1/embeddings`, `/v1/completions`, `/v1/chat/completions`.
 
-    Calls of gRPC are answered on the same port, over HTTP/2 without TLS: `inference.GRPCInferenceService`, the standard
+    Calls of gRPC are answered on the same port, over HTTP/2: `inference.GRPCInferenceService`, the standard
     health service `grpc.health.v1.Health`, and reflection. `grpc_port` adds a port for gRPC alone. All of them share
     limits, queues and batches.
 

@@ -7,8 +7,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::time::{Interval, MissedTickBehavior, interval};
-
 use super::cutting::cut_back;
 use super::{BatchAccount, Endpoint, Finished, Parts, Reply, Said, Tally};
 use crate::batch::{Batch, Entry, Ran};
@@ -18,9 +16,6 @@ use crate::tensor::{AnswerRow, Column, Rows, Spares};
 
 /// Rounds of a batch in search of a row that may not even be there: so many for each halving.
 const ROUNDS_FOR_A_GUESS: u32 = 4;
-
-/// How often it is looked whether a reader of pieces has left, who leaves without a word.
-const LOOK_FOR_READERS: Duration = Duration::from_millis(50);
 
 /// Rows of a batch that are to be computed together.
 #[derive(Debug)]
@@ -159,7 +154,12 @@ impl Rounds {
             deadline: self.account.deadline,
             spares: self.endpoint.spares(),
         };
-        (portion, Leaving { entries: &mut self.batch.entries, at: 0, look: None })
+        (portion, Leaving { entries: &mut self.batch.entries, at: 0 })
+    }
+
+    /// When the last answer is worth nothing any more.
+    pub fn latest(&self) -> Option<Moment> {
+        self.shared().latest
     }
 
     /// On which terms it goes to somebody else.
@@ -281,27 +281,15 @@ impl Drop for Rounds {
 pub struct Leaving<'a> {
     entries: &'a mut [Entry<Reply>],
     at: usize,
-    look: Option<Interval>,
 }
 
 impl Future for Leaving<'_> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let Self { entries, at, look } = &mut *self;
+        let Self { entries, at } = &mut *self;
         while let Some(entry) = entries.get_mut(*at) {
-            if let Reply::Steps { speaker, .. } = &entry.waiter {
-                while !speaker.is_left() {
-                    let look = look.get_or_insert_with(|| {
-                        let mut look = interval(LOOK_FOR_READERS);
-                        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-                        look
-                    });
-                    ready!(look.poll_tick(context));
-                }
-            } else {
-                ready!(entry.waiter.poll_gone(context));
-            }
+            ready!(entry.waiter.poll_gone(context));
             *at += 1;
         }
         Poll::Ready(())

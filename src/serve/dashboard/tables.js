@@ -16,7 +16,7 @@ function tiles(panels) {
   const entries = [
     ['Requests', rate(last(sums)), Math.max(...sums) > 0 ? `highest ${said(rate(Math.max(...sums)))}` : 'no requests', sums, 'var(--c-blue)'],
     ['Latency p99', time(p99), p50 === null ? 'no requests' : `p50 ${said(time(p50))}`, latencies[2], 'var(--c-violet)'],
-    ['Errors', share(wrong), blamed.some(each => each) ? `${said(rate(last(blamed)))} late, refused, failed` : 'none in this time', blamed, 'var(--c-red)', wrong > 0.01],
+    ['Errors', share(wrong), blamed.some(each => each) ? `${said(rate(last(blamed)))} not answered` : 'none in this time', blamed, 'var(--c-red)', wrong > 0.01],
     ['Requests per batch', count(last(sizes)), batches > 0 ? `${count(batches)[0]} batches/s` : 'no batches', sizes, 'var(--c-teal)'],
     ['Waiting', whole(waiting), 'rows in queues', panels.queue.lines[0], 'var(--c-amber)'],
     history.has('process_cpu_seconds_total')
