@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
@@ -227,8 +228,10 @@ class TextLoaded(Loaded):
     """One load of a text model on other servers: connections to them."""
 
     def __init__(self, model: RemoteModel, client: Client, terms: TextTerms) -> None:
-        self.value: RemoteModel = model
+        # Each load is a thing of its own, also where the model is loaded anew while it serves.
+        self.value: RemoteModel = copy(model)
         self.size: int = 0
+        self._model = model
         self._client = client
         self._terms = terms
 
@@ -239,4 +242,4 @@ class TextLoaded(Loaded):
     def end(self, shift: _native.NativeShift, limit: float) -> None:
         """Waits for what is under way, for so many seconds; then closes the connections."""
         shift.end_remote(limit)
-        self.value.forget(self._client)
+        self._model.forget(self._client)

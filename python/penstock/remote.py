@@ -60,6 +60,10 @@ class RemoteModel(Computed):
     batch any more, its request is dropped, and the upstream told so. A batch that the upstream refuses (status 400) is
     split until the guilty request is found.
 
+    A text model (`task="generate"`, `task="embed"`) is one of a server of OpenAI's API, whose URL may end with `/v1`:
+    requests are passed on as they came, but for the model's name, and answers as they come. A client that leaves stops
+    the upstream, one that reads slowly pauses it. Plain texts for vectors share requests upstream.
+
     Without `inputs` and `outputs` the upstream is asked when the model is declared, which blocks. It must be ready, and
     have what was declared, when the model is loaded; after that its health is part of the server's own.
 
