@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
@@ -228,18 +227,17 @@ class TextLoaded(Loaded):
     """One load of a text model on other servers: connections to them."""
 
     def __init__(self, model: RemoteModel, client: Client, terms: TextTerms) -> None:
-        # Each load is a thing of its own, also where the model is loaded anew while it serves.
-        self.value: RemoteModel = copy(model)
+        # A thing of its own for each load: that is what a cache knows loads by.
+        self.value: Client = client
         self.size: int = 0
         self._model = model
-        self._client = client
         self._terms = terms
 
     def start(self, shift: _native.NativeShift) -> None:
         """Starts the task that takes requests."""
-        shift.start_text(self._client._native, self._terms)  # noqa: SLF001  one package
+        shift.start_text(self.value._native, self._terms)  # noqa: SLF001  one package
 
     def end(self, shift: _native.NativeShift, limit: float) -> None:
         """Waits for what is under way, for so many seconds; then closes the connections."""
         shift.end_remote(limit)
-        self._model.forget(self._client)
+        self._model.forget(self.value)
