@@ -519,7 +519,9 @@ async fn a_model_whose_surroundings_are_not_well_is_not_ready() {
     let stage = Stage::open(Task::Tensors);
     let told = Arc::new(AtomicUsize::new(0));
     let telling = Arc::clone(&told);
-    stage.endpoint.on_readiness(move || drop(telling.fetch_add(1, Ordering::SeqCst)));
+    stage.endpoint.on_readiness(move || {
+        telling.fetch_add(1, Ordering::SeqCst);
+    });
     stage.endpoint.announce_shift(&Arc::<Shift>::default());
     stage.endpoint.set_well(false);
     stage.endpoint.set_well(false);
