@@ -79,9 +79,9 @@ def policy_of(name: str, task: str, policy: BatchPolicy, *, chosen: bool) -> Bat
     return replace(policy, max_batch_size=1)
 
 
-def concurrency_of(pool: Pool | None, urls: Sequence[str]) -> int:
+def concurrency_of(pool: Pool | bool | None, urls: Sequence[str]) -> int:
     """Requests that may be under way where nobody says it: one for each connection that there may be."""
-    return (Pool() if pool is None else pool).max_size * len(urls)
+    return (pool if isinstance(pool, Pool) else Pool()).max_size * len(urls)
 
 
 def passing_of(task: str, api: str, policy: BatchPolicy) -> str:
