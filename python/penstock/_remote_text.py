@@ -167,7 +167,9 @@ def _check_openai(model: RemoteModel, client: Client) -> None:
     answer = client.get(_within(client, f"/models/{quote(name, safe='')}"), timeout=_QUESTION_SECONDS)
     status = answer.status_code
     if status in {_UNAUTHORIZED, _FORBIDDEN}:
-        raise LoadFailed(f"{where} refuses whoever asks, with status {status}: headers={{'Authorization': ...}} says who")
+        raise LoadFailed(
+            f"{where} refuses whoever asks, with status {status}: headers={{'Authorization': ...}} says who"
+        )
     if status >= _FAILED:
         raise ModelNotReady(f"{where} is not ready: it answers with status {status}")
     if status not in {_NOT_FOUND, _NOT_ALLOWED}:

@@ -67,8 +67,8 @@ impl Open {
         let Call { streams, headers, terms, in_flight, .. } = call;
         note.model = Some(Arc::clone(&model));
         note.rows = Some(1);
-        let named = headers.get("x-request-id").and_then(|id| id.to_str().ok());
-        let (terms, _) = infer::terms_of(&model, terms, (None, None), named)?;
+        let (terms, _) = infer::terms_of(&model, terms, (None, None), None)?;
+        note.id.clone_from(&terms.id);
         let (specs, rows) = row(&request.row(passage), &model);
         let pieces = model.stream(terms, specs, &rows)?;
         if request.stream {
