@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build test test-interop lint demo bench coverage wheel-check docs docs-check clean
+.PHONY: help setup build test test-interop lint audit demo bench coverage wheel-check docs docs-check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ test-interop: ## against nginx, MLServer, grpcio, Triton's client, the openai cl
 
 lint: ## formatting, clippy, types, documentation
 	@tools/lint
+
+audit: ## licences, sources and known weaknesses of dependencies
+	@tools/audit
 
 demo: ## the demo
 	@tools/demo

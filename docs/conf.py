@@ -59,6 +59,7 @@ html_theme = "furo"
 html_title = f"Penstock {release}"
 html_static_path = ["_static"]
 html_css_files = ["penstock.css"]
+html_js_files = ["tables.js"]
 html_copy_source = False
 html_show_sourcelink = False
 html_show_sphinx = False

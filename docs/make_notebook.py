@@ -249,21 +249,21 @@ The guides: [batching](batching.md), [serving](serving.md), [pooling](pooling.md
 '''
 
 
-def cells() -> Iterator[Any]:
-    """The cells, which stand above in the percent format of editors."""
-    for number, part in enumerate(CELLS.strip().split("# %%")[1:]):
-        kind, text = part.split("\n", 1)
+def cells(text: str) -> Iterator[Any]:
+    """The cells of a text in the percent format of editors."""
+    for number, part in enumerate(text.strip().split("# %%")[1:]):
+        kind, source = part.split("\n", 1)
         make = new_markdown_cell if "[markdown]" in kind else new_code_cell
-        yield make(text.strip(), id=f"cell-{number}")
+        yield make(source.strip(), id=f"cell-{number}")
 
 
-def main() -> None:
-    """Makes, runs and writes the notebook."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path(__file__).with_name("notebook.ipynb"))
+def main(text: str, name: str, description: str | None) -> None:
+    """Makes, runs and writes a notebook."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_name(name))
     output = parser.parse_args().output
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    notebook = new_notebook(cells=list(cells()), metadata={"kernelspec": kernel})
+    notebook = new_notebook(cells=list(cells(text)), metadata={"kernelspec": kernel})
     start = time.perf_counter()
     NotebookClient(notebook, timeout=TIMEOUT, kernel_name="python3", coalesce_streams=True).execute()
     for cell in notebook.cells:
@@ -275,4 +275,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(CELLS, "notebook.ipynb", __doc__)

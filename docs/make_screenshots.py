@@ -30,7 +30,7 @@ IMAGES = ROOT / "docs" / "images"
 TENSORS: dict[str, Any] = {"inputs": {"x": ("float32", [64])}, "outputs": {"y": ("float32", [8])}}
 SECONDS = 75
 FAILING = 0.004
-VIEWS = {
+VIEWS: dict[str, dict[str, Any]] = {
     "dashboard": {"size": (1440, 1180), "color_scheme": "light"},
     "dashboard-dark": {"size": (1440, 1180), "color_scheme": "dark"},
     "dashboard-phone": {"size": (390, 1180), "color_scheme": "light", "device_scale_factor": 2},

@@ -143,6 +143,7 @@ PARTS_ABOUT = (
     "itself, until its answers were there."
 )
 IN_MEMORY = of('kind=~"ready|draining|reserved"', model=False)
+QUANTILE = 'quantile="0.999"'
 BLAMED = of('outcome=~"overloaded|expired|failed"')
 
 OVERVIEW = [
@@ -192,6 +193,21 @@ TRAFFIC = [
     lines("Requests by model", [(rate("penstock_requests_total", of(), "model"), "{{model}}")], "reqps"),
     lines(
         "Latency p99 by model", [(percentile(0.99, "penstock_request_seconds", of(), "le, model"), "{{model}}")], "s"
+    ),
+    lines(
+        "Latency p99.9 of the last minute",
+        [(f"max by (model) (penstock_request_seconds_quantile{of(QUANTILE)})", "{{model}}")],
+        "s",
+        "Counted by the server itself: exact to 2 %.",
+    ),
+    lines(
+        "Bytes",
+        [
+            (rate("penstock_request_bytes_total", of(model=False)), "in"),
+            (rate("penstock_response_bytes_total", of(model=False)), "out, whole answers"),
+            (rate("penstock_stream_bytes_total", of(model=False)), "out, streams"),
+        ],
+        "Bps",
     ),
     lines(
         "Answers other than 200",

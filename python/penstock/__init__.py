@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from penstock.client import AsyncClient, Client, Response
     from penstock.models import LoadContext, ModelCache, model
     from penstock.onnx import OnnxModel, OnnxSession, load_onnx, onnx_model
+    from penstock.pipeline import Pipeline, PipelineStream
     from penstock.pooling import Eject, Pool, Retry, Timeout
     from penstock.remote import RemoteModel
     from penstock.repository import ModelDirectory
@@ -36,6 +37,7 @@ else:
         "GenerateRequest": "_generate",
         **dict.fromkeys(("LoadContext", "ModelCache", "model"), "models"),
         **dict.fromkeys(("OnnxModel", "OnnxSession", "load_onnx", "onnx_model"), "onnx"),
+        **dict.fromkeys(("Pipeline", "PipelineStream"), "pipeline"),
         **dict.fromkeys(("Eject", "Pool", "Retry", "Timeout"), "pooling"),
         "RemoteModel": "remote",
         "ModelDirectory": "repository",
@@ -75,6 +77,8 @@ __all__ = [
     "OnnxSession",
     "Pad",
     "PenstockError",
+    "Pipeline",
+    "PipelineStream",
     "Pool",
     "Processes",
     "RemoteModel",

@@ -43,7 +43,7 @@ class BaseClient(Connections):
         auth: tuple[str, str] | None = None,
         api_key: str | None = None,
         timeout: float | Timeout | None = Timeout(),  # noqa: B008  frozen
-        pool: Pool | None = None,
+        pool: Pool | bool | None = None,
         balance: Balance = "p2c_first_byte",
         retry: Retry | None = None,
         eject: Eject | None = None,

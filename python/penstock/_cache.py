@@ -401,6 +401,11 @@ class ModelCache:
         state = " closed" if self.closed else ""
         return f"<penstock.ModelCache{state} {ready} of {len(rows)} models loaded, memory={self.memory}>"
 
+    def _repr_html_(self) -> str:
+        from penstock import _reprs  # noqa: PLC0415  a notebook asks for it
+
+        return _reprs.of_cache(self)
+
     def _loading(self, native: _native.NativeOperation, what: str) -> LoadHandle:
         return LoadHandle(native, what, self._name_of, self._native)
 

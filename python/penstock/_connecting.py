@@ -13,7 +13,18 @@ from penstock._explanation import Explanation
 from penstock._policy import check_choice, check_count
 from penstock._request import timeout_of
 from penstock.errors import ConfigError
-from penstock.pooling import BALANCES, GRPC_POOL, Balance, ClientStats, Eject, Pool, Retry, Timeout, client_stats
+from penstock.pooling import (
+    BALANCES,
+    GRPC_POOL,
+    Balance,
+    ClientStats,
+    Eject,
+    Pool,
+    Retry,
+    Timeout,
+    client_stats,
+    pool_settings,
+)
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -29,7 +40,7 @@ class ConnectionOptions(TypedDict, total=False):
     """What a client can be told about its connections; `penstock.AsyncClient` says what each is."""
 
     timeout: float | Timeout | None
-    pool: Pool | None
+    pool: Pool | bool | None
     balance: Balance
     retry: Retry | None
     eject: Eject | None
@@ -49,13 +60,13 @@ class Connections:
     Requests that are sent in a forked child go over connections of its own.
     """
 
-    def __init__(self, origins: list[str], native: _native.NativeClient, pool: Pool | None = None) -> None:
+    def __init__(self, origins: list[str], native: _native.NativeClient, pool: Pool | bool | None = None) -> None:
         self._origins = origins
         self._native = native
         self._told = ""
         """Where a file of settings had a say: a file in the working directory must not change a client unseen."""
         # What the core reports reaches `logging` through a thread, which only who asked for reports needs.
-        reports = pool is not None and pool.held_too_long is not None
+        reports = isinstance(pool, Pool) and pool.held_too_long is not None
         self._journal = _logs.acquire() if reports else None
         _lifecycle.close_at_exit(self)
 
@@ -124,6 +135,11 @@ class Connections:
         state = "closed" if self.closed else "open"
         return " ".join([f"<penstock.{type(self).__name__}", *self._origins, f"{state}{self._told}>"])
 
+    def _repr_html_(self) -> str:
+        from penstock import _reprs  # noqa: PLC0415  a notebook asks for it
+
+        return _reprs.of_client(self)
+
     def _begin_close(self, *, drain: bool) -> None:
         self._native.begin_close()
         if not drain:
@@ -145,7 +161,7 @@ def native_client(
     *,
     decompress: bool,
     timeout: float | Timeout | None = Timeout(),  # noqa: B008  frozen
-    pool: Pool | None = None,
+    pool: Pool | bool | None = None,
     balance: Balance = "p2c_first_byte",
     retry: Retry | None = None,
     eject: Eject | None = None,
@@ -172,8 +188,8 @@ def native_client(
             raise ConfigError(f"{name} must be at least 1 byte, not {size}")
     settings = {
         "headers": defaults,
-        "pool": _of_kind("pool", pool, Pool).native_settings(),
-        "grpc_pool": (GRPC_POOL if pool is None else pool).native_settings(),
+        "pool": pool_settings(pool, Pool()),
+        "grpc_pool": pool_settings(pool, GRPC_POOL),
         "timeout": timeout_of(timeout).native_settings(),
         "balance": balance,
         "retry": _of_kind("retry", retry, Retry).native_settings(),

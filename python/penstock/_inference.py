@@ -59,7 +59,7 @@ class InferResult(Mapping[str, Any]):
         model_name: str,
         model_version: str | None,
         request_id: str | None,
-        timing: str | None,
+        timing: str | _native.NativeTiming | None,
     ) -> None:
         self._outputs = outputs
         self._timing = timing
@@ -74,7 +74,10 @@ class InferResult(Mapping[str, Any]):
         Penstock says `queue` (until the batch could be taken), `slot` (until a worker took it), `gather` (until the
         model was called), `model`, `scatter` (until the results were there) and `encode`.
         """
-        return _seconds(self._timing.split(",")) if self._timing else {}
+        timing = self._timing
+        if timing is None or isinstance(timing, str):
+            return _seconds(timing.split(",")) if timing else {}
+        return timing.seconds()
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self._outputs[name]
@@ -88,6 +91,11 @@ class InferResult(Mapping[str, Any]):
     def __repr__(self) -> str:
         outputs = ", ".join(f"{name}: {array.dtype}{list(array.shape)}" for name, array in self._outputs.items())
         return f"<InferResult of {self.model_name!r}: {outputs}>"
+
+    def _repr_html_(self) -> str:
+        from penstock import _reprs  # noqa: PLC0415  a notebook asks for it
+
+        return _reprs.of_result(self)
 
 
 def result_of_json(response: Response) -> InferResult:
@@ -112,10 +120,10 @@ def result_of_json(response: Response) -> InferResult:
     )
 
 
-def result_of_message(inferred: Inferred, timing: str | None) -> InferResult:
-    """The outputs of an answer of gRPC."""
+def result_of_message(inferred: Inferred, timing: str | _native.NativeTiming | None) -> InferResult:
+    """The outputs of an answer of gRPC, or of a pipeline."""
     model, version, request_id, tensors = inferred
-    outputs = {name: _texts(value) if type(value) is tuple else value for name, value in tensors}
+    outputs = {name: texts_of(value) if type(value) is tuple else value for name, value in tensors}
     return InferResult(
         outputs, model_name=model, model_version=version or None, request_id=request_id or None, timing=timing
     )
@@ -204,21 +212,31 @@ class Inference:
         return left
 
 
+def check_terms(priority: Priority | None, tenant: str | None) -> None:
+    """Refuses what is no priority, and what no tenant can be called.
+
+    Raises:
+        ConfigError: for either.
+    """
+    if priority is not None:
+        check_choice("priority", priority, ("high", "normal", "low"))
+    if tenant is not None and (
+        not isinstance(tenant, str)
+        or not (tenant.isascii() and tenant.isprintable())
+        or not 0 < len(tenant) <= _LONGEST_TENANT
+    ):
+        raise ConfigError(f"tenant must be 1 to {_LONGEST_TENANT} printable characters of ASCII, not {tenant!r}")
+
+
 def _terms(priority: Priority | None, tenant: str | None) -> dict[str, str] | None:
     """How a request is to wait, as header fields of either protocol."""
     if priority is None and tenant is None:
         return None
+    check_terms(priority, tenant)
     terms: dict[str, str] = {}
     if priority is not None:
-        check_choice("priority", priority, ("high", "normal", "low"))
         terms["x-request-priority"] = priority
     if tenant is not None:
-        if (
-            not isinstance(tenant, str)
-            or not (tenant.isascii() and tenant.isprintable())
-            or not 0 < len(tenant) <= _LONGEST_TENANT
-        ):
-            raise ConfigError(f"tenant must be 1 to {_LONGEST_TENANT} printable characters of ASCII, not {tenant!r}")
         terms["x-request-tenant"] = tenant
     return terms
 
@@ -279,7 +297,8 @@ def refusal_of_http(response: Response) -> RemoteError:
     return error
 
 
-def _texts(given: tuple[list[int], list[bytes]]) -> NDArray[Any]:
+def texts_of(given: tuple[list[int], list[Any]]) -> NDArray[Any]:
+    """A tensor of texts, of which its shape and its elements are given."""
     import numpy as np  # noqa: PLC0415  as above
 
     shape, texts = given

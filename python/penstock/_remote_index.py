@@ -31,7 +31,8 @@ def listed(
     with where.client() as client:
         found: dict[str, dict[str, Any]] = {}
         try:
-            found = {str(row["name"]): {} for row in client.repository_index(timeout=10.0) if row.get("name")}
+            rows = client.repository_index(timeout=10.0)
+            found = {str(row["name"]): {} for row in rows if isinstance(row, dict) and row.get("name")}
         except (TransportError, DeadlineExceeded):
             raise
         except PenstockError:

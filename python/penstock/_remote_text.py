@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from penstock._cache_context import LoadContext
     from penstock._headers import Pairs
     from penstock._policy import BatchPolicy
+    from penstock._remote_terms import Upstream
     from penstock.client import Client
     from penstock.models import TensorDeclaration
     from penstock.remote import RemoteModel
@@ -66,7 +67,7 @@ def tensors_of(
 
 
 def policy_of(name: str, task: str, policy: BatchPolicy, *, chosen: bool) -> BatchPolicy:
-    """The policy of a text model: requests for text go upstream one by one, whatever batches their server makes of them.
+    """The policy of a text model: requests for text go upstream one by one, whatever batches their server makes.
 
     Raises:
         ConfigError: where its user has chosen another size of batches.
@@ -87,15 +88,31 @@ def passing_of(task: str, api: str, policy: BatchPolicy) -> str:
     """What of its requests is passed on as it is, as the extension calls that."""
     if api == "generate":
         return "generate"
-    return "openai" if task == "embed" and policy.max_batch_size > 1 else "every-openai"
+    return "openai" if task == "embed" and policy.max_batch_size != 1 else "every-openai"
 
 
-def check_api(name: str, task: str, api: object) -> Api:
-    """The API that a server of text is asked by.
+def api_of(name: str, task: str | None, api: object, upstream: Upstream, *, found: bool) -> Api | None:
+    """The API that the servers of a model are asked by for text; nothing where it is a model of tensors.
+
+    Args:
+        name: what the model is called here.
+        task: what it is for.
+        api: what its user says.
+        upstream: where it is.
+        found: whether its servers said what it is for, by the Open Inference Protocol: they may have no other API.
 
     Raises:
-        ConfigError: where there is no such thing, or it has no vectors.
+        ConfigError: where there is no such thing, it has no vectors, or there is no way to it.
     """
+    if task not in {"generate", "embed"}:
+        if api is not None:
+            raise ConfigError(f"model '{name}': api is for text: say task='generate' or task='embed', too")
+        return None
+    if any(url.startswith("grpc") for url in upstream.urls):
+        raise ConfigError(f"model '{name}': text is asked for over HTTP: give the URL of that, not {upstream.urls[0]}")
+    if api is None and found:
+        with upstream.client() as client:
+            return "openai" if upstream.model in (names_at(client) or ()) else "generate"
     if api is None:
         return "openai"
     check_choice("api", api, ("openai", "generate"))
@@ -119,8 +136,8 @@ def open_text(model: RemoteModel, ctx: LoadContext | None) -> Loaded:
         terms = _terms(model, client)
         if model.api == "openai":
             _check_openai(model, client)
-        elif not client.is_ready(terms.model, version=terms.version, timeout=_QUESTION_SECONDS):
-            raise ModelNotReady(f"model '{terms.model}' is not ready at {', '.join(model.urls)}")
+        else:
+            _check_ready(model, client)
         return TextLoaded(model, client, terms)
     except BaseException:
         model.forget(client)
@@ -162,6 +179,12 @@ def _within(client: Client, path: str) -> str:
     return path if base_of(client).endswith("/v1") else f"/v1{path}"
 
 
+def _check_ready(model: RemoteModel, client: Client) -> None:
+    name, version = model.upstream.model, model.upstream.version
+    if not client.is_ready(name, version=version, timeout=_QUESTION_SECONDS):
+        raise ModelNotReady(f"model '{name}' is not ready at {', '.join(model.urls)}")
+
+
 def _check_openai(model: RemoteModel, client: Client) -> None:
     name, where = model.upstream.model, ", ".join(model.urls)
     answer = client.get(_within(client, f"/models/{quote(name, safe='')}"), timeout=_QUESTION_SECONDS)
@@ -189,7 +212,7 @@ def _terms(model: RemoteModel, client: Client) -> TextTerms:
     if upstream.version is not None:
         own += f"/versions/{quote(upstream.version, safe='')}"
     return TextTerms(
-        protocol=model.api,
+        protocol=model.api or "openai",
         prefix=prefix,
         ready_path=prefix + ("/v1/models" if model.api == "openai" else f"{own}/ready"),
         model=upstream.model,

@@ -21,6 +21,7 @@ from penstock._settings_notes import notes_of, unknown_variables
 from penstock._settings_values import shown
 from penstock._supervised import Post, Supervised
 from penstock._supervisor import Supervisor, listeners
+from penstock._upstream_settings import UpstreamSettings
 from penstock.errors import ConfigError
 from penstock.models import spec_of
 from penstock.repository import ModelDirectory
@@ -68,7 +69,7 @@ def add_target(parser: argparse.ArgumentParser) -> None:
         "target",
         nargs="?",
         help="a file (app.py) or module:object; a list called `models` in it says what is served, else every model; "
-        "not needed where --models names a directory",
+        "not needed where --models names a directory, or --upstream a server",
     )
     parser.add_argument(
         "--config",
@@ -115,15 +116,23 @@ def settings_from(options: argparse.Namespace) -> Settings:
     return Settings.resolve(SECTIONS, {}, vars(options))
 
 
-def models_of(target: str | None, settings: RepositorySettings) -> list[Any]:
-    """What is served: the models of the target, and those of the directory.
+def models_of(target: str | None, settings: RepositorySettings, upstreams: UpstreamSettings | None = None) -> list[Any]:
+    """What is served: the models of the target, those of other servers (which are asked), and those of the directory.
 
     Raises:
         ConfigError: where there is nothing, or something cannot be found.
+        ModelNotFound: where no other server has a model that is wanted.
+        TransportError, DeadlineExceeded, ModelNotReady: where another server does not come up in time.
     """
-    if target is None and settings.models is None:
-        raise ConfigError("there is nothing to serve: give a file (app.py), module:object, or --models DIR")
+    if target is None and settings.models is None and (upstreams is None or not upstreams.upstream):
+        raise ConfigError(
+            "there is nothing to serve: give a file (app.py), module:object, --models DIR, or --upstream URL"
+        )
     models = [] if target is None else find_models(target)
+    if upstreams is not None and (upstreams.upstream or upstreams.upstream_model):
+        from penstock._upstreams import models_of_upstreams  # noqa: PLC0415  only a gateway needs it
+
+        models = [*models, *models_of_upstreams(upstreams)]
     if settings.models is None:
         return models
     python, pickles = settings.allow_python, settings.allow_pickle
@@ -178,7 +187,7 @@ def _configured(options: argparse.Namespace) -> Settings:
 def _made(options: argparse.Namespace, settings: Settings) -> Server:
     """The server that a command runs."""
     record = _record_path(options.record, as_worker=options.as_worker is not None)
-    models = models_of(options.target, settings.of(RepositorySettings))
+    models = models_of(options.target, settings.of(RepositorySettings), settings.of(UpstreamSettings))
     server = Server._of_command(models, _place(settings.of(ListenSettings)), settings, record)  # noqa: SLF001  one package
     _warn(models, settings)
     return server

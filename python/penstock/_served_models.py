@@ -43,6 +43,7 @@ class Declaration:
     workers: int
     steps: bool
     passing: str
+    alone: bool
 
 
 def declaration_of(spec: ModelSpec) -> Declaration:
@@ -57,6 +58,7 @@ def declaration_of(spec: ModelSpec) -> Declaration:
         workers=spec.workers.count if isinstance(spec.workers, Processes) else spec.workers,
         steps=spec.is_stepwise,
         passing=spec.target.passing if isinstance(spec.target, Computed) else "",
+        alone=spec.alone,
     )
 
 

@@ -293,7 +293,9 @@ class Supervisor:
         if worker in self._to_replace:
             self._to_replace.remove(worker)
         if self._deadline is not None:
-            self._status = self._status or int(worker.process.returncode != 0)
+            # While it serves it handles the signal: it had accepted nothing yet, or had answered all and was leaving.
+            expected = (0, -signal.SIGTERM)
+            self._status = self._status or int(worker.process.returncode not in expected)
         elif worker.told_to_stop or any(other.replaces is worker for other in self._workers):
             self._replace_next()
         elif not self._serving:

@@ -79,9 +79,8 @@ def top(options: argparse.Namespace) -> int:
     if not options.url.startswith(("http://", "https://")):
         raise ConfigError(f"the URL must begin with http:// or https://, not {options.url!r}")
     key = _key(options.api_key)
-    headers = {"Authorization": f"Bearer {key}"} if key else None
     verify: Any = options.ca or True
-    with Client(options.url.rstrip("/"), headers=headers, timeout=_TIMEOUT, verify=verify) as client:
+    with Client(options.url.rstrip("/"), api_key=key, timeout=_TIMEOUT, verify=verify) as client:
         watch = _Watch(client, options.url.rstrip("/"))
         try:
             watch.look()

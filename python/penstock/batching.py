@@ -277,6 +277,11 @@ class Batcher(_native.NativeBatcher, Generic[R]):
             f"max_batch_size={policy.max_batch_size} dispatch={policy.dispatch!r} workers={self.workers!r}>"
         )
 
+    def _repr_html_(self) -> str:
+        from penstock import _reprs  # noqa: PLC0415  a notebook asks for it
+
+        return _reprs.of_batcher(self, getattr(self, "__qualname__", "?"))
+
     def _blocking(
         self,
         args: tuple[Any, ...],

@@ -61,7 +61,8 @@ class AsyncClient(AsyncInference):
         auth: user and password, for every request.
         api_key: a key, sent as `Authorization: Bearer KEY` with every request, as metadata over gRPC.
         timeout: a `penstock.Timeout`; a number of seconds for a whole call; or `None` for no limit.
-        pool: how many connections, and for how long.
+        pool: how many connections, and for how long; `False` for none that is kept: every request opens a connection,
+            has it for itself, and closes it.
         balance: which endpoint gets a request: `"round_robin"`; `"least_outstanding"`; `"p2c"`, the one with less to do
             of two at random; `"p2c_first_byte"`, the one that will answer earlier of two at random.
         retry: when a request is sent again.

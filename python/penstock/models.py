@@ -104,6 +104,7 @@ class ModelSpec:
         load_retries: tries after the first that failed.
         warmup: called with the model once it is loaded, before its first batch.
         directory: the folder that it lies in, for a model of a `penstock.ModelDirectory`.
+        alone: each request has a batch of its own: batching is switched off.
     """
 
     name: str
@@ -121,6 +122,7 @@ class ModelSpec:
     load_retries: int = 1
     warmup: Callable[[Any], Any] | None = None
     directory: Path | None = None
+    alone: bool = False
 
     @property
     def reference(self) -> str:

@@ -18,6 +18,8 @@ Limits = tuple[float | None, float | None, float | None, float | None, float | N
 """The time-outs of a request as the extension takes them: connect, acquire, first, idle, total."""
 
 _MIN_SIZE = 10
+_MOST_UNPOOLED = 10_000
+"""Connections to an endpoint at a time, where each request has one of its own."""
 _FIRST_STATUS, _LAST_STATUS = 400, 599
 
 
@@ -65,7 +67,26 @@ class Pool:
 
     def native_settings(self) -> dict[str, Any]:
         """What the extension calls them."""
-        return {each.name: getattr(self, each.name) for each in fields(self)}
+        return {each.name: getattr(self, each.name) for each in fields(self)} | {"reuse": True}
+
+
+def pool_settings(pool: Pool | bool | None, default: Pool) -> dict[str, Any]:
+    """What the extension calls the settings of a pool, or of none.
+
+    Raises:
+        ConfigError: for what is neither.
+    """
+    if pool is False:
+        alone = Pool(
+            min_size=0, max_size=_MOST_UNPOOLED, idle_timeout=None, max_age=None, health_interval=None,
+            streams_per_connection=1,
+        )  # fmt: skip
+        return alone.native_settings() | {"reuse": False}
+    if pool is None or pool is True:
+        return default.native_settings()
+    if not isinstance(pool, Pool):
+        raise ConfigError(f"pool must be a penstock.Pool, or False for none, not {pool!r}")
+    return pool.native_settings()
 
 
 @dataclass(frozen=True, kw_only=True)

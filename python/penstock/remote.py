@@ -8,6 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any, Literal, get_args
 from urllib.parse import quote
 
+from penstock import _remote_text
 from penstock._computed import Computed, Loaded
 from penstock._inference import takes_binary
 from penstock._load_terms import load_terms
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 __all__ = ["RemoteModel"]
 
 Task = Literal["tensors", "generate", "embed"]
+Api = _remote_text.Api
+
+_CONCURRENCY = 16
+"""Batches under way where nobody says how many."""
 
 _TEXT: tuple[dict[str, TensorDeclaration], dict[str, TensorDeclaration]] = (
     {"text_input": ("string", ())},
@@ -66,7 +71,10 @@ class RemoteModel(Computed):
         task: `"tensors"`, `"generate"` or `"embed"`; by default what the upstream says.
         inputs: as of `penstock.model`; by default what the upstream says.
         outputs: likewise; the upstream is asked for these alone.
-        concurrency: batches that are under way at a time at most. Where the upstream gains nothing by more, fewer are.
+        concurrency: batches that are under way at a time at most, 16 by default. Where the upstream gains nothing by
+            more, fewer are. Of a text model, requests; by default as many as there may be connections.
+        api: how text is asked for: `"openai"`, or `"generate"`, the protocol's extension; by default what the upstream
+            has, or else the first.
         binary: send tensors as binary data over HTTP; by default where the server says that it knows them.
         idempotent: send a request once more, also where the upstream may have seen it before its connection broke.
         headers: sent with every request upstream.
@@ -113,7 +121,8 @@ class RemoteModel(Computed):
         task: Task | None = None,
         inputs: Mapping[str, TensorDeclaration] | None = None,
         outputs: Mapping[str, TensorDeclaration] | None = None,
-        concurrency: int = 16,
+        concurrency: int | None = None,
+        api: Api | None = None,
         binary: bool | None = None,
         idempotent: bool = False,
         headers: HeadersGiven | None = None,
@@ -134,7 +143,7 @@ class RemoteModel(Computed):
         policy: BatchPolicy | None = None,
         **settings: Any,
     ) -> None:
-        check_identity(name, version, check_concurrency(concurrency))
+        check_identity(name, version, None if concurrency is None else check_concurrency(concurrency))
         if task is not None:
             check_choice("task", task, get_args(Task))
         options = {
@@ -159,19 +168,26 @@ class RemoteModel(Computed):
         self._clients: list[Client] = []
         loading = load_terms(name, self, {"load_timeout": load_timeout, "load_retries": load_retries})
         chosen = served_policy(name, policy, settings)
-        one_row = False
+        one_row, found = False, False
         if task in ("generate", "embed"):
-            from penstock import _remote_text  # noqa: PLC0415  text is a matter of its own
-
             inputs, outputs = _remote_text.tensors_of(name, task, inputs, outputs)
         elif inputs is None or outputs is None:
             found_task, found_inputs, found_outputs, one_row = self._ask()
+            found = task is None
             task = found_task if task is None else task
             inputs = found_inputs if inputs is None else inputs
             outputs = found_outputs if outputs is None else outputs
+        self.api: Api | None = _remote_text.api_of(name, task, api, self._upstream, found=found)
+        """How text is asked for; nothing of a model of tensors."""
+        if self.api is not None:
+            is_chosen = "max_batch_size" in settings or policy is not None
+            chosen = _remote_text.policy_of(name, task or "", chosen, chosen=is_chosen)
+            self.passing = _remote_text.passing_of(task or "", self.api, chosen)
+        if concurrency is None:
+            concurrency = _remote_text.concurrency_of(pool, self.urls) if self.api is not None else _CONCURRENCY
         taken, given = checked_tensors("inputs", inputs), checked_tensors("outputs", outputs)
         if one_row:
-            if chosen.max_batch_size > 1 and ("max_batch_size" in settings or policy is not None):
+            if chosen.max_batch_size != 1 and ("max_batch_size" in settings or policy is not None):
                 raise ConfigError(f"model '{name}' takes one row at a time on its server: max_batch_size must be 1")
             chosen = replace(chosen, max_batch_size=1)
         spec = ModelSpec(name, str(version), taken, given, chosen, concurrency, self, task or "tensors", **loading)
@@ -245,8 +261,6 @@ class RemoteModel(Computed):
         if ctx is not None:
             ctx.progress(None, "connect")
         if spec.task != "tensors":
-            from penstock import _remote_text  # noqa: PLC0415  as above
-
             return _remote_text.open_text(self, ctx)
         client = self.new_client()
         try:

@@ -17,6 +17,8 @@ from penstock._batch_records import explanation_of
 from penstock._batch_settings import ModelTerms
 from penstock._directories import Changes, Directories
 from penstock._display import Table
+from penstock._parts import Parts
+from penstock._pipeline_settings import PipelineSettings
 from penstock._policy import check_count, check_seconds
 from penstock._recording import Recording
 from penstock._served_models import ServedModels
@@ -110,7 +112,7 @@ class Server:
     text and of embeddings are served by OpenAI's API, too: `/v1/models`, `/v1/embeddings`, `/v1/completions`,
     `/v1/chat/completions`.
 
-    Calls of gRPC are answered on the same port, over HTTP/2 without TLS: `inference.GRPCInferenceService`, the standard
+    Calls of gRPC are answered on the same port, over HTTP/2: `inference.GRPCInferenceService`, the standard
     health service `grpc.health.v1.Health`, and reflection. `grpc_port` adds a port for gRPC alone. All of them share
     limits, queues and batches.
 
@@ -124,8 +126,9 @@ class Server:
         preload: references to the models that are loaded before `start` comes back, all of them for `None`. The others
             are loaded by the first request for them, which waits meanwhile.
         **settings: the fields of the classes of `penstock.settings.SECTIONS` that servers take: limits, time-outs, what
-            answers say. `penstock.toml` and the environment (`PENSTOCK_MAX_BODY`, ...) are stronger than these;
-            `Server.settings` says what is in force, and why.
+            answers say, and the four switches `pool`, `batch`, `stream` and `load` of a `penstock.Pipeline`.
+            `penstock.toml` and the environment (`PENSTOCK_MAX_BODY`, ...) are stronger than these; `Server.settings`
+            says what is in force, and why.
 
     Raises:
         ConfigError: for something that is no model, a name and version that are used twice, a setting that cannot be,
@@ -143,16 +146,19 @@ class Server:
         preload: str | Iterable[str] | None = None,
         **settings: Any,
     ) -> None:
+        settings, objects = Parts.objects_of(settings)
         if cache is not None and not isinstance(cache, ModelCache):
             raise ConfigError(f"cache must be a penstock.ModelCache, not {cache!r}")
+        if cache is not None and "cache" in objects:
+            raise ConfigError("cache and load=<a ModelCache> exclude each other: both say where the models live")
+        cache = objects.get("cache", cache)
         if isinstance(preload, Iterable) and not isinstance(preload, str):
             preload = list(preload)
         if cache is not None:
             _refuse_beside_cache(settings)
         classes = [kind for kind in SECTIONS if kind.keywords]
-        self._set_up(
-            models, (host, port, grpc_port), cache, Settings.resolve(classes, {**settings, "preload": preload})
-        )
+        resolved = Settings.resolve(classes, {**settings, "preload": preload})
+        self._set_up(models, (host, port, grpc_port), cache, resolved, objects)
 
     @classmethod
     def _of_command(
@@ -173,12 +179,14 @@ class Server:
         place: tuple[str, int, int | None],
         cache: ModelCache | None,
         settings: Settings,
+        objects: Mapping[str, Any] | None = None,
     ) -> None:
         given = list(_several(models))
         self._places = [one for one in given if isinstance(one, ModelDirectory)]
+        self._parts = Parts(settings.of(PipelineSettings), **(objects or {}))
         self._terms = ModelTerms(settings)
         specs = [_spec(model) for model in given if not isinstance(model, ModelDirectory)]
-        self._given = [self._terms.applied(spec) for spec in specs]
+        self._given = [self._placed(spec) for spec in specs]
         if not given:
             raise ConfigError("a server needs at least one model, or a penstock.ModelDirectory")
         host, port, grpc_port = place
@@ -189,7 +197,7 @@ class Server:
         self._settings = settings.of(DoorSettings)
         self._security = settings.of(SecuritySettings)
         self._delay = self._settings.drain_delay
-        self._cache_settings = settings.of(CacheSettings)
+        self._cache_settings = self._parts.cached(settings.of(CacheSettings))
         self._shared_cache = cache
         self._cache = _cache_of(self._cache_settings) if cache is None else cache
         self._journal: _native.NativeJournal | None = None
@@ -225,6 +233,10 @@ class Server:
         self._open(((self._host, self._port), grpc_place), accepting=True)
         return self
 
+    def _placed(self, spec: ModelSpec) -> ModelSpec:
+        """The declaration of a model as it is served here: what `penstock.toml` says of it has the last word."""
+        return self._terms.applied(self._parts.applied(spec))
+
     def _start_without_door(self) -> bool:
         """Loads the models, where that was not done before; answers whether this call did it."""
         if self._closed:
@@ -233,6 +245,10 @@ class Server:
             return False
         self._open((None, None), accepting=False)
         return True
+
+    def _listen(self, places: tuple[_Place | None, _Place | None]) -> None:
+        """Opens the door of a server that was started without one."""
+        self._running().listen(places)
 
     def _open(
         self,
@@ -258,6 +274,7 @@ class Server:
                 accepting=False,
                 limits=self._settings,
                 security=self._security,
+                switches=self._parts.settings,
                 journal=journal,
                 siblings=siblings,
             )
@@ -303,7 +320,7 @@ class Server:
         """Serves what is in the directories, and has calls of the model repository look at them again."""
         native.set_starting(True)
         preload, drain = self._cache_settings.preload, self._settings.drain_timeout
-        adapt = self._terms.applied
+        adapt = self._placed
         self._directories = Directories(self._places, models, self._cache, preload, drain, adapt=adapt)
         self._directories.poll(patience=_PATIENCE, wait=False)
         models.check_requires(self._given)
@@ -345,7 +362,7 @@ class Server:
         Args:
             model: a function or a class decorated with `@penstock.model`, or another model that a server takes.
             preload: load it, and come back when that is done; else the first request has it loaded. What takes the
-                place of a model that is loaded is always loaded.
+                place of a model that is loaded is always loaded. With `load=False`, the first request has it loaded.
             replace: take the place of the model of that name and version, where there is one.
             drain: seconds that answers of a model that is replaced may take; `drain_timeout` by default.
 
@@ -358,8 +375,9 @@ class Server:
             CapacityError: where there is no room for it.
             Closed: where the server is closed.
         """
-        spec = self._terms.applied(_spec(model))
+        spec = self._placed(_spec(model))
         models = self._open_models()
+        preload = preload and self._parts.settings.load
         if models is None:
             known = [one.reference for one in self._given]
             if spec.reference in known and not replace:
@@ -484,6 +502,11 @@ class Server:
             return [label or spec.reference for label, spec in labels]
         names = [spec.name for spec in self._given]
         return [spec.name if names.count(spec.name) == 1 else spec.reference for spec in self._given]
+
+    @property
+    def parts(self) -> PipelineSettings:
+        """Which of the four parts of the pipeline are on."""
+        return self._parts.settings
 
     @property
     def _specs(self) -> list[ModelSpec]:
@@ -632,13 +655,22 @@ class Server:
 
     def __repr__(self) -> str:
         # A file in the working directory must not change a server unseen.
-        told = self._every_setting.shown_file
-        names = ", ".join(self.names)
+        told = "" if self._closed else self._every_setting.shown_file
+        return f"<penstock.Server {', '.join(self.names)} {self._state}{told}>"
+
+    def _repr_html_(self) -> str:
+        from penstock import _reprs  # noqa: PLC0415  a notebook asks for it
+
+        return _reprs.of_server(self, "Server")
+
+    @property
+    def _state(self) -> str:
+        """In a word: where it listens, if it does."""
         if self._closed:
-            return f"<penstock.Server {names} closed>"
+            return "closed"
         if self._native is None:
-            return f"<penstock.Server {names} not started{told}>"
-        return f"<penstock.Server {names} {self.url if self._native.address else 'in process'}{told}>"
+            return "not started"
+        return self.url if self._native.address else "in process"
 
     def _running(self) -> _native.NativeServer:
         if self._native is None:

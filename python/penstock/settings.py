@@ -11,12 +11,14 @@ from typing import Any
 
 from penstock._batch_settings import BatchSettings
 from penstock._client_settings import ClientSettings
+from penstock._pipeline_settings import PipelineSettings
 from penstock._security_settings import SecuritySettings
 from penstock._settings_model import Resolved as _Resolved
 from penstock._settings_model import Setting, Settings, Source
 from penstock._settings_model import setting as _setting
 from penstock._settings_values import choice_of, size_of
 from penstock._tracing_settings import TracingSettings
+from penstock._upstream_settings import UpstreamSettings
 
 __all__ = [
     "SECTIONS",
@@ -26,12 +28,14 @@ __all__ = [
     "DoorSettings",
     "ListenSettings",
     "LoggingSettings",
+    "PipelineSettings",
     "RepositorySettings",
     "SecuritySettings",
     "Setting",
     "Settings",
     "Source",
     "TracingSettings",
+    "UpstreamSettings",
     "size_of",
 ]
 
@@ -183,6 +187,8 @@ SECTIONS: tuple[type[_Resolved], ...] = (
     TracingSettings,
     RepositorySettings,
     CacheSettings,
+    PipelineSettings,
+    UpstreamSettings,
     BatchSettings,
     ClientSettings,
     LoggingSettings,

@@ -1,7 +1,7 @@
 """For those who test and measure a server.
 
-`TestClient` asks a server object without a socket, for unit tests. `load` is a load generator that knows no Python on
-its hot path; it sends to loopback addresses only.
+`TestClient` asks a server object without a socket, for unit tests. `FakeUpstream` is a server that can be told to fail.
+`load` is a load generator that knows no Python on its hot path; it sends to loopback addresses only.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from penstock import _native
 from penstock._display import Table
+from penstock._fake_upstream import FakeRequest, FakeUpstream
 from penstock._headers import Headers
 from penstock._test_client import TestClient, TestResponse
 from penstock.errors import ConfigError
@@ -21,7 +22,17 @@ from penstock.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["Headers", "LoadReport", "TestClient", "TestResponse", "infer_body", "infer_message", "load"]
+__all__ = [
+    "FakeRequest",
+    "FakeUpstream",
+    "Headers",
+    "LoadReport",
+    "TestClient",
+    "TestResponse",
+    "infer_body",
+    "infer_message",
+    "load",
+]
 
 
 @dataclass(frozen=True)

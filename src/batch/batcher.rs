@@ -165,6 +165,7 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
             return Err(error);
         }
         let arrived = state.arrival(&self.clock);
+        let terms = Terms { request: state.queue.next_request(), ..terms };
         let mut look = false;
         for (row, waiter) in waiters.enumerate() {
             let entry = Entry { waiter, arrived, deadline: terms.deadline };

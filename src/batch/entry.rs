@@ -31,11 +31,13 @@ pub struct Terms {
     pub deadline: Option<Moment>,
     /// What it costs: rows, tokens, bytes, as the policy's budget counts them.
     pub cost: u32,
+    /// The request that a row belongs to, where a batch holds rows of one request only: the batcher numbers them.
+    pub request: u64,
 }
 
 impl Default for Terms {
     fn default() -> Self {
-        Self { priority: Priority::Normal, tenant: Tenant::default(), deadline: None, cost: 1 }
+        Self { priority: Priority::Normal, tenant: Tenant::default(), deadline: None, cost: 1, request: 0 }
     }
 }
 

@@ -19,11 +19,14 @@ pub(super) struct OpenBatch<W> {
     pub(super) entries: Vec<Entry<W>>,
     /// How many of them, from the first, came before the end of a tick.
     pub(super) released: usize,
+    /// The request that all of them belong to; 0 where they may be of any.
+    request: u64,
 }
 
 impl<W> OpenBatch<W> {
-    fn new<K>(group: &GroupKey<K>, spares: &Arc<Spares>, capacity: usize) -> Self {
-        Self { rows: Rows::new(&group.specs, spares), entries: Vec::with_capacity(capacity), released: 0 }
+    fn new<K>(group: &GroupKey<K>, spares: &Arc<Spares>, capacity: usize, request: u64) -> Self {
+        let (rows, entries) = (Rows::new(&group.specs, spares), Vec::with_capacity(capacity));
+        Self { rows, entries, released: 0, request }
     }
 }
 
@@ -55,19 +58,20 @@ impl<K, W> Group<K, W> {
         Self { key, lanes: Default::default(), pile: Pile::new(), waiting: 0, learned, ready: None }
     }
 
-    /// Adds a request that has no terms but its priority.
+    /// Adds a row of a request that has no terms but its priority; of a request with a number only that request's are put
+    /// beside it.
     pub(super) fn push(
         &mut self,
-        priority: Priority,
+        (priority, request): (Priority, u64),
         entry: Entry<W>,
         spares: &Arc<Spares>,
         write: impl FnOnce(&mut Rows),
     ) {
         let cap = self.learned.cap();
         let Some(lane) = self.lanes.get_mut(priority as usize) else { return };
-        if lane.back().is_none_or(|open| open.entries.len() >= cap) {
+        if lane.back().is_none_or(|open| open.entries.len() >= cap || open.request != request) {
             // Room for a few only: a batch that stays small should not pay for a large one.
-            lane.push_back(OpenBatch::new(&self.key, spares, cap.min(16)));
+            lane.push_back(OpenBatch::new(&self.key, spares, cap.min(16), request));
         }
         if let Some(open) = lane.back_mut() {
             write(&mut open.rows);
@@ -181,6 +185,11 @@ impl<K, W> Group<K, W> {
         now: Moment,
     ) -> Option<Gathered<W>> {
         let size = self.waiting.min(limit);
+        if policy.alone {
+            let gathered = self.of_one_request(policy, tenants, size, spares, now)?;
+            self.waiting -= gathered.entries.len();
+            return Some(gathered);
+        }
         let rows = self.in_time(size, now);
         let hurried = rows < size;
         let rows = preferred(&policy.preferred, rows);
@@ -193,15 +202,60 @@ impl<K, W> Group<K, W> {
         Some(Gathered { hurried, ..gathered })
     }
 
+    /// A batch of rows of one request: of whoever goes first.
+    fn of_one_request(
+        &mut self,
+        policy: &BatchPolicy,
+        tenants: &mut Shares,
+        rows: usize,
+        spares: &Arc<Spares>,
+        now: Moment,
+    ) -> Option<Gathered<W>> {
+        let rank = |priority, entry: &Entry<W>| Rank::of(priority, None, entry.arrived, policy.aging, now);
+        let fronts = self.fronts().map(|(priority, entry)| (priority, rank(priority, entry)));
+        let front = fronts.min_by(|one, other| one.1.order(&other.1));
+        let room = Self::room(policy, &self.learned, rows);
+        let mut candidates = self.candidates(policy, &room, now);
+        if let Some((priority, rank)) = front
+            && candidates.first().is_none_or(|first| rank.order(&first.rank).is_le())
+        {
+            let lane = self.lanes.get_mut(priority as usize)?;
+            let rows = lane.front()?.entries.len().min(rows);
+            return Self::head_of(lane, rows, &self.key, spares);
+        }
+        let request = self.pile.request_at(candidates.first()?.at);
+        candidates.retain(|candidate| self.pile.request_at(candidate.at) == request);
+        Some(self.picked(policy, tenants, (&room, candidates), [0; Priority::COUNT], spares))
+    }
+
     /// A batch of requests of one priority. One that leaves whole and alone is handed over uncopied.
     fn first_of_the_lane(&mut self, rows: usize, spares: &Arc<Spares>) -> Option<Gathered<W>> {
         let lane = self.lanes.iter_mut().find(|lane| !lane.is_empty())?;
+        Self::head_of(lane, rows, &self.key, spares)
+    }
+
+    fn head_of(
+        lane: &mut VecDeque<OpenBatch<W>>,
+        rows: usize,
+        key: &GroupKey<K>,
+        spares: &Arc<Spares>,
+    ) -> Option<Gathered<W>> {
         if lane.front().is_some_and(|open| open.entries.len() == rows) {
             return lane.pop_front().map(|open| plain(open.rows, open.entries));
         }
-        let mut whole = OpenBatch::new(&self.key, spares, rows);
-        draw(lane, rows, &mut whole, &self.key, spares);
+        let mut whole = OpenBatch::new(key, spares, rows, 0);
+        draw(lane, rows, &mut whole, key, spares);
         Some(plain(whole.rows, whole.entries))
+    }
+
+    fn room(policy: &BatchPolicy, learned: &Learned, rows: usize) -> Room {
+        let padding = policy.budget.and_then(|budget| budget.padding);
+        Room {
+            rows,
+            cost: policy.budget.and_then(|budget| budget.max_batch),
+            padded: padding.map(|padding| padding.multiple as u64),
+            overhead: learned.overhead(),
+        }
     }
 
     /// A batch of those who go first, whatever they wait in.
@@ -213,26 +267,32 @@ impl<K, W> Group<K, W> {
         spares: &Arc<Spares>,
         now: Moment,
     ) -> Gathered<W> {
-        let padding = policy.budget.and_then(|budget| budget.padding);
-        let room = Room {
-            rows,
-            cost: policy.budget.and_then(|budget| budget.max_batch),
-            padded: padding.map(|padding| padding.multiple as u64),
-            overhead: self.learned.overhead(),
-        };
+        let room = Self::room(policy, &self.learned, rows);
         let candidates = self.candidates(policy, &room, now);
         let (counts, candidates) = self.share_rows_out(policy.aging, candidates, &room, now);
-        let choice = choose(&candidates, &room);
+        self.picked(policy, tenants, (&room, candidates), counts, spares)
+    }
+
+    /// A batch of those of the candidates who are chosen, and of the first so many rows of each lane.
+    fn picked(
+        &mut self,
+        policy: &BatchPolicy,
+        tenants: &mut Shares,
+        (room, candidates): (&Room, Vec<Candidate>),
+        counts: [usize; Priority::COUNT],
+        spares: &Arc<Spares>,
+    ) -> Gathered<W> {
+        let choice = choose(&candidates, room);
         let picked: Vec<&Candidate> = choice.picked.iter().filter_map(|at| candidates.get(*at)).collect();
         for candidate in &picked {
             tenants.serve(candidate);
         }
         let places: Vec<usize> = picked.iter().map(|candidate| candidate.at).collect();
         let taken = self.pile.take(&places);
-        if let Some(padding) = padding {
+        if let Some(padding) = policy.budget.and_then(|budget| budget.padding) {
             return self.filled_up(taken, &padding, spares, choice.over_budget);
         }
-        let mut whole = OpenBatch::new(&self.key, spares, rows);
+        let mut whole = OpenBatch::new(&self.key, spares, room.rows, 0);
         for (lane, count) in self.lanes.iter_mut().zip(counts) {
             draw(lane, count, &mut whole, &self.key, spares);
         }
@@ -354,9 +414,13 @@ impl<K, W> Group<K, W> {
     /// Takes out those whose deadline has passed; and where others wait for their places, those whom a full batch would
     /// answer too late. A smaller one would save them at the cost of everyone behind them, and with each the next would be
     /// smaller still (early drop: Nexus, SOSP 2019).
-    pub(super) fn expire(&mut self, now: Moment) -> Removed<W> {
+    pub(super) fn expire(&mut self, now: Moment, alone: bool) -> Removed<W> {
         let cap = self.learned.cap();
-        let full = if self.waiting > cap { self.learned.predict(cap, self.typical_cost(cap)) } else { None };
+        let full = if self.waiting > cap && !alone {
+            self.learned.predict(cap, self.typical_cost(cap))
+        } else {
+            None
+        };
         let end = now + full.unwrap_or_default();
         if self.pile.earliest().is_none_or(|earliest| earliest > end) {
             return Removed::none();

@@ -90,6 +90,11 @@ impl<W> Pile<W> {
         self.slots.iter().enumerate().filter_map(|(at, slot)| Some((at, slot.as_ref()?)))
     }
 
+    /// The request of whoever waits at that place.
+    pub(super) fn request_at(&self, at: usize) -> Option<u64> {
+        self.slots.get(at)?.as_ref().map(|waiting| waiting.terms.request)
+    }
+
     /// Takes those at these places out, in the order given. Places mean nothing afterwards.
     pub(super) fn take(&mut self, places: &[usize]) -> Vec<Waiting<W>> {
         let taken: Vec<_> = places.iter().filter_map(|at| self.slots.get_mut(*at)?.take()).collect();

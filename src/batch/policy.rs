@@ -59,6 +59,8 @@ pub struct BatchPolicy {
     pub aging: Duration,
     /// Shares of tenants by name, where any are given; everyone else has a share of 1.
     pub weights: Vec<(String, f64)>,
+    /// A batch holds the rows of one request, and of no other: nothing is gathered.
+    pub alone: bool,
 }
 
 impl BatchPolicy {
@@ -116,6 +118,7 @@ impl Default for BatchPolicy {
             budget: None,
             aging: Duration::from_secs(1),
             weights: Vec::new(),
+            alone: false,
         }
     }
 }
@@ -206,6 +209,8 @@ pub fn verdict(policy: &BatchPolicy, pressure: &Pressure, now: Moment) -> Verdic
         return Verdict::Cut(Reason::Drain);
     }
     match policy.dispatch {
+        _ if policy.alone && pressure.released => Verdict::Cut(Reason::Tick),
+        _ if policy.alone => Verdict::HoldForTick,
         Dispatch::Tick if !pressure.released => Verdict::HoldForTick,
         Dispatch::Tick if pressure.waiting >= policy.min_size => match hold_end {
             end if pressure.deferrable && pressure.latest_start.is_some() && end > now => {

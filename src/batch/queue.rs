@@ -57,6 +57,8 @@ pub struct BatchQueue<K, W> {
     tenants: HashMap<String, Tenant, ahash::RandomState>,
     shares: Shares,
     closing: bool,
+    /// The number of the last request.
+    request: u64,
     /// What new groups begin with.
     learned: Learned,
     stats: BatchStats,
@@ -88,6 +90,7 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
             tenants,
             shares: by_weight,
             closing: false,
+            request: 0,
             stats: BatchStats { cap: learned.cap(), ..BatchStats::default() },
             learned,
         }
@@ -249,6 +252,12 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
         self.stats.abandoned += requests as u64;
     }
 
+    /// The number of a request whose rows are to be added.
+    pub fn next_request(&mut self) -> u64 {
+        self.request += 1;
+        self.request
+    }
+
     /// Adds a request; `write` adds its row to every column. Answers whether a waiting worker should look again.
     pub fn push(
         &mut self,
@@ -265,7 +274,8 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
         };
         let (arrived, before) = (entry.arrived, group.cost());
         if plain {
-            group.push(terms.priority, entry, &self.spares, write);
+            let apart = if self.policy.alone { terms.request } else { 0 };
+            group.push((terms.priority, apart), entry, &self.spares, write);
         } else {
             let mut rows = Rows::new(&key.specs, &self.singles);
             write(&mut rows);
@@ -328,7 +338,7 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
         let mut left = Removed::none();
         for group in self.groups.iter_mut().filter(|group| !group.pile.is_empty()) {
             let before = group.cost();
-            left.add(group.expire(now));
+            left.add(group.expire(now, self.policy.alone));
             self.cost -= before - group.cost();
         }
         self.waiting -= left.entries.len();
@@ -363,7 +373,7 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
     /// does not matter.
     pub fn join(&mut self, key: &GroupKey<K>, limit: usize, now: Moment) -> Option<Batch<K, W>> {
         let at = *self.index.get(key)?;
-        if limit == 0 || self.groups.get(at)?.waiting == 0 {
+        if limit == 0 || self.policy.alone || self.groups.get(at)?.waiting == 0 {
             return None;
         }
         self.cut(at, limit, Reason::Tick, now)

@@ -235,6 +235,7 @@ impl Core {
             deadline,
             tenant: asked.1.map(|name| batcher.tenant(&name)).unwrap_or_default(),
             cost,
+            ..Terms::default()
         };
         let write = |rows: &mut _| items::write_row(rows, &item.leaves, &objects);
         let admitted = batcher.submit(&item.key, terms, waiter, write, &mut Roll { py, core: self });

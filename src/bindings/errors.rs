@@ -1,12 +1,14 @@
 //! From the one table of errors to the classes in `penstock.errors`, and from Rust failures to Python exceptions.
 
 use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyModule, PyType};
+use pyo3::types::{PyBytes, PyDict, PyModule, PyType};
 
 use super::models::causes::Raised;
 use crate::error::{Error, ErrorKind};
+use crate::gateway::Refusal;
 
 static CLASSES: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
 
@@ -67,14 +69,35 @@ pub(crate) fn raised(py: Python<'_>, kind: ErrorKind, message: &str) -> PyErr {
 /// `__cause__`, any other the text of that.
 pub(crate) fn to_python(py: Python<'_>, error: &Error) -> PyErr {
     let build = || {
-        let cause = std::error::Error::source(error).map(|source| cause_of(py, source));
-        let exception = exception(py, error.kind(), error.message(), cause.as_ref())?;
+        let source = std::error::Error::source(error);
+        let exception = match source.and_then(|source| source.downcast_ref::<Refusal>()) {
+            Some(refusal) => refused(py, error, refusal)?,
+            None => {
+                let cause = source.map(|source| cause_of(py, source));
+                exception(py, error.kind(), error.message(), cause.as_ref())?
+            }
+        };
         if let Some(wait) = error.wait_before_retry() {
             exception.setattr("retry_after", wait.as_secs_f64())?;
         }
         Ok(exception)
     };
     build().map_or_else(|error: PyErr| error, PyErr::from_value)
+}
+
+/// The exception for what another server refused: of the class of its kind, and a `RemoteError`, too.
+fn refused<'py>(py: Python<'py>, error: &Error, refusal: &Refusal) -> PyResult<Bound<'py, PyAny>> {
+    let known =
+        PyModule::import(py, intern!(py, "penstock._remote_errors"))?.getattr(intern!(py, "OF_CLASSES"))?;
+    let class = match known.cast_into::<PyDict>()?.get_item(error.kind().meaning().class)? {
+        Some(class) => class,
+        None => class(py, ErrorKind::Remote)?,
+    };
+    let exception = class.call1((error.message(),))?;
+    exception.setattr(intern!(py, "status"), refusal.status)?;
+    exception.setattr(intern!(py, "code"), refusal.code)?;
+    exception.setattr(intern!(py, "body"), PyBytes::new(py, &refusal.body))?;
+    Ok(exception)
 }
 
 /// The exception for what caused a failure: the very one that Python raised, where it did.

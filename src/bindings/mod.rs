@@ -11,6 +11,7 @@ mod errors;
 mod flight;
 mod in_process;
 mod inherited;
+mod inside;
 mod journal;
 mod load;
 mod messages;
@@ -22,6 +23,7 @@ mod processes;
 mod recording;
 mod records;
 mod remote;
+mod remote_text;
 mod riders;
 mod roster;
 mod run;
@@ -32,6 +34,7 @@ mod server;
 mod shift;
 mod spans;
 mod steps;
+mod switches;
 mod texts;
 mod visitors;
 mod waiter;
@@ -58,6 +61,8 @@ mod _native {
     #[pymodule_export]
     use super::errors::{bind_errors, error_table};
 
+    #[pymodule_export]
+    use super::inside::{NativePieces, NativePipeline, NativeTiming};
     #[pymodule_export]
     use super::journal::NativeJournal;
     #[pymodule_export]

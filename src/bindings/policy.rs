@@ -68,6 +68,7 @@ impl Policy {
             budget: self.costed.then_some(budget),
             aging: seconds("aging", self.aging)?,
             weights: self.weights,
+            alone: false,
         })
     }
 }

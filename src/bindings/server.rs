@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -10,10 +10,12 @@ use http_body_util::{BodyExt, Collected, Full};
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
+use tokio::runtime::Handle;
 
 use super::bridge::lifecycle::generation;
 use super::bridge::{lock, stock};
 use super::errors::{raised, to_python};
+use super::inside::NativePipeline;
 use super::journal::NativeJournal;
 use super::models::NativeModelCache;
 use super::policy::Policy;
@@ -23,6 +25,7 @@ use super::records;
 use super::roster::Roster;
 use super::security::Guards;
 use super::shift::{NativeShift, Served};
+use super::switches::Switches;
 use super::{in_process, inherited};
 use crate::batch::{BatchAccount, BatchPolicy};
 use crate::error::{Error, ErrorKind, Result as CoreResult};
@@ -53,6 +56,8 @@ pub(crate) struct Model {
     steps: bool,
     /// What is passed on as it came; nothing where the model is none of another server.
     passing: String,
+    /// A batch holds one request.
+    alone: bool,
 }
 
 /// What a queue of a model needs to know beside its specification.
@@ -119,9 +124,9 @@ pub(crate) struct NativeServer {
     door: Arc<Door>,
     security: Arc<Security>,
     /// None where it is reached from within the process only.
-    http: Option<HttpServer>,
+    http: OnceLock<HttpServer>,
     /// What listens for gRPC alone, if something does.
-    grpc: Option<HttpServer>,
+    grpc: OnceLock<HttpServer>,
     born: u64,
     closed: Mutex<bool>,
 }
@@ -135,7 +140,8 @@ impl NativeServer {
     /// until `accept`, unless `accepting`. With `siblings`, a directory and a worker's name, `/metrics` answers for all who
     /// share the directory.
     #[new]
-    #[pyo3(signature = (stock, *, places, accepting, limits, security, journal, siblings=None))]
+    #[pyo3(signature = (stock, *, places, accepting, limits, security, switches, journal, siblings=None))]
+    #[allow(clippy::too_many_arguments, reason = "each is an object of its own in python")]
     fn new(
         py: Python<'_>,
         stock: Stock,
@@ -143,14 +149,18 @@ impl NativeServer {
         accepting: bool,
         limits: Limits,
         security: Guards,
+        switches: Switches,
         journal: Option<PyRef<'_, NativeJournal>>,
         siblings: Option<(String, String)>,
     ) -> PyResult<Self> {
         let (models, cache) = (stock.0, stock.1.get().cache(py)?);
         let access_log = journal.map(|journal| journal.access_log());
-        let opened = limits.into_settings().and_then(|settings| {
-            Self::open((models, cache), places, accepting, (settings, security), access_log)
-        });
+        let opened = limits
+            .into_settings()
+            .map(|settings| HttpSettings { streaming: switches.stream, ..settings })
+            .and_then(|settings| {
+                Self::open((models, cache), places, accepting, (settings, security), access_log)
+            });
         let joined = opened.and_then(|server| {
             if let Some((directory, name)) = siblings {
                 server.door.join_siblings(Path::new(&directory), &name, &runtime::handle()?)?;
@@ -220,6 +230,17 @@ impl NativeServer {
             .collect();
         let error = parts.extensions.get::<ErrorKind>().map(|kind| kind.meaning().class);
         Ok((parts.status.as_u16(), headers, PyBytes::new(py, &body), error))
+    }
+
+    /// Opens the door of a server that is reached from within the process only, and accepts connections. Once.
+    fn listen(&self, py: Python<'_>, places: Places) -> PyResult<()> {
+        let opened = runtime::handle().and_then(|runtime| self.open_places(places, true, &runtime));
+        opened.map_err(|error| to_python(py, &error))
+    }
+
+    /// The way in for callers of this process.
+    fn inside(&self, py: Python<'_>) -> PyResult<NativePipeline> {
+        NativePipeline::new(&self.door).map_err(|error| to_python(py, &error))
     }
 
     /// The workers of one load of model `index`, which are yet to come.
@@ -313,13 +334,13 @@ impl NativeServer {
     /// Host and port that it listens on, if it does.
     #[getter]
     fn address(&self) -> Option<(String, u16)> {
-        self.http.as_ref().map(shown)
+        self.http.get().map(shown)
     }
 
     /// Host and port that it listens on for gRPC alone, if it does.
     #[getter]
     fn grpc_address(&self) -> Option<(String, u16)> {
-        self.grpc.as_ref().map(shown)
+        self.grpc.get().map(shown)
     }
 
     /// True where every model can answer.
@@ -392,7 +413,7 @@ impl NativeServer {
 impl NativeServer {
     fn open(
         (models, cache): (Vec<Model>, Cache),
-        (place, grpc_place): Places,
+        places: Places,
         accepting: bool,
         (settings, guards): (HttpSettings, Guards),
         access_log: Option<Arc<dyn AccessLog>>,
@@ -405,19 +426,35 @@ impl NativeServer {
         roster.open(models)?.into_iter().try_for_each(|index| roster.publish(index))?;
         let security = guards.open(&registry)?;
         let door = Door::secured(service, settings, Arc::clone(&security), access_log, &registry)?;
+        let (roster, polls, closed) = (Arc::new(roster), Arc::default(), Mutex::new(false));
+        let (http, grpc) = (OnceLock::new(), OnceLock::new());
+        let server = Self { roster, polls, door, security, http, grpc, born: generation(), closed };
+        server.open_places(places, accepting, &runtime)?;
+        Ok(server)
+    }
+
+    fn open_places(&self, (place, grpc_place): Places, accepting: bool, runtime: &Handle) -> CoreResult<()> {
         // Both before either is opened: where the second cannot be listened on, nobody has come in by the first.
         let (place, grpc_place) =
             (place.map(Place::listener).transpose()?, grpc_place.map(Place::listener).transpose()?);
-        let open = |listener| HttpServer::open(listener, Arc::clone(&door), accepting, &runtime);
-        let http = place.map(open).transpose()?;
-        let open = |listener| HttpServer::open_grpc(listener, Arc::clone(&door), accepting, &runtime);
-        let grpc = grpc_place.map(open).transpose()?;
-        let (roster, polls) = (Arc::new(roster), Arc::default());
-        Ok(Self { roster, polls, door, security, http, grpc, born: generation(), closed: Mutex::new(false) })
+        let closed = self.closed.lock();
+        if *closed || (place.is_some() && self.http.get().is_some()) {
+            let why = if *closed { "this server was closed" } else { "this server listens already" };
+            return Err(Error::new(if *closed { ErrorKind::Closed } else { ErrorKind::Config }, why));
+        }
+        if let Some(listener) = place {
+            let http = HttpServer::open(listener, Arc::clone(&self.door), accepting, runtime)?;
+            self.http.get_or_init(|| http);
+        }
+        if let Some(listener) = grpc_place {
+            let grpc = HttpServer::open_grpc(listener, Arc::clone(&self.door), accepting, runtime)?;
+            self.grpc.get_or_init(|| grpc);
+        }
+        Ok(())
     }
 
     fn listeners(&self) -> impl Iterator<Item = &HttpServer> {
-        self.http.iter().chain(&self.grpc)
+        self.http.get().into_iter().chain(self.grpc.get())
     }
 
     fn served(&self, py: Python<'_>, index: usize) -> PyResult<Served> {
@@ -519,6 +556,7 @@ impl Limits {
             dashboard: self.dashboard,
             keep_alive: time("keep_alive", self.keep_alive)?,
             compression: self.compression == "auto",
+            streaming: true,
             stream_window: self.stream_window,
             stream_memory: self.stream_memory,
             // Python has refused what is none of them.
@@ -552,6 +590,7 @@ impl Model {
             each.collect::<CoreResult<Vec<_>>>()
         };
         let mut policy = self.policy.into_core()?;
+        policy.alone = self.alone;
         let spec = ModelSpec {
             name: self.name,
             version: self.version,

@@ -14,6 +14,7 @@ use super::errors::to_python;
 use super::onnx::NativeOnnx;
 use super::processes::Start;
 use super::remote::{self, RemoteTerms};
+use super::remote_text::{self, TextTerms};
 use super::run::Fillers;
 use super::served::ServedWorker;
 use crate::batch::Shift;
@@ -153,6 +154,14 @@ impl NativeShift {
     #[allow(clippy::needless_pass_by_value, reason = "pyo3 hands over what it has converted")]
     fn start_remote(&self, py: Python<'_>, client: &NativeClient, terms: RemoteTerms) -> PyResult<()> {
         let started = remote::start(py, &self.served, &self.shift, client, terms)?;
+        *self.relayed.lock() = Some(started);
+        Ok(())
+    }
+
+    /// As `start_remote`, for a model of text or of vectors of texts.
+    #[allow(clippy::needless_pass_by_value, reason = "pyo3 hands over what it has converted")]
+    fn start_text(&self, py: Python<'_>, client: &NativeClient, terms: TextTerms) -> PyResult<()> {
+        let started = remote_text::start(py, &self.served, &self.shift, client, terms)?;
         *self.relayed.lock() = Some(started);
         Ok(())
     }

@@ -250,9 +250,7 @@ fn certificate_words(error: &io::Error) -> Option<String> {
 /// first answer.
 pub fn failure_words(error: &io::Error) -> String {
     match cause(error) {
-        Some(rustls::Error::AlertReceived(AlertDescription::CertificateRequired)) => {
-            "the other side demands a client certificate; give cert=".to_owned()
-        }
+        Some(rustls::Error::AlertReceived(AlertDescription::CertificateRequired)) => demanded(),
         Some(rustls::Error::AlertReceived(alert)) => {
             format!("the other side refused with the TLS alert {alert:?}")
         }
@@ -261,6 +259,12 @@ pub fn failure_words(error: &io::Error) -> String {
         None if error.kind() == io::ErrorKind::UnexpectedEof => {
             "the other side closed the connection".to_owned()
         }
+        // On its way through HTTP/2 it became a text.
+        None if error.to_string().contains("CertificateRequired") => demanded(),
         None => super::connect::words(error),
     }
+}
+
+fn demanded() -> String {
+    "the other side demands a client certificate; give cert=".to_owned()
 }

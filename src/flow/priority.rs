@@ -28,4 +28,13 @@ impl Priority {
             _ => None,
         }
     }
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::High => "high",
+            Self::Normal => "normal",
+            Self::Low => "low",
+        }
+    }
 }

@@ -16,9 +16,8 @@ impl Pools {
     pub fn new(registry: &Registry) -> Arc<Self> {
         let pools = Arc::<Self>::default();
         let seen = Arc::downgrade(&pools);
-        registry.collect(pool_collector(move || {
-            seen.upgrade().map(|pools| pools.stats()).unwrap_or_default()
-        }));
+        registry
+            .collect(pool_collector(move || seen.upgrade().map(|pools| pools.stats()).unwrap_or_default()));
         pools
     }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::Method;
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -17,12 +18,10 @@ use crate::client::{
     ACCEPTED, Client, GrpcCall, Protocol, Request, RequestFields, Response, Route, Target, Timeouts,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::Clock;
-use crate::pipeline::{
-    Carry, Carrying, Endpoint, Fault, Portion, Relays, Rounds, Taken, Tally,
-};
+use crate::flow::{Clock, Priority, TraceContext};
+use crate::pipeline::{Carry, Carrying, Endpoint, Fault, Portion, Relays, Rounds, Shared, Taken, Tally};
 use crate::tensor::Column;
-use crate::wire::oip::{AskedRows, ModelName, Question, ToldRows};
+use crate::wire::oip::{AskedRows, Encoded, ModelName, Question, ToldRows};
 
 const MODEL_INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 const HEADER_LENGTH: &str = "inference-header-content-length";
@@ -107,7 +106,7 @@ impl Remote {
         });
         endpoint.set_well(true);
         let watch = runtime.spawn(health::watch(Arc::clone(&remote), doubt, interval)).abort_handle();
-        Ok(Relayed { relays: Relays::start((endpoint, shift), remote, runtime), watch })
+        Ok(Relayed::new(Relays::start((endpoint, shift), remote, runtime), watch))
     }
 
     pub(super) fn endpoint(&self) -> &Endpoint {
@@ -137,10 +136,10 @@ impl Remote {
         Ok((request, question))
     }
 
-    /// Asks for a portion of a batch; what is `left` is the time until nobody wants its answer any more.
-    async fn ask(&self, portion: &Portion<'_>, left: Option<Duration>) -> std::result::Result<Vec<Column>, Fault> {
+    /// Asks for a portion of a batch, on the terms of its requests.
+    async fn ask(&self, portion: &Portion<'_>, shared: &Shared) -> std::result::Result<Vec<Column>, Fault> {
         let failed = |error| refusal::of_failure(&self.endpoint.spec.name, error);
-        let request = self.request(portion, left).map_err(failed)?;
+        let request = self.request(portion, shared).map_err(failed)?;
         let response = Client::send(self.route.clone(), request).await.map_err(failed)?;
         match refusal::of_response(&response) {
             Some(fault) => Err(fault),
@@ -148,8 +147,9 @@ impl Remote {
         }
     }
 
-    fn request(&self, portion: &Portion<'_>, left: Option<Duration>) -> Result<Request> {
+    fn request(&self, portion: &Portion<'_>, shared: &Shared) -> Result<Request> {
         let (spec, settings) = (&self.endpoint.spec, &self.settings);
+        let left = shared.latest.map(|latest| latest.since(self.endpoint.clock().now()));
         if left.is_some_and(|left| left.is_zero()) {
             return Err(Error::new(ErrorKind::DeadlineExceeded, "no time was left to ask the upstream"));
         }
@@ -166,21 +166,12 @@ impl Remote {
             path: MODEL_INFER.into(),
             message: asked.to_message(&settings.model, settings.version.as_deref()),
         };
-        let mut own = Vec::with_capacity(6);
-        let seconds = left.map(|left| format!("{:.6}", left.as_secs_f64()));
-        if let Some(seconds) = &seconds {
-            own.push(("x-request-timeout", seconds.as_str()));
-        }
-        let header_length = body.as_ref().and_then(|body| body.header_length).map(|length| length.to_string());
-        match &header_length {
-            Some(length) => own.extend([("content-type", "application/octet-stream"), (HEADER_LENGTH, length)]),
-            None => own.push(("content-type", "application/json")),
-        }
+        let fields = Fields::of(left, shared, body.as_ref());
         let total = settings.timeouts.total.into_iter().chain(left).min();
         Ok(Request {
             http,
             grpc: grpc.then(call),
-            fields: fields_of(&settings.fields, &own)?,
+            fields: fields_of(&settings.fields, &fields.named())?,
             body: body.map_or_else(Bytes::new, |body| body.body.into()),
             timeouts: Timeouts { total, ..settings.timeouts },
             idempotent: settings.idempotent,
@@ -204,16 +195,9 @@ impl Remote {
         told.of_body(&response.body, length.transpose()?)
     }
 
-    /// How long there is somebody to answer.
-    fn left(&self, rounds: &Rounds) -> Option<Duration> {
-        rounds.latest().map(|latest| latest.since(self.endpoint.clock().now()))
-    }
-
     /// Has the other end looked at where a failure says something of it.
     fn consider(&self, fault: &Fault) {
-        let transport = [ErrorKind::Transport.meaning().class, ErrorKind::ConnectTimeout.meaning().class];
-        let meaning = fault.error.kind().meaning();
-        if transport.contains(&meaning.parent) || transport.contains(&meaning.class) {
+        if health::raises_doubt(fault.error.kind()) {
             self.doubt.notify_one();
         }
     }
@@ -225,13 +209,14 @@ impl Carry for Remote {
             let count = taken.0.entries.len();
             let place = InRoom { room: &self.room, going: self.room.lock().begin() };
             let mut rounds = Rounds::new(&self.endpoint, taken, self.settings.isolate, &self.tally);
+            let shared = rounds.shared();
             let mut went_well = None;
             while let Some(rows) = rounds.next_rows() {
-                let (began, left) = (Instant::now(), self.left(&rounds));
+                let began = Instant::now();
                 let (portion, leaving) = rounds.watched(rows.clone());
                 let told = tokio::select! {
                     biased;
-                    told = self.ask(&portion, left) => Some(told),
+                    told = self.ask(&portion, &shared) => Some(told),
                     // The request is dropped, and its server told so.
                     () = leaving => None,
                 };
@@ -277,6 +262,10 @@ impl Drop for InRoom<'_> {
 }
 
 impl Relayed {
+    pub(super) fn new(relays: Relays, watch: AbortHandle) -> Self {
+        Self { relays, watch }
+    }
+
     /// Ends the shift and waits until what was taken is answered; answers whether it was within `limit`. What was not is
     /// given up, and its servers told so.
     pub fn end(&self, limit: Duration) -> bool {
@@ -289,6 +278,51 @@ impl Relayed {
 impl Drop for Relayed {
     fn drop(&mut self) {
         self.watch.abort();
+    }
+}
+
+/// Values of the header fields that one batch has of its own.
+struct Fields<'a> {
+    seconds: Option<String>,
+    traceparent: Option<String>,
+    tracestate: Option<&'a str>,
+    priority: Option<&'static str>,
+    tenant: Option<&'a str>,
+    content_type: Option<&'static str>,
+    /// The length of the JSON of a body, where binary data follows.
+    header_length: Option<String>,
+}
+
+impl<'a> Fields<'a> {
+    fn of(left: Option<Duration>, shared: &'a Shared, body: Option<&Encoded>) -> Self {
+        let trace = shared.trace.as_ref();
+        // What everybody has by default need not be said.
+        let priority = shared.priority.filter(|priority| *priority != Priority::default());
+        Self {
+            seconds: left.map(|left| format!("{:.6}", left.as_secs_f64())),
+            traceparent: trace.map(TraceContext::header),
+            tracestate: trace.and_then(|trace| trace.state.as_deref()),
+            priority: priority.map(Priority::name),
+            tenant: shared.tenant.as_deref(),
+            content_type: body.map(|body| match body.header_length {
+                Some(_) => "application/octet-stream",
+                None => "application/json",
+            }),
+            header_length: body.and_then(|body| body.header_length).map(|length| length.to_string()),
+        }
+    }
+
+    fn named(&self) -> SmallVec<[(&str, &str); 8]> {
+        let named = [
+            ("content-type", self.content_type),
+            (HEADER_LENGTH, self.header_length.as_deref()),
+            ("x-request-timeout", self.seconds.as_deref()),
+            ("traceparent", self.traceparent.as_deref()),
+            ("tracestate", self.tracestate),
+            ("x-request-priority", self.priority),
+            ("x-request-tenant", self.tenant),
+        ];
+        named.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
 }
 

@@ -204,6 +204,7 @@ impl Collector for Windows {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_precision_loss, reason = "there are far less than 2^52 microseconds")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -115,14 +115,9 @@ impl Endpoint {
         let batcher = Batcher::with(policy, workers, TimeSource::system())?;
         let ticker = Ticker::new();
         let (told, heard) = mpsc::unbounded_channel();
-        let history = Arc::new(History::default());
-        let (spec, log) = (Arc::new(spec), Arc::<OnceLock<Arc<dyn BatchLog>>>::default());
-        let hearing = Hearing {
-            spec: Arc::clone(&spec),
-            history: Arc::clone(&history),
-            metrics: metrics.clone(),
-            log: Arc::clone(&log),
-        };
+        let spec = Arc::new(spec);
+        let hearing = Hearing { spec, history: Arc::default(), metrics, log: Arc::default() };
+        let Hearing { spec, history, metrics, log } = hearing.clone();
         let answers = runtime.spawn(hearing.hear(heard));
         Ok(Arc::new_cyclic(|this: &std::sync::Weak<Self>| {
             let this = this.clone();
@@ -335,6 +330,7 @@ impl Endpoint {
             tenant: asked.tenant.as_deref().map(|name| self.batcher.tenant(name)).unwrap_or_default(),
             deadline: asked.deadline.map(in_queue),
             cost: if self.costed { u32::try_from(rows.longest()).unwrap_or(u32::MAX) } else { 1 },
+            ..Terms::default()
         }
     }
 
@@ -600,6 +596,7 @@ fn note_labels(account: &mut BatchAccount, entries: &[Entry<Reply>], recorded: b
 }
 
 /// What is kept of batches that are done.
+#[derive(Clone)]
 struct Hearing {
     spec: Arc<ModelSpec>,
     history: Arc<History>,

@@ -157,7 +157,7 @@ impl Reply {
         }
     }
 
-    /// Done once nobody waits any more. Of an answer that is wanted piece by piece, nobody is told when its reader leaves.
+    /// Done once nobody waits any more.
     pub(super) fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Whole { sender, .. } => sender.poll_closed(context),
@@ -165,8 +165,7 @@ impl Reply {
                 Some(sender) => sender.poll_closed(context),
                 None => Poll::Ready(()),
             },
-            Self::Steps { speaker, .. } if speaker.is_left() => Poll::Ready(()),
-            Self::Steps { .. } => Poll::Pending,
+            Self::Steps { speaker, .. } => speaker.poll_left(context),
         }
     }
 

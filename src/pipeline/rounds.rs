@@ -7,20 +7,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::time::{Interval, MissedTickBehavior, interval};
-
 use super::cutting::cut_back;
 use super::{BatchAccount, Endpoint, Finished, Parts, Reply, Said, Tally};
 use crate::batch::{Batch, Entry, Ran};
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::Moment;
+use crate::flow::{Moment, Priority, TraceContext};
 use crate::tensor::{AnswerRow, Column, Rows, Spares};
 
 /// Rounds of a batch in search of a row that may not even be there: so many for each halving.
 const ROUNDS_FOR_A_GUESS: u32 = 4;
-
-/// How often it is looked whether a reader of pieces has left, who leaves without a word.
-const LOOK_FOR_READERS: Duration = Duration::from_millis(50);
 
 /// Rows of a batch that are to be computed together.
 #[derive(Debug)]
@@ -66,6 +61,34 @@ impl From<Error> for Fault {
     }
 }
 
+/// On which terms a batch goes to somebody else: those that its requests share.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Shared {
+    /// When the last answer is worth nothing any more; none where some answer is always worth something.
+    pub latest: Option<Moment>,
+    /// Who goes first, where all say the same.
+    pub priority: Option<Priority>,
+    /// On whose behalf it is, where all say the same.
+    pub tenant: Option<Arc<str>>,
+    /// What it is part of.
+    pub trace: Option<TraceContext>,
+}
+
+impl Shared {
+    fn of(entries: &[Entry<Reply>], account: &BatchAccount) -> Self {
+        let Some((first, rest)) = entries.split_first() else { return Self::default() };
+        let (mut latest, label) = (first.deadline, first.waiter.label());
+        let (mut priority, mut tenant) = (Some(label.priority), label.tenant.as_ref());
+        for entry in rest {
+            let label = entry.waiter.label();
+            latest = latest.zip(entry.deadline).map(|(one, other)| one.max(other));
+            priority = priority.filter(|priority| *priority == label.priority);
+            tenant = tenant.filter(|tenant| label.tenant.as_ref() == Some(tenant));
+        }
+        Self { latest, priority, tenant: tenant.cloned(), trace: account.trace() }
+    }
+}
+
 /// One batch, from the moment when a worker took it until its requests have their answers. Dropped before that, those that
 /// have none yet are refused.
 pub struct Rounds {
@@ -74,8 +97,6 @@ pub struct Rounds {
     account: BatchAccount,
     tally: Arc<dyn Tally>,
     isolate: bool,
-    /// When the last answer is worth nothing any more; none where some answer is always worth something.
-    latest: Option<Moment>,
     parts: Parts,
     answers: Vec<Result<AnswerRow>>,
     busy: Duration,
@@ -93,15 +114,12 @@ impl Rounds {
         tally: &Arc<dyn Tally>,
     ) -> Self {
         let count = batch.entries.len();
-        let deadlines = batch.entries.iter().map(|entry| entry.deadline);
-        let latest = deadlines.collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().max());
         Self {
             endpoint: Arc::clone(endpoint),
             batch,
             account,
             tally: Arc::clone(tally),
             isolate,
-            latest,
             parts: Parts::new(count),
             answers: Vec::with_capacity(count),
             busy: Duration::ZERO,
@@ -136,12 +154,17 @@ impl Rounds {
             deadline: self.account.deadline,
             spares: self.endpoint.spares(),
         };
-        (portion, Leaving { entries: &mut self.batch.entries, at: 0, look: None })
+        (portion, Leaving { entries: &mut self.batch.entries, at: 0 })
     }
 
     /// When the last answer is worth nothing any more.
     pub fn latest(&self) -> Option<Moment> {
-        self.latest
+        self.shared().latest
+    }
+
+    /// On which terms it goes to somebody else.
+    pub fn shared(&self) -> Shared {
+        Shared::of(&self.batch.entries, &self.account)
     }
 
     /// Takes what came of rows that were computed in so long.
@@ -258,27 +281,15 @@ impl Drop for Rounds {
 pub struct Leaving<'a> {
     entries: &'a mut [Entry<Reply>],
     at: usize,
-    look: Option<Interval>,
 }
 
 impl Future for Leaving<'_> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let Self { entries, at, look } = &mut *self;
+        let Self { entries, at } = &mut *self;
         while let Some(entry) = entries.get_mut(*at) {
-            if let Reply::Steps { speaker, .. } = &entry.waiter {
-                while !speaker.is_left() {
-                    let look = look.get_or_insert_with(|| {
-                        let mut look = interval(LOOK_FOR_READERS);
-                        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-                        look
-                    });
-                    ready!(look.poll_tick(context));
-                }
-            } else {
-                ready!(entry.waiter.poll_gone(context));
-            }
+            ready!(entry.waiter.poll_gone(context));
             *at += 1;
         }
         Poll::Ready(())

@@ -175,6 +175,11 @@ impl Speaker {
         self.sender.has_resumed()
     }
 
+    /// Done once nobody reads any more.
+    pub(super) fn poll_left(&self, context: &Context<'_>) -> Poll<()> {
+        self.sender.poll_left(context)
+    }
+
     /// True where nobody reads any more.
     pub fn is_left(&self) -> bool {
         self.sender.is_left()
@@ -185,7 +190,7 @@ impl Speaker {
     /// # Cancellation
     /// Nothing is lost by dropping the future.
     pub async fn left(&self) {
-        poll_fn(|context| self.sender.poll_left(context)).await;
+        poll_fn(|context| self.poll_left(context)).await;
     }
 
     /// Waits while the reader is too slow, until he has room or has left; for a task that speaks to him alone.

@@ -28,11 +28,20 @@ pub struct Label {
     pub id: Option<Arc<str>>,
     /// Its place in a trace, where it has one.
     pub trace: Option<Arc<TraceContext>>,
+    /// Who goes first: others may be asked on its behalf.
+    pub priority: Priority,
+    /// On whose behalf it is made.
+    pub tenant: Option<Arc<str>>,
 }
 
 impl RequestTerms {
     /// What goes with the request.
     pub fn label(&self) -> Label {
-        Label { id: self.id.clone(), trace: self.trace.clone() }
+        Label {
+            id: self.id.clone(),
+            trace: self.trace.clone(),
+            priority: self.priority,
+            tenant: self.tenant.clone(),
+        }
     }
 }

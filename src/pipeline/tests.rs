@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use super::{
-    Answer, Endpoint, Finished, Lease, Loading, ModelSpec, Piece, RequestTerms, Residence, Said, Task, Told,
+    Answer, Carry, Carrying, Endpoint, Finished, Lease, Loading, ModelSpec, Piece, Relays, RequestTerms,
+    Residence, Rounds, Said, Taken, Tally, Task, Told,
 };
 use crate::batch::{BatchPolicy, Ran, Shift, Turn};
 use crate::error::{Error, ErrorKind, Result};
@@ -374,4 +375,164 @@ async fn no_batch_is_lost_where_a_shift_ends() {
             joined(worker).await;
         }
     }
+}
+
+/// Carries batches no further than to a list, where they wait to be answered.
+#[derive(Default)]
+struct Holding {
+    rounds: Mutex<Vec<Rounds>>,
+    endpoint: Mutex<Option<Arc<Endpoint>>>,
+    left: AtomicUsize,
+    watching: bool,
+}
+
+struct Uncounted;
+
+impl Tally for Uncounted {
+    fn ran(&self, _busy: Duration, _reruns: u64) {}
+
+    fn restarted(&self) {}
+}
+
+impl Carry for Holding {
+    fn carry(self: Arc<Self>, taken: Taken) -> Carrying {
+        let endpoint = self.endpoint.lock().clone().unwrap();
+        let tally: Arc<dyn Tally> = Arc::new(Uncounted);
+        let mut rounds = Rounds::new(&endpoint, taken, true, &tally);
+        if !self.watching {
+            self.rounds.lock().push(rounds);
+            return Box::pin(async {});
+        }
+        Box::pin(async move {
+            let rows = rounds.next_rows().unwrap();
+            rounds.watched(rows).1.await;
+            self.left.fetch_add(1, Ordering::SeqCst);
+            rounds.give_up(&failure());
+        })
+    }
+
+    fn room(&self) -> usize {
+        2
+    }
+}
+
+fn relayed(stage: &Stage, watching: bool) -> (Arc<Holding>, Arc<Shift>, Relays) {
+    let holding = Arc::new(Holding {
+        endpoint: Mutex::new(Some(Arc::clone(&stage.endpoint))),
+        watching,
+        ..Holding::default()
+    });
+    let shift = Arc::<Shift>::default();
+    let ends = (Arc::clone(&stage.endpoint), Arc::clone(&shift));
+    let relays = Relays::start(ends, Arc::clone(&holding) as Arc<dyn Carry>, &Handle::current());
+    (holding, shift, relays)
+}
+
+async fn eventually(what: impl Fn() -> bool) {
+    let waiting = async {
+        while !what() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap();
+}
+
+#[tokio::test]
+async fn relays_take_batches_from_the_beginning_of_their_shift_to_its_end() {
+    let stage = Stage::open(Task::Tensors);
+    *stage.place.there.lock() = true;
+    let (holding, shift, relays) = relayed(&stage, false);
+    let ask = || {
+        let (specs, rows) = stage.row();
+        stage.endpoint.infer(RequestTerms::default(), specs, rows, 1)
+    };
+    let first = ask();
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    assert!(holding.rounds.lock().is_empty(), "the shift has not begun");
+    stage.endpoint.begin_shift(&shift);
+    eventually(|| !holding.rounds.lock().is_empty()).await;
+    let mut rounds = holding.rounds.lock().pop().unwrap();
+    let rows = rounds.next_rows().unwrap();
+    rounds.computed(rows, Duration::ZERO, Ok(vec![column(&stage)]));
+    rounds.finish();
+    assert_eq!(first.await.unwrap().rows.len(), 1);
+    let second = ask();
+    eventually(|| !holding.rounds.lock().is_empty()).await;
+    // Dropped, it refuses whoever has no answer.
+    holding.rounds.lock().clear();
+    assert_eq!(second.await.unwrap_err().kind(), ErrorKind::Closed);
+    let ended = joined(std::thread::spawn(move || relays.end(PATIENCE))).await;
+    assert!(ended);
+    assert!(!stage.endpoint.is_ready());
+    let third = ask();
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    assert!(holding.rounds.lock().is_empty(), "the shift is over");
+    stage.endpoint.close(false);
+    assert_eq!(third.await.unwrap_err().kind(), ErrorKind::Closed);
+    assert!(stage.endpoint.wait_idle(PATIENCE), "no batch counts as running");
+}
+
+#[tokio::test]
+async fn a_batch_is_left_when_the_last_who_waits_has_left() {
+    for count in [1, 3] {
+        let stage = Stage::open(Task::Tensors);
+        *stage.place.there.lock() = true;
+        let (holding, shift, relays) = relayed(&stage, true);
+        let asked: Vec<_> = (0..count)
+            .map(|_| {
+                let (specs, rows) = stage.row();
+                stage.endpoint.infer(RequestTerms::default(), specs, rows, 1)
+            })
+            .collect();
+        stage.endpoint.begin_shift(&shift);
+        eventually(|| stage.endpoint.stats().queued == 0).await;
+        let mut asked = asked.into_iter();
+        let last = asked.next().unwrap();
+        drop(asked);
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(holding.left.load(Ordering::SeqCst), 0, "one still waits");
+        drop(last);
+        eventually(|| holding.left.load(Ordering::SeqCst) == 1).await;
+        assert!(joined(std::thread::spawn(move || relays.end(PATIENCE))).await);
+    }
+}
+
+#[tokio::test]
+async fn what_is_under_way_when_time_is_up_is_given_up() {
+    let stage = Stage::open(Task::Tensors);
+    *stage.place.there.lock() = true;
+    let (_holding, shift, relays) = relayed(&stage, true);
+    let (specs, rows) = stage.row();
+    let asked = stage.endpoint.infer(RequestTerms::default(), specs, rows, 1);
+    stage.endpoint.begin_shift(&shift);
+    eventually(|| stage.endpoint.stats().queued == 0).await;
+    let ended = joined(std::thread::spawn(move || relays.end(Duration::from_millis(20)))).await;
+    assert!(!ended);
+    assert_eq!(asked.await.unwrap_err().kind(), ErrorKind::Closed);
+    assert!(stage.endpoint.wait_idle(PATIENCE));
+}
+
+#[tokio::test]
+async fn a_model_whose_surroundings_are_not_well_is_not_ready() {
+    let stage = Stage::open(Task::Tensors);
+    let told = Arc::new(AtomicUsize::new(0));
+    let telling = Arc::clone(&told);
+    stage.endpoint.on_readiness(move || {
+        telling.fetch_add(1, Ordering::SeqCst);
+    });
+    stage.endpoint.announce_shift(&Arc::<Shift>::default());
+    stage.endpoint.set_well(false);
+    stage.endpoint.set_well(false);
+    assert!(!stage.endpoint.is_ready());
+    stage.endpoint.set_well(true);
+    assert!(stage.endpoint.is_ready());
+    assert_eq!(told.load(Ordering::SeqCst), 3);
+}
+
+/// One answer of the model.
+fn column(stage: &Stage) -> Column {
+    let (_, rows) = stage.row();
+    rows.into_columns().into_iter().next().unwrap()
 }

@@ -44,7 +44,7 @@ impl<C: Connection, W> PoolState<C, W> {
         self.last_error = None;
         let jitter = 1.0 - AGE_JITTER * self.random.f64();
         let expires = self.settings.max_age.map(|age| now + age.mul_f64(jitter));
-        let slot = Slot::new(connection, expires, now);
+        let slot = Slot::new(connection, expires, !self.settings.reuse, now);
         self.likely = Some(slot.capacity.max(1));
         let at = self.slots.insert(slot);
         self.settle(at, now, out);

@@ -29,6 +29,8 @@ pub struct PoolSettings {
     pub health_timeout: Duration,
     /// A connection used within this time is not checked, however short `health_interval` is.
     pub bypass: Duration,
+    /// False where there is no pool to speak of: every request opens a connection, has it for itself, and closes it.
+    pub reuse: bool,
     /// A connection held longer is reported, once, with the place that it was taken at.
     pub held_too_long: Option<Duration>,
 }
@@ -45,6 +47,7 @@ impl Default for PoolSettings {
             health_interval: Some(Duration::from_secs(30)),
             health_timeout: Duration::from_secs(5),
             bypass: Duration::from_millis(500),
+            reuse: true,
             held_too_long: Some(Duration::from_mins(5)),
         }
     }

@@ -67,6 +67,8 @@ pub(super) struct Slot<C> {
     pub(super) leased: usize,
     /// True where it stands among those with a free place.
     pub(super) listed: bool,
+    /// True where it carries one request, and no other after it.
+    once: bool,
     /// True once it could carry several: one that broke off does then not speak for the others.
     shared: bool,
     /// Requests that it has carried.
@@ -82,14 +84,15 @@ pub(super) struct Slot<C> {
 }
 
 impl<C: Connection> Slot<C> {
-    pub(super) fn new(connection: Arc<C>, expires: Option<Moment>, now: Moment) -> Self {
-        let capacity = connection.capacity();
+    pub(super) fn new(connection: Arc<C>, expires: Option<Moment>, once: bool, now: Moment) -> Self {
+        let capacity = if once { 1 } else { connection.capacity() };
         Self {
             connection,
             duty: Duty::Serving,
             capacity,
             leased: 0,
             listed: false,
+            once,
             shared: capacity > 1,
             uses: 0,
             last_used: Moment::default(),
@@ -114,7 +117,7 @@ impl<C: Connection> Slot<C> {
     }
 
     pub(super) fn look(&mut self, now: Moment) -> Fit {
-        self.capacity = self.connection.capacity();
+        self.capacity = if self.once { 1 } else { self.connection.capacity() };
         self.shared |= self.capacity > 1;
         if self.leased > 0 && self.leased >= self.capacity {
             return Fit::Full;
@@ -141,6 +144,7 @@ impl<C: Connection> Slot<C> {
         }
         match how {
             Return::Untouched => None,
+            Return::Reusable { .. } if self.once => Some(Retired::Spent),
             Return::Reusable { keep_alive } => {
                 self.last_used = now;
                 self.proved = now;

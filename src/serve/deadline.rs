@@ -16,7 +16,7 @@ const PARAMETER: &str = "the parameter timeout";
 
 /// A moment, and who named it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Deadline {
+pub struct Deadline {
     at: Instant,
     limit: Duration,
     named: &'static str,
@@ -45,7 +45,7 @@ impl Deadline {
     }
 
     /// None where it is later than any clock goes.
-    pub(super) fn after(limit: Duration, named: &'static str) -> Option<Self> {
+    pub fn after(limit: Duration, named: &'static str) -> Option<Self> {
         Some(Self { at: Instant::now().checked_add(limit)?, limit, named })
     }
 

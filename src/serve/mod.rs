@@ -10,6 +10,7 @@ mod door;
 mod grpc;
 mod http;
 mod infer;
+mod inside;
 mod lines;
 mod offload;
 mod openai;
@@ -34,8 +35,10 @@ mod words;
 
 pub use access::{AccessLog, AccessRecord};
 pub use answer::ReplyBody;
+pub use deadline::Deadline;
 pub use door::Door;
 pub use http::{HttpServer, listen};
+pub use inside::{Ended, Said, Steps};
 pub use lines::{Look, write_line};
 pub use repository::{Polls, RepositoryAccess, Skipped};
 pub use routes::Reply;

@@ -29,6 +29,8 @@ pub struct HttpSettings {
     pub server_timing: bool,
     /// Time without a piece of a streamed answer after which a comment is sent; the first comes with the head.
     pub keep_alive: Duration,
+    /// Whether answers are sent while their model makes them. Otherwise they are collected, and sent as a whole.
+    pub streaming: bool,
     /// Whether streamed answers are packed where the client accepts that and it is worth it.
     pub compression: bool,
     /// Bytes of one streamed answer that its reader has not taken yet.
@@ -60,6 +62,7 @@ impl Default for HttpSettings {
             idle_timeout: Duration::from_secs(75),
             server_timing: true,
             keep_alive: Duration::from_secs(15),
+            streaming: true,
             compression: true,
             stream_window: StreamLimits::WINDOW,
             stream_memory: StreamLimits::MEMORY,

@@ -89,6 +89,9 @@ impl Socket {
         // A second handle of the same socket: the first is in the hands of the HTTP library.
         let handle = std::net::TcpStream::from(self.stream.tcp().as_fd().try_clone_to_owned()?);
         let handle = TcpStream::from_std(handle)?;
+        if self.stream.is_encrypted() {
+            return Ok(Box::pin(left_for_good(handle)));
+        }
         Ok(Box::pin(async move {
             // An error in waiting is an end, too.
             let _ = handle.ready(Interest::ERROR).await;
@@ -104,6 +107,18 @@ impl Socket {
         // A socket without room for so little is one whose client reads nothing.
         let _ = self.stream.poll_try_write(context, &answer);
         Some(written.len())
+    }
+}
+
+/// Resolves when a client that has said, encrypted, that it sends no more closes its socket, too, or sends more. Who sends
+/// no more and wants his answer keeps the socket open: the two are said apart, and so need not look the same.
+async fn left_for_good(handle: TcpStream) {
+    let mut more = [0; 64];
+    while let Ok(ready) = handle.ready(Interest::READABLE | Interest::ERROR).await {
+        let waits = |error: io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        if ready.is_error() || !handle.try_read(&mut more).is_err_and(waits) {
+            return;
+        }
     }
 }
 
@@ -203,7 +218,7 @@ impl AsyncWrite for Socket {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = self.stream.poll_flush(context);
-        if self.stream.holds_back() {
+        if self.stream.is_encrypted() {
             self.note_stall(polled.is_pending(), context);
         }
         if polled.is_ready() && self.watch.flushed() && self.half_closed {
@@ -215,7 +230,7 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = self.stream.poll_shutdown(context);
-        if self.stream.holds_back() {
+        if self.stream.is_encrypted() {
             self.note_stall(polled.is_pending(), context);
         }
         polled

@@ -25,8 +25,8 @@ impl Transport {
         }
     }
 
-    /// True where what was written may wait here, and not in the kernel.
-    pub(super) fn holds_back(&self) -> bool {
+    /// True where it is encrypted: then what was written may wait here, and not only in the kernel.
+    pub(super) fn is_encrypted(&self) -> bool {
         matches!(self, Self::Tls(_))
     }
 

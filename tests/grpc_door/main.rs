@@ -22,3 +22,4 @@ mod repository;
 mod steps;
 mod streams;
 mod terms;
+mod tls;

@@ -159,3 +159,30 @@ fn more_in_flight_than_may_be_are_refused_and_everything_else_is_answered() {
     assert_eq!(late.ask(post(INFER, "no json")).status, 400);
     assert_eq!(door.inside.in_flight(), 0, "a request that failed is in flight no more");
 }
+
+#[test]
+fn what_stands_beside_and_behind_the_chunks_of_a_body_has_limits() {
+    let door = Door::open();
+    let whole = body(&[1.0]);
+    let chunked = |extension: &str, trailers: &str| {
+        let length = whole.len();
+        format!(
+            "POST {INFER} HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n\
+             {length:x}{extension}\r\n{whole}\r\n0\r\n{trailers}\r\n"
+        )
+    };
+    let mut wire = Wire::open(door.address());
+    assert_eq!(wire.ask(chunked(";a=b", "a: b\r\nx-request-tenant: other\r\n")).numbers(), [2.0]);
+    for request in [
+        chunked(&format!(";a={}", "b".repeat(20 << 10)), ""),
+        chunked("", &format!("a: {}\r\n", "b".repeat(20 << 10))),
+        chunked("", &"a: b\r\n".repeat(5_000)),
+    ] {
+        let mut wire = Wire::open(door.address());
+        wire.try_send(&request);
+        wire.answer().assert_last_words(400);
+        assert!(wire.is_ended());
+    }
+    assert_eq!(door.seen(), [1.0]);
+    assert_eq!(wire.ask(infer(&[2.0])).numbers(), [4.0]);
+}

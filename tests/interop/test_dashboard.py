@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import random
 import sys
@@ -340,6 +341,33 @@ def test_nothing_stands_in_anybodys_way(
     found = seen.page.wait_for(Axe().run(seen.page.thing))
     assert found.violations_count == 0, found.generate_report()
     assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_key_is_asked_for_and_kept_in_the_tab(visit: Callable[..., Visit]) -> None:
+    hashed = "sha256:" + hashlib.sha256(b"a-key").hexdigest()
+    with penstock.Server([double], port=0, api_keys={"team": hashed}) as server:
+        seen = visit(server.url)
+        seen.wait("document.body.dataset.state === 'key'")
+        page = seen.page
+        page.locator("#key").fill("another")
+        page.keyboard.press("Enter")
+        seen.wait("!document.getElementById('ask-wrong').hidden")
+        page.locator("#key").fill("a-key")
+        page.keyboard.press("Enter")
+        seen.wait(LIVE)
+        assert row(page, "models", "double")[1] == "Ready"
+        page.reload()
+        seen.wait(LIVE)
+        assert "a-key" not in page.content()
+        assert all("a-key" not in url for url in seen.asked)
+
+
+def test_open_metrics_need_no_key(visit: Callable[..., Visit]) -> None:
+    hashed = "sha256:" + hashlib.sha256(b"a-key").hexdigest()
+    with penstock.Server([double], port=0, api_keys={"team": hashed}, metrics_open=True) as server:
+        seen = visit(server.url)
+        seen.wait(LIVE)
+        assert row(seen.page, "models", "double")[1] == "Ready"
 
 
 def test_it_is_switched_off(browser: Sync) -> None:

@@ -29,7 +29,7 @@ TENSORS: dict[str, Any] = {"inputs": {"x": ("float32", [2])}, "outputs": {"y": (
 PATIENCE = 60.0
 # What a server says only where it has what is counted: upstreams, certificates, worker processes that died.
 SOMETIMES = re.compile(
-    r"penstock_(pool_\w+|tls_\w+|worker_restarts_total|metrics_refused|gc_pause_seconds_\w+)|process_\w+|up"
+    r"penstock_(pool_\w+|request_seconds_quantile|(request|response)_bytes_total|tls_\w+|worker_restarts_total|metrics_refused|gc_pause_seconds_\w+)|process_\w+|up"
 )
 # Nothing of it happens in these tests: shares of nothing, and counters that nobody has raised.
 NOT_HERE = {"Answers other than 200 B"}

@@ -261,7 +261,7 @@ async fn a_batch_that_memory_does_not_suffice_for_is_run_in_halves() {
     let computers = single(&stage, true, |portion| {
         if portion.range.len() > 3 {
             let error = Error::new(ErrorKind::Model, "no memory");
-            return Err(Fault { error, out_of_memory: true });
+            return Err(Fault { out_of_memory: true, ..Fault::from(error) });
         }
         Ok(copied(portion))
     });

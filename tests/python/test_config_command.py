@@ -39,6 +39,14 @@ max_batch_size = 32
 """
 
 
+WEIGHTS = """
+[model.digits]
+weights = { a = 2.0, b = 1.0 }
+preferred_batch_sizes = [4, 8]
+pad = { multiple = 8 }
+"""
+
+
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in [name for name in os.environ if name.startswith("PENSTOCK_")]:
@@ -92,6 +100,17 @@ def test_it_prints_json(place: Path, capsys: pytest.CaptureFixture[str]) -> None
     }
     assert {each["key"]: each["value"] for each in said["models"]["digits@1"]}["max_batch_size"] == 32
     assert said["notes"] == []
+
+
+def test_it_looks_into_a_directory_of_models(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = place / "zoo" / "digits" / "3"
+    folder.mkdir(parents=True)
+    (folder / "model.py").write_text(APP)
+    (place / "penstock.toml").write_text("[models]\nmodels = 'zoo'\nallow_python = true\nsettle = 0.001\n" + WEIGHTS)
+    said = json.loads(printed(capsys, "--json"))
+    values = {each["key"]: each["value"] for each in said["models"]["digits@3"]}
+    assert (values["max_batch_size"], values["weights"]) == (64, {"a": 2.0, "b": 1.0})
+    assert (values["preferred_batch_sizes"], values["pad"]) == ([4, 8], "Pad(value=0.0, multiple=8)")
 
 
 @pytest.mark.parametrize("name", ["max_body", "server.max_body", "PENSTOCK_MAX_BODY", "--max-body"])
@@ -160,8 +179,9 @@ def test_serve_has_in_force_what_config_prints(place: Path, workers: int) -> Non
             while status(url) == 413:
                 pass
         process.terminate()
-        assert process.wait(60) == 0
-        assert "did you mean [model.digits]?" in process.stderr.read()
+        said = process.stderr.read()
+        assert process.wait(60) == 0, said
+        assert "did you mean [model.digits]?" in said
 
 
 def status(url: str) -> int:

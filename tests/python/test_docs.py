@@ -24,12 +24,14 @@ import pytest
 
 import penstock._cache
 import penstock._deadline
+import penstock._fake_upstream
 import penstock._scope
 import penstock._steps
 import penstock._test_client
 import penstock.batching
 import penstock.client
 import penstock.models
+import penstock.pipeline
 import penstock.safetensors
 
 if TYPE_CHECKING:
@@ -95,11 +97,13 @@ def test_the_harness_sees_the_blocks() -> None:
     [
         penstock._cache,
         penstock._deadline,
+        penstock._fake_upstream,
         penstock._scope,
         penstock._steps,
         penstock.batching,
         penstock.client,
         penstock.models,
+        penstock.pipeline,
         penstock.safetensors,
         penstock._test_client,
     ],
@@ -163,10 +167,11 @@ def test_security_lists_every_file_with_unsafe_code() -> None:
 
 
 @pytest.mark.timeout(180)
-def test_the_notebook_runs_in_a_fresh_kernel(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["notebook", "pipeline"])
+def test_the_notebook_runs_in_a_fresh_kernel(name: str, tmp_path: Path) -> None:
     pytest.importorskip("nbclient")
-    script = ROOT / "docs" / "make_notebook.py"
-    made = tmp_path / "notebook.ipynb"
+    script = ROOT / "docs" / ("make_notebook.py" if name == "notebook" else f"make_{name}_notebook.py")
+    made = tmp_path / f"{name}.ipynb"
     # A process of its own: a kernel's machinery warns of things that are none of ours.
     finished = subprocess.run(
         [sys.executable, script, "--output", made],
@@ -177,10 +182,10 @@ def test_the_notebook_runs_in_a_fresh_kernel(tmp_path: Path) -> None:
     )
     assert finished.returncode == 0, finished.stdout + finished.stderr
     fresh, committed = (
-        json.loads(path.read_text(encoding="utf-8"))["cells"] for path in (made, script.parent / "notebook.ipynb")
+        json.loads(path.read_text(encoding="utf-8"))["cells"] for path in (made, script.parent / made.name)
     )
     assert [cell["source"] for cell in fresh] == [cell["source"] for cell in committed], (
-        "docs/notebook.ipynb is not what docs/make_notebook.py makes: run it again"
+        f"docs/{made.name} is not what {script.name} makes: run it again"
     )
     for cell in committed:
         if cell["cell_type"] == "code":

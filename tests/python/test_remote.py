@@ -179,7 +179,13 @@ def test_a_row_that_a_model_cannot_bear_is_found(upstream: Upstream, url: str, t
 
 def test_fields_of_the_policy_and_the_names_of_both_sides(upstream: Upstream) -> None:
     remote = RemoteModel(
-        "two", upstream.server.url, upstream_name="double", upstream_version="1", version=3, max_batch_size=1
+        "two",
+        upstream.server.url,
+        upstream_name="double",
+        upstream_version="1",
+        version=3,
+        max_batch_size=1,
+        concurrency=1,
     )
     assert remote.__penstock_model__.policy == BatchPolicy(max_batch_size=1)
     with Server(remote, port=0) as server, Client(server.url) as client:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from penstock import Adaptive, BatchPolicy, Pad, Processes, Server, model
+from penstock import Adaptive, BatchPolicy, Pad, Processes, Server, model, onnx_model
 from penstock._batch_settings import ModelTerms
 from penstock.errors import ConfigError
 from penstock.models import spec_of
@@ -133,6 +133,18 @@ def test_a_model_of_one_request_at_a_time_stays_so(write: Any) -> None:
     write("[model.words]\nmax_batch_size = 8\n")
     with pytest.raises(ConfigError, match=r"model 'words' with penstock.*answers one request at a time"):
         applied(words)
+
+
+def test_workers_of_a_graph_are_said_where_it_is_declared(write: Any, tmp_path: Path) -> None:
+    graphs = pytest.importorskip("tests.python.support.graphs")
+    graph = onnx_model("graph", graphs.scaled(tmp_path / "graph.onnx"))
+    write("[model.graph]\nmax_batch_size = 3\n")
+    assert applied(graph).policy.max_batch_size == 3
+    write("[model.graph]\nworkers = 2\n")
+    with pytest.raises(
+        ConfigError, match=r"model 'graph' with penstock.toml:2 .* workers are said where it is declared"
+    ):
+        applied(graph)
 
 
 def test_sections_for_no_model_are_told_of(write: Any) -> None:

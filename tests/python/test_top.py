@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pty
@@ -242,6 +243,21 @@ def test_nobody_there(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_server_without_metrics(capsys: pytest.CaptureFixture[str], server: Server) -> None:
     assert cli.main(["top", f"{server.url}/v2", "--once"]) == 2
     assert "answers with status 404" in capsys.readouterr().err
+
+
+def test_a_server_that_wants_a_key(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hashed = "sha256:" + hashlib.sha256(b"a-key").hexdigest()
+    monkeypatch.delenv("PENSTOCK_API_KEY", raising=False)
+    with Server([double], port=0, api_keys={"team": hashed}) as server:
+        for arguments in ([], ["--api-key", "another"]):
+            assert cli.main(["top", server.url, "--once", *arguments]) == 2
+            assert "the server wants an API key" in capsys.readouterr().err
+        (tmp_path / "key").write_text("a-key\n")
+        assert "double" in looked(capsys, server.url, "--api-key", f"@{tmp_path / 'key'}")
+        monkeypatch.setenv("PENSTOCK_API_KEY", "a-key")
+        assert json.loads(looked(capsys, server.url, "--json"))["version"] == penstock.__version__
 
 
 @pytest.mark.parametrize(

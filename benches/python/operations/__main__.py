@@ -20,6 +20,8 @@ STORIES = {"dashboard": "a dashboard that is open, and a scrape each second, at 
 def main() -> int:
     options = _options()
     os.environ.update(ONE_THREAD)
+    if options.chromium:
+        os.environ["PENSTOCK_BENCH_CHROMIUM"] = "1"
     take_the_load_cpu()
     # Imported only now: NumPy and the load generator read the settings above when they start.
     from benches.python.door.story import Bench
@@ -45,6 +47,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benches.python.operations", description=__doc__)
     parser.add_argument("stories", nargs="*", choices=[*STORIES, []], help=f"which: {', '.join(STORIES)}")
+    parser.add_argument("--chromium", action="store_true", help="the dashboard is open in a real Chromium")
     parser.add_argument("--rounds", type=int, default=7, help="rounds of every table (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="once and short: does it still run?")
     parser.add_argument("--json", type=Path, help="where the figures go")

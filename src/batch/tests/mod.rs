@@ -1,6 +1,7 @@
 //! The queue against a model of it, and the batcher under threads.
 
 mod admission;
+mod alone;
 mod closing;
 #[allow(
     clippy::print_stdout,

@@ -476,6 +476,7 @@ proptest! {
                         tenant: tenants[tenant as usize],
                         deadline: own.deadline.filter(|_| dated),
                         cost: u32::try_from(length).unwrap(),
+                        ..Terms::default()
                     };
                     let number = line.push(if padding { length } else { 4 }, terms);
                     waiting.insert(number, ((priority, tenant, length), dated));

@@ -106,6 +106,7 @@ impl PolicyLine {
             budget: self.costed.then_some(budget),
             aging: seconds(self.aging)?,
             weights: Vec::new(),
+            alone: false,
         };
         policy.check().is_ok().then_some(policy)
     }

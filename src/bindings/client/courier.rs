@@ -19,12 +19,12 @@ use super::duplex::Flows;
 use super::inflow::Inflow;
 use super::many::Gathered;
 use super::reply::Answered;
-use crate::bindings::bridge::port::{Delivery, Port, Shared, TickEnd};
+use crate::bindings::bridge::port::{Port, Shared, TickEnd};
+use crate::bindings::bridge::ringer::Ringer;
 use crate::bindings::waiter::Parked;
 use crate::client::{Client, Request, Route, StreamCounts, StreamMemory};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::BurstQueue;
-use crate::pipeline::Ticker;
 use crate::pool::Place;
 use crate::runtime;
 
@@ -40,9 +40,8 @@ pub(crate) struct Courier {
     stopping: Notify,
     /// What runs, by who waits for it.
     running: Mutex<HashMap<Address, AbortHandle, ahash::RandomState>>,
-    /// Loops to wake at the end of the runtime's tick.
-    to_ring: Mutex<Vec<Arc<Shared>>>,
-    ticker: Arc<Ticker>,
+    /// Wakes loops at the end of the runtime's tick.
+    pub(super) ringer: Arc<Ringer>,
     stopped: AtomicBool,
     handle: Handle,
 }
@@ -110,8 +109,7 @@ impl Courier {
             arrived: Notify::new(),
             stopping: Notify::new(),
             running: Mutex::default(),
-            to_ring: Mutex::default(),
-            ticker: Ticker::new(),
+            ringer: Ringer::new(),
             stopped: AtomicBool::new(false),
             handle: runtime::handle()?,
         });
@@ -212,17 +210,7 @@ impl Courier {
 
     /// Answers a future of a loop, which is woken at the end of the runtime's tick.
     pub(crate) fn reply(&self, port: Arc<Shared>, slot: usize, answer: Answered) {
-        if port.push(Delivery::Reply { slot, reply: Box::new(answer) }) {
-            self.to_ring.lock().push(port);
-            self.ticker.touch();
-        }
-    }
-
-    fn ring(&self) {
-        let ports = std::mem::take(&mut *self.to_ring.lock());
-        for port in ports {
-            port.ring();
-        }
+        self.ringer.reply(port, slot, Box::new(answer));
     }
 }
 
@@ -235,8 +223,7 @@ impl TickEnd for Courier {
 
 /// Takes requests over, burst by burst, until the client is closed.
 async fn take_over(courier: Arc<Courier>) {
-    let bells = Arc::clone(&courier);
-    let ringing = courier.spawn(Arc::clone(&courier.ticker).run(move || bells.ring()));
+    let ringing = courier.spawn(Arc::clone(&courier.ringer).run());
     let mut jobs = Vec::new();
     let mut is_closed = false;
     let mut closed = pin!(async {
@@ -254,7 +241,7 @@ async fn take_over(courier: Arc<Courier>) {
         }
     }
     ringing.abort();
-    courier.ring();
+    courier.ringer.ring();
 }
 
 async fn carry_out(errand: Box<Errand>) {

@@ -11,10 +11,10 @@ use pyo3::types::PyBool;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use super::bell::Bell;
 use super::courier::{Address, Courier};
 use super::inference::{Asked, answer_object, request_message};
 use super::inflow::Inflow;
+use crate::bindings::bridge::bell::Bell;
 use crate::bindings::bridge::lock;
 use crate::bindings::bridge::port::Port;
 use crate::bindings::errors::to_python;
@@ -140,7 +140,7 @@ impl Outflow {
 
     fn tell(&self, state: &mut State) {
         if state.has_room() {
-            state.bell.ring(&self.courier);
+            state.bell.ring(&self.courier.ringer);
             self.state.wake_all();
         }
     }

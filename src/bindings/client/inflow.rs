@@ -8,8 +8,8 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::bell::Bell;
 use super::courier::{Address, Courier};
+use crate::bindings::bridge::bell::Bell;
 use crate::bindings::bridge::lifecycle::generation;
 use crate::bindings::bridge::lock;
 use crate::bindings::bridge::port::Port;
@@ -132,7 +132,7 @@ impl Inflow {
 
     /// Tells whoever waits that there is something to take.
     fn tell(&self, state: &mut State) {
-        state.bell.ring(&self.courier);
+        state.bell.ring(&self.courier.ringer);
         self.state.wake_all();
     }
 

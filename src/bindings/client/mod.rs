@@ -2,7 +2,6 @@
 //!
 //! Requests of a tick cross to the runtime in one burst, and their answers come back in one: see `courier`.
 
-mod bell;
 mod courier;
 mod duplex;
 mod event;

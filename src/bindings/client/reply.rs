@@ -24,8 +24,6 @@ pub(crate) enum Answered {
     Begun(CoreResult<Box<(Response, Arc<Inflow>)>>),
     /// A stream that is open.
     Opened(CoreResult<Box<Flows>>),
-    /// There is something to take.
-    Ready,
     /// Many answers, in the order of their requests.
     Many(Vec<CoreResult<Box<Response>>>),
 }
@@ -40,7 +38,6 @@ impl Answered {
                 NativeStream::new(py, response, inflow).map(Bound::into_any)
             }
             Self::Opened(Ok(flows)) => NativeInferStream::new(py, *flows).map(Bound::into_any),
-            Self::Ready => Ok(py.None().into_bound(py)),
             Self::Many(answers) => {
                 let list = PyList::empty(py);
                 for answer in answers {

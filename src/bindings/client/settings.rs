@@ -51,6 +51,7 @@ struct PoolFields {
     health_interval: Option<f64>,
     streams_per_connection: usize,
     held_too_long: Option<f64>,
+    reuse: bool,
 }
 
 #[derive(FromPyObject)]
@@ -89,6 +90,7 @@ impl PoolFields {
             max_age: optional("pool.max_age", self.max_age)?,
             health_interval: optional("pool.health_interval", self.health_interval)?,
             held_too_long: optional("pool.held_too_long", self.held_too_long)?,
+            reuse: self.reuse,
             ..PoolSettings::default()
         })
     }

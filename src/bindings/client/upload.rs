@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 
-use super::bell::Bell;
 use super::courier::{Address, Courier, Errand, Manner, Waits};
 use super::reply::Answered;
+use crate::bindings::bridge::bell::Bell;
 use crate::bindings::bridge::lock;
 use crate::bindings::bridge::port::Port;
 use crate::bindings::errors::{raised, to_python};
@@ -41,7 +41,7 @@ struct Room {
 impl Room {
     fn tell(&self) {
         if let Some(courier) = self.courier.get() {
-            self.bell.lock().ring(courier);
+            self.bell.lock().ring(&courier.ringer);
         }
         self.bell.wake_all();
     }

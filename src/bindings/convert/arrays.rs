@@ -150,6 +150,14 @@ pub(crate) fn with_bytes<T>(array: &Bound<'_, PyUntypedArray>, copy: impl FnOnce
     copy(bytes)
 }
 
+/// NumPy's descriptor of a type, for whoever makes arrays through NumPy.
+///
+/// # Errors
+/// As [`descr_of`].
+pub(crate) fn descr(py: Python<'_>, dtype: DType) -> PyResult<Bound<'_, PyArrayDescr>> {
+    descr_of(py, dtype)
+}
+
 /// As [`with_bytes`], for an array that [`over_memory`] made.
 pub(crate) fn with_view_bytes<T: Default>(array: &Bound<'_, PyAny>, look: impl FnOnce(&[u8]) -> T) -> T {
     array.cast::<PyUntypedArray>().map_or_else(|_| T::default(), |array| with_bytes(array, look))
@@ -240,6 +248,38 @@ pub(crate) fn over_weights<'py>(
     }
 }
 
+/// An array of its own memory, and where its bytes are and how many: nobody has written them yet.
+fn unwritten<'py>(
+    py: Python<'py>,
+    dtype: DType,
+    shape: &[usize],
+) -> PyResult<(Bound<'py, PyAny>, *mut u8, usize)> {
+    let descr = descr_of(py, dtype)?;
+    let mut axes: SmallVec<[npy_intp; 5]> =
+        shape.iter().map(|axis| npy_intp::try_from(*axis).unwrap_or(npy_intp::MAX)).collect();
+    // SAFETY: the lock is held; NumPy makes the memory, or fails for a shape that no memory has. It steals the reference to
+    // the descriptor.
+    let array = unsafe {
+        let array = PY_ARRAY_API.PyArray_NewFromDescr(
+            py,
+            PyUntypedArray::type_object_raw(py),
+            descr.into_ptr().cast(),
+            c_int::try_from(axes.len()).unwrap_or(c_int::MAX),
+            axes.as_mut_ptr(),
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            0,
+            std::ptr::null_mut(),
+        );
+        Bound::from_owned_ptr_or_err(py, array)?
+    };
+    let known = array.cast::<PyUntypedArray>()?;
+    let room = known.len() * dtype.size();
+    // SAFETY: the array is alive; the field is a plain pointer, to `room` bytes that NumPy has just made, C-contiguous.
+    let place = unsafe { (*known.as_array_ptr()).fields.data.cast::<u8>() };
+    Ok((array, place, room))
+}
+
 /// An array of its own memory with the elements of a tensor as the wire has them: little-endian, row by row. `data` has
 /// the length that the shape says.
 pub(crate) fn from_wire<'py>(
@@ -249,39 +289,38 @@ pub(crate) fn from_wire<'py>(
     data: &[u8],
 ) -> PyResult<Bound<'py, PyAny>> {
     debug_assert_eq!(data.len(), shape.iter().product::<usize>() * dtype.size());
-    let descr = descr_of(py, dtype)?;
-    let mut axes: SmallVec<[npy_intp; 5]> =
-        shape.iter().map(|axis| npy_intp::try_from(*axis).unwrap_or(npy_intp::MAX)).collect();
-    let array = {
-        // SAFETY: the lock is held; NumPy makes the memory, or fails for a shape that no memory has. It steals the
-        // reference to the descriptor.
-        unsafe {
-            let array = PY_ARRAY_API.PyArray_NewFromDescr(
-                py,
-                PyUntypedArray::type_object_raw(py),
-                descr.into_ptr().cast(),
-                c_int::try_from(axes.len()).unwrap_or(c_int::MAX),
-                axes.as_mut_ptr(),
-                std::ptr::null_mut(),
-                std::ptr::null_mut(),
-                0,
-                std::ptr::null_mut(),
-            );
-            Bound::from_owned_ptr_or_err(py, array)?
-        }
-    };
-    let known = array.cast::<PyUntypedArray>()?;
-    let room = known.len() * dtype.size();
-    // SAFETY: NumPy has just made `room` bytes there, C-contiguous, of which nobody else knows; `data` is apart from them,
-    // and no more than what fits is copied.
+    let (array, place, room) = unwritten(py, dtype, shape)?;
+    // SAFETY: there are `room` bytes at `place`, of which nobody else knows; `data` is apart from them, and no more than
+    // what fits is copied.
     unsafe {
-        let place = (*known.as_array_ptr()).fields.data.cast::<u8>();
         std::ptr::copy_nonoverlapping(data.as_ptr(), place, room.min(data.len()));
         if cfg!(target_endian = "big") {
             let bytes = std::slice::from_raw_parts_mut(place, room);
             bytes.chunks_exact_mut(dtype.size()).for_each(<[u8]>::reverse);
         }
     }
+    Ok(array)
+}
+
+/// An array of its own memory of rows of that shape, in the machine's byte order; what they lack is zero.
+pub(crate) fn from_rows<'py, 'a>(
+    py: Python<'py>,
+    dtype: DType,
+    row: &[usize],
+    rows: impl ExactSizeIterator<Item = &'a [u8]>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let shape: Shape = std::iter::once(rows.len()).chain(row.iter().copied()).collect();
+    let (array, place, room) = unwritten(py, dtype, &shape)?;
+    let mut written = 0;
+    for row in rows {
+        let length = row.len().min(room - written);
+        // SAFETY: there are `room` bytes at `place`, of which nobody else knows; the row is apart from them, and no more is
+        // copied than fits behind what was written.
+        unsafe { std::ptr::copy_nonoverlapping(row.as_ptr(), place.add(written), length) };
+        written += length;
+    }
+    // SAFETY: as above, for the bytes that are left.
+    unsafe { std::ptr::write_bytes(place.add(written), 0, room - written) };
     Ok(array)
 }
 

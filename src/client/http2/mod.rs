@@ -152,7 +152,11 @@ impl Http2 {
             Error::new(ErrorKind::ConnectTimeout, message)
         })?;
         let (sender, connection) = greeted.map_err(|error| {
-            let message = format!("the other side does not speak HTTP/2: {}", words(&error));
+            let why = words(&error);
+            let message = match error.get_io() {
+                Some(_) if why.ends_with("give cert=") => why,
+                _ => format!("the other side does not speak HTTP/2: {why}"),
+            };
             Error::with_source(ErrorKind::ConnectFailed, message, error)
         })?;
         signals.allow(connection.max_concurrent_send_streams());

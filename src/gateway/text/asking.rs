@@ -1,9 +1,8 @@
 //! A question for text, asked in the server's own words, and what it says, token by token.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
-use super::exchange::{Hear, Heard, Question};
+use super::exchange::{About, Hear, Heard, Question};
 use super::{TextProtocol, TextUpstream};
 use crate::error::Result;
 use crate::pipeline::{Piece, Said, Speaker};
@@ -17,15 +16,16 @@ pub(super) async fn ask(
     upstream: &TextUpstream,
     document: &[u8],
     speaker: &Speaker,
-    left: Option<Duration>,
+    about: About,
 ) -> Result<Said> {
-    let (passage, body) = match upstream.protocol {
-        TextProtocol::OpenAi => openai::question(document, &upstream.model)?,
+    let (passage, body) = match upstream.settings.protocol {
+        TextProtocol::OpenAi => openai::question(document, &upstream.settings.model)?,
         TextProtocol::Generate => (Passage::Generate, openai::text_input(document)?),
     };
-    let question = Question { path: upstream.path(passage, true), body, stream: true, left };
+    let question =
+        Question { path: upstream.path(passage, true), body, stream: true, fields: Vec::new(), about };
     let mut saying = Saying {
-        decoder: SseDecoder::new(upstream.max_event),
+        decoder: SseDecoder::new(upstream.settings.max_event),
         events: VecDeque::new(),
         speaker,
         reason: None,

@@ -6,15 +6,19 @@ use bytes::Bytes;
 use http::Method;
 use tokio::runtime::Handle;
 
-use super::TextUpstream;
 use super::refusal::{refusal, whole};
-use crate::client::{Body, Client, DRAINED_FOR, Request, RequestFields, Response, Route, Waiting};
+use super::{TextSettings, TextUpstream};
+use crate::client::{Body, Client, DRAINED_FOR, Request, Response, Route, Timeouts, Waiting};
 use crate::error::{Error, ErrorKind, Result};
+use crate::flow::TraceContext;
 use crate::pipeline::Speaker;
 use crate::pool::Place;
 
 /// Bytes that are read behind the end of an answer, so that its connection serves on.
 const DRAINED_BYTES: usize = 64 * 1024;
+
+/// How long the end of an answer is waited for behind its last word.
+const SETTLED: Duration = Duration::from_millis(50);
 
 const PLACE: Place = Place::Fixed("penstock gateway");
 
@@ -25,8 +29,17 @@ pub(super) struct Question {
     pub(super) body: Vec<u8>,
     /// The answer is to come as it is made.
     pub(super) stream: bool,
-    /// How long it is worth anything.
+    /// Header fields of its own.
+    pub(super) fields: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) about: About,
+}
+
+/// What is known of a request beside what it asks.
+pub(super) struct About {
+    /// How long its answer is worth anything.
     pub(super) left: Option<Duration>,
+    /// The trace that it belongs to.
+    pub(super) trace: Option<TraceContext>,
 }
 
 /// What a portion of an answer came to.
@@ -84,17 +97,19 @@ impl TextUpstream {
             return Err(Error::new(ErrorKind::ProtocolError, message));
         }
         let Some(mut waiting) = body.waiting() else { return hear.end() };
-        listen(&response, &mut body, &mut waiting, speaker, hear).await?;
+        listen(&mut body, &mut waiting, speaker, hear).await?;
         if !is_over(&mut body, &waiting).await {
-            // Behind its last word comes the end of the body, which is not waited for here.
-            drop(Handle::current().spawn(drain(body, waiting)));
+            // Behind its last word comes the end of the body. It is read for the connection's sake, also where the reader
+            // has left at that word; whoever has not, and asks again at once, is to find the connection.
+            let drained = Handle::current().spawn(drain(body, waiting));
+            let _ = tokio::time::timeout(SETTLED, drained).await;
         }
         Ok(())
     }
 
     fn request(&self, question: Question) -> Result<(Route, Request)> {
-        let Question { path, body, stream, left } = question;
-        let (route, target) = self.client.route(&format!("{}{path}", self.prefix))?;
+        let Question { path, body, stream, fields, about: About { left, trace } } = question;
+        let (route, target) = self.client.route(&format!("{}{path}", self.settings.prefix))?;
         let mut request = Request::new(Method::POST, target);
         let accept: &[u8] = if stream { b"text/event-stream" } else { b"application/json" };
         let timeout = left.map(|left| left.as_secs_f64().to_string());
@@ -104,17 +119,18 @@ impl TextUpstream {
             (b"accept", accept),
             (b"accept-encoding", b"identity"),
         ];
-        let own =
-            own.into_iter().chain(timeout.iter().map(|left| (&b"x-request-timeout"[..], left.as_bytes())));
-        let every = self.headers.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
-        request.fields = RequestFields::new(&own, every)?;
+        let timeout = timeout.iter().map(|left| (&b"x-request-timeout"[..], left.as_bytes()));
+        let traceparent = trace.as_ref().map(TraceContext::header);
+        let traceparent = traceparent.iter().map(|header| (&b"traceparent"[..], header.as_bytes()));
+        let state = trace.as_ref().and_then(|trace| trace.state.as_deref());
+        let state = state.iter().map(|state| (&b"tracestate"[..], state.as_bytes()));
+        let fields = fields.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
+        let own = own.into_iter().chain(timeout).chain(traceparent).chain(state).chain(fields);
+        request.fields = self.fields(own)?;
         request.body = body.into();
-        request.timeouts = self.timeouts;
-        request.timeouts.total = match (self.timeouts.total, left) {
-            (Some(total), Some(left)) => Some(total.min(left)),
-            (total, left) => left.or(total),
-        };
-        request.max_response = self.max_response;
+        let TextSettings { timeouts, max_response, .. } = self.settings;
+        request.timeouts = Timeouts { total: timeouts.total.into_iter().chain(left).min(), ..timeouts };
+        request.max_response = max_response;
         Ok((route, request))
     }
 }
@@ -126,7 +142,6 @@ fn are_events(response: &Response) -> bool {
 }
 
 async fn listen(
-    response: &Response,
     body: &mut Body,
     waiting: &mut Waiting,
     speaker: &Speaker,
@@ -139,9 +154,9 @@ async fn listen(
             speaker.room().await;
             waiting.goes_on();
         }
-        let next = body.next_in(waiting).await.map_err(|error| broken(error, response, bytes))?;
+        let next = body.next_in(waiting).await.map_err(|error| broken(error, bytes))?;
         let Some(portion) = next else {
-            return hear.end().map_err(|error| broken(error, response, bytes));
+            return hear.end().map_err(|error| broken(error, bytes));
         };
         bytes += portion.len();
         match hear.hear(&portion)? {
@@ -153,11 +168,11 @@ async fn listen(
 }
 
 /// The failure of an answer of which so much had come.
-fn broken(error: Error, response: &Response, bytes: usize) -> Error {
+fn broken(error: Error, bytes: usize) -> Error {
     match error.kind() {
         ErrorKind::ReadFailed | ErrorKind::WriteFailed | ErrorKind::ProtocolError => {
-            let endpoint = &response.endpoint;
-            let message = format!("the answer of {endpoint} broke off after {bytes} bytes: {error}");
+            // Where the upstream is, is for those who run it: they find it as the cause.
+            let message = format!("the upstream's answer broke off after {bytes} bytes");
             Error::with_source(ErrorKind::StreamInterrupted, message, error)
         }
         _ => error,

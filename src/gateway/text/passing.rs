@@ -1,10 +1,9 @@
 //! A request that is passed on as it came, and its answer: event by event, or as a whole.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
-use super::exchange::{Hear, Heard, Question};
-use super::{TextProtocol, TextUpstream};
+use super::exchange::{About, Hear, Heard, Question};
+use super::{TextProtocol, TextSettings, TextUpstream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::{Piece, Said, Speaker};
 use crate::stream::{EventCutter, RawEvent};
@@ -15,18 +14,19 @@ pub(super) async fn pass(
     upstream: &TextUpstream,
     row: &[u8],
     speaker: &Speaker,
-    left: Option<Duration>,
+    about: About,
 ) -> Result<Said> {
     let broken = || Error::new(ErrorKind::Internal, "a request was to be passed on and is none");
     let row = PassedRow::read(row).ok_or_else(broken)?;
     let question = Question {
         path: upstream.path(row.passage, row.stream),
-        body: row.body(&upstream.model),
+        body: row.body(&upstream.settings.model),
         stream: row.stream,
-        left,
+        fields: row.fields().map(|(name, value)| (name.to_vec(), value.to_vec())).collect(),
+        about,
     };
     if row.stream {
-        let cutter = EventCutter::new(upstream.max_event);
+        let cutter = EventCutter::new(upstream.settings.max_event);
         upstream.stream(question, speaker, &mut Passing { cutter, events: VecDeque::new(), speaker }).await?;
     } else {
         let whole = upstream.whole(question).await?;
@@ -40,13 +40,13 @@ pub(super) async fn pass(
 impl TextUpstream {
     /// Where a request for that goes.
     pub(super) fn path(&self, passage: Passage, stream: bool) -> String {
-        match (passage, self.protocol) {
+        match (passage, self.settings.protocol) {
             (Passage::Chat, TextProtocol::OpenAi) => "/v1/chat/completions".to_owned(),
             (Passage::Completion, TextProtocol::OpenAi) => "/v1/completions".to_owned(),
             (Passage::Embeddings, TextProtocol::OpenAi) => "/v1/embeddings".to_owned(),
             _ => {
-                let model = &self.model;
-                let version = self.version.iter().map(|version| format!("/versions/{version}"));
+                let TextSettings { model, version, .. } = &self.settings;
+                let version = version.iter().map(|version| format!("/versions/{version}"));
                 let version = version.collect::<String>();
                 format!("/v2/models/{model}{version}/generate{}", if stream { "_stream" } else { "" })
             }

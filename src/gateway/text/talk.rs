@@ -1,14 +1,16 @@
 //! Requests that are answered piece by piece, each on its way to the server until its end.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
+use super::exchange::About;
 use super::{TextUpstream, asking, passing};
 use crate::batch::{Batch, Entry, Ran};
 use crate::error::{Error, ErrorKind, Result};
+use crate::flow::Clock;
+use crate::gateway::refusal;
 use crate::pipeline::{BatchAccount, Endpoint, Finished, Reply, Said, Speaker, Taken, Task};
 use crate::tensor::Column;
 
@@ -23,7 +25,8 @@ fn is_passed(batch: &Batch<(), Reply>) -> bool {
 }
 
 /// Carries the requests of a batch to the server, all at the same time.
-pub(super) async fn talk(upstream: Arc<TextUpstream>, endpoint: Arc<Endpoint>, (batch, mut account): Taken) {
+pub(super) async fn talk(upstream: Arc<TextUpstream>, (batch, mut account): Taken) {
+    let endpoint = &upstream.endpoint;
     account.call();
     let passed = is_passed(&batch);
     let rows = batch.rows;
@@ -35,7 +38,7 @@ pub(super) async fn talk(upstream: Arc<TextUpstream>, endpoint: Arc<Endpoint>, (
     let mut talks: Vec<_> = Vec::with_capacity(batch.entries.len());
     for (row, entry) in batch.entries.into_iter().enumerate() {
         let talk = Talk {
-            endpoint: Arc::clone(&endpoint),
+            endpoint: Arc::clone(endpoint),
             entry: Some(entry),
             account: account.clone(),
             is_last: is_alone,
@@ -45,7 +48,7 @@ pub(super) async fn talk(upstream: Arc<TextUpstream>, endpoint: Arc<Endpoint>, (
     if is_alone && let Some((talk, text)) = talks.pop() {
         return talk.run(&upstream, text, passed).await;
     }
-    let end = End { endpoint, account };
+    let end = End { endpoint: Arc::clone(endpoint), account };
     let mut under_way = JoinSet::new();
     for (talk, text) in talks {
         let upstream = Arc::clone(&upstream);
@@ -68,7 +71,7 @@ impl Talk {
     async fn run(mut self, upstream: &TextUpstream, text: Bytes, passed: bool) {
         let said = match &self.entry {
             Some(entry) => match entry.waiter.speaker() {
-                Some(speaker) => heard(upstream, text, passed, speaker, self.left(entry)).await,
+                Some(speaker) => heard(upstream, text, passed, speaker, self.about(entry)).await,
                 None => Err(Error::new(ErrorKind::Internal, "a text was asked for as a whole")),
             },
             None => return,
@@ -76,10 +79,9 @@ impl Talk {
         self.end(said);
     }
 
-    /// How long the answer is worth anything.
-    fn left(&self, entry: &Entry<Reply>) -> Option<Duration> {
-        use crate::flow::Clock;
-        entry.deadline.map(|deadline| deadline.since(self.endpoint.clock().now()))
+    fn about(&self, entry: &Entry<Reply>) -> About {
+        let left = entry.deadline.map(|deadline| deadline.since(self.endpoint.clock().now()));
+        About { left, trace: self.account.trace() }
     }
 
     fn end(&mut self, said: Result<Said>) {
@@ -128,18 +130,28 @@ async fn heard(
     text: Bytes,
     passed: bool,
     speaker: &Speaker,
-    left: Option<Duration>,
+    about: About,
 ) -> Result<Said> {
     let said = async {
         if passed {
-            passing::pass(upstream, &text, speaker, left).await
+            passing::pass(upstream, &text, speaker, about).await
         } else {
-            asking::ask(upstream, &text, speaker, left).await
+            asking::ask(upstream, &text, speaker, about).await
         }
     };
     tokio::select! {
         biased;
         () = speaker.left() => Ok(Said::Finish { reason: None, prompt_tokens: None }),
-        said = said => said,
+        said = said => said.map_err(|error| {
+            upstream.consider(&error);
+            told(&upstream.endpoint, error)
+        }),
     }
+}
+
+/// A failure as its reader is told of it.
+fn told(endpoint: &Endpoint, error: Error) -> Error {
+    let is_said = error.remote_reply().is_some()
+        || matches!(error.kind(), ErrorKind::Remote | ErrorKind::Stream | ErrorKind::StreamInterrupted);
+    if is_said { error } else { refusal::of_failure(&endpoint.spec.name, error).error }
 }

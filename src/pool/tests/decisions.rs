@@ -376,3 +376,18 @@ fn a_wait_that_ends_says_what_it_waited_for() {
          max_size=1, 0 are being opened, 1 more requests wait"
     );
 }
+
+#[test]
+fn without_a_pool_every_request_has_a_connection_of_its_own() {
+    let mut world =
+        World::new(PoolSettings { reuse: false, health_interval: None, ..settings(0, 8) }, Some(4));
+    // Of a server that would take four at a time.
+    world.steps([Step::Acquire, opened(4), Step::Acquire, opened(4)]);
+    assert_eq!((world.leases.len(), world.state.stats().size), (2, 2));
+    world.step(give_back(0));
+    assert_eq!((world.retired(Retired::Spent), world.state.stats().idle), (1, 0));
+    world.steps([Step::Acquire, opened(4)]);
+    assert_eq!(world.leases.len(), 2, "nothing is handed on");
+    world.steps([give_back(0), give_back(0)]);
+    assert_eq!((world.retired(Retired::Spent), world.state.stats().reused), (3, 0));
+}

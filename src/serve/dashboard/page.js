@@ -62,11 +62,10 @@ let looked = 0;
 async function look(now) {
   if (now < looked + 5000) return;
   looked = now;
-  try {
-    const [ready, server] = await Promise.all([ask('v2/health/ready'), ask('v2')]);
-    state.ready = ready.status === 200;
-    if (server.ok) state.version = (await server.json()).version;
-  } catch { /* the metrics say whether it is there */ }
+  // Where one of them is not answered, be it for want of a key: the metrics say whether the server is there.
+  const [ready, server] = await Promise.allSettled([ask('v2/health/ready'), ask('v2')]);
+  if (ready.value) state.ready = ready.value.status === 200;
+  if (server.value?.ok) state.version = (await server.value.json().catch(() => ({}))).version;
 }
 
 async function tick() {

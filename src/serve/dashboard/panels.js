@@ -223,6 +223,8 @@ class Panels {
       ...entry('Certificate', 'penstock_tls_certificate_expiry_timestamp_seconds', time, at => at - this.now / 1000),
       ['HTTP answers', rate(answers)],
       ['gRPC answers', rate(calls)],
+      ...(history.has('penstock_request_bytes_total')
+        ? [['Bytes in', per(bytes(this.nowRate('penstock_request_bytes_total')))], ['Bytes out', per(bytes(this.nowRate('penstock_response_bytes_total')))]] : []),
       ['Lock per request', asked > 0 ? count(taken / asked) : NOTHING],
       ...(history.has('penstock_gc_pause_seconds_count')
         ? [['GC pauses', per(time(this.nowRate('penstock_gc_pause_seconds_sum')))]] : []),

@@ -8,9 +8,10 @@ use http::HeaderValue;
 use super::inquiries::{decoded, status, version};
 use super::steps::{Steps, TextTerms, text_terms};
 use crate::error::Error;
-use crate::metrics::{InFlight, StreamMetrics};
+use crate::metrics::InFlight;
 use crate::pipeline::Task;
 use crate::serve::access::Note;
+use crate::serve::stream::Streams;
 use crate::serve::terms::HeadTerms;
 use crate::serve::timing::Timing;
 use crate::serve::{Found, Service, infer, offload};
@@ -78,12 +79,12 @@ impl Fit {
     pub(super) fn steps(
         self,
         terms: HeadTerms,
-        metrics: &StreamMetrics,
+        streams: &Streams,
         in_flight: InFlight,
     ) -> Result<Steps, Refused> {
         let Self { model, request, text } = self;
         let id = request.id.clone().unwrap_or_default();
-        let begun = Steps::begin(&model, request, text, terms, metrics, in_flight);
+        let begun = Steps::begin(&model, request, text, terms, streams, in_flight);
         begun.map_err(|error| Refused { id, status: status(error) })
     }
 

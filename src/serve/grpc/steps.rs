@@ -12,10 +12,11 @@ use serde_json::{Map, Value};
 
 use super::inquiries::status;
 use crate::error::Result;
-use crate::metrics::{InFlight, StreamCount, StreamMetrics};
+use crate::metrics::{InFlight, StreamCount};
 use crate::pipeline::{AnswerRow, Endpoint, Piece, Pieces};
 use crate::serve::access::Note;
 use crate::serve::infer::{self, Asked, Opened};
+use crate::serve::stream::Streams;
 use crate::serve::terms::HeadTerms;
 use crate::tensor::{Column, Shape, Texts};
 use crate::wire::grpc::proto::inference::infer_parameter::ParameterChoice;
@@ -79,6 +80,8 @@ pub(super) struct Steps {
     choices: Option<Choices>,
     text: Vec<u8>,
     count: StreamCount,
+    /// What is kept until the last is there, where answers are sent as a whole.
+    collected: Option<VecDeque<Said>>,
     _in_flight: InFlight,
 }
 
@@ -102,7 +105,7 @@ impl Steps {
         request: InferRequest,
         text: Option<TextTerms>,
         head: HeadTerms,
-        metrics: &StreamMetrics,
+        streams: &Streams,
         in_flight: InFlight,
     ) -> Result<Self> {
         let id = request.id.clone().unwrap_or_default();
@@ -113,7 +116,7 @@ impl Steps {
             text.choices
         });
         let pieces = model.stream(terms, specs, &rows)?;
-        let count = metrics.begin();
+        let count = streams.metrics().begin();
         Ok(Self {
             model: Arc::clone(model),
             asked,
@@ -122,12 +125,31 @@ impl Steps {
             choices,
             text: Vec::new(),
             count,
+            collected: (!streams.streaming).then(VecDeque::new),
             _in_flight: in_flight,
         })
     }
 
     /// What there is to send next.
     pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Said> {
+        let Some(mut collected) = self.collected.take() else { return self.poll_said(context) };
+        while !matches!(collected.back(), Some(Said::Last(_) | Said::Failed(..))) {
+            match self.poll_said(context) {
+                Poll::Ready(said) => collected.push_back(said),
+                Poll::Pending => {
+                    self.collected = Some(collected);
+                    return Poll::Pending;
+                }
+            }
+        }
+        // Of an answer that failed nothing was sent, and nothing is.
+        let has_failed = matches!(collected.back(), Some(Said::Failed(..)));
+        let next = if has_failed { collected.pop_back() } else { collected.pop_front() };
+        self.collected = Some(collected);
+        next.map_or(Poll::Pending, Poll::Ready)
+    }
+
+    fn poll_said(&mut self, context: &mut Context<'_>) -> Poll<Said> {
         loop {
             let Some(piece) = std::task::ready!(self.pieces.poll_next(context)) else {
                 return Poll::Ready(self.end());

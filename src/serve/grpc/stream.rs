@@ -109,12 +109,10 @@ enum Begun {
 
 fn begin(door: &Door, read: Read, terms: HeadTerms) -> Begun {
     match read {
-        Ok((fit, in_flight)) if fit.has_steps() => {
-            match fit.steps(terms, door.streams.metrics(), in_flight) {
-                Ok(steps) => Begun::Steps(Box::new(steps)),
-                Err(refused) => Begun::Whole(Box::new(Err(refused))),
-            }
-        }
+        Ok((fit, in_flight)) if fit.has_steps() => match fit.steps(terms, &door.streams, in_flight) {
+            Ok(steps) => Begun::Steps(Box::new(steps)),
+            Err(refused) => Begun::Whole(Box::new(Err(refused))),
+        },
         read => Begun::Whole(Box::new(read)),
     }
 }

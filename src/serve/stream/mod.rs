@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicUsize;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Response, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use tokio::time::timeout;
 
 pub use body::StreamBody;
@@ -25,7 +25,7 @@ use self::flow::Flow;
 use self::keeper::Keeper;
 use super::HttpSettings;
 use super::answer::ReplyBody;
-use super::routes::Reply;
+use super::routes::{self, Reply};
 use crate::error::{Error, Result};
 use crate::flow::StreamMemory;
 use crate::metrics::{InFlight, StreamMetrics};
@@ -60,6 +60,8 @@ pub(super) trait Frames: Send {
 /// What the streamed answers of a door have in common.
 pub(super) struct Streams {
     keep_alive: Duration,
+    /// False where answers are collected, and sent as a whole.
+    pub(super) streaming: bool,
     packs: bool,
     /// Bytes of memory that answers take that are packed now.
     packed: Arc<AtomicUsize>,
@@ -78,6 +80,7 @@ impl Streams {
         Arc::new(Self {
             memory,
             keep_alive: settings.keep_alive,
+            streaming: settings.streaming,
             packs: settings.compression,
             packed: Arc::default(),
             metrics,
@@ -120,8 +123,11 @@ pub(super) async fn streamed(
     headers: &HeaderMap,
     (model, in_flight): (&Arc<Endpoint>, InFlight),
 ) -> Result<Reply> {
-    let mut account = Account::open(streams, in_flight);
     let mut flow = Flow::new(choices, frames, Arc::clone(model));
+    if !streams.streaming {
+        return Box::pin(whole(flow, in_flight)).await;
+    }
+    let mut account = Account::open(streams, in_flight);
     begin(&mut flow, streams.keep_alive).await.inspect_err(|_| account.failed())?;
     let kind = flow.content_type();
     let packing = packing::begin(streams, headers, &flow);
@@ -141,6 +147,19 @@ pub(super) async fn streamed(
     }
     let body = StreamBody::open(flow, packing, account);
     Ok(reply.map(|()| ReplyBody::Stream(Box::new(body))))
+}
+
+/// The same answer as a whole: nothing of it leaves before all of it is there.
+///
+/// # Errors
+/// What the model fails with, whatever it said before.
+async fn whole(mut flow: Flow, _in_flight: InFlight) -> Result<Reply> {
+    poll_fn(|context| match flow.fill(context, usize::MAX) {
+        Ok(()) if !flow.is_over() => Poll::Pending,
+        filled => Poll::Ready(filled),
+    })
+    .await?;
+    Ok(routes::reply(StatusCode::OK, flow.content_type(), flow.out))
 }
 
 /// Bytes of frames that the head waits for at most.

@@ -51,8 +51,9 @@ impl ToldRows<'_> {
                 broken(&format!("inference-header-content-length is {length}, and the body has {has} bytes"))
             })?,
         };
-        let Object(answer) = serde_json::from_slice::<Object<Answer<'_>>>(json)
-            .map_err(|error| broken(&format!("the answer is none of the open inference protocol: {error}")))?;
+        let Object(answer) = serde_json::from_slice::<Object<Answer<'_>>>(json).map_err(|error| {
+            broken(&format!("the answer is none of the open inference protocol: {error}"))
+        })?;
         let mut found = SmallVec::<[(&GivenInput<'_>, Data<'_>); 2]>::new();
         for Object(output) in &answer.outputs {
             let size = output.parameters.as_ref().and_then(|Object(given)| given.binary_data_size);
@@ -60,7 +61,10 @@ impl ToldRows<'_> {
                 (_, Some(size)) => {
                     let cut = usize::try_from(size).ok().and_then(|size| binary.split_at_checked(size));
                     let (data, rest) = cut.ok_or_else(|| {
-                        broken(&format!("output '{}' ends before its binary_data_size of {size}", output.name))
+                        broken(&format!(
+                            "output '{}' ends before its binary_data_size of {size}",
+                            output.name
+                        ))
                     })?;
                     binary = rest;
                     Data::Binary(data)

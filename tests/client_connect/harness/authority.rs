@@ -49,6 +49,18 @@ impl Authority {
         self.sign(&params)
     }
 
+    /// A client's certificate with that subject, or with that URI where there is none.
+    pub(crate) fn client_named(&self, subject: &[(DnType, &str)], uri: &str) -> Signed {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        for (kind, name) in subject {
+            params.distinguished_name.push(kind.clone(), *name);
+        }
+        params.subject_alt_names.push(rcgen::SanType::URI(uri.try_into().unwrap()));
+        params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
+        self.sign(&params)
+    }
+
     fn sign(&self, params: &CertificateParams) -> Signed {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap().pem();

@@ -1,15 +1,19 @@
 //! The client's side of a test: the crate h2, which sends what it is told to.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use h2::client::{ResponseFuture, SendRequest, handshake};
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request};
 use penstock::wire::grpc::{Encoding, Messages, Status};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
 
 use super::PATIENCE;
 
@@ -55,6 +59,24 @@ impl Client {
         });
         let connection = runtime.spawn(connection);
         Self { runtime, sender, connection }
+    }
+
+    /// As [`open`](Self::open), encrypted.
+    pub(crate) fn encrypted(address: SocketAddr, config: Arc<ClientConfig>) -> Self {
+        let runtime = penstock::runtime::handle().unwrap();
+        let (sender, connection) = wait(&runtime, async {
+            let stream = TcpStream::connect(address).await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            let name = ServerName::from(address.ip());
+            handshake(TlsConnector::from(config).connect(name, stream).await.unwrap()).await.unwrap()
+        });
+        let connection = runtime.spawn(connection);
+        Self { runtime, sender, connection }
+    }
+
+    /// Closes the socket without a word.
+    pub(crate) fn hang_up(self) {
+        self.connection.abort();
     }
 
     /// Begins a call, with fields besides those that every call has; a field given here replaces one of those.

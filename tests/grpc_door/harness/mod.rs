@@ -1,5 +1,11 @@
 //! A served model that doubles its input, and a client that sends frames as it is told.
 
+#[path = "../../client_connect/harness/authority.rs"]
+#[allow(dead_code, reason = "the tests of clients need more of it")]
+mod authority;
+#[path = "../../http_door/harness/certificates.rs"]
+#[allow(dead_code, reason = "the tests of HTTP need more of it")]
+mod certificates;
 mod client;
 #[path = "../../http_door/harness/door.rs"]
 #[allow(dead_code, reason = "the tests of HTTP need more of it")]
@@ -14,6 +20,8 @@ mod talk;
 #[allow(dead_code, reason = "as above")]
 mod wire;
 
+pub(crate) use authority::{Authority, Signed};
+pub(crate) use certificates::{Certificates, trusting};
 pub(crate) use client::{Client, Duplex, Ended};
 pub(crate) use door::{Door, Setup, double};
 pub(crate) use shelf::{Shelf, Shelving};

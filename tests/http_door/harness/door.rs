@@ -11,7 +11,10 @@ use penstock::batch::{Batch, BatchPolicy, Ran, Turn};
 use penstock::error::Result;
 use penstock::metrics::Registry;
 use penstock::pipeline::{AnswerRow, Endpoint, Finished, ModelSpec, Reply, Said, Task};
-use penstock::serve::{Door as Inside, HttpServer, HttpSettings, Service, listen};
+use penstock::serve::{
+    AccessLog, AccessRecord, Door as Inside, HttpServer, HttpSettings, Security, SecuritySettings, Service,
+    listen,
+};
 use penstock::tensor::{Column, ColumnSpec, DType, Spares, TensorSpec};
 
 use super::{PATIENCE, until};
@@ -44,17 +47,34 @@ impl Gate {
     }
 }
 
+/// An access log.
+#[derive(Debug, Default)]
+pub(crate) struct Noted(pub(crate) Mutex<Vec<AccessRecord>>);
+
+impl AccessLog for Noted {
+    fn access(&self, record: AccessRecord) {
+        self.0.lock().push(record);
+    }
+}
+
 /// How a door is set up.
 pub(crate) struct Setup {
     pub(crate) policy: BatchPolicy,
     pub(crate) http: HttpSettings,
+    pub(crate) security: SecuritySettings,
     pub(crate) model: Model,
     pub(crate) ready: bool,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { policy: BatchPolicy::default(), http: HttpSettings::default(), model: double, ready: true }
+        Self {
+            policy: BatchPolicy::default(),
+            http: HttpSettings::default(),
+            security: SecuritySettings::default(),
+            model: double,
+            ready: true,
+        }
     }
 }
 
@@ -63,6 +83,9 @@ pub(crate) struct Door {
     pub(crate) server: HttpServer,
     pub(crate) service: Arc<Service>,
     pub(crate) inside: Arc<Inside>,
+    pub(crate) security: Arc<Security>,
+    /// What was noted of each request.
+    pub(crate) noted: Arc<Noted>,
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) gate: Arc<Gate>,
     /// The first number of every row that reached the model, batch by batch.
@@ -91,13 +114,20 @@ impl Door {
         let endpoint = Endpoint::open(spec, setup.policy, 1, metrics, &runtime).unwrap();
         endpoint.set_ready(setup.ready);
         let service = Service::new(vec![Arc::clone(&endpoint)], Arc::clone(&registry)).unwrap();
-        let inside = Inside::new(Arc::clone(&service), setup.http, None, &registry).unwrap();
+        let security = Security::open(setup.security, &registry).unwrap();
+        let noted = Arc::new(Noted::default());
+        let log = Arc::clone(&noted) as Arc<dyn AccessLog>;
+        let inside =
+            Inside::secured(Arc::clone(&service), setup.http, Arc::clone(&security), Some(log), &registry)
+                .unwrap();
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let server = HttpServer::open(listen(any).unwrap(), Arc::clone(&inside), true, &runtime).unwrap();
         let mut door = Self {
             server,
             service,
             inside,
+            security,
+            noted,
             endpoint,
             gate: Arc::default(),
             seen: Arc::default(),
@@ -141,6 +171,13 @@ impl Door {
                 endpoint.finish(Finished { entries: batch.entries, rows, account, ran: Ran::Unknown });
             }
         })
+    }
+
+    /// The value of a metric with these labels, or 0.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let text = self.inside.metrics_text();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map_or(0.0, |count| count.parse().unwrap())
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

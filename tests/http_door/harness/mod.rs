@@ -1,11 +1,17 @@
 //! A served model that doubles its input, and a client that sends bytes as they are.
 
+#[path = "../../client_connect/harness/authority.rs"]
+#[allow(dead_code, reason = "the tests of clients need more of it")]
+mod authority;
+mod certificates;
 mod door;
 mod shelf;
 mod streams;
 mod talk;
 mod wire;
 
+pub(crate) use authority::{Authority, Signed};
+pub(crate) use certificates::{Certificates, trusting};
 pub(crate) use door::{Door, Model, Setup, double, output};
 pub(crate) use shelf::{Shelf, Shelving};
 pub(crate) use streams::{Client, Stream, endless, post as post_stream, post_to};

@@ -2,7 +2,10 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
 use serde_json::Value;
 
 use super::PATIENCE;
@@ -63,6 +66,7 @@ impl Answer {
 /// A connection.
 pub(crate) struct Wire {
     stream: TcpStream,
+    tls: Option<Box<ClientConnection>>,
     unread: Vec<u8>,
 }
 
@@ -71,16 +75,62 @@ impl Wire {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { stream, unread: Vec::new() }
+        Self { stream, tls: None, unread: Vec::new() }
+    }
+
+    /// As [`open`](Self::open), encrypted; the handshake comes with the first bytes that are sent.
+    pub(crate) fn encrypted(address: SocketAddr, config: &Arc<ClientConfig>) -> Self {
+        let name = ServerName::from(address.ip());
+        let tls = ClientConnection::new(Arc::clone(config), name).unwrap();
+        Self { tls: Some(Box::new(tls)), ..Self::open(address) }
+    }
+
+    /// What the handshake came to.
+    pub(crate) fn handshake(&mut self) -> std::io::Result<()> {
+        let tls = self.tls.as_mut().unwrap();
+        while tls.is_handshaking() {
+            tls.complete_io(&mut self.stream)?;
+        }
+        Ok(())
+    }
+
+    /// The encrypted side of it.
+    pub(crate) fn tls(&self) -> &ClientConnection {
+        self.tls.as_ref().unwrap()
+    }
+
+    /// The socket below.
+    pub(crate) fn socket(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Says, encrypted, that no more will be sent.
+    pub(crate) fn notify_close(&mut self) {
+        let tls = self.tls.as_mut().unwrap();
+        tls.send_close_notify();
+        while tls.wants_write() {
+            tls.write_tls(&mut self.stream).unwrap();
+        }
     }
 
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.stream.write_all(bytes.as_ref()).unwrap();
+        self.write(bytes.as_ref()).unwrap();
     }
 
     /// As [`send`](Self::send), where the server may have hung up.
     pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) {
-        let _ = self.stream.write_all(bytes.as_ref());
+        let _ = self.write(bytes.as_ref());
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        match &mut self.tls {
+            None => self.stream.write_all(bytes),
+            Some(tls) => {
+                let mut stream = rustls::Stream::new(&mut **tls, &mut self.stream);
+                stream.write_all(bytes)?;
+                stream.flush()
+            }
+        }
     }
 
     pub(crate) fn ask(&mut self, request: impl AsRef<[u8]>) -> Answer {
@@ -195,13 +245,19 @@ impl Wire {
     /// Reads on; false where the server hung up.
     fn more(&mut self) -> bool {
         let mut buffer = [0; 16 << 10];
-        match self.stream.read(&mut buffer) {
+        let read = match &mut self.tls {
+            None => self.stream.read(&mut buffer),
+            Some(tls) => rustls::Stream::new(&mut **tls, &mut self.stream).read(&mut buffer),
+        };
+        match read {
             Ok(0) => false,
             Ok(read) => {
                 self.unread.extend_from_slice(&buffer[..read]);
                 true
             }
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof) => {
+                false
+            }
             Err(error) => panic!("no answer came: {error}"),
         }
     }

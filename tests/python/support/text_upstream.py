@@ -50,7 +50,7 @@ def upstream(answer: Answer, *names: str) -> HttpServer:
                 name = request.target.removeprefix("/v1/models/").replace("%2F", "/")
                 status = "200 OK" if name in names else "404 Not Found"
                 peer.answer(json.dumps({"id": name}), status=status, headers=JSON)
-            elif request.method == "GET":
+            elif request.method == "GET" or request.target.startswith("/v2/"):
                 peer.answer(json.dumps({"error": "there is nothing here"}), status="404 Not Found", headers=JSON)
             else:
                 answer(peer, request)
@@ -60,4 +60,4 @@ def upstream(answer: Answer, *names: str) -> HttpServer:
 
 def asked(server: HttpServer) -> list[dict[str, Any]]:
     """The bodies of what models were asked."""
-    return [json.loads(each.body) for each in server.requests if each.method == "POST"]
+    return [json.loads(each.body) for each in server.requests if each.target.startswith("/v1/") and each.body]

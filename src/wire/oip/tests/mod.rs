@@ -7,6 +7,7 @@ mod request;
 mod response;
 mod roundtrip;
 mod tensors;
+mod upstream;
 
 use std::sync::Arc;
 

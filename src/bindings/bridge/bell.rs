@@ -4,21 +4,20 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 
-use super::courier::Courier;
-use super::reply::Answered;
-use crate::bindings::bridge::port::{Port, Shared, settle};
+use super::port::{Port, Shared, settle};
+use super::ringer::{Ready, Ringer};
 use crate::bindings::errors::raised;
 use crate::error::ErrorKind;
 
 /// Rung when what somebody waits for has come.
 #[derive(Default)]
-pub(super) struct Bell(Option<(Arc<Shared>, usize)>);
+pub(crate) struct Bell(Option<(Arc<Shared>, usize)>);
 
 impl Bell {
     /// Tells whoever waits.
-    pub(super) fn ring(&mut self, courier: &Courier) {
+    pub(crate) fn ring(&mut self, ringer: &Ringer) {
         if let Some((port, slot)) = self.0.take() {
-            courier.reply(port, slot, Answered::Ready);
+            ringer.reply(port, slot, Box::new(Ready));
         }
     }
 
@@ -26,7 +25,7 @@ impl Bell {
     ///
     /// # Errors
     /// `StreamClosed` where somebody else waits.
-    pub(super) fn hang<'py>(
+    pub(crate) fn hang<'py>(
         &mut self,
         py: Python<'py>,
         port: &Bound<'py, Port>,
