@@ -34,7 +34,7 @@ extensions = [
     "sphinx_copybutton",
 ]
 root_doc = "index"
-exclude_patterns = ["_build", "make_notebook.py", "make_screenshots.py"]
+exclude_patterns = ["pipeline.ipynb"]  # beside pipeline.md it would be a page of the same name: see `site/`
 
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
@@ -75,8 +75,12 @@ TAKEN_IN = {
 }
 """Pages of the site, and the files outside docs/ that they are."""
 
+LINKED = {"site/pipeline-notebook": "docs/pipeline.ipynb"}
+"""Pages that are links to a file, by a name that no other page has."""
+
 _PLACES = {(ROOT / file).resolve(): DOCS / f"{page}.md" for page, file in TAKEN_IN.items()}
 _PLACES.update({path.parent: place for path, place in list(_PLACES.items()) if path.parent != ROOT})
+_PLACES.update({ROOT / file: DOCS / f"{page}.ipynb" for page, file in LINKED.items()})
 _LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
 _CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)(?=(\w?))")
 _FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
@@ -118,6 +122,8 @@ def read_source(_app: Sphinx, name: str, source: list[str]) -> None:
     if name in TAKEN_IN:
         file = ROOT / TAKEN_IN[name]
         source[0] = relinked(file.read_text(encoding="utf-8"), file, page)
+    elif name in LINKED:
+        source[0] = relinked(source[0], ROOT / LINKED[name], page)
     elif page.exists():
         source[0] = relinked(source[0], page, page)
     elif name == root_doc:  # guides that are still being written

@@ -60,6 +60,10 @@ class RemoteModel(Computed):
     batch any more, its request is dropped, and the upstream told so. A batch that the upstream refuses (status 400) is
     split until the guilty request is found.
 
+    A text model (`task="generate"`, `task="embed"`) is one of a server of OpenAI's API, whose URL may end with `/v1`:
+    requests are passed on as they came, but for the model's name, and answers as they come. A client that leaves stops
+    the upstream, one that reads slowly pauses it. Plain texts for vectors share requests upstream.
+
     Without `inputs` and `outputs` the upstream is asked when the model is declared, which blocks. It must be ready, and
     have what was declared, when the model is loaded; after that its health is part of the server's own.
 
@@ -357,22 +361,23 @@ class RemoteModel(Computed):
 
 
 class RemoteLoaded(Loaded):
-    """One load of a `RemoteModel`: connections to its servers."""
+    """One load of a `RemoteModel`: connections to its servers. Models that require it are lent their client."""
 
     def __init__(self, model: RemoteModel, client: Client, terms: RemoteTerms) -> None:
-        self.value: RemoteModel = model
+        # A thing of its own for each load: that is what a cache knows loads by.
+        self.value: Client = client
         self.size: int = 0
-        self._client = client
+        self._model = model
         self._terms = terms
 
     def start(self, shift: _native.NativeShift) -> None:
         """Starts the task that takes batches."""
-        shift.start_remote(self._client._native, self._terms)  # noqa: SLF001  one package
+        shift.start_remote(self.value._native, self._terms)  # noqa: SLF001  one package
 
     def end(self, shift: _native.NativeShift, limit: float) -> None:
         """Waits for what is under way, for so many seconds; then closes the connections."""
         shift.end_remote(limit)
-        self.value.forget(self._client)
+        self._model.forget(self.value)
 
 
 def names(tensors: object) -> list[str]:
