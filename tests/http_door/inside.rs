@@ -53,7 +53,8 @@ fn as_a_whole_it_comes_when_the_last_is_there() {
     let talk = talking.take(1);
     talk.say_all(&["a", "b"]);
     let runtime = penstock::runtime::handle().unwrap();
-    let early = runtime.block_on(async { tokio::time::timeout(Duration::from_millis(50), steps.next()).await });
+    let early =
+        runtime.block_on(async { tokio::time::timeout(Duration::from_millis(50), steps.next()).await });
     assert!(early.is_err(), "it is not over");
     talk.say_at_last("c");
     let said: Vec<_> = (0..4).map(|_| next(&mut steps).unwrap()).collect();
