@@ -14,6 +14,7 @@ from penstock._clock import VirtualClock
 from penstock._deadline import remaining
 from penstock._policy import Adaptive, BatchPolicy, BatchStats, Pad
 from penstock._processes import Processes
+from penstock._scope import current_trace
 from penstock._steps import Batch, Stream
 from penstock.batching import Batcher, batched
 from penstock.errors import ItemError, PenstockError
@@ -89,6 +90,7 @@ __all__ = [
     "VirtualClock",
     "__version__",
     "batched",
+    "current_trace",
     "errors",
     "load_onnx",
     "load_safetensors",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 from penstock._body import JSON_TYPE, body_of, json_body
 from penstock._headers import merged, sendable, stated_length, without
 from penstock._native import VERSION
+from penstock._scope import outgoing
 from penstock._url import Url, join, pairs_of, parse, with_params, without_dots, without_user
 from penstock.errors import ConfigError, ProtocolError
 from penstock.pooling import Timeout, check_time
@@ -132,7 +133,14 @@ class RequestBuilder:
         self._targets: dict[str, str] = {}
 
     def prepare(self, method: str, url: str, options: Mapping[str, Any]) -> Prepared:
-        """A request, ready to be sent."""
+        """A request, ready to be sent, in the trace of whoever asks."""
+        prepared = self._prepare_known(method, url, options)
+        if not (trace := outgoing()):
+            return prepared
+        method, target, headers, body, limits, bits = prepared
+        return (method, target, merged(trace, headers or []), body, limits, bits)
+
+    def _prepare_known(self, method: str, url: str, options: Mapping[str, Any]) -> Prepared:
         if method in _METHODS:
             target = self._targets.get(url) if isinstance(url, str) else None
             if target is not None:
@@ -150,6 +158,8 @@ class RequestBuilder:
     def manner(self, timeout: object, metadata: HeadersGiven | None = None) -> Manner:
         """How a call of gRPC is sent; `...` is the client's own time-out."""
         headers = self._plain if metadata is None else merged(self._secrets, sendable(metadata)) or None
+        if trace := outgoing():
+            headers = merged(trace, headers or [])
         return (headers, None if timeout is ... else limits_of(timeout, self._timeout), 0)
 
     def silent(self) -> Timeout:

@@ -168,10 +168,11 @@ def serve(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     settings = _configured(options)
     listen = settings.of(ListenSettings)
     if listen.workers > 1:
-        drain_timeout = settings.of(DoorSettings).drain_timeout
+        door = settings.of(DoorSettings)
+        limit = door.drain_delay + door.drain_timeout
         encrypted = settings.of(SecuritySettings).encrypted
         places = listeners(*_place(listen))
-        return Supervisor(places, arguments, listen.workers, drain_timeout, encrypted=encrypted).run()
+        return Supervisor(places, arguments, listen.workers, limit, encrypted=encrypted).run()
     return _serve_alone(_made(options, settings))
 
 

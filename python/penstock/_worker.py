@@ -11,6 +11,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol
 
 from penstock._deadline import DEADLINE
+from penstock._scope import enter
 
 if TYPE_CHECKING:
     import asyncio
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from penstock._deadline import Deadline
     from penstock._lifecycle import OwnLoop
+    from penstock._scope import Scope
 
 CANCEL_SECONDS = 1.0
 """Time that cancelled coroutines have to end before their model is closed."""
@@ -28,6 +30,7 @@ class Worker(Protocol):
 
     def wait(self) -> bool: ...
     def deadline(self) -> Deadline | None: ...
+    def scope(self) -> Scope | None: ...
     def next(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any] | None] | None: ...
     def returned(self, value: Any) -> None: ...
     def raised(self, error: BaseException) -> None: ...
@@ -37,6 +40,7 @@ def work(worker: Worker) -> None:
     """Runs batches until none will come any more."""
     while worker.wait():
         DEADLINE.set(worker.deadline())
+        enter(worker.scope())
         while (call := worker.next()) is not None:
             _call(worker, *call)
             # While it waits, the thread must hold on to nothing: neither the last batch nor the function.
@@ -106,6 +110,7 @@ class Overlap:
         import asyncio  # noqa: PLC0415  as above
 
         DEADLINE.set(worker.deadline())
+        enter(worker.scope())
         cancelled: asyncio.CancelledError | None = None
         while (call := worker.next()) is not None:
             if cancelled is not None:

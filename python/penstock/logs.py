@@ -20,7 +20,10 @@ Attributes of an access record, for formatters (`%(status)d`) and filters:
     grpc_code: of a call of gRPC, the name of its status code, such as `"NOT_FOUND"`; else `None`.
     seconds: from the request's head to its answer.
     request_bytes, response_bytes: of the bodies.
-    request_id: what the client calls the request, or `None`.
+    request_id: what the request is called: its own `id`, else its header `X-Request-Id`, else what the server calls it.
+        Its answer says it in `X-Request-Id`.
+    trace_id, span_id: where the request stands in a trace, as hexadecimal digits, or `None`. They are those that came
+        in `traceparent`, and where the request is recorded as a span, that span's.
     key: the name of the API key that it showed, where keys are asked for, or `None`; never the key.
     client: whom the client's certificate names, where one is asked for, or `None`.
     model: the name of the model that was asked, or `None`.
@@ -29,6 +32,9 @@ Attributes of an access record, for formatters (`%(status)d`) and filters:
     reason: why that batch was cut, or `None`.
     load_seconds, queue_seconds, slot_seconds, gather_seconds, model_seconds, scatter_seconds, encode_seconds: where the
         time went, each or `None`; `load_seconds` where the model was not there when it was asked for.
+
+What a model logs while it runs a batch has `trace_id`, `span_id` and `request_ids`, those of the batch, with
+`JsonFormatter` and wherever `BatchFilter` is on a handler.
 """
 
 from __future__ import annotations
@@ -39,7 +45,9 @@ import math
 from datetime import UTC, datetime
 from typing import IO, Any
 
-__all__ = ["JsonFormatter", "configure"]
+from penstock._scope import SCOPE
+
+__all__ = ["BatchFilter", "JsonFormatter", "configure"]
 
 TEXT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
@@ -48,11 +56,29 @@ _OWN_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asct
 _handler: logging.Handler | None = None
 
 
+class BatchFilter(logging.Filter):
+    """Gives every record that is logged in a model's call the attributes `trace_id`, `span_id` and `request_ids`.
+
+    They are those of the batch that runs, and `None` and empty outside one. It lets every record through. Put it on a
+    handler: `handler.addFilter(penstock.logs.BatchFilter())`.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Adds the attributes, where the record has none of them; always true."""
+        if not hasattr(record, "request_ids") and record.name != "penstock.access":
+            scope = SCOPE.get()
+            record.trace_id = None if scope is None else scope.trace_id
+            record.span_id = None if scope is None else scope.span_id
+            record.request_ids = [] if scope is None else list(scope.request_ids)
+        return True
+
+
 class JsonFormatter(logging.Formatter):
     """Formats any log record as one line of JSON, by RFC 8259.
 
     Its members are `time` (UTC, RFC 3339), `level`, `logger` and `message`, then every attribute that the record was
-    given (those of an access record, or of `extra=`), and `exception` and `stack` where there are such. Values that
+    given (those of an access record, or of `extra=`), `trace_id`, `span_id` and `request_ids` of the batch where it is
+    logged in a model's call, and `exception` and `stack` where there are such. Values that
     JSON has no word for are written as text; so are infinities and NaN.
     """
 
@@ -67,6 +93,10 @@ class JsonFormatter(logging.Formatter):
         for name, value in vars(record).items():
             if name not in _OWN_ATTRIBUTES and name not in line:
                 line[name] = value
+        if (scope := SCOPE.get()) is not None:
+            line.setdefault("trace_id", scope.trace_id)
+            line.setdefault("span_id", scope.span_id)
+            line.setdefault("request_ids", list(scope.request_ids))
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         elif record.exc_text:
@@ -104,6 +134,15 @@ def configure(*, json: bool = False, level: int | str = "INFO", stream: IO[str] 
     from penstock import _logs  # noqa: PLC0415  who only wants the formatter needs no thread
 
     _logs.refresh_level()
+
+
+def _look_of(handler: logging.Handler) -> str | None:
+    """How a handler's lines look, where that is known without making a record."""
+    formatter = handler.formatter
+    if type(formatter) is JsonFormatter:
+        return "json"
+    is_plain = type(formatter) is logging.Formatter and formatter._fmt == TEXT and formatter.datefmt is None  # noqa: SLF001
+    return "text" if is_plain and type(handler) is logging.StreamHandler else None
 
 
 def _plain(value: Any) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from penstock import _lifecycle, _logs, _native
+from penstock import _collections, _lifecycle, _logs, _native
 from penstock._batch_records import explanation_of
 from penstock._batch_settings import ModelTerms
 from penstock._directories import Changes, Directories
@@ -22,10 +22,11 @@ from penstock._pipeline_settings import PipelineSettings
 from penstock._policy import check_count, check_seconds
 from penstock._recording import Recording
 from penstock._served_models import ServedModels
+from penstock._tracing import ratio_in_force
 from penstock.errors import Closed, ConfigError, ModelNotFound
 from penstock.models import ModelCache, ModelSpec, spec_of
 from penstock.repository import ModelDirectory
-from penstock.settings import SECTIONS, CacheSettings, DoorSettings, SecuritySettings, Settings
+from penstock.settings import SECTIONS, CacheSettings, DoorSettings, SecuritySettings, Settings, TracingSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -106,9 +107,10 @@ class Server:
     As a context manager it starts on entering and closes on leaving; `start` and `close` do the same by hand. Requests
     are accepted, parsed, gathered and answered by Rust; the interpreter is used once a batch.
 
-    Paths: `/v2/health/live`, `/v2/health/ready`, `/v2`, `/v2/models/NAME[/versions/V]`, `.../ready`, `.../infer`,
-    `.../generate`, `.../generate_stream`, and `/metrics` in the OpenMetrics format. Models of text and of embeddings
-    are served by OpenAI's API, too: `/v1/models`, `/v1/embeddings`, `/v1/completions`, `/v1/chat/completions`.
+    Paths: `/v2/health/live`, `/v2/health/started`, `/v2/health/ready`, `/v2`, `/v2/models/NAME[/versions/V]`,
+    `.../ready`, `.../infer`, `.../generate`, `.../generate_stream`, and `/metrics` in the OpenMetrics format. Models of
+    text and of embeddings are served by OpenAI's API, too: `/v1/models`, `/v1/embeddings`, `/v1/completions`,
+    `/v1/chat/completions`.
 
     Calls of gRPC are answered on the same port, over HTTP/2: `inference.GRPCInferenceService`, the standard
     health service `grpc.health.v1.Health`, and reflection. `grpc_port` adds a port for gRPC alone. All of them share
@@ -194,6 +196,7 @@ class Server:
         self._every_setting = settings
         self._settings = settings.of(DoorSettings)
         self._security = settings.of(SecuritySettings)
+        self._delay = self._settings.drain_delay
         self._cache_settings = self._parts.cached(settings.of(CacheSettings))
         self._shared_cache = cache
         self._cache = _cache_of(self._cache_settings) if cache is None else cache
@@ -275,6 +278,7 @@ class Server:
                 journal=journal,
                 siblings=siblings,
             )
+            self._report_to(self._native, self._journal)
         except BaseException:
             models.residents.remove_all()
             if self._shared_cache is None:
@@ -284,6 +288,8 @@ class Server:
             self._release_journal()
             raise
         self._models = models
+        _collections.watch()
+        self._uncounted = weakref.finalize(self, _collections.leave)
         _lifecycle.close_at_exit(self)
         try:
             if self._places:
@@ -302,6 +308,13 @@ class Server:
         except BaseException:
             self.close(drain=False)
             raise
+
+    def _report_to(self, native: _native.NativeServer, journal: _native.NativeJournal) -> None:
+        """Has what is recorded brought to where it is wanted."""
+        native.count_dropped(journal)
+        ratio = ratio_in_force(self._every_setting.of(TracingSettings))
+        if ratio is not None:
+            native.trace_by(journal, ratio)
 
     def _begin_to_look(self, native: _native.NativeServer, models: ServedModels) -> None:
         """Serves what is in the directories, and has calls of the model repository look at them again."""
@@ -567,8 +580,9 @@ class Server:
     def close(self, *, drain: bool = True, timeout: float | None = None) -> None:
         """Stops accepting, answers what was accepted, then closes the models. Safe to call twice.
 
-        Health says "not ready" first. Without `drain`, requests that wait for a batch get status 503. Coroutines of
-        `async def` models that still run when the time is up are cancelled, worker processes killed, and streamed
+        Health says "not ready" first, for `drain_delay` seconds before anything else happens. Without `drain`, there is
+        no such pause, and requests that wait for a batch get status 503. Coroutines of `async def` models that still
+        run when the time is up are cancelled, worker processes killed, and streamed
         answers ended with an error as their last event.
 
         Args:
@@ -578,6 +592,7 @@ class Server:
         self._closed = True
         if self._native is not None:
             limit = self._settings.drain_timeout if timeout is None else timeout
+            time.sleep(self._leave(drain=drain))
             deadline = time.monotonic() + limit
             self._native.close(drain, limit)
             self._end(deadline)
@@ -589,9 +604,18 @@ class Server:
         self._closed = True
         if self._native is not None:
             limit = self._settings.drain_timeout if timeout is None else timeout
+            await asyncio.sleep(self._leave(drain=drain))
             deadline = time.monotonic() + limit
             await self._native.close_async(drain, limit)
             await asyncio.get_running_loop().run_in_executor(None, self._end, deadline)
+
+    def _leave(self, *, drain: bool) -> float:
+        """Says "not ready", where closing is to be seen before it begins, and for how many seconds; once."""
+        delay, self._delay = self._delay, 0.0
+        if not drain or not delay or self._native is None or self._process != os.getpid():
+            return 0.0
+        self._native.begin_leave()
+        return delay
 
     def _end(self, deadline: float) -> None:
         models, directories, self._directories = self._models, self._directories, None
@@ -605,6 +629,8 @@ class Server:
                 self._native.end_processes(_LEAST_END)
         self._end_recordings()
         self._release_journal()
+        if self._native is not None:
+            self._uncounted()
 
     def _end_recordings(self) -> None:
         for recording in self._recordings:

@@ -17,6 +17,7 @@ from penstock._settings_model import Resolved as _Resolved
 from penstock._settings_model import Setting, Settings, Source
 from penstock._settings_model import setting as _setting
 from penstock._settings_values import choice_of, size_of
+from penstock._tracing_settings import TracingSettings
 from penstock._upstream_settings import UpstreamSettings
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Setting",
     "Settings",
     "Source",
+    "TracingSettings",
     "UpstreamSettings",
     "size_of",
 ]
@@ -96,6 +98,8 @@ class DoorSettings(_Resolved, section="server", title="limits"):
             an answer (longer, and it is dropped).
         idle_timeout: time that a connection may stay open without a request; then it is closed.
         drain_timeout: time that closing waits for requests that were accepted; what is left is cut off.
+        drain_delay: time before that for which a server that closes says "not ready" and goes on as before, so that
+            load balancers see it and send elsewhere.
         access_log: log each request, as `penstock.logs` says.
         server_timing: whether answers carry `Server-Timing`, which says in milliseconds where their time went.
         keep_alive: time without a piece of a streamed answer after which a comment is sent. The head of such an answer
@@ -123,6 +127,7 @@ class DoorSettings(_Resolved, section="server", title="limits"):
     body_timeout: float = _setting(60.0, "seconds", "time for a body (408), or for taking the next bytes of an answer")
     idle_timeout: float = _setting(75.0, "seconds", "time that a connection may stay open without a request")
     drain_timeout: float = _setting(10.0, "seconds", "time that stopping waits for answers")
+    drain_delay: float = _setting(0.0, "pause", "time that stopping says 'not ready' and answers as before")
     access_log: bool = _setting(False, "switch", "log each request")  # noqa: FBT003
     server_timing: bool = _setting(True, "switch", "say in Server-Timing where the time of an answer went")  # noqa: FBT003
     keep_alive: float = _setting(15.0, "seconds", "time without a piece of a stream before a comment is sent")
@@ -179,6 +184,7 @@ SECTIONS: tuple[type[_Resolved], ...] = (
     ListenSettings,
     DoorSettings,
     SecuritySettings,
+    TracingSettings,
     RepositorySettings,
     CacheSettings,
     PipelineSettings,

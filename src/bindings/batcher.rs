@@ -24,6 +24,7 @@ use super::policy::Policy;
 use super::recording::NativeRecording;
 use super::records;
 use super::run::{Fillers, hand_out};
+use super::scope::BatchScope;
 use super::waiter::{Failure, Outcome, Parked, Results, SIGNAL_CHECK, Waiter};
 use crate::batch::{Batcher, Removed, Turn};
 use crate::error::ErrorKind;
@@ -336,6 +337,12 @@ impl Worker {
     fn deadline(&self) -> Option<BatchDeadline> {
         let at = self.taken.lock().as_ref()?.account.deadline;
         BatchDeadline::of(self.core.batcher.clock(), at)
+    }
+
+    /// As `ServedWorker.scope`: callers in the process have no trace here.
+    #[allow(clippy::unused_self, reason = "as every worker's")]
+    fn scope(&self) -> Option<BatchScope> {
+        None
     }
 
     /// The function and the arguments of its next call, or `None` where the batch is done and its answers are out. The

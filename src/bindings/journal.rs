@@ -12,10 +12,12 @@ use tracing::level_filters::LevelFilter;
 
 use super::bridge::lifecycle::generation;
 use super::bridge::lock;
+use super::spans::{self, BatchRecord};
 use crate::flow::events::{self, Event, EventLog, Value};
 use crate::flow::{Burst, Journal, Pace};
 use crate::metrics::LockCounts;
-use crate::serve::{AccessLog, AccessRecord};
+use crate::pipeline::{BatchAccount, BatchLog, ModelSpec};
+use crate::serve::{AccessLog, AccessRecord, Look, write_line};
 use crate::wire::grpc::Code;
 
 /// The reader holds the interpreter's lock while it works, and so holds up the models: it takes few records at a time and
@@ -29,6 +31,7 @@ const PACE: Pace = Pace { gather: Duration::from_millis(10), most: 32, breath: D
 enum Record {
     Access(AccessRecord),
     Event(Event),
+    Batch(BatchRecord),
 }
 
 /// Where the doors put what they note, and every room its events.
@@ -52,6 +55,15 @@ impl EventLog for Sink {
     }
 }
 
+impl BatchLog for Sink {
+    fn batch(&self, model: &Arc<ModelSpec>, batch: &Arc<BatchAccount>) {
+        self.0.push(Record::Batch(BatchRecord::new(model, batch)));
+    }
+}
+
+/// What a reader gets: log records, how many were dropped, spans, and lines that are written already.
+type Heard<'py> = (Bound<'py, PyList>, u64, Bound<'py, PyList>, String);
+
 /// The native half of `penstock._logs`: log records of the core, for one thread that reads them.
 #[pyclass(frozen, module = "penstock._native")]
 pub(crate) struct NativeJournal {
@@ -72,16 +84,36 @@ impl NativeJournal {
     }
 
     /// Blocks until there are records, for at most `limit` seconds. Gives a list of them, each as (logger, level, time,
-    /// message, attributes), and how many were dropped since the last; `None` where none will come any more.
-    fn wait<'py>(&self, py: Python<'py>, limit: f64) -> PyResult<Option<(Bound<'py, PyList>, u64)>> {
+    /// message, attributes); how many were dropped since the last; the spans of what is recorded, as `penstock._tracing`
+    /// takes them; and access records as text, where `look` wants them so, which gives "json" or "text" and how many
+    /// seconds the clock of that is ahead of UTC. `None` where none will come any more.
+    #[pyo3(signature = (limit, look=None))]
+    fn wait<'py>(
+        &self,
+        py: Python<'py>,
+        limit: f64,
+        look: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Heard<'py>>> {
         if self.is_foreign() {
             return Ok(None);
         }
         let limit = Duration::try_from_secs_f64(limit).unwrap_or(Duration::MAX);
-        let burst = lock::without(py, &LockCounts::new(), || self.sink.0.wait(limit).map(with_texts));
-        let Some((lines, dropped)) = burst else { return Ok(None) };
-        let lines = lines.iter().map(|line| line.shown(py)).collect::<PyResult<Vec<_>>>()?;
-        Ok(Some((PyList::new(py, lines)?, dropped)))
+        let burst = lock::without(py, &LockCounts::new(), || self.sink.0.wait(limit));
+        let Some(burst) = burst else { return Ok(None) };
+        let look = match look {
+            // Asked now: whoever listens may be another than when the wait began.
+            Some(look) if burst.records.iter().any(is_logged) => look.call0()?.extract()?,
+            _ => None::<(String, i32)>,
+        };
+        let look = look.map(|(look, ahead)| if look == "json" { Look::Json } else { Look::Text(ahead) });
+        let told = lock::without(py, &LockCounts::new(), || told(burst, look));
+        let lines = told.lines.iter().filter(|line| line.text.is_some()).map(|line| line.shown(py));
+        let lines = lines.collect::<PyResult<Vec<_>>>()?;
+        let mut spans = Vec::new();
+        for line in &told.lines {
+            spans.extend(line.span(py)?);
+        }
+        Ok(Some((PyList::new(py, lines)?, told.dropped, PyList::new(py, spans)?, told.written)))
     }
 
     /// Says from which level of `logging` upwards events are wanted.
@@ -112,30 +144,79 @@ impl NativeJournal {
         Arc::clone(&self.sink) as Arc<dyn AccessLog>
     }
 
+    /// Records that were dropped.
+    pub(crate) fn counter(&self) -> impl Fn() -> u64 + Send + Sync + use<> {
+        let sink = Arc::clone(&self.sink);
+        move || sink.0.dropped()
+    }
+
+    /// Where models put what became of batches whose requests are recorded.
+    pub(crate) fn batch_log(&self) -> Arc<dyn BatchLog> {
+        Arc::clone(&self.sink) as Arc<dyn BatchLog>
+    }
+
     /// True in a child that was forked since: whoever held its lock does not exist here.
     fn is_foreign(&self) -> bool {
         self.born != generation()
     }
 }
 
-/// A record, with everything done that needs no interpreter.
-struct Line {
-    record: Record,
-    text: String,
+/// A burst, with everything done that needs no interpreter.
+struct Told {
+    lines: Vec<Line>,
+    dropped: u64,
+    /// Access records that need no line.
+    written: String,
 }
 
-fn with_texts(burst: Burst<Record>) -> (Vec<Line>, u64) {
-    let line = |record: Record| {
-        let text = match &record {
-            Record::Access(access) => access.to_string(),
-            Record::Event(event) => event.to_string(),
-        };
-        Line { record, text }
+/// A record that the interpreter is needed for.
+struct Line {
+    record: Record,
+    /// Its message, where it is a log record.
+    text: Option<String>,
+}
+
+fn is_logged(record: &Record) -> bool {
+    matches!(record, Record::Access(access) if access.logged)
+}
+
+fn told(burst: Burst<Record>, look: Option<Look>) -> Told {
+    let mut told = Told {
+        lines: Vec::with_capacity(burst.records.len()),
+        dropped: burst.dropped,
+        written: String::new(),
     };
-    (burst.records.into_iter().map(line).collect(), burst.dropped)
+    for record in burst.records {
+        let text = match (&record, look) {
+            (Record::Access(access), Some(look)) if access.logged => {
+                write_line(access, look, &mut told.written);
+                None
+            }
+            (Record::Access(access), None) if access.logged => Some(access.to_string()),
+            (Record::Event(event), _) => Some(event.to_string()),
+            _ => None,
+        };
+        let has_span = match &record {
+            Record::Access(access) => access.trace.as_ref().is_some_and(|trace| trace.recorded),
+            Record::Event(_) => false,
+            Record::Batch(_) => true,
+        };
+        if text.is_some() || has_span {
+            told.lines.push(Line { record, text });
+        }
+    }
+    told
 }
 
 impl Line {
+    fn span<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        match &self.record {
+            Record::Access(access) => spans::of_request(py, access),
+            Record::Batch(batch) => batch.shown(py),
+            Record::Event(_) => Ok(None),
+        }
+    }
+
     fn shown<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         let fields = PyDict::new(py);
         let (logger, level, at) = match &self.record {
@@ -150,6 +231,8 @@ impl Line {
                 let logger = PyString::new(py, &event.target.replace("::", "."));
                 (logger, number(event.level), event.at)
             }
+            // It has no message: nobody asks.
+            Record::Batch(_) => (intern!(py, "penstock.trace").clone(), 5, SystemTime::UNIX_EPOCH),
         };
         (logger, level, seconds(at), &self.text, fields).into_pyobject(py)
     }
@@ -169,6 +252,9 @@ fn describe(access: &AccessRecord, fields: &Bound<'_, PyDict>) -> PyResult<()> {
     fields.set_item(intern!(py, "request_bytes"), access.request_bytes)?;
     fields.set_item(intern!(py, "response_bytes"), access.response_bytes)?;
     fields.set_item(intern!(py, "request_id"), access.id.as_deref())?;
+    let trace = access.trace.as_ref().map(|trace| &trace.context);
+    fields.set_item(intern!(py, "trace_id"), trace.map(|trace| trace.trace_text()))?;
+    fields.set_item(intern!(py, "span_id"), trace.map(|trace| trace.span_text()))?;
     fields.set_item(intern!(py, "key"), access.key.as_deref())?;
     fields.set_item(intern!(py, "client"), access.client.as_deref())?;
     fields.set_item(intern!(py, "model"), access.model.as_deref())?;

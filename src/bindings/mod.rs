@@ -27,10 +27,12 @@ mod remote_text;
 mod riders;
 mod roster;
 mod run;
+mod scope;
 mod security;
 mod served;
 mod server;
 mod shift;
+mod spans;
 mod steps;
 mod switches;
 mod texts;
@@ -79,6 +81,8 @@ mod _native {
     use super::processes::{NativeChild, NativeKeeper};
     #[pymodule_export]
     use super::recording::{NativeRecording, tune_trace};
+    #[pymodule_export]
+    use super::scope::{BatchScope, count_collection};
     #[pymodule_export]
     use super::served::ServedWorker;
     #[pymodule_export]

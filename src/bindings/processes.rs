@@ -18,6 +18,7 @@ use super::core::Counters;
 use super::deadline::BatchDeadline;
 use super::errors::{raised, to_python};
 use super::run::{Filled, Fillers, Job};
+use super::scope::BatchScope;
 use super::served::Columns;
 use super::server::Model;
 use crate::batch::{Cut, Ran};
@@ -162,6 +163,7 @@ struct Served {
 struct Running {
     job: Job<Columns>,
     deadline: Option<Moment>,
+    scope: Option<BatchScope>,
 }
 
 #[pymethods]
@@ -235,12 +237,18 @@ impl NativeChild {
         let question = lock::without(py, &LockCounts::new(), || self.question(&served.spares))?;
         let Some((question, rows)) = question else { return Ok(false) };
         let deadline = question.remaining.map(|remaining| served.clock.now() + remaining);
+        let scope = BatchScope::told(question.trace.as_ref(), question.ids);
         let cut = Cut { lengths: question.lengths, padded_cost: question.padded_cost, ..Cut::default() };
         let filled = Filled::of(&cut, served.fillers);
         let form = Columns::new(&served.spec, &served.spares);
         let job = form.job(py, rows, question.rows, filled, served.isolate);
-        served.running = Some(Running { job, deadline });
+        served.running = Some(Running { job, deadline, scope });
         Ok(true)
+    }
+
+    /// As `ServedWorker.scope`.
+    fn scope(&self) -> Option<BatchScope> {
+        self.served.lock().as_mut()?.running.as_mut()?.scope.take()
     }
 
     /// As `Worker.deadline`.

@@ -1,7 +1,7 @@
 //! The models of a server by number: they come and go while it is open, and no number is used twice.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::gateway::Pools;
 use crate::metrics::Registry;
 use crate::models::{Asked, Cache, Claim, ModelId};
-use crate::pipeline::{Endpoint, InCache};
+use crate::pipeline::{BatchLog, Endpoint, InCache};
 use crate::serve::{Departure, Service};
 
 /// The models of a server.
@@ -23,6 +23,8 @@ pub(crate) struct Roster {
     registry: Arc<Registry>,
     service: Arc<Service>,
     runtime: Handle,
+    /// Who is told of batches whose requests are recorded.
+    batch_log: OnceLock<Arc<dyn BatchLog>>,
     pools: Arc<Pools>,
     entries: Mutex<Entries>,
 }
@@ -48,7 +50,16 @@ struct Entry {
 impl Roster {
     pub(crate) fn new(cache: Cache, registry: Arc<Registry>, service: Arc<Service>, runtime: Handle) -> Self {
         let pools = Pools::new(&registry);
-        Self { cache, registry, service, runtime, pools, entries: Mutex::default() }
+        let batch_log = OnceLock::new();
+        Self { cache, registry, service, runtime, batch_log, pools, entries: Mutex::default() }
+    }
+
+    /// Has `log` told of every batch with a request that is recorded, of models that are there and of those that come.
+    pub(crate) fn trace_by(&self, log: &Arc<dyn BatchLog>) {
+        self.batch_log.get_or_init(|| Arc::clone(log));
+        for served in self.all() {
+            served.endpoint.trace_by(Arc::clone(log));
+        }
     }
 
     /// Opens queues for models that start together; nobody finds them yet.
@@ -76,6 +87,9 @@ impl Roster {
         let metrics = self.registry.model(&label);
         let endpoint = Endpoint::open(spec, policy, terms.workers, metrics, &self.runtime)?;
         endpoint.reside(InCache { cache: self.cache.clone(), model: id });
+        if let Some(log) = self.batch_log.get() {
+            endpoint.trace_by(Arc::clone(log));
+        }
         if terms.steps {
             endpoint.set_stepwise();
         }

@@ -16,6 +16,7 @@ use super::deadline::BatchDeadline;
 use super::errors;
 use super::records;
 use super::run::{Filled, Fillers, Form, Job};
+use super::scope::BatchScope;
 use super::steps::{Answering, Run};
 use super::visitors::Visitors;
 use super::waiter::Failure;
@@ -100,6 +101,11 @@ impl ServedWorker {
     fn deadline(&self) -> Option<BatchDeadline> {
         let at = self.taken.lock().as_ref()?.account.deadline;
         BatchDeadline::of(self.endpoint.clock(), at)
+    }
+
+    /// Whose batch it is, where there is anything to say.
+    fn scope(&self) -> Option<BatchScope> {
+        BatchScope::of(&self.taken.lock().as_ref()?.account)
     }
 
     /// The function and the arguments of its next call, or `None` where the batch is done and its answers are on their way.

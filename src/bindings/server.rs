@@ -35,7 +35,7 @@ use crate::models::Cache;
 use crate::pipeline::{ModelSpec, Passing, Task};
 use crate::runtime;
 use crate::serve::{
-    AccessLog, Door, HttpServer, HttpSettings, Polls, RepositoryAccess, Security, Service, listen,
+    AccessLog, Door, HttpServer, HttpSettings, Polls, RepositoryAccess, Security, Service, Tracing, listen,
 };
 use crate::tensor::TensorSpec;
 
@@ -168,6 +168,27 @@ impl NativeServer {
             Ok(server)
         });
         joined.map_err(|error| to_python(py, &error))
+    }
+
+    /// Has requests, and the batches that they ride in, recorded for their traces: those that their senders record, and this
+    /// share of those that come without a trace. It is said before anybody can come.
+    fn trace_by(&self, journal: PyRef<'_, NativeJournal>, ratio: f64) {
+        self.door.trace_by(Tracing::new(journal.access_log(), ratio));
+        self.roster.trace_by(&journal.batch_log());
+    }
+
+    /// Has the metrics say how many records of that journal were dropped.
+    fn count_dropped(&self, journal: PyRef<'_, NativeJournal>) {
+        let help = "Log records and spans that were dropped because their reader was too slow.";
+        let dropped = journal.counter();
+        self.door.service().registry().count_elsewhere("log_dropped", help, dropped);
+    }
+
+    /// Says "not ready", and goes on answering whoever comes.
+    fn begin_leave(&self) {
+        if !self.is_foreign() {
+            self.door.service().begin_leave();
+        }
     }
 
     /// Accepts connections, where it did not yet.

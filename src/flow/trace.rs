@@ -111,14 +111,30 @@ impl BatchTrace {
         }
     }
 
-    /// Finds the context of the batch, once all its requests are added: a child where all share one trace, else a trace of
-    /// its own, which is recorded where that of any member is.
-    pub fn close(&mut self) {
+    /// Finds the context of the batch, once all its requests are added: where all share one trace, a child of the first of
+    /// them, or that one itself where nobody records the child; else a trace of its own, which is recorded where that of
+    /// any member is.
+    pub fn close(&mut self, recorded: bool) {
         let Some((first, rest)) = self.members.split_first() else { return };
         let is_shared = rest.iter().all(|other| other.trace_id == first.trace_id);
         let sampled = self.members.iter().any(|member| member.sampled);
-        let own = if is_shared { first.child() } else { TraceContext::root(sampled) };
+        let own = match (is_shared, recorded) {
+            (true, true) => first.child(),
+            (true, false) => TraceContext::clone(first),
+            (false, _) => TraceContext::root(sampled),
+        };
         self.own = Some(TraceContext { sampled, ..own });
+    }
+
+    /// The span that the batch's own is a child of, where all its requests share one trace.
+    pub fn parent(&self) -> Option<[u8; 8]> {
+        let (own, first) = (self.own.as_ref()?, self.members.first()?);
+        (own.trace_id == first.trace_id).then_some(first.span_id)
+    }
+
+    /// True where the trace of any of its requests is recorded.
+    pub fn is_recorded(&self) -> bool {
+        self.own.as_ref().is_some_and(|own| own.sampled)
     }
 }
 
@@ -241,12 +257,17 @@ mod tests {
     fn a_batch_is_a_child_of_the_trace_that_all_share_and_else_its_own() {
         let context = Arc::new(TraceContext::parse(PARENT, Some("a=b")).unwrap());
         let mut none = BatchTrace::default();
-        none.close();
+        none.close(true);
         assert_eq!(none.own, None);
         let mut one = BatchTrace::default();
         one.add(&context);
         one.add(&context);
-        one.close();
+        assert!(!one.is_recorded());
+        let mut passed = one.clone();
+        passed.close(false);
+        assert_eq!(passed.own.as_ref(), Some(&*context), "nobody records it: it is passed on as it came");
+        one.close(true);
+        assert_eq!((one.is_recorded(), one.parent()), (true, Some(context.span_id)));
         let own = one.own.unwrap();
         assert_eq!((one.members.len(), own.trace_id, own.sampled), (1, context.trace_id, true));
         assert_ne!(own.span_id, context.span_id);
@@ -255,7 +276,8 @@ mod tests {
         let mut mixed = BatchTrace::default();
         mixed.add(&other);
         mixed.add(&context);
-        mixed.close();
+        mixed.close(true);
+        assert_eq!(mixed.parent(), None);
         let own = mixed.own.unwrap();
         assert!(own.sampled && own.trace_id != context.trace_id && own.trace_id != other.trace_id);
     }

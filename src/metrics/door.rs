@@ -18,6 +18,11 @@ struct ByStatus {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByProtocol {
+    protocol: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByCode {
     code: &'static str,
 }
@@ -32,6 +37,16 @@ pub struct DoorMetrics {
     ok: Counter,
     calls: Family<ByCode, Counter>,
     calls_ok: Counter,
+    accepted: Counter,
+    http: Traffic,
+    grpc: Traffic,
+}
+
+/// Bytes of the bodies of requests and of answers.
+#[derive(Debug, Clone)]
+struct Traffic {
+    received: Counter,
+    sent: Counter,
 }
 
 /// The name of the status code of a call that went well.
@@ -44,6 +59,12 @@ impl DoorMetrics {
         let ok = responses.get_or_create(&ByStatus { status: 200 }).clone();
         let calls = Family::<ByCode, Counter>::default();
         let calls_ok = calls.get_or_create(&ByCode { code: OK }).clone();
+        let (received, sent) =
+            (Family::<ByProtocol, Counter>::default(), Family::<ByProtocol, Counter>::default());
+        let traffic = |protocol| Traffic {
+            received: received.get_or_create(&ByProtocol { protocol }).clone(),
+            sent: sent.get_or_create(&ByProtocol { protocol }).clone(),
+        };
         let door = Self {
             connections: Gauge::default(),
             in_flight: Gauge::default(),
@@ -52,9 +73,15 @@ impl DoorMetrics {
             ok,
             calls,
             calls_ok,
+            accepted: Counter::default(),
+            http: traffic("http"),
+            grpc: traffic("grpc"),
         };
         let names = &mut registry.names();
         names.register("http_connections", "Connections that are open", door.connections.clone());
+        names.register("http_accepted", "Connections that were let in", door.accepted.clone());
+        names.register("request_bytes", "Bytes of the bodies of requests, as they were sent", received);
+        names.register("response_bytes", "Bytes of the bodies of whole answers", sent);
         names.register(
             "http_requests_in_flight",
             "Inference requests that are read or answered",
@@ -87,6 +114,23 @@ impl DoorMetrics {
         } else {
             self.calls.get_or_create(&ByCode { code }).inc();
         }
+    }
+
+    /// Counts a connection that was let in.
+    pub fn accepted(&self) {
+        self.accepted.inc();
+    }
+
+    /// Counts the bytes of a request and of its answer.
+    pub fn moved(&self, received: u64, sent: u64) {
+        self.http.received.inc_by(received);
+        self.http.sent.inc_by(sent);
+    }
+
+    /// As [`moved`](Self::moved), of a call of gRPC.
+    pub fn moved_by_call(&self, received: u64, sent: u64) {
+        self.grpc.received.inc_by(received);
+        self.grpc.sent.inc_by(sent);
     }
 
     /// Counts what `limit` refused.
@@ -148,6 +192,9 @@ mod tests {
         door.called("OK");
         door.called("NOT_FOUND");
         door.refused("max_in_flight");
+        door.accepted();
+        door.moved(300, 80);
+        door.moved_by_call(30, 8);
         door.observe(7);
         let text = registry.text();
         for line in [
@@ -157,6 +204,9 @@ mod tests {
             "penstock_grpc_responses_total{code=\"NOT_FOUND\"} 1",
             "penstock_http_refusals_total{limit=\"max_in_flight\"} 1",
             "penstock_http_connections 7",
+            "penstock_http_accepted_total 1",
+            "penstock_request_bytes_total{protocol=\"http\"} 300",
+            "penstock_response_bytes_total{protocol=\"grpc\"} 8",
             "penstock_http_requests_in_flight 0",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::collector::Collector;
@@ -11,7 +11,11 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry as Names, Unit};
+
+use super::process::{ProcessMetrics, pauses};
+use super::window::{Window, Windows};
 
 /// How often a lock was taken, and how long that took.
 #[derive(Debug, Default)]
@@ -134,6 +138,9 @@ pub struct BatchCount {
 /// Every family of metrics, and the text of all of them.
 pub struct Registry {
     names: Mutex<Names>,
+    /// What every exporter calls by the same names, which have no word of Penstock's before them.
+    process: Names,
+    windows: Windows,
     requests: Family<ByOutcome, Counter>,
     request_seconds: Family<OfModel, Histogram, fn() -> Histogram>,
     batches: Family<ByReason, Counter>,
@@ -156,8 +163,10 @@ const SIZES: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 100.0, 128.0, 20
 impl Registry {
     /// Families without members.
     pub fn new() -> Self {
-        let registry = Self {
+        let mut registry = Self {
             names: Mutex::new(Names::with_prefix("penstock")),
+            process: Names::default(),
+            windows: Windows::default(),
             requests: Family::default(),
             request_seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             batches: Family::default(),
@@ -171,7 +180,9 @@ impl Registry {
             lock_wait_seconds: Family::default(),
             worker_restarts: Family::default(),
         };
+        registry.process.register_collector(Box::new(ProcessMetrics));
         registry.name_families();
+        registry.name_what_runs();
         registry
     }
 
@@ -223,6 +234,15 @@ impl Registry {
         );
     }
 
+    fn name_what_runs(&self) {
+        let mut names = self.names.lock();
+        names.register_collector(Box::new(self.windows.clone()));
+        let help = "Time that the interpreter stood still for its garbage collector";
+        names.register_with_unit("gc_pause", help, Unit::Seconds, pauses());
+        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        names.register("build", "What runs here", version);
+    }
+
     /// The members for one model.
     pub fn model(self: &Arc<Self>, name: &str) -> ModelMetrics {
         let of = OfModel { model: name.to_owned() };
@@ -234,6 +254,7 @@ impl Registry {
             padding: cost(PADDING),
             prediction_error: self.prediction_error.get_or_create(&of).clone(),
             request_seconds: self.request_seconds.get_or_create(&of).clone(),
+            window: self.windows.of(name),
             batch_size: self.batch_size.get_or_create(&of).clone(),
             registry: Arc::clone(self),
             of,
@@ -267,6 +288,7 @@ impl Registry {
             family.remove(&of);
         }
         self.lock_wait_seconds.remove(&of);
+        self.windows.forget(name);
     }
 
     /// The names that metrics are known by, for other parts to add theirs.
@@ -283,7 +305,9 @@ impl Registry {
     pub fn text(&self) -> String {
         let mut out = String::new();
         // Writing to a string fails for no reason that the encoder knows.
-        let _ = text::encode(&mut out, &self.names.lock());
+        let _ = text::encode_registry(&mut out, &self.names.lock())
+            .and_then(|()| text::encode_registry(&mut out, &self.process))
+            .and_then(|()| text::encode_eof(&mut out));
         out
     }
 }
@@ -302,6 +326,7 @@ pub struct ModelMetrics {
     padding: Counter,
     prediction_error: Histogram,
     request_seconds: Histogram,
+    window: Arc<Window>,
     batch_size: Histogram,
     registry: Arc<Registry>,
     of: OfModel,
@@ -318,6 +343,7 @@ impl ModelMetrics {
     pub fn request(&self, outcome: Outcome, took: Duration) {
         self.refused(outcome);
         self.request_seconds.observe(took.as_secs_f64());
+        self.window.add(took, Instant::now());
     }
 
     /// Counts a batch and why it was cut.
@@ -380,6 +406,7 @@ mod tests {
         for line in [
             "penstock_requests_total{model=\"digits\",outcome=\"ok\"} 1",
             "penstock_request_seconds_count{model=\"digits\"} 1",
+            "penstock_request_seconds_quantile{model=\"digits\",quantile=\"0.999\"} 0.00",
             "penstock_batches_total{model=\"digits\",reason=\"tick\"} 1",
             "penstock_batch_size_bucket{le=\"64.0\",model=\"digits\"} 1",
             "penstock_batch_wait_seconds_sum{model=\"digits\",part=\"slot\"} 0.002",

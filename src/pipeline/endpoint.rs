@@ -53,6 +53,12 @@ enum Told {
 /// Somebody who wants to know whether a model can answer.
 type OnReadiness = Box<dyn Fn() + Send + Sync>;
 
+/// Whoever keeps what became of batches. It is called on the data plane and must not wait.
+pub trait BatchLog: Send + Sync {
+    /// Takes a batch that is done, of a model that says this of itself.
+    fn batch(&self, model: &Arc<ModelSpec>, batch: &Arc<BatchAccount>);
+}
+
 /// A model behind a queue. The doors [`infer`](Endpoint::infer); workers [`wait`](Endpoint::wait), [`take`](Endpoint::take)
 /// and [`finish`](Endpoint::finish).
 pub struct Endpoint {
@@ -79,6 +85,8 @@ pub struct Endpoint {
     passing: OnceLock<Passing>,
     metrics: ModelMetrics,
     history: Arc<History>,
+    /// Who is told of batches whose requests are recorded.
+    log: Arc<OnceLock<Arc<dyn BatchLog>>>,
     /// Where the model is, where it is not always there.
     residence: OnceLock<Box<dyn Residence>>,
     sweeper: Arc<Sweeper>,
@@ -107,8 +115,10 @@ impl Endpoint {
         let batcher = Batcher::with(policy, workers, TimeSource::system())?;
         let ticker = Ticker::new();
         let (told, heard) = mpsc::unbounded_channel();
-        let history = Arc::new(History::default());
-        let answers = runtime.spawn(hear(heard, Arc::clone(&history), metrics.clone()));
+        let spec = Arc::new(spec);
+        let hearing = Hearing { spec, history: Arc::default(), metrics, log: Arc::default() };
+        let Hearing { spec, history, metrics, log } = hearing.clone();
+        let answers = runtime.spawn(hearing.hear(heard));
         Ok(Arc::new_cyclic(|this: &std::sync::Weak<Self>| {
             let this = this.clone();
             let at_end = move || {
@@ -121,7 +131,7 @@ impl Endpoint {
             };
             let ticks = runtime.spawn(Arc::clone(&ticker).run(at_end));
             Self {
-                spec: Arc::new(spec),
+                spec,
                 locks: LockCounts::new(),
                 batcher,
                 max_queue,
@@ -138,6 +148,7 @@ impl Endpoint {
                 passing: OnceLock::new(),
                 metrics,
                 history,
+                log,
                 ready: AtomicBool::new(false),
                 sick: AtomicBool::new(false),
                 shifts: Mutex::default(),
@@ -190,6 +201,11 @@ impl Endpoint {
                 Err(error)
             }
         }
+    }
+
+    /// Has `log` told of every batch with a request that is recorded, from here on; the first who says so is heard.
+    pub fn trace_by(&self, log: Arc<dyn BatchLog>) {
+        self.log.get_or_init(|| log);
     }
 
     /// Has streams keep within those limits from here on; the first who says so is heard.
@@ -407,7 +423,7 @@ impl Endpoint {
         let cut = std::mem::take(&mut batch.cut);
         let mut account = BatchAccount::open(batch.entries.len(), batch.reason.name(), cut);
         account.add_requests(&batch.entries);
-        note_labels(&mut account, &batch.entries);
+        note_labels(&mut account, &batch.entries, self.log.get().is_some());
         self.metrics.batch(account.rows, account.reason);
         Some((batch, account))
     }
@@ -566,7 +582,7 @@ impl Endpoint {
 }
 
 /// Notes what goes with the requests of a batch, each once.
-fn note_labels(account: &mut BatchAccount, entries: &[Entry<Reply>]) {
+fn note_labels(account: &mut BatchAccount, entries: &[Entry<Reply>], recorded: bool) {
     for label in entries.iter().map(|entry| entry.waiter.label()) {
         // The rows of a request stand side by side.
         if let Some(id) = label.id.as_ref().filter(|id| account.ids.last() != Some(id)) {
@@ -576,21 +592,41 @@ fn note_labels(account: &mut BatchAccount, entries: &[Entry<Reply>]) {
             account.trace.add(trace);
         }
     }
-    account.trace.close();
+    account.trace.close(recorded);
 }
 
-/// Hands out what workers say, on the runtime's thread, as long as the endpoint lives.
-async fn hear(mut heard: mpsc::UnboundedReceiver<Told>, history: Arc<History>, metrics: ModelMetrics) {
-    while let Some(told) = heard.recv().await {
-        match told {
-            // Kept first, so that whoever has his answer finds his batch.
-            Told::Answers(batch, last) => batch.hand_out(|batch| {
-                if last {
-                    metrics.finished(&batch.count());
-                    history.keep(batch);
-                }
-            }),
-            Told::Step(sleepers) => sleepers.into_iter().for_each(Waker::wake),
+/// What is kept of batches that are done.
+#[derive(Clone)]
+struct Hearing {
+    spec: Arc<ModelSpec>,
+    history: Arc<History>,
+    metrics: ModelMetrics,
+    log: Arc<OnceLock<Arc<dyn BatchLog>>>,
+}
+
+impl Hearing {
+    /// Hands out what workers say, on the runtime's thread, as long as the endpoint lives.
+    async fn hear(self, mut heard: mpsc::UnboundedReceiver<Told>) {
+        while let Some(told) = heard.recv().await {
+            match told {
+                // Kept first, so that whoever has his answer finds his batch.
+                Told::Answers(batch, last) => batch.hand_out(|batch| {
+                    if last {
+                        self.keep(batch);
+                    }
+                }),
+                Told::Step(sleepers) => sleepers.into_iter().for_each(Waker::wake),
+            }
+        }
+    }
+
+    fn keep(&self, batch: &Arc<BatchAccount>) {
+        self.metrics.finished(&batch.count());
+        self.history.keep(batch);
+        if batch.trace.is_recorded()
+            && let Some(log) = self.log.get()
+        {
+            log.batch(&self.spec, batch);
         }
     }
 }

@@ -22,7 +22,7 @@ pub use crate::batch::BatchAccount;
 pub use crate::tensor::AnswerRow;
 pub use computed::{Compute, Computers};
 pub use cutting::cut_back;
-pub use endpoint::{Endpoint, ModelSpec};
+pub use endpoint::{BatchLog, Endpoint, ModelSpec};
 pub use graph::GraphComputer;
 pub use parts::Parts;
 pub use passing::Passing;

@@ -203,6 +203,8 @@ fn ask(
     question.lengths.clone_from(&account.cut.lengths);
     question.padded_cost = account.cut.padded_cost;
     question.remaining = account.deadline.map(|deadline| deadline.since(endpoint.clock().now()));
+    question.trace = account.trace().map(|trace| (trace.header(), trace.state.as_deref().map(str::to_owned)));
+    question.ids = account.ids.iter().map(|id| (**id).to_owned()).collect();
     let message = postcard::to_stdvec(&question).map_err(|error| here("described to", &error))?;
     account.call();
     child.say(&message)?;

@@ -25,6 +25,10 @@ pub struct Question {
     pub padded_cost: u64,
     /// Time until the first answer is worth nothing any more.
     pub remaining: Option<Duration>,
+    /// `traceparent` and `tracestate` of the batch, where it is in a trace.
+    pub trace: Option<(String, Option<String>)>,
+    /// What their senders call its requests, as far as they do.
+    pub ids: Vec<String>,
 }
 
 /// What came of a batch.

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::request::Parts;
-use http::{Method, Version};
+use http::{HeaderMap, Method, Version};
 use hyper::body::Body;
 
-use super::Reply;
 use super::timing::Timing;
+use super::traced::{Spans, Traced, Tracing};
+use super::{Reply, request_id, traced};
 use crate::pipeline::{BatchAccount, Endpoint};
 use crate::wire::grpc::Code;
 
@@ -39,7 +40,7 @@ pub struct AccessRecord {
     pub response_bytes: u64,
     /// What the client calls the request: the `id` of an inference request, or `X-Request-Id`; 128 characters at most,
     /// and no control characters.
-    pub id: Option<String>,
+    pub id: Option<Arc<str>>,
     /// The name of the key that the request showed, where keys are asked for.
     pub key: Option<Arc<str>>,
     /// Whom the client's certificate names, where one is asked for.
@@ -54,6 +55,12 @@ pub struct AccessRecord {
     pub reason: Option<&'static str>,
     /// Where the time of an answer of a model went.
     pub timing: Option<Timing>,
+    /// It is to be logged; else it is recorded for its trace alone.
+    pub logged: bool,
+    /// Its place in a trace.
+    pub trace: Option<Traced>,
+    /// What else is recorded of it, where it was answered with a batch.
+    pub spans: Option<Box<Spans>>,
 }
 
 /// What becomes known of a request while it is answered.
@@ -61,12 +68,17 @@ pub struct AccessRecord {
 pub(super) struct Note {
     /// Somebody wants the record.
     pub(super) logged: bool,
+    /// Its place in a trace.
+    pub(super) trace: Option<Traced>,
+    /// What its head calls it.
+    pub(super) named: Option<Arc<str>>,
     /// The whole body has been read.
     pub(super) body_read: bool,
     /// Bytes of its body, as far as it was read.
     pub(super) bytes: u64,
     pub(super) model: Option<Arc<Endpoint>>,
-    pub(super) id: Option<String>,
+    /// What it is called: as it says itself, as its head does, or, where somebody wants the record, as the server does.
+    pub(super) id: Option<Arc<str>>,
     /// The name of the key that it showed.
     pub(super) key: Option<Arc<str>>,
     /// Whom the client's certificate names.
@@ -104,8 +116,12 @@ impl Note {
         answered: &Answered,
         began: Instant,
     ) -> AccessRecord {
+        let spans = self
+            .batch
+            .as_ref()
+            .filter(|_| self.is_recorded())
+            .map(|(batch, timing)| Spans::of(batch, timing));
         let (batch, timing) = self.batch.unzip();
-        let named = || Some(request.headers.get("x-request-id")?.to_str().ok()?.to_owned());
         AccessRecord {
             at: SystemTime::now(),
             peer,
@@ -121,7 +137,7 @@ impl Note {
             took: began.elapsed(),
             request_bytes: self.bytes,
             response_bytes: answered.bytes,
-            id: self.id.or_else(named).map(|id| fit_for_a_log(&id)),
+            id: self.id.or(self.named),
             key: self.key,
             client: self.client,
             model: self.model.map(|model| model.spec.name.as_str().into()),
@@ -129,7 +145,30 @@ impl Note {
             batch: batch.as_ref().map(|batch| batch.rows),
             reason: batch.as_ref().map(|batch| batch.reason),
             timing,
+            logged: true,
+            trace: self.trace,
+            spans: spans.map(Box::new),
         }
+    }
+
+    /// Notes how the request of this head is to be known: where it stands in a trace, and what it is called.
+    pub(super) fn label(&mut self, headers: &HeaderMap, tracing: Option<&Tracing>) {
+        self.trace = traced::begin(headers, tracing);
+        self.logged |= self.is_recorded();
+        self.named = request_id::of_head(headers);
+    }
+
+    /// True where its spans are recorded.
+    pub(super) fn is_recorded(&self) -> bool {
+        self.trace.as_ref().is_some_and(|trace| trace.recorded)
+    }
+
+    /// What the answer calls the request: as its head does, else as it is written down.
+    pub(super) fn called(&mut self) -> Option<&str> {
+        if self.logged && self.named.is_none() && self.id.is_none() {
+            self.id = Some(request_id::made());
+        }
+        self.named.as_deref().or(self.id.as_deref())
     }
 }
 
@@ -190,6 +229,9 @@ mod tests {
             batch: Some(30),
             reason: Some("tick"),
             timing: None,
+            logged: true,
+            trace: None,
+            spans: None,
         }
     }
 

@@ -22,9 +22,10 @@ use super::routes::{self, Reply, Route};
 use super::security::Security;
 use super::stream::Streams;
 use super::terms::HeadTerms;
+use super::traced::Tracing;
 use super::watch::{Phase, Watch};
 use super::words::Words;
-use super::{Connections, HttpSettings, Service, Siblings, dashboard, grpc, infer, repository};
+use super::{Connections, HttpSettings, Service, Siblings, dashboard, grpc, infer, repository, request_id};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::{DoorMetrics, InFlight, Registry, StreamMetrics};
 use crate::pipeline::Endpoint;
@@ -39,6 +40,7 @@ pub struct Door {
     pub(super) access_log: Option<Arc<dyn AccessLog>>,
     pub(super) security: Arc<Security>,
     pub(super) siblings: OnceLock<Siblings>,
+    pub(super) tracing: OnceLock<Tracing>,
     /// Where it answers HTTP, if it does.
     pub(super) http_address: OnceLock<SocketAddr>,
 }
@@ -92,8 +94,20 @@ impl Door {
             access_log,
             security,
             siblings: OnceLock::new(),
+            tracing: OnceLock::new(),
             http_address: OnceLock::new(),
         }))
+    }
+
+    /// Has requests recorded, from here on; the first who says so is heard.
+    pub fn trace_by(&self, tracing: Tracing) {
+        self.tracing.get_or_init(|| tracing);
+    }
+
+    /// Who is told of a request that is noted so.
+    pub(super) fn reporter(&self, note: &Note) -> Option<&Arc<dyn AccessLog>> {
+        let tracing = || self.tracing.get().filter(|_| note.is_recorded()).map(Tracing::log);
+        self.access_log.as_ref().or_else(tracing)
     }
 
     /// Ends the streamed answers that run, with `error` as the last that is said in them.
@@ -151,14 +165,16 @@ impl Door {
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let logged = self.access_log.as_ref().map(|log| (log, Instant::now()));
         let (parts, body) = request.into_parts();
         let mut note = Note {
-            logged: logged.is_some(),
+            logged: self.access_log.is_some(),
             bytes: body.size_hint().lower(),
             client: origin.client.map(Arc::clone),
             ..Note::default()
         };
+        // What asks a model is sent; probes and scrapes would only fill the traces.
+        note.label(&parts.headers, self.tracing.get().filter(|_| parts.method == Method::POST));
+        let began = note.logged.then(Instant::now);
         let mut body = pin!(body);
         let words = Words::of(parts.uri.path());
         let mut reply = {
@@ -172,9 +188,12 @@ impl Door {
         if parts.version < Version::HTTP_2 && !note.body_read && !body.is_end_stream() {
             Box::pin(keep_or_close(&parts, body, &mut reply)).await;
         }
+        request_id::say(reply.headers_mut(), note.called());
         self.metrics.responded(reply.status().as_u16());
-        if let Some((log, began)) = logged {
-            let record = note.record(&parts, origin.peer, &Answered::replied(&reply), began);
+        self.metrics.moved(note.bytes, reply.body().size_hint().lower());
+        if let Some((began, log)) = began.zip(self.reporter(&note)) {
+            let mut record = note.record(&parts, origin.peer, &Answered::replied(&reply), began);
+            record.logged = self.access_log.is_some();
             match reply.body_mut() {
                 ReplyBody::Whole(_) => log.access(record),
                 ReplyBody::Stream(body) => body.log(log, record, began),
@@ -384,6 +403,7 @@ pub(super) async fn guarded<F: Future>(
 /// How a request of this head waits, and how long.
 fn head_terms(headers: &HeaderMap, note: &Note) -> Result<HeadTerms> {
     let mut terms = HeadTerms::of_head(headers)?;
+    terms.label(note);
     terms.default_tenant(note.key.as_ref());
     terms.give_up_at(Deadline::of_head(headers)?);
     Ok(terms)

@@ -238,6 +238,7 @@ impl Acceptor {
             let door = Arc::clone(&self.door);
             connection::serve(stream, peer, self.speaks, door, self.warden.admit())
         };
+        self.door.metrics.accepted();
         self.door.publish_connections();
         let door = Arc::clone(&self.door);
         drop(self.runtime.spawn(async move {

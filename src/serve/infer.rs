@@ -112,7 +112,9 @@ pub(super) fn terms_of(
         deadline.check().inspect_err(|_| model.count_expired())?;
     }
     let (mut terms, watched) = head.with(end, priority);
-    terms.id = id.filter(|id| !id.is_empty()).map(|id| access::fit_for_a_log(id).into());
+    if let Some(id) = id.filter(|id| !id.is_empty()) {
+        terms.id = Some(access::fit_for_a_log(id).into());
+    }
     Ok((terms, watched))
 }
 
@@ -129,9 +131,7 @@ pub(super) fn open(
     let own = (Deadline::of_parameter(request.timeout), request.priority);
     let (terms, watched) = terms_of(model, head, own, request.id.as_deref())?;
     note.rows = Some(request.count);
-    if note.logged {
-        note.id.clone_from(&request.id);
-    }
+    note.id.clone_from(&terms.id);
     let asked = Asked { id: request.id, wanted: request.outputs, binary: request.binary };
     Ok(Opened { terms, watched, asked, specs: request.specs, rows: request.rows })
 }

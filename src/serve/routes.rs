@@ -27,6 +27,8 @@ pub type Reply = Response<ReplyBody>;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Route<'a> {
     Live,
+    /// Whether it has been ready once.
+    Started,
     Ready,
     Server,
     Metrics,
@@ -74,6 +76,7 @@ impl<'a> Route<'a> {
             ("v1", Some("chat"), Some("completions")) => Self::Text(Form::Chat),
             ("v2", None, None) => Self::Server,
             ("v2", Some("health"), Some("live")) => Self::Live,
+            ("v2", Some("health"), Some("started")) => Self::Started,
             ("v2", Some("health"), Some("ready")) => Self::Ready,
             ("v2", Some("repository"), Some("index")) => Self::Repository(Wanted::Index),
             ("v2", Some("repository"), Some("models")) => {
@@ -108,7 +111,7 @@ impl<'a> Route<'a> {
 
     /// True where it is answered without a key, whoever asks: probes have none.
     pub(super) fn is_open(&self) -> bool {
-        matches!(self, Self::Live | Self::Ready | Self::Dashboard)
+        matches!(self, Self::Live | Self::Started | Self::Ready | Self::Dashboard)
     }
 
     /// The method that the route answers to.
@@ -132,6 +135,7 @@ pub(super) fn answer(service: &Service, route: &Route<'_>) -> Result<Reply> {
     };
     Ok(match route {
         Route::Live => health(service.is_alive()),
+        Route::Started => health(service.is_started()),
         Route::Ready => health(service.is_ready()),
         Route::Model { name, version } => {
             let model = service.model(name, *version)?;
@@ -213,6 +217,7 @@ mod tests {
         for (path, route) in [
             ("/v2/health/live", Some(Route::Live)),
             ("/v2/health/ready/", Some(Route::Ready)),
+            ("/v2/health/started", Some(Route::Started)),
             ("/v2", Some(Route::Server)),
             ("/metrics", Some(Route::Metrics)),
             ("/dashboard", Some(Route::Dashboard)),

@@ -31,6 +31,10 @@ pub struct Service {
     polls: OnceLock<Arc<Polls>>,
     /// True until what is there from the start has been loaded, or could not be.
     starting: AtomicBool,
+    /// It was ready once.
+    started: AtomicBool,
+    /// It is about to close, and still answers whoever comes.
+    leaving: AtomicBool,
     /// Whether it closes; told of that, of every model that becomes ready or is not ready any more, and of those that come and go.
     changes: watch::Sender<bool>,
     since: SystemTime,
@@ -52,6 +56,8 @@ impl Service {
             repository: OnceLock::new(),
             polls: OnceLock::new(),
             starting: AtomicBool::new(false),
+            started: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             changes: watch::Sender::new(false),
             since: SystemTime::now(),
             passes: AtomicBool::new(false),
@@ -135,6 +141,11 @@ impl Service {
         served.resident(id.ok()?)
     }
 
+    /// Where everything is counted that is served here.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
     /// Every version of every model.
     pub fn models(&self) -> Vec<Arc<Endpoint>> {
         self.shelf.load().all().map(Arc::clone).collect()
@@ -197,6 +208,7 @@ impl Service {
     /// be there from the start have come, what is pinned is there, and loads are looked after.
     pub fn is_ready(&self) -> bool {
         !self.is_closing()
+            && !self.leaving.load(Ordering::Acquire)
             && !self.starting.load(Ordering::Acquire)
             && match self.repository() {
                 Some(repository) => repository.is_ready(),
@@ -204,13 +216,30 @@ impl Service {
             }
     }
 
+    /// True once it has been ready, whatever became of it since.
+    pub fn is_started(&self) -> bool {
+        if !self.started.load(Ordering::Acquire) && self.is_ready() {
+            self.started.store(true, Ordering::Release);
+        }
+        self.started.load(Ordering::Acquire)
+    }
+
     /// True as long as loads are looked after, where there are any.
     pub fn is_alive(&self) -> bool {
         self.repository().is_none_or(Repository::is_alive)
     }
 
+    /// Answers "not ready" from here on, and everything else as before: who looks has time to send elsewhere.
+    pub fn begin_leave(&self) {
+        // Whoever asks later whether it had started hears the truth.
+        self.is_started();
+        self.leaving.store(true, Ordering::Release);
+        self.changes.send_modify(|_| {});
+    }
+
     /// Answers "not ready" from here on, so that nobody sends more.
     pub fn begin_close(&self) {
+        self.is_started();
         self.changes.send_replace(true);
     }
 

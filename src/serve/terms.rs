@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName};
 
+use super::access::Note;
 use super::body::{Only, only};
 use super::deadline::Deadline;
-use super::traced;
+use super::request_id;
 use crate::batch::Priority;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::TraceContext;
@@ -25,6 +26,10 @@ pub(super) struct HeadTerms {
     priority: Option<Priority>,
     tenant: Option<Arc<str>>,
     trace: Option<Arc<TraceContext>>,
+    /// What the request is called, where it does not say so itself.
+    id: Option<Arc<str>>,
+    /// It is to be called something.
+    named: bool,
     deadline: Option<Deadline>,
     /// Somebody looks after that end already.
     timed: bool,
@@ -38,8 +43,14 @@ impl HeadTerms {
     pub(super) fn of_head(headers: &HeaderMap) -> Result<Self> {
         let priority = text(headers, &PRIORITY)?.map(priority).transpose()?;
         let tenant = text(headers, &TENANT)?.map(tenant).transpose()?;
-        let trace = traced::of_head(headers).map(Arc::new);
-        Ok(Self { priority, tenant, trace, deadline: None, timed: false })
+        Ok(Self { priority, tenant, ..Self::default() })
+    }
+
+    /// What is noted of the request goes with it.
+    pub(super) fn label(&mut self, note: &Note) {
+        self.trace = note.trace.as_ref().map(|trace| Arc::clone(&trace.context));
+        self.id.clone_from(&note.named);
+        self.named = note.logged;
     }
 
     /// Whose request it is, where the head does not say.
@@ -78,7 +89,7 @@ impl HeadTerms {
             priority: self.priority.or(level.map(of_level)).unwrap_or_default(),
             tenant: self.tenant,
             deadline: earlier.map(Deadline::at),
-            id: None,
+            id: self.id.or_else(|| self.named.then(request_id::made)),
             trace: self.trace,
         };
         (terms, if self.timed { parameter } else { earlier })

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 ATTRIBUTES = {
     "peer", "protocol", "method", "path", "status", "grpc_code", "seconds", "request_bytes", "response_bytes",
-    "request_id", "model", "rows", "batch", "reason", "load_seconds", "queue_seconds", "slot_seconds",
-    "gather_seconds", "model_seconds", "scatter_seconds", "encode_seconds",
+    "request_id", "trace_id", "span_id", "model", "rows", "batch", "reason", "load_seconds", "queue_seconds",
+    "slot_seconds", "gather_seconds", "model_seconds", "scatter_seconds", "encode_seconds",
 }  # fmt: skip
 
 

@@ -25,6 +25,7 @@ import pytest
 import penstock._cache
 import penstock._deadline
 import penstock._fake_upstream
+import penstock._scope
 import penstock._steps
 import penstock._test_client
 import penstock.batching
@@ -97,6 +98,7 @@ def test_the_harness_sees_the_blocks() -> None:
         penstock._cache,
         penstock._deadline,
         penstock._fake_upstream,
+        penstock._scope,
         penstock._steps,
         penstock.batching,
         penstock.client,

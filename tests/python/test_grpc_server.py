@@ -190,6 +190,8 @@ def test_calls_are_in_the_access_log(caplog: pytest.LogCaptureFixture) -> None:
             client.infer("treble", tensor([1, 2]))
         until(lambda: len(accesses(caplog)) == 2)
     records = accesses(caplog)
+    made = records[1].request_id  # type: ignore[attr-defined]
+    assert re.fullmatch("[0-9a-f]{32}", made)
     shown = [
         (one.protocol, one.path, one.grpc_code, one.status, one.request_id, one.model, one.rows)  # type: ignore[attr-defined]
         for one in records
@@ -197,7 +199,7 @@ def test_calls_are_in_the_access_log(caplog: pytest.LogCaptureFixture) -> None:
     path = "/inference.GRPCInferenceService/ModelInfer"
     assert shown == [
         ("grpc", path, "OK", 200, "a7", "double", 2),
-        ("grpc", path, "NOT_FOUND", 404, None, None, None),
+        ("grpc", path, "NOT_FOUND", 404, made, None, None),
     ]
     assert re.search(rf"POST {path} OK [\d.]+ ms rows=2 batch=2$", records[0].getMessage())
     assert re.search(rf"POST {path} NOT_FOUND [\d.]+ ms$", records[1].getMessage())

@@ -58,10 +58,13 @@ impl Account {
 impl Drop for Account {
     fn drop(&mut self) {
         self.door.metrics.called(self.code.name());
-        if let Some(log) = &self.door.access_log {
+        self.door.metrics.moved_by_call(0, self.bytes);
+        let note = std::mem::take(&mut self.note);
+        if let Some(log) = self.door.reporter(&note) {
             let answered = Answered::called(self.code, self.bytes);
-            let note = std::mem::take(&mut self.note);
-            log.access(note.record(&self.request, Some(self.peer), &answered, self.began));
+            let mut record = note.record(&self.request, Some(self.peer), &answered, self.began);
+            record.logged = self.door.access_log.is_some();
+            log.access(record);
         }
     }
 }

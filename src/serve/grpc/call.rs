@@ -22,6 +22,7 @@ use crate::serve::access::{Answered, Note};
 use crate::serve::connection::OpenStream;
 use crate::serve::deadline::{Deadline, within};
 use crate::serve::door::{Door, guarded};
+use crate::serve::request_id;
 use crate::wire::grpc::{Code, Status};
 
 /// Pieces of an answer that are made ahead of what the other side takes.
@@ -44,12 +45,17 @@ impl Door {
     ) -> Response<AnswerBody> {
         let (parts, body) = request.into_parts();
         let mut note = Note { logged: self.access_log.is_some(), client, ..Note::default() };
+        let asks_a_model = parts.uri.path().starts_with("/inference.");
+        note.label(&parts.headers, self.tracing.get().filter(|_| asks_a_model));
         let asked = self.asked(&parts, &mut note);
         let began = note.logged.then(std::time::Instant::now);
         let answer = match asked {
             Ok((method, head)) if method.is_stream() => {
+                let named = note.called().map(str::to_owned);
                 let account = Account::open(Arc::clone(&self), parts, peer, note, open);
-                return self.stream(method, head, body, account);
+                let mut reply = self.stream(method, head, body, account);
+                request_id::say(reply.headers_mut(), named.as_deref());
+                return reply;
             }
             Ok((method, head)) => {
                 let deadline = head.terms.deadline();
@@ -59,16 +65,21 @@ impl Door {
             Err(status) => Err(status),
         };
         let code = answer.as_ref().map_or_else(|status| status.code, |_| Code::Ok);
-        self.metrics.called(code.name());
-        if let (Some(log), Some(began)) = (&self.access_log, began) {
-            let bytes = answer.as_ref().map_or(0, |(message, _)| message.len() as u64);
-            log.access(note.record(&parts, Some(peer), &Answered::called(code, bytes), began));
-        }
-        drop(open);
-        match answer {
+        let bytes = answer.as_ref().map_or(0, |(message, _)| message.len() as u64);
+        let mut reply = match answer {
             Ok((message, timing)) => reply::message(message, timing),
             Err(status) => reply::failure(&status),
+        };
+        request_id::say(reply.headers_mut(), note.called());
+        self.metrics.called(code.name());
+        self.metrics.moved_by_call(note.bytes, bytes);
+        if let Some((began, log)) = began.zip(self.reporter(&note)) {
+            let mut record = note.record(&parts, Some(peer), &Answered::called(code, bytes), began);
+            record.logged = self.access_log.is_some();
+            log.access(record);
         }
+        drop(open);
+        reply
     }
 
     /// What a call asks for, if whoever calls may.
@@ -80,6 +91,7 @@ impl Door {
             .admit_call(&parts.headers, is_open)
             .inspect_err(|_| self.metrics.refused("api_keys"))?;
         let (method, mut head) = (method?, Head::of(parts)?);
+        head.terms.label(note);
         head.terms.default_tenant(note.key.as_ref());
         Ok((method, head))
     }

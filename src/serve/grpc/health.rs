@@ -17,10 +17,16 @@ use crate::wire::grpc::{Code, Status, framed};
 /// How often a watched service is looked at although nothing is said of it.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// Services that stand for the probes which HTTP has paths for.
+const LIVE: &str = "penstock.live";
+const STARTED: &str = "penstock.started";
+
 /// Whether a service serves: all models by `""` or the name of the inference service, one by its own.
 fn serving(service: &Service, name: &str) -> Option<ServingStatus> {
     let serves = match name {
         "" | INFERENCE => service.is_ready(),
+        LIVE => service.is_alive(),
+        STARTED => service.is_started(),
         model => service.model(model, None).ok()?.is_ready() && !service.is_closing(),
     };
     Some(if serves { ServingStatus::Serving } else { ServingStatus::NotServing })
@@ -37,7 +43,9 @@ fn response(status: ServingStatus) -> HealthCheckResponse {
 pub(super) fn check(service: &Service, asked: &HealthCheckRequest) -> Result<HealthCheckResponse, Status> {
     let name = &asked.service;
     serving(service, name).map(response).ok_or_else(|| {
-        let message = format!("there is no service '{name}'; there are '', '{INFERENCE}' and the models");
+        let message = format!(
+            "there is no service '{name}'; there are '', '{INFERENCE}', '{LIVE}', '{STARTED}' and the models"
+        );
         Status::new(Code::NotFound, message)
     })
 }

@@ -68,8 +68,8 @@ impl Open {
         let Call { streams, headers, terms, in_flight, .. } = call;
         note.model = Some(Arc::clone(&model));
         note.rows = Some(1);
-        let named = headers.get("x-request-id").and_then(|id| id.to_str().ok());
-        let (terms, _) = infer::terms_of(&model, terms, (None, None), named)?;
+        let (terms, _) = infer::terms_of(&model, terms, (None, None), None)?;
+        note.id.clone_from(&terms.id);
         let mut fields = Vec::with_capacity(3);
         fields.extend(terms.id.as_deref().map(|id| ("x-request-id", id)));
         fields.extend(terms.tenant.as_deref().map(|tenant| ("x-request-tenant", tenant)));

@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::SystemTime;
 
-use http::HeaderMap;
-
 use super::frames::{Framing, TextFrames, TritonFrames};
 use super::{Call, seconds};
 use crate::error::Result;
@@ -24,7 +22,7 @@ pub(super) async fn answer(call: Call<'_>, form: Form, note: &mut Note) -> Resul
     let Call { service, streams, headers, terms, body, in_flight, .. } = call;
     let asked = offload::run(body.len(), move || Generation::parse(&body, form)).await?;
     let model = super::model_for(service, &asked.model, Task::Generate, "text", note)?;
-    let (choices, pieces) = begin(&model, &asked, headers, terms, note)?;
+    let (choices, pieces) = begin(&model, &asked, terms, note)?;
     let id = format!("{}{:032x}", form.prefix(), fastrand::u128(..));
     let made = (id.as_str(), seconds(SystemTime::now()));
     if asked.stream {
@@ -48,7 +46,7 @@ pub(super) async fn generate(
     let name = model.spec.name.clone();
     let asked = offload::run(body.len(), move || Generation::of_text_input(&name, &body, stream)).await;
     let asked = asked.inspect_err(|_| model.count_invalid())?;
-    let (choices, pieces) = begin(model, &asked, headers, terms, note)?;
+    let (choices, pieces) = begin(model, &asked, terms, note)?;
     let output = TextOutput::new(&model.spec.name, &model.spec.version, asked.id.as_deref());
     if stream {
         let frames = TritonFrames::new(output, choices, Framing::of(headers));
@@ -68,13 +66,12 @@ pub(super) async fn generate(
 fn begin(
     model: &Endpoint,
     asked: &Generation,
-    headers: &HeaderMap,
     head: HeadTerms,
     note: &mut Note,
 ) -> Result<(Choices, Vec<Pieces>)> {
-    let named = || headers.get("x-request-id").and_then(|id| id.to_str().ok());
-    let (terms, _) = infer::terms_of(model, head, (None, None), asked.id.as_deref().or_else(named))?;
+    let (terms, _) = infer::terms_of(model, head, (None, None), asked.id.as_deref())?;
     note.rows = Some(asked.documents.len());
+    note.id.clone_from(&terms.id);
     let stream = |document: &bytes::Bytes| {
         let (specs, rows) = column([document.as_ref()], model.spares());
         model.stream(terms.clone(), specs, &rows)
