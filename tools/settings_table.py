@@ -30,6 +30,8 @@ def table(kind: type[Any]) -> str:
     texts = described(kind)
     rows = [f"| {' | '.join(cells(kind, each, texts[each.name]))} |\n" for each in settings_of(kind)]
     said = (kind.__doc__ or "").partition("\n    Attributes:")[0].replace("\n    ", "\n").strip()
+    if not kind.keywords:
+        said += "\n\nOf `penstock serve` only." if kind.flags else "\n\nNeither keywords of servers nor flags."
     return f"{said}\n\n| Setting | Default | Variable | Flag | Meaning |\n|---|---|---|---|---|\n{''.join(rows)}"
 
 

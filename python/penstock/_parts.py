@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from penstock._cache import ModelCache
+from penstock._computed import Computed
 from penstock._pipeline_settings import PipelineSettings
 from penstock._policy import BatchPolicy
 from penstock.errors import ConfigError
@@ -71,7 +72,14 @@ class Parts:
         one_by_one = spec.task == "generate" and not spec.batched
         if self.settings.batch and self.policy is not None and not one_by_one:
             policy = served_policy(spec.name, self.policy, {})
-        return replace(spec, policy=policy, alone=not self.settings.batch)
+        return replace(spec, policy=policy, target=self._pooled(spec.target), alone=not self.settings.batch)
+
+    def _pooled(self, target: Any) -> Any:
+        """A remote model over the connections that are meant; anything else as it is."""
+        pooled = getattr(target, "pooled", None) if isinstance(target, Computed) else None
+        if pooled is not None and not self.settings.pool:
+            return pooled(False, always=True)  # noqa: FBT003  as its maker says it
+        return target if pooled is None or self.pool is None else pooled(self.pool)
 
     def cached(self, settings: CacheSettings) -> CacheSettings:
         """How a cache of the server's own works with these parts."""

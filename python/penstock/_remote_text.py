@@ -79,9 +79,9 @@ def policy_of(name: str, task: str, policy: BatchPolicy, *, chosen: bool) -> Bat
     return replace(policy, max_batch_size=1)
 
 
-def concurrency_of(pool: Pool | None, urls: Sequence[str]) -> int:
+def concurrency_of(pool: Pool | bool | None, urls: Sequence[str]) -> int:
     """Requests that may be under way where nobody says it: one for each connection that there may be."""
-    return (Pool() if pool is None else pool).max_size * len(urls)
+    return (pool if isinstance(pool, Pool) else Pool()).max_size * len(urls)
 
 
 def passing_of(task: str, api: str, policy: BatchPolicy) -> str:
@@ -227,16 +227,17 @@ class TextLoaded(Loaded):
     """One load of a text model on other servers: connections to them."""
 
     def __init__(self, model: RemoteModel, client: Client, terms: TextTerms) -> None:
-        self.value: RemoteModel = model
+        # A thing of its own for each load: that is what a cache knows loads by.
+        self.value: Client = client
         self.size: int = 0
-        self._client = client
+        self._model = model
         self._terms = terms
 
     def start(self, shift: _native.NativeShift) -> None:
         """Starts the task that takes requests."""
-        shift.start_text(self._client._native, self._terms)  # noqa: SLF001  one package
+        shift.start_text(self.value._native, self._terms)  # noqa: SLF001  one package
 
     def end(self, shift: _native.NativeShift, limit: float) -> None:
         """Waits for what is under way, for so many seconds; then closes the connections."""
         shift.end_remote(limit)
-        self.value.forget(self._client)
+        self._model.forget(self.value)

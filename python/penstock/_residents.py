@@ -63,6 +63,7 @@ class Residents:
         self._native = native
         self._lock = threading.Lock()
         self._loads: list[Resident | ComputedResident] = []
+        self._under_way: list[Resident | ComputedResident] = []
         self._registered: dict[str, ModelSpec] = {}
         self._deadline: float | None = None
 
@@ -204,10 +205,15 @@ class Residents:
             raise ModelNotReady(f"model '{served.spec.name}' is being added to its server")
         resident = resident_of(served.spec, self._native().shift(served.index), launch)
         with self._lock:
-            # Those that have ended, or never began, stand for nothing any more.
-            self._loads = [load for load in self._loads if load.value is not None]
+            # Those that have ended, or never began, stand for nothing any more; those under way for nothing yet.
+            self._loads = [load for load in self._loads if load.value is not None or load in self._under_way]
             self._loads.append(resident)
-        return resident.load(ctx)
+            self._under_way.append(resident)
+        try:
+            return resident.load(ctx)
+        finally:
+            with self._lock:
+                self._under_way = [load for load in self._under_way if load is not resident]
 
     def _warm_up(self, value: object) -> Any:
         return self._of(value).warm_up()

@@ -89,6 +89,10 @@ def top(options: argparse.Namespace) -> int:
             return _show(watch, options)
         except KeyboardInterrupt:
             return _INTERRUPTED
+        except BrokenPipeError:
+            # Whoever reads has enough: `penstock top --json | head -1`. What is left to be written goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
 
 
 def _key(given: str | None) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from copy import copy
 from dataclasses import replace
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -59,6 +60,10 @@ class RemoteModel(Computed):
     batch any more, its request is dropped, and the upstream told so. A batch that the upstream refuses (status 400) is
     split until the guilty request is found.
 
+    A text model (`task="generate"`, `task="embed"`) is one of a server of OpenAI's API, whose URL may end with `/v1`:
+    requests are passed on as they came, but for the model's name, and answers as they come. A client that leaves stops
+    the upstream, one that reads slowly pauses it. Plain texts for vectors share requests upstream.
+
     Without `inputs` and `outputs` the upstream is asked when the model is declared, which blocks. It must be ready, and
     have what was declared, when the model is loaded; after that its health is part of the server's own.
 
@@ -81,7 +86,7 @@ class RemoteModel(Computed):
         auth: user and password, likewise.
         timeout: a `penstock.Timeout` or seconds for one request upstream; a request's own deadline is stronger where it
             is earlier.
-        pool: connections to each server, and how often their health is checked.
+        pool: connections to each server, and how often their health is checked; `False` opens one for each request.
         balance: which server gets a batch, as of `penstock.AsyncClient`; so are `retry` to `max_response`.
         retry: when a batch is sent again.
         eject: when a server is left out for a while.
@@ -109,6 +114,7 @@ class RemoteModel(Computed):
     """
 
     __penstock_model__: ModelSpec
+    passing: str
 
     def __init__(
         self,
@@ -128,7 +134,7 @@ class RemoteModel(Computed):
         headers: HeadersGiven | None = None,
         auth: tuple[str, str] | None = None,
         timeout: float | Timeout | None = Timeout(),  # noqa: B008  frozen
-        pool: Pool | None = None,
+        pool: Pool | bool | None = None,
         balance: Balance = "p2c_first_byte",
         retry: Retry | None = None,
         eject: Eject | None = None,
@@ -248,6 +254,23 @@ class RemoteModel(Computed):
             client = self._clients[-1] if self._clients else None
         return client_stats([], _NO_STREAMS) if client is None else client.stats()
 
+    def pooled(self, pool: Pool | bool, *, always: bool = False) -> RemoteModel:
+        """The same model over other connections, as the `pool` of a `penstock.Pipeline` has it.
+
+        What they do is told by `pool_stats` of both.
+
+        Args:
+            pool: connections to each server, or `False` for one for each request.
+            always: also where the model names connections of its own.
+        """
+        options = self._upstream.options
+        if options.get("pool") is not None and not always:
+            return self
+        other = copy(self)
+        other._upstream = replace(self._upstream, options={**options, "pool": pool})  # noqa: SLF001  of this class
+        other.__penstock_model__ = replace(self.__penstock_model__, target=other)
+        return other
+
     def open(self, ctx: LoadContext | None = None) -> Loaded:
         """Connects: the upstream must be ready, and have the model as it was declared.
 
@@ -279,7 +302,7 @@ class RemoteModel(Computed):
     def forget(self, client: Client) -> None:
         """Closes the client of a load that is over."""
         with self._lock:
-            self._clients = [one for one in self._clients if one is not client]
+            self._clients[:] = [one for one in self._clients if one is not client]
         client.close(drain=False)
 
     def _ask(self) -> tuple[Task, dict[str, TensorDeclaration], dict[str, TensorDeclaration], bool]:
@@ -338,22 +361,23 @@ class RemoteModel(Computed):
 
 
 class RemoteLoaded(Loaded):
-    """One load of a `RemoteModel`: connections to its servers."""
+    """One load of a `RemoteModel`: connections to its servers. Models that require it are lent their client."""
 
     def __init__(self, model: RemoteModel, client: Client, terms: RemoteTerms) -> None:
-        self.value: RemoteModel = model
+        # A thing of its own for each load: that is what a cache knows loads by.
+        self.value: Client = client
         self.size: int = 0
-        self._client = client
+        self._model = model
         self._terms = terms
 
     def start(self, shift: _native.NativeShift) -> None:
         """Starts the task that takes batches."""
-        shift.start_remote(self._client._native, self._terms)  # noqa: SLF001  one package
+        shift.start_remote(self.value._native, self._terms)  # noqa: SLF001  one package
 
     def end(self, shift: _native.NativeShift, limit: float) -> None:
         """Waits for what is under way, for so many seconds; then closes the connections."""
         shift.end_remote(limit)
-        self.value.forget(self._client)
+        self._model.forget(self.value)
 
 
 def names(tensors: object) -> list[str]:

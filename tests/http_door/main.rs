@@ -19,6 +19,7 @@ mod halves;
 mod harness;
 mod http2;
 mod http2_floods;
+mod inside;
 mod interleaving;
 mod keys;
 mod leaving;

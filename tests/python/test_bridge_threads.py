@@ -96,7 +96,7 @@ def test_a_loop_after_a_loop_after_a_loop_leaks_nothing(loop: str, workers: int 
         run(loop, main)
     gc.collect()
     assert descriptors() - before <= 4
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads  # those of other tests may end meanwhile
     assert f.stats().requests == 53 * 5
 
 

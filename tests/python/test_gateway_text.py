@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -498,6 +499,23 @@ def test_closing_the_server_ends_what_runs_there() -> None:
             server.close(timeout=0.2)
             assert "error" in next(events).json()
         assert ended.wait(PATIENCE)
+
+
+def test_models_whose_servers_are_slow_to_answer_are_loaded_side_by_side_and_anew() -> None:
+    def behave(peer: Peer) -> None:
+        for request in peer:
+            if request.method == "GET":
+                time.sleep(0.1)
+            peer.answer(json.dumps({"id": "x"}), headers=JSON)
+
+    with HttpServer(behave) as up:
+        models = [penstock.RemoteModel(f"m{number}", up.url, task="generate") for number in range(6)]
+        with penstock.Server(models, port=0) as server, penstock.Client(server.url) as client:
+            for _ in range(2):
+                for model in models:
+                    said = client.post("/v1/chat/completions", json={**CHAT, "model": model.name})
+                    assert said.status_code == 200
+                server.cache.reload("m0").wait(PATIENCE)
 
 
 @pytest.fixture

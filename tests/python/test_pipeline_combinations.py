@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from penstock import AsyncClient, Pipeline
+from penstock import AsyncClient, Pipeline, RemoteModel, Server, _native
 from penstock.errors import DeadlineExceeded, ItemError, ModelError, ModelNotFound, PenstockError
 from tests.python.support.pipelines import Diary, doubling, stepping, telling
 from tests.python.support.waiting import PATIENCE, soon
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 PARTS = ("pool", "batch", "stream", "load")
 COMBINATIONS = [dict(zip(PARTS, each, strict=True)) for each in product((True, False), repeat=4)]
 WAYS = ("inside", "http", "grpc")
+FAR, FAR_TEXT = (hasattr(_native.NativeShift, name) for name in ("start_remote", "start_text"))
+"""What remote models there are: they come with the gateway."""
 
 
 def shown(combination: dict[str, bool]) -> str:
@@ -38,6 +40,8 @@ class World:
     diary: Diary
     urls: dict[str, str]
     loaded_at_start: list[str]
+    far: list[RemoteModel]
+    beyond: Diary
 
 
 class Way:
@@ -54,13 +58,13 @@ class Way:
             return (await self._world.pipeline.infer(model, inputs, timeout=timeout))["y"].tolist()
         return (await self._client.infer(model, inputs, timeout=timeout))["y"].tolist()
 
-    async def text(self, prompt: str) -> AsyncIterator[str]:
+    async def text(self, prompt: str, model: str = "tell") -> AsyncIterator[str]:
         """The pieces of a text, as they come."""
         if self._client is None:
-            async for piece in self._world.pipeline.stream("tell", prompt=prompt):
+            async for piece in self._world.pipeline.stream(model, prompt=prompt):
                 yield piece
         elif self.name == "http":
-            body = {"model": "tell", "prompt": prompt, "stream": True}
+            body = {"model": model, "prompt": prompt, "stream": True}
             async with self._client.stream("POST", "/v1/completions", json=body) as answer:
                 if answer.status_code != 200:
                     raise ModelError(str(await answer.read()))
@@ -69,7 +73,7 @@ class Way:
                         yield _text_of(json.loads(event.data))
         else:
             async with self._client.stream_infer() as stream:
-                await stream.send("tell", {"text_input": np.array([prompt], object)})
+                await stream.send(model, {"text_input": np.array([prompt], object)})
                 await stream.end()
                 async for result in stream:
                     if "text_output" in result:
@@ -97,14 +101,31 @@ def _text_of(event: dict[str, Any]) -> str:
     return str(event["choices"][0]["text"])
 
 
+@pytest.fixture(scope="module")
+def second() -> Iterator[tuple[Server, Diary]]:
+    """A server of its own, which remote models are asked of."""
+    diary = Diary()
+    with Server([doubling(diary), telling(diary, workers=4)], port=0) as server:
+        yield server, diary
+
+
 @pytest.fixture(scope="module", params=COMBINATIONS, ids=shown)
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    parts, diary = request.param, Diary()
+def world(request: pytest.FixtureRequest, second: tuple[Server, Diary]) -> Iterator[World]:
+    parts, diary, (beyond, far_diary) = request.param, Diary(), second
+    far = []
+    if FAR:
+        far += [
+            RemoteModel("far", beyond.url, upstream_name="double"),
+            RemoteModel("far-grpc", beyond.grpc_url, upstream_name="double"),
+        ]
+    if FAR_TEXT:
+        far.append(RemoteModel("far-tell", beyond.url, upstream_name="tell", task="generate"))
     models = [doubling(diary), doubling(diary, "other"), telling(diary, workers=4), stepping()]
-    with Pipeline(models, **parts) as pipeline:
+    with Pipeline([*models, *far], **parts) as pipeline:
         loaded = list(diary.loads)
         server = pipeline.serve(port=0)
-        yield World(parts, pipeline, diary, {"http": server.url, "grpc": server.grpc_url}, loaded)
+        urls = {"http": server.url, "grpc": server.grpc_url}
+        yield World(parts, pipeline, diary, urls, loaded, far, far_diary)
         diary.gate.set()
 
 
@@ -317,5 +338,41 @@ def test_connections_are_kept_or_not(world: World, way: Any) -> None:
     run(main())
 
 
-async def _joined(ask: Way, prompt: str) -> str:
-    return "".join([piece async for piece in ask.text(prompt)])
+@pytest.mark.skipif(not FAR, reason="there are no remote models yet")
+@pytest.mark.parametrize("model", ["far", "far-grpc"])
+def test_a_remote_model_answers_as_one_of_ours(world: World, way: Any, model: str) -> None:
+    world.beyond.batches.clear()
+
+    async def main() -> None:
+        async with way() as ask:
+            answers = await asyncio.gather(
+                *(ask.infer([[n, -0.5]], model=model) for n in range(12)),
+                ask.infer([[-7, 0]], model=model),
+                ask.infer([[1, 2], [3, 4]], model=model),
+                return_exceptions=True,
+            )
+            *good, bad, several = answers
+            assert good == [[[2.0 * n, -1.0]] for n in range(12)]
+            assert several == [[2, 4], [6, 8]]
+            assert isinstance(bad, ItemError)
+            assert "-7 is negative" in str(bad)
+
+    run(main())
+    remote = next(each for each in world.far if each.name == model)
+    total = remote.pool_stats().total
+    assert total.acquired > 0
+    assert world.parts["pool"] or total.reused == 0
+
+
+@pytest.mark.skipif(not FAR_TEXT, reason="there is no remote text yet")
+def test_remote_text_is_the_same(world: World, way: Any) -> None:
+    async def main() -> None:
+        async with way() as ask:
+            texts = await asyncio.gather(*(_joined(ask, str(n), "far-tell") for n in range(1, 5)))
+            assert texts == ["".join(f"{n} " for n in range(count)) for count in range(1, 5)]
+
+    run(main())
+
+
+async def _joined(ask: Way, prompt: str, model: str = "tell") -> str:
+    return "".join([piece async for piece in ask.text(prompt, model)])

@@ -233,6 +233,17 @@ def test_it_waits_for_a_server_that_went_away(tmp_path: Path) -> None:
         os.close(ours)
 
 
+def test_whoever_reads_may_have_enough(server: Server) -> None:
+    command = [sys.executable, "-m", "penstock", "top", server.url, "--json", "--interval", "0.1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert json.loads(process.stdout.readline())["url"] == server.url
+        process.stdout.close()
+        assert process.wait(30) == 0
+        assert process.stderr.read() == ""
+
+
 def test_nobody_there(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

@@ -38,9 +38,9 @@ class Bench:
 
 def gateway(model: str, upstream: str, cpus: str, name: str = "penstock gateway") -> Launch:
     """`penstock serve` with a remote model, everything at its default."""
-    environment = {"PENSTOCK_BENCH_MODEL": model, "PENSTOCK_BENCH_UPSTREAM": upstream}
+    environment = {"BENCH_MODEL": model, "BENCH_UPSTREAM": upstream}
     serve = penstock(name=name, path=model, cpus=cpus)
-    command = (*serve.command[:4], f"{HERE / 'apps.py'}:served", *serve.command[5:])
+    command = (*serve.command[:4], str(HERE / "apps.py"), *serve.command[5:])
     return Launch(name, command, serve.path, environment, cpus=cpus, ready=serve.ready)
 
 

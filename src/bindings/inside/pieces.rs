@@ -92,6 +92,9 @@ impl NativePieces {
 impl NativePieces {
     /// What has come, as a list whose first stands last; `None` at the end, and `False` where nothing has come yet.
     fn take<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        if self.born != generation() {
+            return Err(raised(py, ErrorKind::Closed, "this stream was begun before the process forked"));
+        }
         let mut steps = self.steps.lock();
         let Some(steps) = steps.as_mut() else {
             return Err(raised(py, ErrorKind::StreamClosed, "the stream was closed"));

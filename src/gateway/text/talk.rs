@@ -99,6 +99,9 @@ impl Talk {
 
 impl Drop for Talk {
     fn drop(&mut self) {
+        if self.entry.is_none() {
+            return;
+        }
         let name = &self.endpoint.spec.name;
         let error = if std::thread::panicking() {
             Error::new(ErrorKind::Internal, format!("penstock panicked while it asked for model '{name}'"))
