@@ -126,13 +126,6 @@ def read_source(_app: Sphinx, name: str, source: list[str]) -> None:
         source[0] = relinked(source[0], ROOT / LINKED[name], page)
     elif page.exists():
         source[0] = relinked(source[0], page, page)
-    elif name == root_doc:  # guides that are still being written
-        source[0] = re.sub(
-            r"^   ([a-z]+)\n",
-            lambda found: found[0] if list(DOCS.glob(f"{found[1]}.*")) else "",
-            source[0],
-            flags=re.MULTILINE,
-        )
 
 
 def _literal(text: str) -> str:

@@ -91,3 +91,4 @@ def test_every_guide_is_in_the_index() -> None:
     pages = {path.stem for path in [*DOCS.glob("*.md"), *DOCS.glob("*.ipynb")]}
     pages |= {f"site/{path.stem}" for path in (DOCS / "site").iterdir()}
     assert not pages - listed, "a guide that the site does not show"
+    assert not listed - pages - {"api/index"}, "the index names what is not there"
