@@ -82,6 +82,13 @@ impl Document<'_> {
 }
 
 fn read(document: &[u8]) -> Result<Document<'_>> {
+    if document.trim_ascii_start().first() != Some(&b'{') {
+        // A list would be taken for the fields in their order.
+        return Err(Error::new(
+            ErrorKind::Item,
+            "this is no question for a text model: it is no JSON object",
+        ));
+    }
     serde_json::from_slice(document).map_err(|error| {
         Error::with_source(ErrorKind::Item, format!("this is no question for a text model: {error}"), error)
     })
