@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,6 +27,16 @@ def _no_complaints() -> Iterator[None]:
     COMPLAINTS.clear()
     yield
     assert not COMPLAINTS, "an event loop's exception handler was called"
+
+
+@pytest.fixture(autouse=True)
+def _no_handler_of_a_command_line() -> Iterator[None]:
+    """A command that a test runs in this process configures logging; its stream is closed with the test."""
+    yield
+    logs = sys.modules.get("penstock.logs")
+    if logs is not None and logs._handler is not None:
+        logging.root.removeHandler(logs._handler)
+        logs._handler = None
 
 
 @pytest.fixture

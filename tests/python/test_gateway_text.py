@@ -472,8 +472,8 @@ def test_a_url_may_end_with_the_version_of_the_api_and_headers_go_along() -> Non
         assert said.status_code == 200
         sent = up.requests[-1]
         assert (sent.header("x-request-id"), sent.header("x-request-priority")) == ("r-7", "high")
-        assert (sent.header("traceparent") or "").startswith("00-0af7651916cd43dd8448eb211c80319c-")
-        assert sent.header("traceparent") != trace
+        # Nobody records spans here: one of the gateway's own would be a parent that no one ever sees.
+        assert sent.header("traceparent") == trace
         assert {each.header("authorization") for each in up.requests} == {"Bearer k"}
         assert up.requests[-1].target == "/v1/chat/completions"
 

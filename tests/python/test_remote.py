@@ -224,9 +224,8 @@ def test_where_all_say_the_same_it_goes_along() -> None:
         answer = client.post("/v2/models/double/infer", json=body, headers=headers)
         assert answer.json()["outputs"][0]["data"] == [2, 4, 6, 8]
         (asked,) = [request for request in upstream.requests if request.target.endswith("/infer")]
-    parent = asked.header("traceparent") or ""
-    assert parent.split("-")[1] == trace.split("-")[1]
-    assert parent.split("-")[2] != trace.split("-")[2], "the span is the batch's own"
+    # Nobody records spans here: one of the batch's own would be a parent that no one ever sees.
+    assert asked.header("traceparent") == trace
     assert asked.header("tracestate") == "a=b"
     assert asked.header("x-request-priority") == "high"
     assert asked.header("x-request-tenant") == "team"
