@@ -10,7 +10,7 @@ use crate::flow::Monitor;
 /// What a worker is told when it asks for something to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
-    /// A batch may be there to [`take`](Batcher::take).
+    /// A batch may be there to [`take`](super::Batcher::take).
     Work,
     /// Nothing will come any more.
     Done,

@@ -70,12 +70,12 @@ pub(crate) fn raised(py: Python<'_>, kind: ErrorKind, message: &str) -> PyErr {
 pub(crate) fn to_python(py: Python<'_>, error: &Error) -> PyErr {
     let build = || {
         let source = std::error::Error::source(error);
-        let exception = match source.and_then(|source| source.downcast_ref::<Refusal>()) {
-            Some(refusal) => refused(py, error, refusal)?,
-            None => {
-                let cause = source.map(|source| cause_of(py, source));
-                exception(py, error.kind(), error.message(), cause.as_ref())?
-            }
+        let refusal = source.and_then(|source| source.downcast_ref::<Refusal>());
+        let exception = if let Some(refusal) = refusal {
+            refused(py, error, refusal)?
+        } else {
+            let cause = source.map(|source| cause_of(py, source));
+            exception(py, error.kind(), error.message(), cause.as_ref())?
         };
         if let Some(wait) = error.wait_before_retry() {
             exception.setattr("retry_after", wait.as_secs_f64())?;

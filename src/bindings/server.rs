@@ -172,13 +172,15 @@ impl NativeServer {
 
     /// Has requests, and the batches that they ride in, recorded for their traces: those that their senders record, and this
     /// share of those that come without a trace. It is said before anybody can come.
-    fn trace_by(&self, journal: PyRef<'_, NativeJournal>, ratio: f64) {
+    fn trace_by(&self, journal: &Bound<'_, NativeJournal>, ratio: f64) {
+        let journal = journal.get();
         self.door.trace_by(Tracing::new(journal.access_log(), ratio));
         self.roster.trace_by(&journal.batch_log());
     }
 
     /// Has the metrics say how many records of that journal were dropped.
-    fn count_dropped(&self, journal: PyRef<'_, NativeJournal>) {
+    fn count_dropped(&self, journal: &Bound<'_, NativeJournal>) {
+        let journal = journal.get();
         let help = "Log records and spans that were dropped because their reader was too slow.";
         let dropped = journal.counter();
         self.door.service().registry().count_elsewhere("log_dropped", help, dropped);

@@ -118,7 +118,7 @@ pub(super) fn of_failure(model: &str, error: Error) -> Fault {
     Fault { error: Error::with_source(kind, what, error), out_of_memory: false, blame: Blame::Elsewhere }
 }
 
-/// What an answer says went wrong: the protocol's `error`, OpenAI's, FastAPI's `detail`, else its beginning.
+/// What an answer says went wrong: the protocol's `error`, OpenAI's, `FastAPI`'s `detail`, else its beginning.
 fn words_of(body: &[u8]) -> String {
     let json: Option<Value> = serde_json::from_slice(body).ok();
     let said = json.as_ref().and_then(|json| match (json.get("error"), json.get("detail")) {

@@ -148,6 +148,7 @@ impl Alone {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_precision_loss, reason = "a simulation of some thousand rows")]
 mod tests {
     use super::*;
     use std::cmp::Reverse;

@@ -22,7 +22,7 @@ const PARTS: u64 = 32;
 const PARTS_BITS: u32 = PARTS.trailing_zeros();
 /// Times are counted in microseconds, up to an hour and a little.
 const MOST: u64 = (1 << 32) - 1;
-const BUCKETS: usize = ((32 - PARTS_BITS as usize) + 1) * PARTS as usize;
+const BUCKETS: usize = (32 - PARTS_BITS as usize + 1) << PARTS_BITS;
 /// The percentiles that are told.
 const QUANTILES: [(f64, &str); 6] =
     [(0.5, "0.5"), (0.9, "0.9"), (0.95, "0.95"), (0.99, "0.99"), (0.999, "0.999"), (1.0, "1")];
@@ -115,7 +115,7 @@ fn bucket_of(took: Duration) -> usize {
     let bucket = if micros < PARTS {
         micros
     } else {
-        let power = u64::from(63 - micros.leading_zeros() - PARTS_BITS);
+        let power = u64::from(micros.ilog2() - PARTS_BITS);
         (power + 1) * PARTS + (micros >> power) - PARTS
     };
     usize::try_from(bucket).unwrap_or_default()
@@ -130,7 +130,7 @@ fn middle(bucket: u64) -> f64 {
         let power = bucket / PARTS - 1;
         ((PARTS + bucket % PARTS) << power, 1 << power)
     };
-    (first as f64 + width as f64 / 2.0) / 1e6
+    (first as f64 + f64::from(width) / 2.0) / 1e6
 }
 
 /// Which of so many, from 1, in their order has that share of them up to it.
@@ -153,9 +153,12 @@ fn at_rank(counts: &[u64], rank: u64) -> f64 {
     middle(place.unwrap_or_default() as u64)
 }
 
+/// By the name of the model.
+type Named = Vec<(String, Arc<Window>)>;
+
 /// The windows of all models, for the text of the metrics.
 #[derive(Clone, Default)]
-pub(super) struct Windows(Arc<Mutex<Vec<(String, Arc<Window>)>>>);
+pub(super) struct Windows(Arc<Mutex<Named>>);
 
 impl Windows {
     /// That of a model.
@@ -248,7 +251,9 @@ mod tests {
                 std::thread::spawn(move || (0..10_000).for_each(|_| window.add(micros(50), at)))
             })
             .collect();
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        for thread in threads {
+            thread.join().unwrap();
+        }
         assert_eq!(window.counts(at).iter().sum::<u64>(), 40_000);
     }
 

@@ -193,7 +193,7 @@ impl Endpoint {
         let bell = Arc::clone(&self.bell);
         let (speaker, mut pieces) =
             steps::pieces(limits, bell, terms.deadline, (hold, counted), &self.spec.name);
-        let reply = Reply::Steps { speaker: Box::new(speaker), label: terms.label() };
+        let reply = Reply::Steps { speaker: Box::new(speaker), label: terms.into_label() };
         match self.queue(&GroupKey { key: (), specs }, in_queue, rows, vec![reply]) {
             Ok(()) => Ok(pieces),
             Err(error) => {
@@ -251,12 +251,12 @@ impl Endpoint {
         let mut terms = self.terms_of(&asked, &rows);
         let key = GroupKey { key: (), specs };
         let Some(flights) = self.flights.get() else {
-            let (replies, answer) = Reply::for_rows(count, asked.label());
+            let (replies, answer) = Reply::for_rows(count, asked.into_label());
             self.queue(&key, terms, &rows, replies)?;
             // Copied into the queue, the rows can serve the next request while this one waits.
             return Ok(answer);
         };
-        match flights.place(key.specs.clone(), rows, count, asked.label()) {
+        match flights.place(key.specs.clone(), rows, count, asked.into_label()) {
             Place::Shared(answer) => Ok(answer),
             Place::Own(flight, replies, answer) => {
                 // Each of those who wait hangs up by itself when its time has passed.

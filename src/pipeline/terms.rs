@@ -36,12 +36,7 @@ pub struct Label {
 
 impl RequestTerms {
     /// What goes with the request.
-    pub fn label(&self) -> Label {
-        Label {
-            id: self.id.clone(),
-            trace: self.trace.clone(),
-            priority: self.priority,
-            tenant: self.tenant.clone(),
-        }
+    pub fn into_label(self) -> Label {
+        Label { id: self.id, trace: self.trace, priority: self.priority, tenant: self.tenant }
     }
 }

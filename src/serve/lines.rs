@@ -149,11 +149,18 @@ impl Date {
         Self { year, month, day, second, micros: since.subsec_micros() }
     }
 
-    fn time(self) -> impl Display {
-        let second = self.second;
-        std::fmt::from_fn(move |out| {
-            write!(out, "{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)
-        })
+    fn time(self) -> TimeOfDay {
+        TimeOfDay(self.second)
+    }
+}
+
+/// Seconds of a day.
+struct TimeOfDay(u64);
+
+impl Display for TimeOfDay {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let second = self.0;
+        write!(out, "{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)
     }
 }
 

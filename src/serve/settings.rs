@@ -8,6 +8,7 @@ use crate::flow::{SlowReader, StreamLimits, StreamMemory};
 
 /// Limits of a door. Whatever a stranger can make grow has one.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own, as it is said")]
 pub struct HttpSettings {
     /// Bytes of a request body at most, as sent and as unpacked; more gets status 413.
     pub max_body: usize,

@@ -10,7 +10,7 @@ const APP: &str = "https://app.example";
 
 fn cors(origins: &[&str]) -> SecuritySettings {
     let origins = origins.iter().map(ToString::to_string).collect();
-    let cors = Some(CorsSettings { origins, max_age: Duration::from_secs(600) });
+    let cors = Some(CorsSettings { origins, max_age: Duration::from_mins(10) });
     SecuritySettings { cors, ..SecuritySettings::default() }
 }
 

@@ -126,7 +126,7 @@ impl TextUpstream {
         let state = state.iter().map(|state| (&b"tracestate"[..], state.as_bytes()));
         let fields = fields.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
         let own = own.into_iter().chain(timeout).chain(traceparent).chain(state).chain(fields);
-        request.fields = self.fields(own)?;
+        request.fields = self.fields(&own)?;
         request.body = body.into();
         let TextSettings { timeouts, max_response, .. } = self.settings;
         request.timeouts = Timeouts { total: timeouts.total.into_iter().chain(left).min(), ..timeouts };

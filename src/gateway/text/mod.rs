@@ -125,17 +125,17 @@ impl TextUpstream {
     fn ready(&self) -> Result<(Route, Request)> {
         let (route, target) = self.client.route(&self.settings.ready_path)?;
         let mut request = Request::new(Method::GET, target);
-        request.fields = self.fields(std::iter::empty())?;
+        request.fields = self.fields(&std::iter::empty())?;
         Ok((route, request))
     }
 
     /// The fields of a request: its own, and those of every one.
     fn fields<'a>(
         &'a self,
-        own: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+        own: &(impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone),
     ) -> Result<RequestFields> {
         let every = self.settings.headers.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
-        RequestFields::new(&own, every)
+        RequestFields::new(own, every)
     }
 }
 

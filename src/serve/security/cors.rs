@@ -139,7 +139,7 @@ mod tests {
 
     fn cors(origins: &[&str]) -> Result<Cors> {
         let origins = origins.iter().map(ToString::to_string).collect();
-        Cors::new(&CorsSettings { origins, max_age: Duration::from_secs(600) })
+        Cors::new(&CorsSettings { origins, max_age: Duration::from_mins(10) })
     }
 
     fn asked(fields: &[(&str, &str)]) -> Parts {

@@ -38,9 +38,9 @@ impl Identity {
 fn other_name(certificate: &Certificate) -> Option<String> {
     let (_, names) = certificate.tbs_certificate().get_extension::<SubjectAltName>().ok()??;
     let known = |name: &GeneralName| match name {
-        GeneralName::UniformResourceIdentifier(name) => Some(name.to_string()),
-        GeneralName::DnsName(name) => Some(name.to_string()),
-        GeneralName::Rfc822Name(name) => Some(name.to_string()),
+        GeneralName::UniformResourceIdentifier(name)
+        | GeneralName::DnsName(name)
+        | GeneralName::Rfc822Name(name) => Some(name.to_string()),
         _ => None,
     };
     names.0.iter().find_map(known)

@@ -57,7 +57,7 @@ impl Made for Tls {
         [Some(&source.cert), source.key.as_ref(), source.client_ca.as_ref()]
             .into_iter()
             .flatten()
-            .map(|path| path.as_path())
+            .map(std::path::PathBuf::as_path)
             .collect()
     }
 

@@ -168,5 +168,5 @@ fn an_answer_is_what_was_asked_for_or_says_what_it_is_not() {
         assert!(error.message().contains(words), "{outputs}: {error}");
     }
     let short = told.of_body(b"{}", Some(3)).unwrap_err();
-    assert!(short.message().contains("3"), "{short}");
+    assert!(short.message().contains('3'), "{short}");
 }
