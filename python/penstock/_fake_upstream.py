@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakSet
 
 from penstock._headers import Headers
 from penstock._policy import check_count, check_seconds
@@ -33,6 +34,7 @@ _BODY_BYTES = 64 << 20
 _LEAST_STATUS, _MOST_STATUS = 100, 599
 _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 429: "Too Many Requests", 500: "Internal Server Error"}
 _CLOSE_SECONDS = 10.0
+_ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,10 @@ class FakeUpstream:
         self._ready = True
         self._healed = asyncio.Event()
         self._connections = 0
+        self._ending = False
         self._open: set[asyncio.StreamWriter] = set()
+        self._made: WeakSet[asyncio.WriteTransport] = WeakSet()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._server = Server(_own_models() if models is None else models, batch=True, stream=True, load=True)
         self._models = TestClient(self._server)
         self._models.__enter__()
@@ -271,8 +276,13 @@ class FakeUpstream:
         try:
             self._loop.run_forever()
         finally:
-            self._loop.run_until_complete(_cancel_all(self._loop))
+            # More than once: connections may still come up while it ends.
+            for _ in range(_ROUNDS):
+                self._loop.run_until_complete(_cancel_all(self._loop))
+                for transport in list(self._made):
+                    transport.abort()
             self._loop.run_until_complete(self._loop.shutdown_default_executor())
+            self._loop.run_until_complete(asyncio.sleep(0))
             self._loop.close()
 
     async def _listen(self, port: int) -> asyncio.Server:
@@ -285,13 +295,20 @@ class FakeUpstream:
     def _end(self) -> None:
         if (listener := getattr(self, "_listener", None)) is not None:
             listener.close()
+        self._ending = True
         self._abort()
         self._loop.stop()
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Noted here, not in the task: one that is cancelled before it began would close nothing.
         self._connections += 1
-        number = self._connections
         self._open.add(writer)
+        self._made.add(writer.transport)
+        task = self._loop.create_task(self._converse(reader, writer, self._connections))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
         try:
             while (request := await _read(reader, writer, number)) is not None:
                 self.requests.append(request)
@@ -303,8 +320,11 @@ class FakeUpstream:
             # The end: nobody waits for this task, and asyncio would complain of it.
             pass
         finally:
+            if self._ending:
+                writer.transport.abort()
+            else:
+                writer.close()
             self._open.discard(writer)
-            writer.transport.abort() if writer.transport.is_closing() else writer.close()
 
     async def _answer(self, request: FakeRequest, writer: asyncio.StreamWriter) -> bool:
         """Answers as it was told; false where the connection is to be closed."""
