@@ -118,9 +118,7 @@ class FakeUpstream:
         self._ready = True
         self._healed = asyncio.Event()
         self._connections = 0
-        self._ending = False
-        self._open: set[asyncio.StreamWriter] = set()
-        self._made: WeakSet[asyncio.WriteTransport] = WeakSet()
+        self._open: WeakSet[asyncio.WriteTransport] = WeakSet()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server = Server(_own_models() if models is None else models, batch=True, stream=True, load=True)
         self._models = TestClient(self._server)
@@ -279,8 +277,7 @@ class FakeUpstream:
             # More than once: connections may still come up while it ends.
             for _ in range(_ROUNDS):
                 self._loop.run_until_complete(_cancel_all(self._loop))
-                for transport in list(self._made):
-                    transport.abort()
+                self._abort()
             self._loop.run_until_complete(self._loop.shutdown_default_executor())
             self._loop.run_until_complete(asyncio.sleep(0))
             self._loop.close()
@@ -289,21 +286,19 @@ class FakeUpstream:
         return await asyncio.start_server(self._connected, "127.0.0.1", port, limit=_HEAD_BYTES)
 
     def _abort(self) -> None:
-        for writer in list(self._open):
-            writer.transport.abort()
+        for transport in list(self._open):
+            transport.abort()
 
     def _end(self) -> None:
         if (listener := getattr(self, "_listener", None)) is not None:
             listener.close()
-        self._ending = True
         self._abort()
         self._loop.stop()
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # Noted here, not in the task: one that is cancelled before it began would close nothing.
         self._connections += 1
-        self._open.add(writer)
-        self._made.add(writer.transport)
+        self._open.add(writer.transport)
         task = self._loop.create_task(self._converse(reader, writer, self._connections))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -320,11 +315,7 @@ class FakeUpstream:
             # The end: nobody waits for this task, and asyncio would complain of it.
             pass
         finally:
-            if self._ending:
-                writer.transport.abort()
-            else:
-                writer.close()
-            self._open.discard(writer)
+            writer.close()
 
     async def _answer(self, request: FakeRequest, writer: asyncio.StreamWriter) -> bool:
         """Answers as it was told; false where the connection is to be closed."""

@@ -175,10 +175,11 @@ class Inference:
         if left is not None:
             headers["x-request-timeout"] = f"{left:.6f}"
         headers.update(self.terms or {})
-        path = f"/v2/models/{quote(self._model, safe='')}"
-        if self._version is not None:
-            path += f"/versions/{quote(self._version, safe='')}"
-        return f"{path}/infer", {"headers": headers, "content": body, **self._options(left)}
+        return f"{model_path(self._model, self._version)}/infer", {
+            "headers": headers,
+            "content": body,
+            **self._options(left),
+        }
 
     def asked(self) -> Asked:
         """The same for the extension, which makes a message of gRPC of it."""
@@ -239,6 +240,12 @@ def _terms(priority: Priority | None, tenant: str | None) -> dict[str, str] | No
     if tenant is not None:
         terms["x-request-tenant"] = tenant
     return terms
+
+
+def model_path(model: str, version: str | None) -> str:
+    """The path of a model, or of one version of it, by the protocol."""
+    path = f"/v2/models/{quote(model, safe='')}"
+    return path if version is None else f"{path}/versions/{quote(version, safe='')}"
 
 
 def takes_binary(response: Response) -> bool:

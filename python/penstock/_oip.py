@@ -34,7 +34,8 @@ _DATATYPES = {
     "float32": "FP32",
     "float64": "FP64",
 }
-_ELEMENTS = {datatype: name for name, datatype in _DATATYPES.items()}
+ELEMENTS = {datatype: name for name, datatype in _DATATYPES.items()}
+"""Element types of numbers by the protocol's names for them."""
 
 
 def dtype(elements: str) -> np.dtype[Any]:
@@ -158,7 +159,7 @@ def _texts(name: str, array: NDArray[Any]) -> Iterator[str | bytes]:
 def _array(tensor: dict[str, Any], data: Any, *, is_string: bool) -> NDArray[Any]:
     shape = tensor["shape"]
     if tensor["datatype"] != "BYTES":
-        elements = dtype(_ELEMENTS[tensor["datatype"]])
+        elements = dtype(ELEMENTS[tensor["datatype"]])
         if isinstance(data, memoryview):
             return np.frombuffer(data, elements.newbyteorder("<")).astype(elements).reshape(shape)
         return np.array(data, elements).reshape(shape)

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from penstock import _oip
+from penstock._computed import Loaded
 from penstock._connecting import checked_urls
 from penstock._policy import check_count
 from penstock.client import Client
-from penstock.errors import ConfigError, LoadFailed
+from penstock.errors import ConfigError, LoadFailed, ModelNotReady
 
 if TYPE_CHECKING:
+    from penstock import _native
     from penstock._headers import Pairs
     from penstock.models import TensorDeclaration
+    from penstock.remote import RemoteModel
 
-ELEMENTS = {
-    "BOOL": "bool",
-    **{f"INT{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
-    **{f"UINT{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
-    "FP16": "float16",
-    "BF16": "bfloat16",
-    "FP32": "float32",
-    "FP64": "float64",
-    "BYTES": "bytes",
-}
+T = TypeVar("T")
+
+QUESTION_SECONDS = 10.0
+"""How long a server may take to say what it has, and whether it is ready."""
+
+ELEMENTS = {**_oip.ELEMENTS, "BYTES": "bytes"}
 """Element types by the protocol's names for them."""
 
 Declared = dict[str, "TensorDeclaration"]
@@ -68,6 +68,32 @@ class Upstream:
     def client(self) -> Client:
         """A client of the endpoints, with connections of its own; nothing is opened before its first request."""
         return Client(list(self.urls), **self.options)
+
+    def check_ready(self, client: Client) -> None:
+        """Asks whether the model is ready there.
+
+        Raises:
+            ModelNotReady: where it is not.
+            TransportError, DeadlineExceeded: where that cannot be asked.
+        """
+        if not client.is_ready(self.model, version=self.version, timeout=QUESTION_SECONDS):
+            raise ModelNotReady(f"model '{self.model}' is not ready at {', '.join(self.urls)}")
+
+
+class Connected(Loaded, Generic[T]):
+    """One load of a `RemoteModel`: connections to its servers. Models that require it are lent their client."""
+
+    def __init__(self, model: RemoteModel, client: Client, terms: T) -> None:
+        # A thing of its own for each load: that is what a cache knows loads by.
+        self.value: Client = client
+        self.size: int = 0
+        self._model = model
+        self._terms = terms
+
+    def end(self, shift: _native.NativeShift, limit: float) -> None:
+        """Waits for what is under way, for so many seconds; then closes the connections."""
+        shift.end_remote(limit)
+        self._model.forget(self.value)
 
 
 @dataclass(frozen=True, kw_only=True)

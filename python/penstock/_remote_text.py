@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
-from penstock._computed import Loaded
+from penstock._inference import model_path
 from penstock._policy import check_choice
+from penstock._remote_terms import QUESTION_SECONDS, Connected
 from penstock.errors import ConfigError, LoadFailed, ModelNotFound, ModelNotReady
 from penstock.pooling import Pool
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from penstock import _native
     from penstock._cache_context import LoadContext
+    from penstock._computed import Loaded
     from penstock._headers import Pairs
     from penstock._policy import BatchPolicy
     from penstock._remote_terms import Upstream
@@ -28,7 +30,6 @@ Api = Literal["openai", "generate"]
 _MAX_EVENT = 1 << 20
 """Bytes of one event of an answer at most."""
 
-_QUESTION_SECONDS = 10.0
 """Time for an answer to what a server is asked about its models."""
 
 _BAD, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _NOT_ALLOWED, _FAILED = 400, 401, 403, 404, 405, 500
@@ -137,7 +138,7 @@ def open_text(model: RemoteModel, ctx: LoadContext | None) -> Loaded:
         if model.api == "openai":
             _check_openai(model, client)
         else:
-            _check_ready(model, client)
+            model.upstream.check_ready(client)
         return TextLoaded(model, client, terms)
     except BaseException:
         model.forget(client)
@@ -159,7 +160,7 @@ def listed(client: Client) -> list[tuple[str, dict[str, Any]]]:
 
 def names_at(client: Client) -> list[str] | None:
     """The models that a server lists by OpenAI's API; nothing where it lists none so."""
-    answer = client.get(_within(client, "/models"), timeout=_QUESTION_SECONDS)
+    answer = client.get(_within(client, "/models"), timeout=QUESTION_SECONDS)
     if answer.status_code >= _BAD:
         return None
     try:
@@ -179,15 +180,9 @@ def _within(client: Client, path: str) -> str:
     return path if base_of(client).endswith("/v1") else f"/v1{path}"
 
 
-def _check_ready(model: RemoteModel, client: Client) -> None:
-    name, version = model.upstream.model, model.upstream.version
-    if not client.is_ready(name, version=version, timeout=_QUESTION_SECONDS):
-        raise ModelNotReady(f"model '{name}' is not ready at {', '.join(model.urls)}")
-
-
 def _check_openai(model: RemoteModel, client: Client) -> None:
     name, where = model.upstream.model, ", ".join(model.urls)
-    answer = client.get(_within(client, f"/models/{quote(name, safe='')}"), timeout=_QUESTION_SECONDS)
+    answer = client.get(_within(client, f"/models/{quote(name, safe='')}"), timeout=QUESTION_SECONDS)
     status = answer.status_code
     if status in {_UNAUTHORIZED, _FORBIDDEN}:
         raise LoadFailed(
@@ -208,9 +203,7 @@ def _terms(model: RemoteModel, client: Client) -> TextTerms:
     prefix = base_of(client).removesuffix("/v1")
     builder = client._builder  # noqa: SLF001  one package
     _, _, headers, _, _, _ = builder.prepare("POST", "/v1/completions", {})
-    own = f"/v2/models/{quote(upstream.model, safe='')}"
-    if upstream.version is not None:
-        own += f"/versions/{quote(upstream.version, safe='')}"
+    own = model_path(upstream.model, upstream.version)
     return TextTerms(
         protocol=model.api or "openai",
         prefix=prefix,
@@ -223,21 +216,9 @@ def _terms(model: RemoteModel, client: Client) -> TextTerms:
     )
 
 
-class TextLoaded(Loaded):
-    """One load of a text model on other servers: connections to them."""
-
-    def __init__(self, model: RemoteModel, client: Client, terms: TextTerms) -> None:
-        # A thing of its own for each load: that is what a cache knows loads by.
-        self.value: Client = client
-        self.size: int = 0
-        self._model = model
-        self._terms = terms
+class TextLoaded(Connected[TextTerms]):
+    """One load of a text model on other servers."""
 
     def start(self, shift: _native.NativeShift) -> None:
         """Starts the task that takes requests."""
         shift.start_text(self.value._native, self._terms)  # noqa: SLF001  one package
-
-    def end(self, shift: _native.NativeShift, limit: float) -> None:
-        """Waits for what is under way, for so many seconds; then closes the connections."""
-        shift.end_remote(limit)
-        self._model.forget(self.value)

@@ -7,12 +7,12 @@ from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
-from urllib.parse import quote
 
 import numpy as np
 
 from penstock import _oip, errors
 from penstock._headers import Headers
+from penstock._inference import model_path
 from penstock.errors import ConfigError, Overloaded, PenstockError, RemoteError
 
 if TYPE_CHECKING:
@@ -221,10 +221,7 @@ class TestClient:
         declared = {} if spec is None else {name: elements for name, (elements, _) in spec.inputs.items()}
         arrays = {name: _as_array(value, declared.get(name)) for name, value in inputs.items()}
         headers, body = _oip.encode(arrays, outputs, request_id, binary=binary)
-        path = f"/v2/models/{quote(model, safe='')}"
-        if version is not None:
-            path += f"/versions/{quote(version, safe='')}"
-        answer = self.post(f"{path}/infer", content=body, headers=headers).raise_for_status()
+        answer = self.post(f"{model_path(model, version)}/infer", content=body, headers=headers).raise_for_status()
         returned = {} if spec is None else spec.outputs
         strings = {name for name, (elements, _) in returned.items() if elements == "string"}
         return _oip.decode(answer.headers, answer.content, strings=strings)

@@ -5,17 +5,23 @@ from __future__ import annotations
 import threading
 from copy import copy
 from dataclasses import replace
-from html import escape
 from typing import TYPE_CHECKING, Any, Literal, get_args
-from urllib.parse import quote
 
 from penstock import _remote_text
 from penstock._computed import Computed, Loaded
-from penstock._inference import takes_binary
+from penstock._inference import model_path, takes_binary
 from penstock._load_terms import load_terms
 from penstock._policy import check_choice
-from penstock._remote_terms import RemoteTerms, Upstream, check_concurrency, check_same, described
-from penstock.errors import ConfigError, ModelNotReady, PenstockError
+from penstock._remote_terms import (
+    QUESTION_SECONDS,
+    Connected,
+    RemoteTerms,
+    Upstream,
+    check_concurrency,
+    check_same,
+    described,
+)
+from penstock.errors import ConfigError, PenstockError
 from penstock.models import ModelSpec, check_identity, checked_tensors, served_policy
 from penstock.pooling import ClientStats, Timeout, client_stats
 
@@ -43,7 +49,6 @@ _TEXT: tuple[dict[str, TensorDeclaration], dict[str, TensorDeclaration]] = (
     {"text_input": ("string", ())},
     {"text_output": ("string", ())},
 )
-_QUESTION_SECONDS = 10.0
 """Time for an answer to what a server is asked about its models."""
 
 _NO_STREAMS = dict.fromkeys(("streams", "streams_open", "streams_cancelled", "streams_failed", "streams_drained"), 0)
@@ -309,7 +314,7 @@ class RemoteModel(Computed):
         """What the upstream says of the model."""
         upstream = self._upstream
         with upstream.client() as client:
-            metadata = client.model_metadata(upstream.model, version=upstream.version, timeout=_QUESTION_SECONDS)
+            metadata = client.model_metadata(upstream.model, version=upstream.version, timeout=QUESTION_SECONDS)
         if [set(names(metadata.get(what))) for what in ("inputs", "outputs")] == [set(text) for text in _TEXT]:
             return "generate", dict(_TEXT[0]), dict(_TEXT[1]), False
         inputs, outputs, one_row = described(upstream.model, metadata)
@@ -317,14 +322,11 @@ class RemoteModel(Computed):
 
     def _terms(self, client: Client) -> RemoteTerms:
         spec, upstream = self.__penstock_model__, self._upstream
-        if not client.is_ready(upstream.model, version=upstream.version, timeout=_QUESTION_SECONDS):
-            raise ModelNotReady(f"model '{upstream.model}' is not ready at {', '.join(upstream.urls)}")
-        metadata = client.model_metadata(upstream.model, version=upstream.version, timeout=_QUESTION_SECONDS)
+        upstream.check_ready(client)
+        metadata = client.model_metadata(upstream.model, version=upstream.version, timeout=QUESTION_SECONDS)
         check_same(spec.name, "inputs", spec.inputs, metadata.get("inputs"))
         check_same(spec.name, "outputs", spec.outputs, metadata.get("outputs"))
-        path = f"/v2/models/{quote(upstream.model, safe='')}"
-        if upstream.version is not None:
-            path += f"/versions/{quote(upstream.version, safe='')}"
+        path = model_path(upstream.model, upstream.version)
         builder = client._builder  # noqa: SLF001  one package
         _, target, headers, _, _, _ = builder.prepare("POST", f"{path}/infer", {})
         _, ready, _, _, _, _ = builder.prepare("GET", f"{path}/ready", {})
@@ -344,6 +346,8 @@ class RemoteModel(Computed):
         return f"<penstock.RemoteModel {spec.reference} {spec.task} at {', '.join(self.urls)}>"
 
     def _repr_html_(self) -> str:
+        from penstock import _reprs  # noqa: PLC0415  a notebook asks for it
+
         spec = self.__penstock_model__
         rows = {
             "model": spec.reference,
@@ -353,31 +357,15 @@ class RemoteModel(Computed):
             **{f"input {name}": f"{kind} {list(axes)}" for name, (kind, axes) in spec.inputs.items()},
             **{f"output {name}": f"{kind} {list(axes)}" for name, (kind, axes) in spec.outputs.items()},
         }
-        body = "".join(
-            f"<tr><th style='text-align:left'>{escape(key)}</th><td>{escape(value)}</td></tr>"
-            for key, value in rows.items()
-        )
-        return f"<table><caption>RemoteModel</caption>{body}</table>"
+        return _reprs.facts("RemoteModel", rows.items())
 
 
-class RemoteLoaded(Loaded):
-    """One load of a `RemoteModel`: connections to its servers. Models that require it are lent their client."""
-
-    def __init__(self, model: RemoteModel, client: Client, terms: RemoteTerms) -> None:
-        # A thing of its own for each load: that is what a cache knows loads by.
-        self.value: Client = client
-        self.size: int = 0
-        self._model = model
-        self._terms = terms
+class RemoteLoaded(Connected[RemoteTerms]):
+    """One load of a `RemoteModel` of tensors."""
 
     def start(self, shift: _native.NativeShift) -> None:
         """Starts the task that takes batches."""
         shift.start_remote(self.value._native, self._terms)  # noqa: SLF001  one package
-
-    def end(self, shift: _native.NativeShift, limit: float) -> None:
-        """Waits for what is under way, for so many seconds; then closes the connections."""
-        shift.end_remote(limit)
-        self._model.forget(self.value)
 
 
 def names(tensors: object) -> list[str]:
@@ -396,7 +384,7 @@ def _binary(client: Client) -> bool:
             return False
         try:
             told.append(
-                takes_binary(client.get("/v2" if len(origins) == 1 else f"{origin}/v2", timeout=_QUESTION_SECONDS))
+                takes_binary(client.get("/v2" if len(origins) == 1 else f"{origin}/v2", timeout=QUESTION_SECONDS))
             )
         except PenstockError:
             continue
