@@ -6,7 +6,9 @@ costs records, which are counted, and never holds up a request.
 
 from __future__ import annotations
 
+import codecs
 import collections
+import io
 import logging
 import os
 import sys
@@ -179,11 +181,17 @@ class _Direct:
         self._handler = handler
         return (look, time.localtime().tm_gmtoff or 0)
 
-    def write(self, text: str) -> None:
+    def write(self, lines: bytes) -> None:
         handler = self._handler
         try:
             with handler.lock:
-                handler.stream.write(text)
+                stream = handler.stream
+                if isinstance(stream, io.TextIOWrapper) and codecs.lookup(stream.encoding).name == "utf-8":
+                    # Whatever waits in it comes before.
+                    stream.flush()
+                    stream.buffer.write(lines)
+                else:
+                    stream.write(lines.decode())
                 handler.flush()
         except Exception:  # noqa: BLE001  nobody else is there to hear of it
             _complain()

@@ -18,7 +18,10 @@ class TracingSettings(Resolved, section="tracing", title="tracing"):
             `"auto"` does so where the process has set up a tracer provider when the server starts; `"off"` does not.
         trace_ratio: of the requests that come without a trace, the share that is recorded. Those that come with one are
             recorded where their sender records it.
+        trace_limit: of the requests that come without a trace, those that are recorded in a second at most: Python's
+            SDK takes tens of microseconds for each.
     """
 
     tracing: str = setting("auto", "choice", "whether requests become spans of OpenTelemetry", ("auto", "on", "off"))
     trace_ratio: float = setting(0.01, "share", "of requests that come without a trace, the share that is recorded")
+    trace_limit: int = setting(100, "count", "of these, those that are recorded in a second at most")

@@ -312,9 +312,10 @@ class Server:
     def _report_to(self, native: _native.NativeServer, journal: _native.NativeJournal) -> None:
         """Has what is recorded brought to where it is wanted."""
         native.count_dropped(journal)
-        ratio = ratio_in_force(self._every_setting.of(TracingSettings))
+        tracing = self._every_setting.of(TracingSettings)
+        ratio = ratio_in_force(tracing)
         if ratio is not None:
-            native.trace_by(journal, ratio)
+            native.trace_by(journal, ratio, tracing.trace_limit)
 
     def _begin_to_look(self, native: _native.NativeServer, models: ServedModels) -> None:
         """Serves what is in the directories, and has calls of the model repository look at them again."""

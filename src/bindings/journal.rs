@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
 
@@ -14,10 +14,10 @@ use super::bridge::lifecycle::generation;
 use super::bridge::lock;
 use super::spans::{self, BatchRecord};
 use crate::flow::events::{self, Event, EventLog, Value};
-use crate::flow::{Burst, Journal, Pace};
+use crate::flow::{Burst, Journal, Pace, WallClock};
 use crate::metrics::LockCounts;
 use crate::pipeline::{BatchAccount, BatchLog, ModelSpec};
-use crate::serve::{AccessLog, AccessRecord, Look, write_line};
+use crate::serve::{AccessLog, AccessRecord, Lines, Look};
 use crate::wire::grpc::Code;
 
 /// The reader holds the interpreter's lock while it works, and so holds up the models: it takes few records at a time and
@@ -62,7 +62,7 @@ impl BatchLog for Sink {
 }
 
 /// What a reader gets: log records, how many were dropped, spans, and lines that are written already.
-type Heard<'py> = (Bound<'py, PyList>, u64, Bound<'py, PyList>, String);
+type Heard<'py> = (Bound<'py, PyList>, u64, Bound<'py, PyList>, Bound<'py, PyBytes>);
 
 /// The native half of `penstock._logs`: log records of the core, for one thread that reads them.
 #[pyclass(frozen, module = "penstock._native")]
@@ -85,7 +85,7 @@ impl NativeJournal {
 
     /// Blocks until there are records, for at most `limit` seconds. Gives a list of them, each as (logger, level, time,
     /// message, attributes); how many were dropped since the last; the spans of what is recorded, as `penstock._tracing`
-    /// takes them; and access records as text, where `look` wants them so, which gives "json" or "text" and how many
+    /// takes them; and access records as lines of UTF-8, where `look` wants them so, which gives "json" or "text" and how many
     /// seconds the clock of that is ahead of UTC. `None` where none will come any more.
     #[pyo3(signature = (limit, look=None))]
     fn wait<'py>(
@@ -98,22 +98,26 @@ impl NativeJournal {
             return Ok(None);
         }
         let limit = Duration::try_from_secs_f64(limit).unwrap_or(Duration::MAX);
-        let burst = lock::without(py, &LockCounts::new(), || self.sink.0.wait(limit));
+        let lines_are_enough = look_in_force(look)?.is_some();
+        let holds_up = |record: &Record| !(lines_are_enough && is_only_a_line(record));
+        let burst = lock::without(py, &LockCounts::new(), || self.sink.0.wait_for(limit, holds_up));
         let Some(burst) = burst else { return Ok(None) };
-        let look = match look {
-            // Asked now: whoever listens may be another than when the wait began.
-            Some(look) if burst.records.iter().any(is_logged) => look.call0()?.extract()?,
-            _ => None::<(String, i32)>,
-        };
-        let look = look.map(|(look, ahead)| if look == "json" { Look::Json } else { Look::Text(ahead) });
-        let told = lock::without(py, &LockCounts::new(), || told(burst, look));
-        let lines = told.lines.iter().filter(|line| line.text.is_some()).map(|line| line.shown(py));
+        // Asked again: whoever listens may be another than when the wait began.
+        let look = look_in_force(look.filter(|_| burst.records.iter().any(is_logged)))?;
+        let told = lock::without(py, &LockCounts::new(), || self.told(burst, look));
+        let lines =
+            told.lines.iter().filter(|line| line.text.is_some()).map(|line| line.shown(py, told.wall));
         let lines = lines.collect::<PyResult<Vec<_>>>()?;
         let mut spans = Vec::new();
         for line in &told.lines {
-            spans.extend(line.span(py)?);
+            spans.extend(line.span(py, told.wall)?);
         }
-        Ok(Some((PyList::new(py, lines)?, told.dropped, PyList::new(py, spans)?, told.written)))
+        Ok(Some((
+            PyList::new(py, lines)?,
+            told.dropped,
+            PyList::new(py, spans)?,
+            PyBytes::new(py, told.written.as_bytes()),
+        )))
     }
 
     /// Says from which level of `logging` upwards events are wanted.
@@ -155,6 +159,31 @@ impl NativeJournal {
         Arc::clone(&self.sink) as Arc<dyn BatchLog>
     }
 
+    /// Does everything with a burst that needs no interpreter.
+    fn told(&self, mut burst: Burst<Record>, look: Option<Look>) -> Told {
+        let wall = WallClock::read();
+        let mut written = look.map(|look| Lines::new(look, wall, burst.records.len()));
+        let mut told = Told { lines: Vec::new(), dropped: burst.dropped, wall, written: String::new() };
+        for record in burst.records.drain(..) {
+            let text = match (&record, &mut written) {
+                (Record::Access(access), Some(written)) if access.logged => {
+                    written.add(access);
+                    None
+                }
+                (Record::Access(access), None) if access.logged => Some(access.to_string()),
+                (Record::Event(event), _) => Some(event.to_string()),
+                _ => None,
+            };
+            let has_span = !matches!(record, Record::Event(_)) && !is_only_a_line(&record);
+            if text.is_some() || has_span {
+                told.lines.push(Line { record, text });
+            }
+        }
+        self.sink.0.give_back(burst.records);
+        told.written = written.map(Lines::into_text).unwrap_or_default();
+        told
+    }
+
     /// True in a child that was forked since: whoever held its lock does not exist here.
     fn is_foreign(&self) -> bool {
         self.born != generation()
@@ -165,6 +194,7 @@ impl NativeJournal {
 struct Told {
     lines: Vec<Line>,
     dropped: u64,
+    wall: WallClock,
     /// Access records that need no line.
     written: String,
 }
@@ -180,49 +210,33 @@ fn is_logged(record: &Record) -> bool {
     matches!(record, Record::Access(access) if access.logged)
 }
 
-fn told(burst: Burst<Record>, look: Option<Look>) -> Told {
-    let mut told = Told {
-        lines: Vec::with_capacity(burst.records.len()),
-        dropped: burst.dropped,
-        written: String::new(),
-    };
-    for record in burst.records {
-        let text = match (&record, look) {
-            (Record::Access(access), Some(look)) if access.logged => {
-                write_line(access, look, &mut told.written);
-                None
-            }
-            (Record::Access(access), None) if access.logged => Some(access.to_string()),
-            (Record::Event(event), _) => Some(event.to_string()),
-            _ => None,
-        };
-        let has_span = match &record {
-            Record::Access(access) => access.trace.as_ref().is_some_and(|trace| trace.recorded),
-            Record::Event(_) => false,
-            Record::Batch(_) => true,
-        };
-        if text.is_some() || has_span {
-            told.lines.push(Line { record, text });
-        }
-    }
-    told
+/// True for a record that needs no interpreter where its line is all that is wanted of it.
+fn is_only_a_line(record: &Record) -> bool {
+    matches!(record, Record::Access(access) if !access.trace.as_ref().is_some_and(|trace| trace.recorded))
+}
+
+/// How lines look that need not be log records first; `None` where somebody wants the records.
+fn look_in_force(asked: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Look>> {
+    let Some(asked) = asked else { return Ok(None) };
+    let look = asked.call0()?.extract::<Option<(String, i32)>>()?;
+    Ok(look.map(|(look, ahead)| if look == "json" { Look::Json } else { Look::Text(ahead) }))
 }
 
 impl Line {
-    fn span<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+    fn span<'py>(&self, py: Python<'py>, wall: WallClock) -> PyResult<Option<Bound<'py, PyTuple>>> {
         match &self.record {
-            Record::Access(access) => spans::of_request(py, access),
-            Record::Batch(batch) => batch.shown(py),
+            Record::Access(access) => spans::of_request(py, access, wall),
+            Record::Batch(batch) => batch.shown(py, wall),
             Record::Event(_) => Ok(None),
         }
     }
 
-    fn shown<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+    fn shown<'py>(&self, py: Python<'py>, wall: WallClock) -> PyResult<Bound<'py, PyTuple>> {
         let fields = PyDict::new(py);
         let (logger, level, at) = match &self.record {
             Record::Access(access) => {
                 describe(access, &fields)?;
-                (intern!(py, "penstock.access").clone(), 20, access.at)
+                (intern!(py, "penstock.access").clone(), 20, wall.at(access.at))
             }
             Record::Event(event) => {
                 for (name, value) in &event.fields {
@@ -245,7 +259,7 @@ fn describe(access: &AccessRecord, fields: &Bound<'_, PyDict>) -> PyResult<()> {
     fields.set_item(intern!(py, "peer"), access.peer.map(|peer| peer.to_string()))?;
     fields.set_item(intern!(py, "protocol"), access.protocol)?;
     fields.set_item(intern!(py, "method"), access.method.as_str())?;
-    fields.set_item(intern!(py, "path"), &access.path)?;
+    fields.set_item(intern!(py, "path"), access.path.as_str())?;
     fields.set_item(intern!(py, "status"), access.status)?;
     fields.set_item(intern!(py, "grpc_code"), access.code.map(Code::name))?;
     fields.set_item(intern!(py, "seconds"), access.took.as_secs_f64())?;
@@ -257,7 +271,7 @@ fn describe(access: &AccessRecord, fields: &Bound<'_, PyDict>) -> PyResult<()> {
     fields.set_item(intern!(py, "span_id"), trace.map(|trace| trace.span_text()))?;
     fields.set_item(intern!(py, "key"), access.key.as_deref())?;
     fields.set_item(intern!(py, "client"), access.client.as_deref())?;
-    fields.set_item(intern!(py, "model"), access.model.as_deref())?;
+    fields.set_item(intern!(py, "model"), access.model_name())?;
     fields.set_item(intern!(py, "rows"), access.rows)?;
     fields.set_item(intern!(py, "batch"), access.batch)?;
     fields.set_item(intern!(py, "reason"), access.reason)?;

@@ -171,10 +171,10 @@ impl NativeServer {
     }
 
     /// Has requests, and the batches that they ride in, recorded for their traces: those that their senders record, and this
-    /// share of those that come without a trace. It is said before anybody can come.
-    fn trace_by(&self, journal: &Bound<'_, NativeJournal>, ratio: f64) {
+    /// share of those that come without a trace, up to so many a second. It is said before anybody can come.
+    fn trace_by(&self, journal: &Bound<'_, NativeJournal>, ratio: f64, limit: u32) {
         let journal = journal.get();
-        self.door.trace_by(Tracing::new(journal.access_log(), ratio));
+        self.door.trace_by(Tracing::new(journal.access_log(), ratio, limit));
         self.roster.trace_by(&journal.batch_log());
     }
 

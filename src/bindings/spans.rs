@@ -4,13 +4,13 @@
 //! <https://opentelemetry.io/docs/specs/semconv/rpc/grpc/>.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::batch::Parts;
-use crate::flow::TraceContext;
+use crate::flow::{TraceContext, WallClock};
 use crate::pipeline::{BatchAccount, ModelSpec};
 use crate::serve::AccessRecord;
 
@@ -18,23 +18,19 @@ use crate::serve::AccessRecord;
 pub(super) struct BatchRecord {
     model: Arc<ModelSpec>,
     batch: Arc<BatchAccount>,
-    /// When it was noted, by both clocks.
-    noted: (Instant, SystemTime),
 }
 
 impl BatchRecord {
     pub(super) fn new(model: &Arc<ModelSpec>, batch: &Arc<BatchAccount>) -> Self {
-        let noted = (Instant::now(), SystemTime::now());
-        Self { model: Arc::clone(model), batch: Arc::clone(batch), noted }
-    }
-
-    fn at(&self, moment: Instant) -> SystemTime {
-        let (now, here) = self.noted;
-        here.checked_sub(now.saturating_duration_since(moment)).unwrap_or(here)
+        Self { model: Arc::clone(model), batch: Arc::clone(batch) }
     }
 
     /// The span, where it has one.
-    pub(super) fn shown<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+    pub(super) fn shown<'py>(
+        &self,
+        py: Python<'py>,
+        wall: WallClock,
+    ) -> PyResult<Option<Bound<'py, PyTuple>>> {
         let Some(own) = self.batch.trace() else { return Ok(None) };
         let batch = &self.batch;
         let said = PyDict::new(py);
@@ -51,7 +47,7 @@ impl BatchRecord {
             batch.trace.members.iter().filter(|member| member.sampled).map(|member| ids(member)).collect();
         let failure =
             (batch.failed > 0 && batch.failed == batch.rows).then_some("every request of the batch failed");
-        let times = (nanos(self.at(batch.taken)), nanos(self.at(batch.done)));
+        let times = (nanos(wall.at(batch.taken)), nanos(wall.at(batch.done)));
         let place = (ids(&own), batch.trace.parent().map(u64::from_be_bytes), own.state.as_deref());
         ("batch", place, times, said, links, failure, None::<(u64, u64)>).into_pyobject(py).map(Some)
     }
@@ -61,18 +57,20 @@ impl BatchRecord {
 pub(super) fn of_request<'py>(
     py: Python<'py>,
     record: &AccessRecord,
+    wall: WallClock,
 ) -> PyResult<Option<Bound<'py, PyTuple>>> {
     let Some(trace) = record.trace.as_ref().filter(|trace| trace.recorded) else { return Ok(None) };
     let said = PyDict::new(py);
     said.set_item("http.request.method", record.method.as_str())?;
-    said.set_item("url.path", &record.path)?;
+    said.set_item("url.path", record.path.as_str())?;
     said.set_item("network.protocol.name", "http")?;
     said.set_item("network.protocol.version", if record.protocol == "http/1.1" { "1.1" } else { "2" })?;
     said.set_item("http.request.body.size", record.request_bytes)?;
     said.set_item("http.response.body.size", record.response_bytes)?;
     match record.code {
         Some(code) => {
-            let (service, method) = record.path.trim_start_matches('/').split_once('/').unwrap_or_default();
+            let (service, method) =
+                record.path.as_str().trim_start_matches('/').split_once('/').unwrap_or_default();
             said.set_item("rpc.system", "grpc")?;
             said.set_item("rpc.service", service)?;
             said.set_item("rpc.method", method)?;
@@ -85,7 +83,7 @@ pub(super) fn of_request<'py>(
         said.set_item("client.port", peer.port())?;
     }
     set(&said, "penstock.request.id", record.id.as_deref())?;
-    set(&said, "penstock.model", record.model.as_deref())?;
+    set(&said, "penstock.model", record.model_name())?;
     set(&said, "penstock.rows", record.rows)?;
     set(&said, "penstock.batch.size", record.batch)?;
     set(&said, "penstock.batch.reason", record.reason)?;
@@ -96,12 +94,14 @@ pub(super) fn of_request<'py>(
     if let Some(failure) = &failure {
         said.set_item("error.type", failure)?;
     }
-    let began = record.at.checked_sub(record.took).unwrap_or(record.at);
     let spans = record.spans.as_deref();
     let links: Vec<_> = spans.and_then(|spans| spans.batch.as_ref()).map(ids).into_iter().collect();
-    let waited = spans.map(|spans| (nanos(spans.waited.0), nanos(spans.waited.1)));
+    let ended = wall.at(record.at);
+    let before = |at: SystemTime, time: Duration| at.checked_sub(time).unwrap_or(at);
+    let waited = spans.map(|spans| (wall.at(spans.taken), spans.waited));
+    let waited = waited.map(|(taken, waited)| (nanos(before(taken, waited)), nanos(taken)));
     let place = (ids(&trace.context), trace.parent.map(u64::from_be_bytes), trace.context.state.as_deref());
-    let times = (nanos(began), nanos(record.at));
+    let times = (nanos(before(ended, record.took)), nanos(ended));
     ("request", place, times, said, links, failure, waited).into_pyobject(py).map(Some)
 }
 

@@ -1,19 +1,22 @@
 //! A bounded hand-over from many producers that must not wait to one reader that may be slow.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
+use std::vec;
 
 use super::{Held, Monitor};
 
 /// Records on their way to a reader.
 ///
 /// A producer holds the lock for as long as it takes to move one record, and never waits for room: what finds none is
-/// dropped and counted. Memory for every record is taken at the beginning.
+/// dropped and counted. Memory for every record is taken at the beginning, and again for as many while they are read: the
+/// reader takes all that came at once, and leaves the memory of the last burst in its place.
 ///
 /// The reader works in bursts. It sleeps until there is a record; what comes within [`Pace::gather`] of the first makes
 /// up the burst, and only that first one wakes it. So under load a producer makes no system call.
 pub struct Journal<T> {
     state: Monitor<State<T>>,
+    /// The reader's own; nobody else waits for it.
+    reading: Monitor<Reading<T>>,
     capacity: usize,
     reserve: usize,
     pace: Pace,
@@ -24,7 +27,7 @@ pub struct Journal<T> {
 pub struct Pace {
     /// Time from the first record of a burst until the burst is handed over.
     pub gather: Duration,
-    /// Records handed over at once, at most; a larger burst comes in several parts.
+    /// Records handed over at once, at most, that hold others up; a larger burst comes in several parts.
     pub most: usize,
     /// Time between two parts of a burst, in which others get what the reader had to hold while it worked.
     pub breath: Duration,
@@ -39,9 +42,16 @@ pub struct Burst<T> {
     pub dropped: u64,
 }
 
+struct Reading<T> {
+    /// What is left of the present burst.
+    left: vec::IntoIter<T>,
+    /// Memory for the next.
+    spare: Vec<T>,
+}
+
 struct State<T> {
-    records: VecDeque<T>,
-    /// Records of the present burst that were not handed over yet.
+    records: Vec<T>,
+    /// Records of the present burst that were not handed over yet: they have their place still.
     due: usize,
     /// Records that were dropped, from the beginning.
     dropped: u64,
@@ -64,14 +74,15 @@ impl<T> Journal<T> {
     pub fn new(capacity: usize, pace: Pace) -> Self {
         let reserve = capacity / 8 + 1;
         let state = State {
-            records: VecDeque::with_capacity(capacity + reserve),
+            records: Vec::with_capacity(capacity + reserve),
             due: 0,
             dropped: 0,
             untold: 0,
             sleeps: false,
             closed: false,
         };
-        Self { state: Monitor::new(state), capacity, reserve, pace }
+        let reading = Reading { left: Vec::new().into_iter(), spare: Vec::new() };
+        Self { state: Monitor::new(state), reading: Monitor::new(reading), capacity, reserve, pace }
     }
 
     /// Hands a record over, or drops it where the reader is too far behind.
@@ -92,39 +103,76 @@ impl<T> Journal<T> {
 
     fn enter(&self, record: T, room: usize) -> Entered {
         let mut state = self.state.lock();
-        if state.closed || state.records.len() >= room {
+        if state.closed || state.records.len() + state.due >= room {
             state.dropped += 1;
             state.untold += 1;
             // The record's memory is given back when nobody waits for the lock any more.
             drop(state);
             return Entered::Dropped;
         }
-        state.records.push_back(record);
+        state.records.push(record);
         Entered::Kept { wake: std::mem::take(&mut state.sleeps) }
     }
 
     /// Blocks until there is a burst, for at most `limit` (then it is empty). `None` once the journal is closed and
     /// everything in it was handed over.
     pub fn wait(&self, limit: Duration) -> Option<Burst<T>> {
-        let mut records = Vec::with_capacity(self.pace.most);
-        let mut state = self.state.lock();
-        if state.due > 0 {
-            state = self.rest(state, self.pace.breath);
+        self.wait_for(limit, |_| true)
+    }
+
+    /// As [`wait`](Self::wait), where not every record holds others up while the reader works on it: those that do not
+    /// are handed over however many they are.
+    pub fn wait_for(&self, limit: Duration, mut holds_up: impl FnMut(&T) -> bool) -> Option<Burst<T>> {
+        let mut reading = self.reading.lock();
+        if reading.left.len() > 0 {
+            drop(self.rest(self.state.lock(), self.pace.breath));
         } else {
-            state = self.sleep(state, Instant::now().checked_add(limit));
-            // Nobody gathers in a journal that may soon be full.
-            if !state.records.is_empty() && state.records.len() < self.capacity / 2 {
-                state = self.rest(state, self.pace.gather);
-            }
-            state.due = state.records.len();
+            reading.left = self.gathered(limit, &mut reading.spare)?.into_iter();
+        }
+        let records = self.part(&mut reading.left, &mut holds_up);
+        let mut state = self.state.lock();
+        state.due = reading.left.len();
+        Some(Burst { records, dropped: std::mem::take(&mut state.untold) })
+    }
+
+    /// Gives the memory of a burst back, for the next.
+    pub fn give_back(&self, mut records: Vec<T>) {
+        records.clear();
+        let mut reading = self.reading.lock();
+        if records.capacity() > reading.spare.capacity() {
+            reading.spare = records;
+        }
+    }
+
+    /// A burst, and the memory of the last in its place; `None` where there will be none any more.
+    fn gathered(&self, limit: Duration, spare: &mut Vec<T>) -> Option<Vec<T>> {
+        // Taken here, and not where a record comes.
+        spare.reserve_exact((self.capacity + self.reserve).saturating_sub(spare.capacity()));
+        let mut state = self.sleep(self.state.lock(), Instant::now().checked_add(limit));
+        // Nobody gathers in a journal that may soon be full.
+        if !state.records.is_empty() && state.records.len() < self.capacity / 2 {
+            state = self.rest(state, self.pace.gather);
         }
         if state.closed && state.records.is_empty() && state.untold == 0 {
             return None;
         }
-        let count = state.due.min(self.pace.most.max(1));
-        state.due -= count;
-        records.extend(state.records.drain(..count));
-        Some(Burst { records, dropped: std::mem::take(&mut state.untold) })
+        state.due = state.records.len();
+        Some(std::mem::replace(&mut state.records, std::mem::take(spare)))
+    }
+
+    /// As many as are handed over at once.
+    fn part(&self, left: &mut vec::IntoIter<T>, holds_up: &mut impl FnMut(&T) -> bool) -> Vec<T> {
+        let mut most = self.pace.most.max(1);
+        let is_too_many = |record: &T| {
+            let fits = most > 0;
+            most -= usize::from(fits && holds_up(record));
+            !fits
+        };
+        match left.as_slice().iter().position(is_too_many) {
+            Some(count) => left.by_ref().take(count).collect(),
+            // In the memory that it lies in.
+            None => std::mem::replace(left, Vec::new().into_iter()).collect(),
+        }
     }
 
     /// Until there is something to say, `until` comes, or the journal is closed.
@@ -166,6 +214,7 @@ impl<T> Journal<T> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::VecDeque;
     use std::sync::Arc;
 
     const AT_ONCE: Pace = Pace { gather: Duration::ZERO, most: usize::MAX >> 40, breath: Duration::ZERO };
@@ -196,7 +245,7 @@ mod tests {
     fn a_sleeping_reader_is_woken_once_and_one_that_is_awake_never() {
         let journal = Arc::new(Journal::new(100, Pace { gather: PATIENCE, ..AT_ONCE }));
         assert!(!wakes(&journal, 0), "nobody sleeps");
-        assert_eq!(journal.state.lock().records.pop_front(), Some(0));
+        assert_eq!(journal.state.lock().records.pop(), Some(0));
         let reader = {
             let journal = Arc::clone(&journal);
             std::thread::spawn(move || journal.wait(PATIENCE).unwrap().records)
@@ -238,6 +287,30 @@ mod tests {
         assert_eq!(journal.wait(PATIENCE).unwrap().records, [2, 3]);
         assert_eq!(journal.wait(PATIENCE).unwrap().records, [4]);
         assert_eq!(journal.wait(PATIENCE).unwrap().records, [5]);
+    }
+
+    #[test]
+    fn what_holds_nobody_up_comes_all_at_once() {
+        let journal = Journal::new(100, Pace { most: 2, ..AT_ONCE });
+        (0..20).for_each(|number| journal.push(number));
+        let next = |holds_up: fn(&u32) -> bool| journal.wait_for(PATIENCE, holds_up).unwrap().records;
+        assert_eq!(next(|number| number % 4 == 0), [0, 1, 2, 3, 4]);
+        assert_eq!(next(|_| true), [5, 6]);
+        assert_eq!(next(|_| false), (7..20).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn memory_that_is_given_back_is_that_of_the_burst_after_the_next() {
+        let journal = Journal::new(100, AT_ONCE);
+        let mut places = Vec::new();
+        for number in 0..6 {
+            journal.push(number);
+            let records = journal.wait(PATIENCE).unwrap().records;
+            assert_eq!(records, [number]);
+            places.push(records.as_ptr());
+            journal.give_back(records);
+        }
+        assert_eq!(places[..4], places[2..]);
     }
 
     #[test]
@@ -339,13 +412,14 @@ mod tests {
                     }
                     Step::Read => match journal.wait(Duration::ZERO) {
                         None => prop_assert!(closed && kept.is_empty() && told == lost),
-                        Some(burst) => {
+                        Some(mut burst) => {
                             prop_assert!(burst.records.len() <= most);
                             prop_assert!(kept.is_empty() || !burst.records.is_empty());
-                            for record in burst.records {
+                            for record in burst.records.drain(..) {
                                 prop_assert_eq!(Some(record), kept.pop_front());
                             }
                             told += burst.dropped;
+                            journal.give_back(burst.records);
                         }
                     },
                 }

@@ -10,6 +10,7 @@ mod journal;
 mod monitor;
 mod priority;
 pub mod trace;
+mod wall;
 
 pub use bell::{Bell, Listener};
 pub use burst::BurstQueue;
@@ -18,4 +19,5 @@ pub use clock::{Clock, Moment, OnMove, SystemClock, TimeSource, VirtualClock};
 pub use journal::{Burst, Journal, Pace};
 pub use monitor::{Held, Monitor};
 pub use priority::Priority;
-pub use trace::{BatchTrace, TraceContext};
+pub use trace::{BatchTrace, TraceContext, digits};
+pub use wall::WallClock;

@@ -167,10 +167,25 @@ fn hex(bytes: &[u8]) -> String {
     text
 }
 
+/// A number as 32 small hexadecimal digits.
+pub fn digits(number: u128) -> [u8; 32] {
+    let mut left = number;
+    let mut digits = [b'0'; 32];
+    for digit in digits.iter_mut().rev() {
+        *digit = digit_of((left & 15) as u8);
+        left >>= 4;
+    }
+    digits
+}
+
+fn digit_of(number: u8) -> u8 {
+    if number < 10 { b'0' + number } else { b'a' + number - 10 }
+}
+
 fn push_hex(text: &mut String, bytes: &[u8]) {
     for byte in bytes {
         for digit in [byte >> 4, byte & 15] {
-            text.push(char::from(if digit < 10 { b'0' + digit } else { b'a' + digit - 10 }));
+            text.push(char::from(digit_of(digit)));
         }
     }
 }

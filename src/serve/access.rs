@@ -1,33 +1,34 @@
 //! What a door notes of each request that it answered.
 
-use std::fmt::{self, Debug, Display, Formatter};
-use std::net::SocketAddr;
+use std::fmt::{self, Debug, Display, Formatter, Write};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::{HeaderMap, Method, Version};
 use hyper::body::Body;
+use smallvec::SmallVec;
 
 use super::timing::Timing;
 use super::traced::{Spans, Traced, Tracing};
 use super::{Reply, request_id, traced};
-use crate::pipeline::{BatchAccount, Endpoint};
+use crate::pipeline::{BatchAccount, Endpoint, ModelSpec};
 use crate::wire::grpc::Code;
 
 /// A request and its answer.
 #[derive(Debug, Clone)]
 pub struct AccessRecord {
     /// When the answer was ready to be written.
-    pub at: SystemTime,
+    pub at: Instant,
     /// The other side; `None` where it has no address.
     pub peer: Option<SocketAddr>,
     /// `http/1.1`, `http/2` or `grpc`.
     pub protocol: &'static str,
     /// The method of the request.
     pub method: Method,
-    /// The path of the request as it was sent, without its query. It is a copy: a record must not hold a read buffer.
-    pub path: String,
+    /// The path of the request as it was sent, without its query.
+    pub path: RequestPath,
     /// The status of the answer; of a call of gRPC, the one that means the same over HTTP.
     pub status: u16,
     /// The status code, of a call of gRPC.
@@ -46,7 +47,7 @@ pub struct AccessRecord {
     /// Whom the client's certificate names, where one is asked for.
     pub client: Option<Arc<str>>,
     /// The model that was asked.
-    pub model: Option<Arc<str>>,
+    pub model: Option<Arc<ModelSpec>>,
     /// Rows that the request held.
     pub rows: Option<usize>,
     /// Rows in the batch that the request, or its last part, was answered with.
@@ -61,6 +62,23 @@ pub struct AccessRecord {
     pub trace: Option<Traced>,
     /// What else is recorded of it, where it was answered with a batch.
     pub spans: Option<Box<Spans>>,
+}
+
+/// The path of a request. It is a copy, for a record must not hold a read buffer; and in the record itself where it is as
+/// short as most are, for memory that one thread takes and another gives back is dear.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestPath(SmallVec<[u8; 48]>);
+
+impl RequestPath {
+    /// A copy of a path.
+    pub fn of(path: &str) -> Self {
+        Self(SmallVec::from_slice(path.as_bytes()))
+    }
+
+    /// The path.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
 }
 
 /// What becomes known of a request while it is answered.
@@ -116,6 +134,7 @@ impl Note {
         answered: &Answered,
         began: Instant,
     ) -> AccessRecord {
+        let at = Instant::now();
         let spans = self
             .batch
             .as_ref()
@@ -123,7 +142,7 @@ impl Note {
             .map(|(batch, timing)| Spans::of(batch, timing));
         let (batch, timing) = self.batch.unzip();
         AccessRecord {
-            at: SystemTime::now(),
+            at,
             peer,
             protocol: match request.version {
                 _ if answered.code.is_some() => "grpc",
@@ -131,16 +150,16 @@ impl Note {
                 _ => "http/1.1",
             },
             method: request.method.clone(),
-            path: request.uri.path().to_owned(),
+            path: RequestPath::of(request.uri.path()),
             status: answered.status,
             code: answered.code,
-            took: began.elapsed(),
+            took: at.saturating_duration_since(began),
             request_bytes: self.bytes,
             response_bytes: answered.bytes,
             id: self.id.or(self.named),
             key: self.key,
             client: self.client,
-            model: self.model.map(|model| model.spec.name.as_str().into()),
+            model: self.model.map(|model| Arc::clone(&model.spec)),
             rows: self.rows,
             batch: batch.as_ref().map(|batch| batch.rows),
             reason: batch.as_ref().map(|batch| batch.reason),
@@ -183,25 +202,99 @@ pub trait AccessLog: Debug + Send + Sync {
     fn access(&self, record: AccessRecord);
 }
 
-impl Display for AccessRecord {
-    /// One line for a person: `127.0.0.1 POST /v2/models/mlp/infer 200 1.9 ms rows=1 batch=30`.
-    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+impl AccessRecord {
+    /// The name of the model that was asked.
+    pub fn model_name(&self) -> Option<&str> {
+        self.model.as_ref().map(|model| model.name.as_str())
+    }
+
+    /// Adds one line for a person: `127.0.0.1 POST /v2/models/mlp/infer 200 1.9 ms rows=1 batch=30`.
+    ///
+    /// It is said of every request that is logged, and so without `std::fmt`, which takes several times as long.
+    pub(super) fn say(&self, out: &mut String) {
         match self.peer {
-            Some(peer) => write!(out, "{}", peer.ip())?,
-            None => out.write_str("-")?,
+            Some(peer) => say_address(peer.ip(), out),
+            None => out.push('-'),
         }
-        let milliseconds = self.took.as_secs_f64() * 1e3;
-        // Three digits or so say all that is worth knowing.
-        let digits = if milliseconds < 1.0 { 2 } else { usize::from(milliseconds < 100.0) };
-        write!(out, " {} {} ", self.method, self.path)?;
+        for word in [self.method.as_str(), self.path.as_str()] {
+            out.push(' ');
+            out.push_str(word);
+        }
+        out.push(' ');
         match self.code {
-            Some(code) => out.write_str(code.name())?,
-            None => write!(out, "{}", self.status)?,
+            Some(code) => out.push_str(code.name()),
+            None => out.push_str(itoa::Buffer::new().format(self.status)),
         }
-        write!(out, " {milliseconds:.digits$} ms")?;
-        self.key.iter().try_for_each(|key| write!(out, " key={key}"))?;
-        self.rows.iter().try_for_each(|rows| write!(out, " rows={rows}"))?;
-        self.batch.iter().try_for_each(|batch| write!(out, " batch={batch}"))
+        out.push(' ');
+        say_milliseconds(self.took, out);
+        out.push_str(" ms");
+        if let Some(key) = &self.key {
+            out.push_str(" key=");
+            out.push_str(key);
+        }
+        for (name, rows) in [(" rows=", self.rows), (" batch=", self.batch)] {
+            if let Some(rows) = rows {
+                out.push_str(name);
+                out.push_str(itoa::Buffer::new().format(rows));
+            }
+        }
+    }
+}
+
+impl Display for AccessRecord {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        let mut line = String::new();
+        self.say(&mut line);
+        out.write_str(&line)
+    }
+}
+
+/// Three digits or so say all that is worth knowing.
+fn say_milliseconds(took: Duration, out: &mut String) {
+    let micros = took.as_micros();
+    let (unit, digits) = match micros {
+        0..1_000 => (10, 2),
+        1_000..100_000 => (100, 1),
+        _ => (1_000, 0),
+    };
+    let units = (took.as_nanos() + unit * 500) / (unit * 1_000);
+    let whole = 10_u128.pow(digits);
+    out.push_str(itoa::Buffer::new().format(units / whole));
+    if digits > 0 {
+        out.push('.');
+        // The leading one keeps the noughts behind the point.
+        out.push_str(itoa::Buffer::new().format(whole + units % whole).get(1..).unwrap_or_default());
+    }
+}
+
+/// The other side, as `address:port`.
+pub(super) fn say_peer(peer: SocketAddr, out: &mut String) {
+    match peer {
+        SocketAddr::V4(peer) => {
+            say_address((*peer.ip()).into(), out);
+            out.push(':');
+            out.push_str(itoa::Buffer::new().format(peer.port()));
+        }
+        SocketAddr::V6(peer) => {
+            // Writing to a string does not fail.
+            let _ = write!(out, "{peer}");
+        }
+    }
+}
+
+fn say_address(address: IpAddr, out: &mut String) {
+    match address {
+        IpAddr::V4(address) => {
+            for (at, part) in address.octets().into_iter().enumerate() {
+                if at > 0 {
+                    out.push('.');
+                }
+                out.push_str(itoa::Buffer::new().format(part));
+            }
+        }
+        IpAddr::V6(address) => {
+            let _ = write!(out, "{address}");
+        }
     }
 }
 
@@ -211,11 +304,11 @@ mod tests {
 
     fn record() -> AccessRecord {
         AccessRecord {
-            at: SystemTime::UNIX_EPOCH,
+            at: Instant::now(),
             peer: Some("127.0.0.1:4000".parse().unwrap()),
             protocol: "http/1.1",
             method: Method::POST,
-            path: "/v2/models/mlp/infer".to_owned(),
+            path: RequestPath::of("/v2/models/mlp/infer"),
             status: 200,
             code: None,
             took: Duration::from_micros(1940),
@@ -224,7 +317,7 @@ mod tests {
             id: None,
             key: None,
             client: None,
-            model: Some("mlp".into()),
+            model: None,
             rows: Some(1),
             batch: Some(30),
             reason: Some("tick"),
@@ -249,7 +342,17 @@ mod tests {
             |micros| AccessRecord { took: Duration::from_micros(micros), ..plain.clone() }.to_string();
         assert_eq!(shown(74), "- POST /v2/models/mlp/infer 404 0.07 ms");
         assert!(shown(1_234_567).ends_with(" 1235 ms"));
-        let call = AccessRecord { code: Some(Code::NotFound), path: "/a.B/C".to_owned(), ..plain.clone() };
+        for (micros, said) in [(0, "0.00"), (999, "1.00"), (1_000, "1.0"), (99_949, "99.9"), (100_000, "100")]
+        {
+            assert!(shown(micros).ends_with(&format!(" 404 {said} ms")), "{micros}");
+        }
+        let mut peers = String::new();
+        for peer in ["10.0.255.1:8080", "[fe80::1]:1"] {
+            say_peer(peer.parse().unwrap(), &mut peers);
+        }
+        assert_eq!(peers, "10.0.255.1:8080[fe80::1]:1");
+        let call =
+            AccessRecord { code: Some(Code::NotFound), path: RequestPath::of("/a.B/C"), ..plain.clone() };
         assert_eq!(call.to_string(), "- POST /a.B/C NOT_FOUND 1.9 ms");
     }
 }

@@ -7,6 +7,8 @@ use std::fmt::{Display, Write};
 use std::time::{Duration, SystemTime};
 
 use super::AccessRecord;
+use super::access::say_peer;
+use crate::flow::WallClock;
 use crate::wire::grpc::Code;
 
 /// How a line looks.
@@ -18,81 +20,164 @@ pub enum Look {
     Text(i32),
 }
 
-const LOGGER: &str = "penstock.access";
-const LEVEL: &str = "INFO";
+/// The lines of one log, one below the other.
+///
+/// At a server's fastest it is written to for every request: so nothing in it goes through `std::fmt` that comes with
+/// each line, and a date is worked out once a second.
+#[derive(Debug)]
+pub struct Lines {
+    look: Look,
+    wall: WallClock,
+    out: String,
+    message: String,
+    /// The second since 1970 that the date beside it is of.
+    second: Option<u64>,
+    date: String,
+}
 
-/// Adds the line of a record, with its end.
-pub fn write_line(record: &AccessRecord, look: Look, out: &mut String) {
-    match look {
-        Look::Json => write_json(record, out),
-        Look::Text(ahead) => {
-            let when = Date::of(record.at, ahead);
-            // Writing to a string does not fail.
-            let _ = write!(out, "{when} {},{:03} {LEVEL} {LOGGER} {record}", when.time(), when.micros / 1000);
+/// Bytes of a line, as most are at most.
+const USUAL_LENGTH: usize = 896;
+
+/// What is known of a line before its record is.
+const KNOWN: &str = "\", \"level\": \"INFO\", \"logger\": \"penstock.access\", \"message\": ";
+
+/// The name of a member that is not the first, with what goes around it.
+macro_rules! member {
+    ($name:literal) => {
+        concat!(", \"", $name, "\": ")
+    };
+}
+
+impl Lines {
+    /// None yet, of as many records at most, which this clock tells the time of.
+    pub fn new(look: Look, wall: WallClock, most: usize) -> Self {
+        let out = String::with_capacity(most * USUAL_LENGTH);
+        Self { look, wall, out, message: String::new(), second: None, date: String::new() }
+    }
+
+    /// Adds the line of a record, with its end.
+    pub fn add(&mut self, record: &AccessRecord) {
+        let at = self.wall.at(record.at);
+        let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        if self.second != Some(since.as_secs()) {
+            self.second = Some(since.as_secs());
+            self.date = self.look.date(at);
+        }
+        self.message.clear();
+        record.say(&mut self.message);
+        let out = &mut self.out;
+        match self.look {
+            Look::Json => {
+                out.push_str("{\"time\": \"");
+                out.push_str(&self.date);
+                out.push('.');
+                padded(out, since.subsec_micros() + 1_000_000);
+                out.push_str("+00:00");
+                out.push_str(KNOWN);
+                quoted(out, &self.message);
+                members(record, out);
+                out.push_str("}\n");
+            }
+            Look::Text(_) => {
+                out.push_str(&self.date);
+                out.push(',');
+                padded(out, since.subsec_millis() + 1_000);
+                out.push_str(" INFO penstock.access ");
+                out.push_str(&self.message);
+                out.push('\n');
+            }
         }
     }
-    out.push('\n');
+
+    /// All of them.
+    pub fn into_text(self) -> String {
+        self.out
+    }
 }
 
-fn write_json(record: &AccessRecord, out: &mut String) {
-    let when = Date::of(record.at, 0);
-    let _ = write!(out, "{{\"time\": \"{when}T{}.{:06}+00:00\"", when.time(), when.micros);
-    text(out, "level", Some(LEVEL));
-    text(out, "logger", Some(LOGGER));
-    text(out, "message", Some(&record.to_string()));
-    text(out, "peer", record.peer.map(|peer| peer.to_string()).as_deref());
-    text(out, "protocol", Some(record.protocol));
-    text(out, "method", Some(record.method.as_str()));
-    text(out, "path", Some(&record.path));
-    whole(out, "status", Some(u64::from(record.status)));
-    text(out, "grpc_code", record.code.map(Code::name));
-    time(out, "seconds", Some(record.took));
-    whole(out, "request_bytes", Some(record.request_bytes));
-    whole(out, "response_bytes", Some(record.response_bytes));
-    text(out, "request_id", record.id.as_deref());
-    text(out, "trace_id", record.trace.as_ref().map(|trace| trace.context.trace_text()).as_deref());
-    text(out, "span_id", record.trace.as_ref().map(|trace| trace.context.span_text()).as_deref());
-    text(out, "key", record.key.as_deref());
-    text(out, "client", record.client.as_deref());
-    text(out, "model", record.model.as_deref());
-    whole(out, "rows", record.rows.map(|rows| rows as u64));
-    whole(out, "batch", record.batch.map(|rows| rows as u64));
-    text(out, "reason", record.reason);
+impl Look {
+    /// A moment to the second.
+    fn date(self, at: SystemTime) -> String {
+        match self {
+            Self::Json => {
+                let when = Date::of(at, 0);
+                format!("{when}T{}", when.time())
+            }
+            Self::Text(ahead) => {
+                let when = Date::of(at, ahead);
+                format!("{when} {}", when.time())
+            }
+        }
+    }
+}
+
+fn members(record: &AccessRecord, out: &mut String) {
+    out.push_str(member!("peer"));
+    match record.peer {
+        Some(peer) => {
+            out.push('"');
+            say_peer(peer, out);
+            out.push('"');
+        }
+        None => out.push_str("null"),
+    }
+    text(out, member!("protocol"), Some(record.protocol));
+    text(out, member!("method"), Some(record.method.as_str()));
+    text(out, member!("path"), Some(record.path.as_str()));
+    whole(out, member!("status"), Some(u64::from(record.status)));
+    text(out, member!("grpc_code"), record.code.map(Code::name));
+    time(out, member!("seconds"), Some(record.took));
+    whole(out, member!("request_bytes"), Some(record.request_bytes));
+    whole(out, member!("response_bytes"), Some(record.response_bytes));
+    text(out, member!("request_id"), record.id.as_deref());
+    let trace = record.trace.as_ref().map(|trace| &trace.context);
+    text(out, member!("trace_id"), trace.map(|trace| trace.trace_text()).as_deref());
+    text(out, member!("span_id"), trace.map(|trace| trace.span_text()).as_deref());
+    text(out, member!("key"), record.key.as_deref());
+    text(out, member!("client"), record.client.as_deref());
+    text(out, member!("model"), record.model_name());
+    whole(out, member!("rows"), record.rows.map(|rows| rows as u64));
+    whole(out, member!("batch"), record.batch.map(|rows| rows as u64));
+    text(out, member!("reason"), record.reason);
     let parts = record.timing.map(|timing| timing.parts);
-    time(out, "load_seconds", record.timing.and_then(|timing| timing.load));
-    time(out, "queue_seconds", parts.map(|parts| parts.queue));
-    time(out, "slot_seconds", parts.map(|parts| parts.slot));
-    time(out, "gather_seconds", parts.map(|parts| parts.gather));
-    time(out, "model_seconds", parts.map(|parts| parts.model));
-    time(out, "scatter_seconds", parts.map(|parts| parts.scatter));
-    time(out, "encode_seconds", record.timing.map(|timing| timing.encode));
-    out.push('}');
+    time(out, member!("load_seconds"), record.timing.and_then(|timing| timing.load));
+    time(out, member!("queue_seconds"), parts.map(|parts| parts.queue));
+    time(out, member!("slot_seconds"), parts.map(|parts| parts.slot));
+    time(out, member!("gather_seconds"), parts.map(|parts| parts.gather));
+    time(out, member!("model_seconds"), parts.map(|parts| parts.model));
+    time(out, member!("scatter_seconds"), parts.map(|parts| parts.scatter));
+    time(out, member!("encode_seconds"), record.timing.map(|timing| timing.encode));
 }
 
-fn name(out: &mut String, name: &str) {
-    out.push_str(", \"");
-    out.push_str(name);
-    out.push_str("\": ");
-}
-
-fn whole(out: &mut String, key: &str, value: Option<u64>) {
-    name(out, key);
+fn whole(out: &mut String, member: &str, value: Option<u64>) {
+    out.push_str(member);
     match value {
         Some(value) => out.push_str(itoa::Buffer::new().format(value)),
         None => out.push_str("null"),
     }
 }
 
-fn time(out: &mut String, key: &str, value: Option<Duration>) {
-    name(out, key);
+/// Seconds, to the nanosecond.
+fn time(out: &mut String, member: &str, value: Option<Duration>) {
+    out.push_str(member);
     match value {
-        Some(value) => out.push_str(zmij::Buffer::new().format(value.as_secs_f64())),
+        Some(value) => {
+            out.push_str(itoa::Buffer::new().format(value.as_secs()));
+            out.push('.');
+            padded(out, value.subsec_nanos() + 1_000_000_000);
+        }
         None => out.push_str("null"),
     }
 }
 
-fn text(out: &mut String, key: &str, value: Option<&str>) {
-    name(out, key);
+/// The digits of a number below their leading one, which stands for as many noughts as are wanted.
+fn padded(out: &mut String, number: u32) {
+    let mut digits = itoa::Buffer::new();
+    out.push_str(digits.format(number).get(1..).unwrap_or_default());
+}
+
+fn text(out: &mut String, member: &str, value: Option<&str>) {
+    out.push_str(member);
     match value {
         Some(value) => quoted(out, value),
         None => out.push_str("null"),
@@ -102,22 +187,27 @@ fn text(out: &mut String, key: &str, value: Option<&str>) {
 /// A text in quotation marks: RFC 8259, section 7.
 fn quoted(out: &mut String, value: &str) {
     out.push('"');
-    let mut rest = value;
-    while let Some(at) = rest.find(|letter: char| letter.is_control() || letter == '"' || letter == '\\') {
-        let (plain, special) = rest.split_at(at);
-        out.push_str(plain);
-        let mut letters = special.chars();
-        match letters.next() {
-            Some(letter @ ('"' | '\\')) => out.extend(['\\', letter]),
-            Some(letter) => {
+    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') & !matches!(byte, b'"' | b'\\');
+    // To the end, though one would do: so it is several bytes at a time.
+    if value.as_bytes().iter().fold(true, |plain, byte| plain & is_plain(byte)) {
+        out.push_str(value);
+    } else {
+        escaped(out, value);
+    }
+    out.push('"');
+}
+
+fn escaped(out: &mut String, value: &str) {
+    for letter in value.chars() {
+        match letter {
+            '"' | '\\' => out.extend(['\\', letter]),
+            letter if letter.is_control() => {
+                // Writing to a string does not fail.
                 let _ = write!(out, "\\u{:04x}", u32::from(letter));
             }
-            None => {}
+            letter => out.push(letter),
         }
-        rest = letters.as_str();
     }
-    out.push_str(rest);
-    out.push('"');
 }
 
 /// A moment by the Gregorian calendar.
@@ -128,7 +218,6 @@ struct Date {
     day: u64,
     /// Seconds of the day.
     second: u64,
-    micros: u32,
 }
 
 impl Date {
@@ -146,7 +235,7 @@ impl Date {
         let day = of_year - (153 * month + 2) / 5 + 1;
         let month = if month < 10 { month + 3 } else { month - 9 };
         let year = year_of_era + era * 400 + u64::from(month <= 2);
-        Self { year, month, day, second, micros: since.subsec_micros() }
+        Self { year, month, day, second }
     }
 
     fn time(self) -> TimeOfDay {

@@ -33,13 +33,13 @@ mod transport;
 mod watch;
 mod words;
 
-pub use access::{AccessLog, AccessRecord};
+pub use access::{AccessLog, AccessRecord, RequestPath};
 pub use answer::ReplyBody;
 pub use deadline::Deadline;
 pub use door::Door;
 pub use http::{HttpServer, listen};
 pub use inside::{Ended, Said, Steps};
-pub use lines::{Look, write_line};
+pub use lines::{Lines, Look};
 pub use repository::{Polls, RepositoryAccess, Skipped};
 pub use routes::Reply;
 pub use security::{CorsSettings, KeySource, Security, SecuritySettings, TlsFiles};

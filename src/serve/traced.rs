@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use http::{HeaderMap, HeaderName};
 
@@ -29,8 +31,10 @@ pub struct Traced {
 /// What became of a request that was recorded, besides what its record says anyway.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spans {
-    /// From when until when it waited: for its model, for company and for a worker.
-    pub waited: (SystemTime, SystemTime),
+    /// How long it waited: for its model, for company and for a worker.
+    pub waited: Duration,
+    /// Until when it waited: a worker took its batch.
+    pub taken: Instant,
     /// The batch that it was answered with.
     pub batch: Option<TraceContext>,
 }
@@ -38,11 +42,8 @@ pub struct Spans {
 impl Spans {
     /// Those of a request that was answered with this batch.
     pub(super) fn of(batch: &BatchAccount, timing: &Timing) -> Self {
-        let (now, here) = (Instant::now(), SystemTime::now());
-        let ago = |moment: Instant| here.checked_sub(now.saturating_duration_since(moment)).unwrap_or(here);
-        let taken = ago(batch.taken);
         let waited = timing.load.unwrap_or_default() + timing.parts.queue + timing.parts.slot;
-        Self { waited: (taken.checked_sub(waited).unwrap_or(taken), taken), batch: batch.trace() }
+        Self { waited, taken: batch.taken, batch: batch.trace() }
     }
 }
 
@@ -51,12 +52,45 @@ impl Spans {
 pub struct Tracing {
     log: Arc<dyn AccessLog>,
     ratio: f64,
+    allowance: Mutex<Allowance>,
+}
+
+/// Traces that may be begun: so many a second, and a second's worth at once. A ratio alone would have a server spend the
+/// more on its traces the less time it has.
+#[derive(Debug)]
+struct Allowance {
+    a_second: f64,
+    left: f64,
+    /// When that much was left.
+    at: Instant,
+}
+
+impl Allowance {
+    fn new(a_second: u32, now: Instant) -> Self {
+        let a_second = f64::from(a_second);
+        Self { a_second, left: a_second, at: now }
+    }
+
+    /// Takes one, where there is one at this moment.
+    fn take(&mut self, now: Instant) -> bool {
+        let came = now.saturating_duration_since(self.at).as_secs_f64() * self.a_second;
+        self.left = (self.left + came).min(self.a_second);
+        self.at = self.at.max(now);
+        let is_there = self.left >= 1.0;
+        self.left -= f64::from(u8::from(is_there));
+        is_there
+    }
 }
 
 impl Tracing {
-    /// Records every request whose sender records it, and this share of those that come without a trace.
-    pub fn new(log: Arc<dyn AccessLog>, ratio: f64) -> Self {
-        Self { log, ratio }
+    /// Records every request whose sender records it, and this share of those that come without a trace: of these no more
+    /// than `limit` a second.
+    pub fn new(log: Arc<dyn AccessLog>, ratio: f64, limit: u32) -> Self {
+        Self { log, ratio, allowance: Mutex::new(Allowance::new(limit, Instant::now())) }
+    }
+
+    fn begins_one(&self) -> bool {
+        self.ratio > 0.0 && fastrand::f64() < self.ratio && self.allowance.lock().take(Instant::now())
     }
 
     /// Who keeps what is recorded.
@@ -66,8 +100,7 @@ impl Tracing {
 
     fn begin(&self, sender: Option<TraceContext>) -> Option<Traced> {
         let Some(sender) = sender else {
-            let recorded = self.ratio > 0.0 && fastrand::f64() < self.ratio;
-            return recorded.then(|| Traced {
+            return self.begins_one().then(|| Traced {
                 context: Arc::new(TraceContext::root(true)),
                 parent: None,
                 recorded: true,
@@ -152,7 +185,7 @@ mod tests {
         let passed = begin(&sampled, None).unwrap();
         assert_eq!((passed.context.header().as_str(), passed.recorded), (TEXT, false));
         assert_eq!(begin(&head(&[]), None), None);
-        let never = Tracing::new(Arc::new(Nobody), 0.0);
+        let never = Tracing::new(Arc::new(Nobody), 0.0, 1);
         let child = begin(&sampled, Some(&never)).unwrap();
         assert_eq!(
             (child.context.trace_id, child.parent, child.recorded),
@@ -160,14 +193,23 @@ mod tests {
         );
         assert_ne!(child.context.span_id, passed.context.span_id);
         assert_eq!(begin(&head(&[]), Some(&never)), None);
-        let always = Tracing::new(Arc::new(Nobody), 1.0);
+        let always = Tracing::new(Arc::new(Nobody), 1.0, 1);
         let root = begin(&head(&[]), Some(&always)).unwrap();
         assert!(root.recorded && root.parent.is_none() && root.context.sampled);
         let unsampled = head(&[("traceparent", &TEXT.replace("-01", "-00"))]);
         let passed = begin(&unsampled, Some(&always)).unwrap();
         assert!(!passed.recorded && passed.context.header().ends_with("-00"));
-        let half = Tracing::new(Arc::new(Nobody), 0.5);
+        let half = Tracing::new(Arc::new(Nobody), 0.5, 1_000_000);
         let recorded = (0..1_000).filter(|_| begin(&head(&[]), Some(&half)).is_some()).count();
         assert!((350..650).contains(&recorded), "{recorded}");
+    }
+
+    #[test]
+    fn a_second_has_its_share_of_traces_and_saves_none_for_later() {
+        let start = Instant::now();
+        let mut allowance = Allowance::new(3, start);
+        let mut taken_after =
+            |millis| (0..10).filter(|_| allowance.take(start + Duration::from_millis(millis))).count();
+        assert_eq!([0, 0, 334, 900, 60_000, 0].map(&mut taken_after), [3, 0, 1, 1, 3, 0]);
     }
 }

@@ -235,7 +235,7 @@ fn a_stream_is_noted_when_it_has_ended() {
     until("it was noted", || !talking.log.0.lock().is_empty());
     let record = talking.log.0.lock().remove(0);
     assert_eq!((record.status, record.response_bytes), (200, bytes as u64));
-    assert_eq!((record.id.as_deref(), record.model.as_deref()), (Some("mine"), Some("talk")));
+    assert_eq!((record.id.as_deref(), record.model_name()), (Some("mine"), Some("talk")));
     assert!(record.took >= SHORT);
 }
 

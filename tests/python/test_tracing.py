@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import threading
+import time
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
@@ -145,6 +146,18 @@ def test_requests_of_several_traces_share_a_batch_that_has_its_own(spans: InMemo
     assert linked < {request.context.span_id for request in requests}
 
 
+def test_a_server_begins_no_more_traces_a_second_than_it_may(spans: InMemorySpanExporter) -> None:
+    with Server(double, port=0, trace_ratio=1.0, trace_limit=2) as server:
+        began = time.monotonic()
+        for _ in range(30):
+            ask(server.url)
+        ask(server.url, {"traceparent": PARENT})
+        took = time.monotonic() - began
+        until(lambda: any(span.context.trace_id == int(TRACE, 16) for span in spans.get_finished_spans()))
+    requests = [span for span in spans.get_finished_spans() if span.name == "penstock.request"]
+    assert 3 <= len(requests) <= 1 + 2 * (1 + took), "two at once, two a second, and what its sender records"
+
+
 def test_what_fails_is_said_to_have_failed(spans: InMemorySpanExporter) -> None:
     with Server([fails], port=0, trace_ratio=1.0) as server:
         with pytest.raises(urllib.error.HTTPError) as failure:
@@ -281,6 +294,7 @@ def test_records_and_the_logs_of_models_name_the_trace(spans: InMemorySpanExport
     [
         ({"tracing": "yes"}, "tracing must be 'auto' or 'on' or 'off', not 'yes'"),
         ({"trace_ratio": 2}, "trace_ratio must be a number from 0 to 1, not 2"),
+        ({"trace_limit": 0}, "trace_limit must be a whole number of at least 1, not 0"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], words: str) -> None:

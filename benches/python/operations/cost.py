@@ -40,7 +40,13 @@ ON = {
 ONE_BY_ONE = {
     "access log": {**OFF, "PENSTOCK_ACCESS_LOG": "on", "PENSTOCK_LOG_FORMAT": "json"},
     "traces, 1 in 100": {**OFF, "PENSTOCK_TRACING": "auto", "PENSTOCK_BENCH_TRACED": "1"},
-    "traces, all": {**OFF, "PENSTOCK_TRACING": "auto", "PENSTOCK_BENCH_TRACED": "1", "PENSTOCK_TRACE_RATIO": "1"},
+    "traces, all": {
+        **OFF,
+        "PENSTOCK_TRACING": "auto",
+        "PENSTOCK_BENCH_TRACED": "1",
+        "PENSTOCK_TRACE_RATIO": "1",
+        "PENSTOCK_TRACE_LIMIT": "1000000",
+    },
 }
 
 

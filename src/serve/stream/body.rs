@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
@@ -303,7 +303,7 @@ impl Drop for StreamBody {
             state.bytes
         };
         if let Some(Logged { log, mut record, began }) = self.logged.take() {
-            (record.at, record.took, record.response_bytes) = (SystemTime::now(), began.elapsed(), bytes);
+            (record.at, record.took, record.response_bytes) = (Instant::now(), began.elapsed(), bytes);
             log.access(record);
         }
     }
