@@ -33,8 +33,10 @@ def _sendable(value: Any) -> Any:
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, dict):
         return {key: _sendable(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):
         return [_sendable(each) for each in value]
+    if isinstance(value, tuple):
+        return tuple(_sendable(each) for each in value)
     return value
 
 
