@@ -69,6 +69,7 @@ copybutton_only_copy_prompt_lines = False  # commands may go over several lines
 TAKEN_IN = {
     "site/readme": "README.md",
     "site/changelog": "CHANGELOG.md",
+    "site/contributing": "CONTRIBUTING.md",
     "site/threat-model": "SECURITY.md",
     "site/examples": "examples/README.md",
     "site/byte-lm": "examples/byte_lm/README.md",

@@ -11,6 +11,11 @@ PROFILE=test-ext
 # The build directory, wherever cargo was told to put it; logs and reports go there too.
 TARGET="${CARGO_TARGET_DIR:-$PWD/target}"
 
+# All tests of Python, in one process more than there are cores, for most of them wait. WORKERS=0 keeps them in one.
+# Files are given out in their order: those that take longest are in the middle of it.
+# shellcheck disable=SC2034
+PYTEST=(pytest tests/python -n "${WORKERS:-$(($(nproc) + 1))}" --dist loadfile --no-loadscope-reorder)
+
 say() { printf '\n== %s\n' "$*"; }
 die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
 

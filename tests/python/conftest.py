@@ -13,13 +13,31 @@ from tests.python.support.scripts import Script
 from tests.python.support.waiting import Gate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable[[], Any]]:
     """Runs every async test once on each of these loops."""
     return FACTORIES
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """What a test logs may hold half a character, which cannot be sent to the process that gathers the reports."""
+    return _sendable((yield))
+
+
+def _sendable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {key: _sendable(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_sendable(each) for each in value]
+    if isinstance(value, tuple):
+        return tuple(_sendable(each) for each in value)
+    return value
 
 
 @pytest.fixture(autouse=True)

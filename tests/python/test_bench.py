@@ -21,6 +21,7 @@ import pytest
 from penstock import Server, _bench_chart, cli, model, testing
 from penstock._bench_bodies import inference_bodies
 from penstock.errors import ConfigError
+from tests.python.support.http_server import refusing_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -306,8 +307,7 @@ def test_other_machines_and_other_schemes_are_refused(capsys: pytest.CaptureFixt
 
 
 def test_nobody_listens(capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = refusing_port()
     for arguments in (["-n", 1], ["--model", "m"]):
         said = refusal(capsys, f"http://127.0.0.1:{port}/", *arguments)
         assert "no connection" in said

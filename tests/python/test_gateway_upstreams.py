@@ -18,7 +18,7 @@ import penstock
 from penstock._upstream_settings import UpstreamSettings
 from penstock._upstreams import models_of_upstreams
 from penstock.errors import ConfigError, ModelNotFound, TransportError
-from tests.python.support.http_server import refusing_port
+from tests.python.support.http_server import free_port, refusing_port
 from tests.python.support.text_upstream import JSON, asked, upstream
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def test_a_server_that_comes_up_late_is_waited_for(caplog: pytest.LogCaptureFixt
     def late(x: np.ndarray) -> np.ndarray:
         return x * 2
 
-    port = refusing_port()
+    port = free_port()
     server = penstock.Server([late], port=port)
     timer = threading.Timer(1.0, server.start)
     timer.start()

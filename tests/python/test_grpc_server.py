@@ -22,6 +22,7 @@ import pytest
 from penstock import Server, cli, model, testing
 from penstock.errors import Closed, ConfigError
 from penstock.settings import ListenSettings
+from tests.python.support.http_server import free_port
 from tests.python.support.waiting import PATIENCE, Gate, until
 
 with warnings.catch_warnings():
@@ -256,8 +257,7 @@ def test_health_is_live_while_models_load() -> None:
         def predict(self, x: Any) -> Any:
             return x
 
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     server = Server(Slow, port=port)
     starting = threading.Thread(target=server.start)
     starting.start()

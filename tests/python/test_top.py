@@ -8,7 +8,6 @@ import os
 import pty
 import re
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -22,6 +21,7 @@ import pytest
 import penstock
 from penstock import Server, cli
 from penstock._top_screen import SORTS, Screen, duration, number, percent, size
+from tests.python.support.http_server import refusing_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -245,8 +245,7 @@ def test_whoever_reads_may_have_enough(server: Server) -> None:
 
 
 def test_nobody_there(capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = refusing_port()
     assert cli.main(["top", f"http://127.0.0.1:{port}", "--once"]) == 2
     assert f"127.0.0.1:{port}" in capsys.readouterr().err
 

@@ -108,6 +108,13 @@ fn every_request_is_answered_once_through_a_queue_that_is_mostly_full() {
     }
 }
 
+#[test]
+fn a_hundred_workers_answer_a_hundred_producers_once_each() {
+    for policy in [tick(4), BatchPolicy { max_queue: 20, ..tick(4) }, window(16, Duration::from_millis(1))] {
+        all_are_answered(policy, 100, 100);
+    }
+}
+
 /// Has three workers asleep, submits, ends the tick, and fails unless each of them gets a batch while the others hold theirs.
 fn keeps_three_busy(max_size: usize, submit: impl FnOnce(&Line)) {
     let line: Line = Arc::new(Batcher::new(tick(max_size)).unwrap());

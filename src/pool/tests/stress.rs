@@ -12,8 +12,8 @@ use super::super::{Lease, Place, Pool, PoolSettings};
 use super::far::{Dialer, Far, pool, sized};
 
 const THREADS: u64 = 4;
-const TASKS: u64 = 16;
-const REQUESTS: u64 = 500;
+const TASKS: u64 = 25; // a hundred callers in all
+const REQUESTS: u64 = 300;
 
 async fn request(pool: &Pool<Dialer>, random: &mut fastrand::Rng, served: &AtomicU64) {
     let patience = Duration::from_micros(random.u64(0..300));

@@ -256,7 +256,18 @@ class HttpServer:
                 self.open -= 1
 
 
+_TAKEN: list[socket.socket] = []
+
+
 def refusing_port() -> int:
-    """A port of loopback on which nobody listens."""
+    """A port of loopback on which nobody listens, nor ever will: it is taken for as long as this process lives."""
+    taken = socket.socket()
+    taken.bind(("127.0.0.1", 0))
+    _TAKEN.append(taken)
+    return int(taken.getsockname()[1])
+
+
+def free_port() -> int:
+    """A port of loopback that a server may have, if it is quick: tests beside this one look for ports, too."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
