@@ -35,6 +35,9 @@ ROOM = 0.8
 CAPACITY_SECONDS = 3.0
 WEIGHTS = 4 << 20
 ROOM_FOR_TWO = "10MiB"
+LEAKED = 1000
+"""So often at most the server leaks in a run: enough to be noticed, and a machine survives it."""
+
 LEAKS = ("memory", "handles", "threads", "objects", "tasks")
 
 
@@ -69,13 +72,15 @@ def main() -> int:
     return int(bool(failures))
 
 
-def launch(weights: Path, leak: str | None) -> Launch:
+def launch(weights: Path, leaks: list[str], seconds: float) -> Launch:
     """The server of the soak, which leaks on request."""
     from benches.python.door.servers import penstock
 
     plain = penstock()
     command = [str(HERE / "apps.py") if part.endswith("apps.py") else part for part in plain.command]
-    environment = {"PENSTOCK_SOAK_WEIGHTS": str(weights)} | ({"PENSTOCK_SOAK_LEAK": leak} if leak else {})
+    environment = {"PENSTOCK_SOAK_WEIGHTS": str(weights)}
+    if leaks:
+        environment |= {"PENSTOCK_SOAK_LEAK": ",".join(leaks), "PENSTOCK_SOAK_LEAK_SECONDS": str(seconds / LEAKED)}
     return replace(plain, name="penstock soak", command=(*command, "--memory", ROOM_FOR_TWO), environment=environment)
 
 
@@ -89,7 +94,7 @@ def _soaked(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
     weights = folder / "weights"
     np.ones(WEIGHTS // 4, np.float32).tofile(weights)
-    with serving(launch(weights, options.leak), logs=options.out / "scenarios-logs") as (server,):
+    with serving(launch(weights, options.leak, options.minutes * 60), logs=options.out / "scenarios-logs") as (server,):
         check(server, OIP_JSON)
         with company(server.base) as client:
             run = _loaded(options, server, client)
@@ -144,7 +149,7 @@ def _options() -> argparse.Namespace:
     add("--quick", action="store_true", help="a quarter of a minute: does it still run?")
     add("--connections", type=int, default=CONNECTIONS, help="of the load (default: %(default)s)")
     add("--each", type=float, default=EACH, help="requests a second of each connection (default: %(default)s)")
-    add("--leak", choices=LEAKS, help="have the server leak, to see that it is noticed")
+    add("--leak", action="append", default=[], choices=LEAKS, help="have the server leak, to see that it is noticed")
     add("--json", type=Path, help="where the figures go, every sample among them")
     add("--out", type=Path, default=ROOT / "target/bench", help="folder of logs (default: %(default)s)")
     add("--write", type=Path, help="the page whose block of figures is replaced, docs/scenarios.md")
