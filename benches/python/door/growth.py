@@ -23,7 +23,7 @@ KEY = compact(testing.infer_body({"x": ("FP32", [1, 1], [0.0])}))
 
 
 def run(bench: Bench) -> Story:
-    cost, load = of_the_cost(bench)
+    cost, load, _ = of_the_cost(bench)
     memory = [_memory(bench, number) for number in range(bench.effort(0, MEMORY_ROUNDS).rounds)]
     held = table(
         ["memory of the server process, fresh for each figure", "KiB"],
@@ -32,8 +32,8 @@ def run(bench: Bench) -> Story:
     return Story(f"{MANY:,} connections", f"{cost}\n\n{held}", {"load": load, "memory": memory})
 
 
-def of_the_cost(bench: Bench) -> tuple[str, list[dict[str, object]]]:
-    """How much dearer a request is at many connections than at few, beside hyper's own growth."""
+def of_the_cost(bench: Bench) -> tuple[str, list[dict[str, object]], list[float]]:
+    """How much dearer a request is at many connections than at few; the last are the ratios to hyper's own growth."""
     with serving(bare_hyper(bench.hyper), penstock(), logs=bench.logs) as (hyper, door):
         lanes = [Lane("bare hyper echo", hyper, HYPER_DIALECT), Lane("penstock", door, PENSTOCK_DIALECT)]
         for lane in lanes:
@@ -51,7 +51,7 @@ def of_the_cost(bench: Bench) -> tuple[str, list[dict[str, object]]]:
             disturbance(results),
         ]
     )
-    return text, packed(results)
+    return text, packed(results), beside
 
 
 _MEMORY = (

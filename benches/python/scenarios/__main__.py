@@ -10,10 +10,12 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from statistics import median
 
 from benches.python.door.machine import ONE_THREAD, ROOT, NotServing, take_the_load_cpu
 
 GROWTH = "growth"
+MOST_GROWTH = 1.05
 
 
 def main() -> int:
@@ -77,9 +79,10 @@ def _growth(options: argparse.Namespace, report: dict[str, object]) -> str:
     if not options.hyper.is_file():
         return f"Left out: there is no {options.hyper}."
     bench = Bench(options.hyper, options.out / "scenarios-logs", options.out / "peers", options.rounds, options.quick)
-    text, data = growth.of_the_cost(bench)
+    text, data, beside = growth.of_the_cost(bench)
     report[GROWTH] = data
-    return text
+    met = "met" if median(beside) <= MOST_GROWTH else "missed"
+    return f"{text}\n\nThe aim, at most {MOST_GROWTH:.2f} of hyper's own growth, is {met}: {median(beside):.3f}."
 
 
 def _options() -> argparse.Namespace:

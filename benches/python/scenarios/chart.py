@@ -79,13 +79,15 @@ def by_load(scenarios: Iterable[dict[str, Any]]) -> str:
         if low < limit < high:
             y = area.y(limit)
             parts.append(f'<path class="limit" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
-            parts.append(f'<text class="note" x="{LEFT + 6}" y="{y - 4:.1f}">{escape(name)}</text>')
+            parts.append(
+                f'<text class="note" x="{WIDTH - RIGHT - 6}" y="{y - 4:.1f}" text-anchor="end">{escape(name)}</text>'
+            )
     parts += _drawn(area, at, lines)
     for share in at:
         label = f'<text class="note" x="{area.x(share):.1f}" y="{area.top + area.height + 18:.0f}"'
-        parts.append(f'{label} text-anchor="middle">{share:.0f} %</text>')
+        parts.append(f'{label} text-anchor="middle">{share:.0f}</text>')
     title = "Latency by load, 100 connections, open loop"
-    note = "percent of the capacity that the closed loop found; counted from the moment that a request was due"
+    note = "by percent of the capacity that the closed loop found; counted from the moment that a request was due"
     return _whole(title, note, parts, TOP + 250 + BOTTOM)
 
 
@@ -97,7 +99,7 @@ def of_soak(samples: Sequence[dict[str, float]], title: str) -> str:
         ("MiB", (("server", "server_memory"), ("client", "client_memory"))),
         ("open", (("handles", "server_handles"), ("sockets", "server_sockets"))),
         (
-            "count",
+            "",
             (("threads", "server_threads"), ("server's tasks", "server_tasks"), ("client's tasks", "client_tasks")),
         ),
         ("ms", (("p50, a client", "client_p50_ms"), ("p99, a client", "client_p99_ms"))),

@@ -16,7 +16,10 @@ WITHIN = 0.8
 """What is at most this part of the capacity counts as within it: random arrivals come in bunches."""
 
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0, 1.5, 2.0)
-"""Of the capacity at `FEW` connections; 0.5, 0.8, 1.0 and 2.0 are scenarios, the others lie between for the chart."""
+"""Of the capacity at `FEW` connections."""
+
+ASKED_SHARES = (0.5, 0.8, 1.0, 2.0)
+"""Those that are scenarios by themselves; the others lie between for the chart."""
 
 FEW, MANY = 100, 1000
 P50_MS, P99_MS = 3.0, 10.0
@@ -24,11 +27,14 @@ ERROR_RATE = 0.001
 QUEUE = 200
 """Rows that may wait in the bounded server: two batches."""
 
-WORTH_MS = 10
+WORTH_MS = 20
 """What a request of a scenario is worth, whose caller does not wait longer."""
 
 KEPT = 0.8
 """What an overloaded server that refuses nobody must still answer, of its capacity."""
+
+KEPT_REFUSING = 0.5
+"""Likewise one that refuses: most of its requests, and the clients come back at once."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,7 @@ def scenarios(capacities: Capacities, *, quick: bool) -> list[Scenario]:
         steady("100 connections x 10/s", FEW, 10),
         steady("300 connections x 50/s, sustained", 300, 50, SUSTAINED_SECONDS),
         steady("500 connections x 100/s", 500, 100),
-        *map(shared, SHARES),
+        *map(shared, ASKED_SHARES if quick else SHARES),
         steady("1,000 connections, 50 % of capacity", MANY, 0.5 * capacities.at(MANY) / MANY),
         Scenario(f"{FEW} clients x 50 requests, closed loop", Load(FEW, requests=FEW * 50), capacities.at(FEW)),
         Scenario(f"{MANY:,} requests at once", Load(MANY, requests=MANY), capacities.at(MANY)),

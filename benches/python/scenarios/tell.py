@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benches.python.measure import table
-from benches.python.scenarios.verdict import expired, success
+from benches.python.scenarios.verdict import expired, goodput, success
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,8 +39,7 @@ def _latencies(rows: Sequence[Row]) -> str:
         times = [f"{report[name] * 1e3:,.2f}" for name in ("p50", "p99", "p999", "max")]
         turned_away = report["refused"] + expired(report)
         counts = [f"{success(report):.3%}", f"{turned_away / max(1, report['planned']):.1%}" if turned_away else "0"]
-        good = report["ok"] / report["seconds"] if report["seconds"] else 0.0
-        made.append([row.scenario.name, f"{rate:,.0f}" if rate else "", f"{good:,.0f}", *counts, *times])
+        made.append([row.scenario.name, f"{rate:,.0f}" if rate else "", f"{goodput(report):,.0f}", *counts, *times])
     return table(["scenario", *HEAD], made)
 
 
