@@ -157,6 +157,23 @@ def test_scenarios_run_and_every_request_is_accounted_for(tmp_path: Path) -> Non
 
 
 @two_cpus
+def test_a_soak_comes_to_its_end(tmp_path: Path) -> None:
+    figures, guide = tmp_path / "figures.json", tmp_path / "guide.md"
+    guide.write_text("<!-- soak -->\n<!-- /soak -->\n", encoding="utf-8")
+    load = ["--quick", "--minutes", 0.12, "--connections", 20, "--each", 20]
+    files = ["--json", figures, "--write", guide, "--out", tmp_path]
+    ended = carried_out("benches.python.scenarios.soak", *load, *files)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    run = json.loads(figures.read_text(encoding="utf-8"))
+    assert run["report"]["ok"] == run["report"]["planned"] > 0
+    assert run["company"]["wrong"] == run["failures"] == []
+    assert min(run["company"][done] for done in ("streams", "left", "swaps", "probes")) > 0
+    assert all(one["server_memory"] > 1 for one in run["samples"])
+    assert "the server's memory" in guide.read_text(encoding="utf-8")
+    assert (tmp_path / "images" / "soak.svg").is_file()
+
+
+@two_cpus
 def test_the_soak_names_what_a_server_leaks(tmp_path: Path) -> None:
     leaks = {"memory": "memory", "handles": "open handles", "threads": "threads", "tasks": "asyncio tasks"}
     load = ["--minutes", 0.12, "--connections", 20, "--each", 20]

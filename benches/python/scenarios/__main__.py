@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from statistics import median
 
-from benches.python.door.machine import ONE_THREAD, ROOT, NotServing, take_the_load_cpu
+from benches.python.door.machine import ONE_THREAD, ROOT, NotServing, carry_out, take_the_load_cpu
 
 GROWTH = "growth"
 MOST_GROWTH = 1.05
@@ -104,8 +103,4 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
-        status = main()
-    except KeyboardInterrupt:
-        status = 130
-    sys.exit(status)
+    carry_out(main)

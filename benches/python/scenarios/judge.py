@@ -14,6 +14,10 @@ LEAST_SAMPLES = 6
 MINUTE = 60.0
 
 
+class TooFew(ValueError):
+    """Samples that allow no verdict."""
+
+
 @dataclass(frozen=True)
 class Bound:
     """How much one thing may grow over the second half of a run and still be called flat.
@@ -76,13 +80,13 @@ def trend(bound: Bound, times: Sequence[float], values: Sequence[float]) -> Tren
     A single sample that fell into the loading of a model moves it as little as it moves a median.
 
     Raises:
-        ValueError: where there are too few samples to say anything.
+        TooFew: where there are too few samples to say anything.
     """
     at, seen = np.asarray(times, float), np.asarray(values, float)
     late = at >= (at[0] + at[-1]) / 2 if len(at) else np.zeros(0, bool)
     at, seen = at[late], seen[late]
     if len(at) < LEAST_SAMPLES:
-        raise ValueError(f"{bound.what}: {len(at)} samples in the second half, and {LEAST_SAMPLES} are the least")
+        raise TooFew(f"{bound.what}: {len(at)} samples in the second half, and {LEAST_SAMPLES} are the least")
     first, second = np.triu_indices(len(at), 1)
     slope = float(np.median((seen[second] - seen[first]) / (at[second] - at[first])))
     seconds, edge = float(at[-1] - at[0]), max(1, len(at) // 5)

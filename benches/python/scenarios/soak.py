@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benches.python.door.machine import ONE_THREAD, ROOT, NotServing, take_the_load_cpu
+from benches.python.door.machine import ONE_THREAD, ROOT, STARTS_WITHIN, NotServing, carry_out, take_the_load_cpu
 
 if TYPE_CHECKING:
     import subprocess
@@ -28,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 CONNECTIONS, EACH = 300, 50.0
 MINUTES, QUICK_MINUTES = 10.0, 0.2
 SAMPLES = 120
-LEAST_INTERVAL = 0.5
+LEAST_INTERVAL = 0.25
 ROOM = 0.8
 """The asked rate may be this part of the capacity at most; else half of the capacity is sent."""
 
@@ -48,16 +48,17 @@ def main() -> int:
     # Imported only now: NumPy and the load generator read the settings above when they start.
     from benches.python.measure import described, facts, write_json
     from benches.python.scenarios import chart, page, soak_told
+    from benches.python.scenarios.judge import TooFew
 
     found = {**facts(), "cores": os.cpu_count()}
     print(f"{described(found)}\n", flush=True)
     try:
         with tempfile.TemporaryDirectory() as folder:
             run = _soaked(options, Path(folder))
-    except NotServing as reason:
+        trends = soak_told.trends(run["samples"])
+    except (NotServing, TooFew) as reason:
         print(f"The soak did not come to its end: {reason}", flush=True)
         return 1
-    trends = soak_told.trends(run["samples"])
     text, failures = soak_told.told(run, trends), soak_told.failures(run, trends)
     print(text, flush=True)
     write_json(options.json, {"facts": found, **run, "failures": failures})
@@ -118,23 +119,28 @@ def _loaded(options: argparse.Namespace, server: Served, client: Company) -> dic
     whole = Load(count, rate=rate, seconds=seconds)
     sending = load.start(server, whole)
     try:
-        samples = _sampled(server, client, sending, seconds)
+        samples = _sampled(server, client, sending, count, seconds)
         report = load.finish(sending, whole.deadline)
     finally:
         if sending.poll() is None:
             sending.kill()
             sending.communicate()
     figures = {"connections": count, "asked": asked, "capacity": capacity, "rate": rate, "seconds": seconds}
-    return {**figures, "leak": options.leak, "report": report, "samples": samples}
+    return {**figures, "judged": not options.quick, "leak": options.leak, "report": report, "samples": samples}
 
 
-def _sampled(server: Served, client: Company, sending: subprocess.Popen[str], seconds: float) -> list[Sample]:
+def _sampled(
+    server: Served, client: Company, sending: subprocess.Popen[str], connections: int, seconds: float
+) -> list[Sample]:
     """Samples for as long as the load lasts; none of its beginning and end, where connections come and go."""
+    from benches.python.scenarios.processes import held
     from benches.python.scenarios.sampling import sample
 
     interval = max(LEAST_INTERVAL, seconds / SAMPLES)
+    until = time.monotonic() + STARTS_WITHIN
+    while held(server.process.pid).sockets <= connections and sending.poll() is None and time.monotonic() < until:
+        time.sleep(interval / 10)
     began, samples = time.monotonic(), []
-    time.sleep(interval)
     while time.monotonic() - began < seconds - interval / 2 and sending.poll() is None:
         due = time.monotonic() + interval
         samples.append(sample(server, client, began))
@@ -146,7 +152,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benches.python.scenarios.soak", description=__doc__)
     add = parser.add_argument
     add("--minutes", type=float, help=f"of load (default: {MINUTES:g})")
-    add("--quick", action="store_true", help="a quarter of a minute: does it still run?")
+    add("--quick", action="store_true", help="does it still run? Too short for a verdict on what grows")
     add("--connections", type=int, default=CONNECTIONS, help="of the load (default: %(default)s)")
     add("--each", type=float, default=EACH, help="requests a second of each connection (default: %(default)s)")
     add("--leak", action="append", default=[], choices=LEAKS, help="have the server leak, to see that it is noticed")
@@ -160,8 +166,4 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
-        status = main()
-    except KeyboardInterrupt:
-        status = 130
-    sys.exit(status)
+    carry_out(main)

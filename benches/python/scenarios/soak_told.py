@@ -24,7 +24,7 @@ def trends(samples: Sequence[Sample]) -> list[Trend]:
 def failures(run: dict[str, Any], found: Sequence[Trend]) -> list[str]:
     """What makes the run fail: each names what grows, or what went wrong."""
     report, company = run["report"], run["company"]
-    said = [str(one) for one in found if not one.flat]
+    said = [str(one) for one in found if not one.flat] if run["judged"] else []
     if report["failed"] or report["unfinished"] or report["wrong"]:
         lost, left, wrong = report["failed"], report["unfinished"], report["wrong"]
         said.append(f"{lost:,} requests were lost ({report['errors']}), {left:,} unanswered, {wrong:,} wrong")
@@ -56,8 +56,13 @@ def told(run: dict[str, Any], found: Sequence[Trend]) -> str:
         ["latency, ms", "p50", "p90", "p99", "p99.9", "p99.99", "greatest"],
         [["of all requests", *(f"{report[name] * 1e3:,.2f}" for name in times)]],
     )
-    verdict = "Everything stays flat." if all(one.flat for one in found) else "**Something grows.**"
-    return "\n\n".join([*sentences, spread, held, verdict])
+    return "\n\n".join([*sentences, spread, held, _verdict(run, found)])
+
+
+def _verdict(run: dict[str, Any], found: Sequence[Trend]) -> str:
+    if not run["judged"]:
+        return "Too short for a verdict: caches and the allocator have not filled."
+    return "Everything stays flat." if all(one.flat for one in found) else "**Something grows.**"
 
 
 def _load(run: dict[str, Any]) -> str:
