@@ -160,7 +160,7 @@ def test_scenarios_run_and_every_request_is_accounted_for(tmp_path: Path) -> Non
 def test_a_soak_comes_to_its_end(tmp_path: Path) -> None:
     figures, guide = tmp_path / "figures.json", tmp_path / "guide.md"
     guide.write_text("<!-- soak -->\n<!-- /soak -->\n", encoding="utf-8")
-    load = ["--quick", "--minutes", 0.12, "--connections", 20, "--each", 20]
+    load = ["--quick", "--minutes", 0.08, "--connections", 20, "--each", 20]
     files = ["--json", figures, "--write", guide, "--out", tmp_path]
     ended = carried_out("benches.python.scenarios.soak", *load, *files)
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -176,7 +176,7 @@ def test_a_soak_comes_to_its_end(tmp_path: Path) -> None:
 @two_cpus
 def test_the_soak_names_what_a_server_leaks(tmp_path: Path) -> None:
     leaks = {"memory": "memory", "handles": "open handles", "threads": "threads", "tasks": "asyncio tasks"}
-    load = ["--minutes", 0.12, "--connections", 20, "--each", 20]
+    load = ["--minutes", 0.08, "--connections", 20, "--each", 20]
     chosen = [word for leak in leaks for word in ("--leak", leak)]
     ended = carried_out("benches.python.scenarios.soak", *load, *chosen, "--out", tmp_path)
     assert ended.returncode == 1, ended.stdout + ended.stderr
