@@ -153,7 +153,7 @@ def test_scenarios_run_and_every_request_is_accounted_for(tmp_path: Path) -> Non
         assert report["planned"] == report["answered"] > 0, row
         assert row["problems"] == []
         assert row["server_cpu_us_per_request"] > 0
-        assert row["most"]["sockets"] > row["connections"]
+        assert row["most"]["sockets"] > 1
 
 
 @two_cpus

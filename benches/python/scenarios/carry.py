@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 CAPACITY_ROUNDS = 3
 CAPACITY_SECONDS = 2.0
-SETTLES_IN = 0.2
+SETTLES_IN = 5.0
+LOOKS_EVERY = 0.1
 TOLD = re.compile(r'^penstock_requests_total\{model="\w+",outcome="(\w+)"\} (\S+)', re.MULTILINE)
 
 
@@ -77,6 +78,17 @@ def outcomes(server: Served) -> dict[str, float]:
     return found
 
 
+def _counted(server: Served, before: dict[str, float], answered: int) -> dict[str, float]:
+    """What the server counted since: it counts an answer when it has been written, so the last ones come late."""
+    until = time.monotonic() + SETTLES_IN
+    while True:
+        since = {outcome: count - before.get(outcome, 0.0) for outcome, count in outcomes(server).items()}
+        found = {outcome: count for outcome, count in since.items() if count}
+        if sum(found.values()) == answered or time.monotonic() > until:
+            return found
+        time.sleep(LOOKS_EVERY)
+
+
 def carried_out(scenario: Scenario, server: Served) -> Row:
     """Sends the load of one scenario and looks at the server meanwhile."""
     cpu = cpu_of(server)
@@ -84,9 +96,9 @@ def carried_out(scenario: Scenario, server: Served) -> Row:
     with Watched(server.process.pid) as watched:
         report = send(server, scenario.load)
     spent, took = cpu() - spent, report["seconds"] + scenario.load.warmup
-    time.sleep(SETTLES_IN)  # the last answers are counted when they have been written
-    after, answered = counters(server), report["answered"] + report["warmup_answered"]
-    counted = {outcome: count - told.get(outcome, 0.0) for outcome, count in outcomes(server).items()}
+    answered = report["answered"] + report["warmup_answered"]
+    counted = _counted(server, told, answered)
+    after = counters(server)
     return Row(
         scenario,
         report,
@@ -94,7 +106,7 @@ def carried_out(scenario: Scenario, server: Served) -> Row:
         spent / took if took else 0.0,
         growth(before, after, answered),
         watched.most,
-        discrepancies(scenario, report, {outcome: count for outcome, count in counted.items() if count}),
+        discrepancies(scenario, report, counted),
         aims(scenario, report),
     )
 
