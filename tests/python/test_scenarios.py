@@ -170,6 +170,7 @@ def test_a_soak_comes_to_its_end(tmp_path: Path) -> None:
     assert min(run["company"][done] for done in ("streams", "left", "swaps", "probes")) > 0
     assert all(one["server_memory"] > 1 for one in run["samples"])
     assert "the server's memory" in guide.read_text(encoding="utf-8")
+    assert "](images/soak.svg)" in guide.read_text(encoding="utf-8")
     assert (tmp_path / "images" / "soak.svg").is_file()
 
 

@@ -35,9 +35,11 @@ def main() -> int:
     print(f"\n{text}", flush=True)
     write_json(options.json, report)
     if options.write is not None:
-        if report["scenarios"] and not options.only:
-            page.draw(options.write, "scenarios-load.svg", chart.by_load(report["scenarios"]))
-        page.put(options.write, "scenarios", f"{described(report['facts'])}.\n\n{text}")
+        parts = [f"{described(report['facts'])}.", text]
+        if any(row["share"] for row in report["scenarios"]):
+            image = chart.by_load(report["scenarios"])
+            parts.insert(1, page.draw(options.write, "scenarios-load.svg", image, "Latency by load"))
+        page.put(options.write, "scenarios", "\n\n".join(parts))
     return int(problems)
 
 

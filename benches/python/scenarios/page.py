@@ -22,8 +22,9 @@ def put(page: Path, name: str, text: str) -> None:
     page.write_text(f"{before}{begin}{text.strip()}\n{end}{after}", encoding="utf-8")
 
 
-def draw(page: Path, name: str, image: str) -> None:
-    """Writes an image into the folder of the page's images."""
+def draw(page: Path, name: str, image: str, shows: str) -> str:
+    """Writes an image into the folder of the page's images, and gives the link to it."""
     folder = page.parent / "images"
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(image, encoding="utf-8")
+    return f"![{shows}](images/{name})"

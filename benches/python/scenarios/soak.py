@@ -66,8 +66,8 @@ def main() -> int:
         note = (
             f"{run['connections']} connections at {run['rate']:,.0f} requests/s in all, streams and model loads beside"
         )
-        page.draw(options.write, "soak.svg", chart.of_soak(run["samples"], note))
-        page.put(options.write, "soak", f"{described(found)}.\n\n{text}")
+        shown = page.draw(options.write, "soak.svg", chart.of_soak(run["samples"], note), "What is held over time")
+        page.put(options.write, "soak", f"{described(found)}.\n\n{shown}\n\n{text}")
     for failure in failures:
         print(f"soak: {failure}", file=sys.stderr)
     return int(bool(failures))
