@@ -64,6 +64,8 @@ class LoadReport(Table):
         errors: lost requests by the name of the error, for example `{"ReadFailed": 2}`.
         codes: answers by the code that a call of gRPC ended with, for example `{"OK": 98, "RESOURCE_EXHAUSTED": 2}`;
             empty over HTTP.
+        refused: answers that refused the request for want of room and said when to come again: 429 or 503 with
+            `Retry-After`, over gRPC RESOURCE_EXHAUSTED or UNAVAILABLE with it.
     """
 
     planned: int
@@ -88,6 +90,7 @@ class LoadReport(Table):
     lag: float = 0.0
     errors: dict[str, int] = field(default_factory=dict)
     codes: dict[str, int] = field(default_factory=dict)
+    refused: int = 0
 
 
 _OF_THE_LATENCY = ("p50", "p90", "p95", "p99", "p999", "p9999", "max", "mean")

@@ -182,6 +182,7 @@ impl Exchange<'_> {
             length: self.decoder.body_length(),
             body: self.body.unwrap_or_default(),
             json_length: head.json_length,
+            retry_after: head.retry_after,
             began: self.began.unwrap_or(ended),
             ended,
         })

@@ -99,11 +99,12 @@ async fn collect(response: Response<Incoming>, keep: bool) -> std::result::Resul
     let began = Instant::now();
     let json_length = response.headers().get("inference-header-content-length");
     let json_length = json_length.and_then(|length| length.to_str().ok()?.parse().ok());
+    let retry_after = response.headers().contains_key("retry-after");
     let status = response.status();
     let mut read = Read::new(if keep { usize::MAX } else { 0 });
     read.all_of(response.into_body()).await?;
     let Read { length, kept: body, .. } = read;
-    Ok(Whole { status, length, body, json_length, code: None, began, ended: Instant::now() })
+    Ok(Whole { status, length, body, json_length, retry_after, code: None, began, ended: Instant::now() })
 }
 
 /// The answer to a call: one message, and in the trailers how the call ended.
@@ -122,9 +123,10 @@ async fn collect_call(response: Response<Incoming>, keep: bool) -> std::result::
     if code == Code::Ok && !read.is_one_message() {
         return Err(Lost::Failed(ErrorKind::ProtocolError, read.length));
     }
+    let retry_after = end.is_some_and(|fields| fields.contains_key("retry-after"));
     let (status, code, json_length) = (head.status, Some(code), None);
     let Read { length, kept: body, .. } = read;
-    Ok(Whole { status, length, body, json_length, code, began, ended: Instant::now() })
+    Ok(Whole { status, length, body, json_length, retry_after, code, began, ended: Instant::now() })
 }
 
 /// What was read of a body.

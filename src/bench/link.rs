@@ -20,6 +20,8 @@ pub(super) struct Whole {
     pub(super) body: Vec<u8>,
     /// Where the body starts with JSON and binary tensors follow: how long the JSON is.
     pub(super) json_length: Option<usize>,
+    /// True where it says when to come again.
+    pub(super) retry_after: bool,
     /// How a call of gRPC ended; none over HTTP.
     pub(super) code: Option<Code>,
     /// When the first of its bytes was there, or its head over HTTP/2.
@@ -32,6 +34,15 @@ impl Whole {
     /// True where the server did what it was asked for.
     pub(super) fn is_success(&self) -> bool {
         self.code.map_or(self.status.is_success(), |code| code == Code::Ok)
+    }
+
+    /// True where the server has no room for the request now, and says when to come again.
+    pub(super) fn is_refusal(&self) -> bool {
+        let too_many = match self.code {
+            Some(code) => matches!(code, Code::ResourceExhausted | Code::Unavailable),
+            None => matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE),
+        };
+        too_many && self.retry_after
     }
 }
 

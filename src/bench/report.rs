@@ -87,6 +87,9 @@ pub struct Report {
     pub sent: u64,
     /// Requests that were answered with a status from 200 to 299; over gRPC with [`Code::Ok`] and one message.
     pub ok: u64,
+    /// Answers that refused the request for want of room and said when to come again: 429 or 503 with `Retry-After`,
+    /// over gRPC `RESOURCE_EXHAUSTED` or `UNAVAILABLE` with it.
+    pub refused: u64,
     /// Answers by status, which is that of HTTP.
     pub statuses: BTreeMap<u16, u64>,
     /// Answers by the code that a call of gRPC ended with; empty over HTTP. One that names none is
@@ -139,6 +142,7 @@ impl Report {
             planned: 0,
             sent: 0,
             ok: 0,
+            refused: 0,
             statuses: BTreeMap::new(),
             codes: HashMap::new(),
             transport_errors: HashMap::new(),
@@ -204,6 +208,7 @@ impl Report {
             *self.codes.entry(code).or_default() += 1;
         }
         self.ok += u64::from(whole.is_success());
+        self.refused += u64::from(whole.is_refusal());
         self.bytes_read += whole.length;
         self.latency.record(whole.ended.saturating_duration_since(job.since));
         self.first_byte.record(whole.began.saturating_duration_since(job.since));

@@ -208,6 +208,7 @@ fn to_dict<'py>(py: Python<'py>, report: &Report, grpc: bool) -> PyResult<Bound<
     dict.set_item("sent", report.sent)?;
     dict.set_item("answered", report.answered())?;
     dict.set_item("ok", report.ok)?;
+    dict.set_item("refused", report.refused)?;
     dict.set_item("failed", report.failed())?;
     dict.set_item("wrong", report.wrong)?;
     dict.set_item("first_wrong", report.first_wrong.as_deref())?;

@@ -248,7 +248,13 @@ def test_ctrl_c_ends_a_run_early_and_keeps_what_was_measured() -> None:
 
 def test_a_second_ctrl_c_ends_it_at_once() -> None:
     # A generator that is stuck in writing its report: the pipe is full and nobody reads.
-    with listening(replying(OK)) as url:
+    loaded = threading.Event()
+
+    def answer(connection: socket.socket) -> None:
+        loaded.set()
+        replying(OK)(connection)
+
+    with listening(answer) as url:
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         with suppress(BlockingIOError):
@@ -258,7 +264,8 @@ def test_a_second_ctrl_c_ends_it_at_once() -> None:
         command = [sys.executable, "-m", "penstock", "bench", url, "-c", "2", "-d", "50"]
         with subprocess.Popen(command, stdout=writer) as process:
             os.close(writer)
-            time.sleep(1.5)
+            assert loaded.wait(PATIENCE)
+            time.sleep(0.5)
             process.send_signal(signal.SIGINT)
             time.sleep(1.0)
             assert process.poll() is None

@@ -23,6 +23,17 @@ KEY = compact(testing.infer_body({"x": ("FP32", [1, 1], [0.0])}))
 
 
 def run(bench: Bench) -> Story:
+    cost, load, _ = of_the_cost(bench)
+    memory = [_memory(bench, number) for number in range(bench.effort(0, MEMORY_ROUNDS).rounds)]
+    held = table(
+        ["memory of the server process, fresh for each figure", "KiB"],
+        [[title, spread([one[key] for one in memory])] for title, key in _MEMORY],
+    )
+    return Story(f"{MANY:,} connections", f"{cost}\n\n{held}", {"load": load, "memory": memory})
+
+
+def of_the_cost(bench: Bench) -> tuple[str, list[dict[str, object]], list[float]]:
+    """How much dearer a request is at many connections than at few; the last are the ratios to hyper's own growth."""
     with serving(bare_hyper(bench.hyper), penstock(), logs=bench.logs) as (hyper, door):
         lanes = [Lane("bare hyper echo", hyper, HYPER_DIALECT), Lane("penstock", door, PENSTOCK_DIALECT)]
         for lane in lanes:
@@ -33,19 +44,14 @@ def run(bench: Bench) -> Story:
     beside = [ours / theirs for ours, theirs in zip(grown["penstock"], grown["bare hyper echo"], strict=True)]
     growth = [[name, spread(values, 3)] for name, values in grown.items()]
     growth.append(["penstock's growth ÷ hyper's", spread(beside, 3)])
-    memory = [_memory(bench, number) for number in range(bench.effort(0, MEMORY_ROUNDS).rounds)]
     text = "\n\n".join(
         [
             table(["server", "clients", *HEAD], rows),
             table(["CPU a request", f"at {MANY:,} connections ÷ at {FEW}"], growth),
             disturbance(results),
-            table(
-                ["memory of the server process, fresh for each figure", "KiB"],
-                [[title, spread([one[key] for one in memory])] for title, key in _MEMORY],
-            ),
         ]
     )
-    return Story(f"{MANY:,} connections", text, {"load": packed(results), "memory": memory})
+    return text, packed(results), beside
 
 
 _MEMORY = (

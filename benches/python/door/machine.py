@@ -9,14 +9,15 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).resolve().parents[3]
 TICK = os.sysconf("SC_CLK_TCK")
@@ -26,6 +27,7 @@ LOAD_CPU = 1 % (os.cpu_count() or 1)
 STARTS_WITHIN = 60.0
 STOPS_WITHIN = 10.0
 OPEN_FILES = 8192
+INTERRUPTED = 130
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -41,6 +43,15 @@ def take_the_load_cpu() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(OPEN_FILES, hard), hard))
     # Ended from outside, it ends its servers as on Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def carry_out(main: Callable[[], int]) -> NoReturn:
+    """Ends the process with the status of a command: that of Ctrl-C where it was ended so."""
+    try:
+        status = main()
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    sys.exit(status)
 
 
 def busy_cpu_seconds() -> float:

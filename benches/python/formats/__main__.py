@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from benches.python.door.machine import ONE_THREAD, ROOT, NotServing
+from benches.python.door.machine import ONE_THREAD, ROOT, NotServing, carry_out
 
 FORMATS = {"safetensors": ("safetensors",), "onnx": ("onnx_cost", "onnx_spinner", "onnx_minilm", "onnx_minilm_served")}
 """The stories of each format: modules beside this one, whose `run` is given a `Bench` and gives a `Story`."""
@@ -75,8 +75,4 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
-        status = main()
-    except KeyboardInterrupt:
-        status = 130
-    sys.exit(status)
+    carry_out(main)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
-from benches.python.door.machine import ONE_THREAD, ROOT, NotServing, take_the_load_cpu
+from benches.python.door.machine import ONE_THREAD, ROOT, NotServing, carry_out, take_the_load_cpu
 
 
 def main() -> int:
@@ -44,8 +43,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        status = main()
-    except KeyboardInterrupt:
-        status = 130
-    sys.exit(status)
+    carry_out(main)

@@ -31,7 +31,7 @@ SECONDS = 8.0
 WIDTH = 64
 
 
-def declared(name: str, weights: Path) -> type:
+def declared(name: str, weights: Path, size: int = BYTES) -> type:
     """A model that is a file of numbers; a batch is a product with the first of them."""
 
     class Matrix:
@@ -42,7 +42,7 @@ def declared(name: str, weights: Path) -> type:
             return x @ self.weights[:WIDTH]
 
     tensors = ("float32", [WIDTH])
-    return penstock.model(name, inputs={"x": tensors}, outputs={"y": tensors}, size=BYTES, max_batch_size=64)(Matrix)
+    return penstock.model(name, inputs={"x": tensors}, outputs={"y": tensors}, size=size, max_batch_size=64)(Matrix)
 
 
 def serve(weights: Path) -> None:

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from benches.python.door.machine import ONE_THREAD, ROOT, NotServing, take_the_load_cpu
+from benches.python.door.machine import ONE_THREAD, ROOT, NotServing, carry_out, take_the_load_cpu
 
 STORIES = {"server": "cost", "client": "client_cost", "lone": "lone", "slow": "slow"}
 
@@ -70,8 +70,4 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
-        status = main()
-    except KeyboardInterrupt:
-        status = 130
-    sys.exit(status)
+    carry_out(main)

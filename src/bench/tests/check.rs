@@ -10,7 +10,8 @@ use crate::bench::link::Whole;
 fn answer(status: u16, body: &[u8], json_length: Option<usize>) -> Whole {
     let (status, now) = (StatusCode::from_u16(status).unwrap(), Instant::now());
     let body = body.to_vec();
-    Whole { status, length: body.len() as u64, body, json_length, code: None, began: now, ended: now }
+    let length = body.len() as u64;
+    Whole { status, length, body, json_length, retry_after: false, code: None, began: now, ended: now }
 }
 
 fn says(body: &str) -> Result<(), String> {

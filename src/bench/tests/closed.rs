@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
 use super::{Server, closed};
-use crate::bench::{Order, run};
+use crate::bench::{Order, Protocol, run};
 
 fn with_status(status: StatusCode) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from("no"));
@@ -116,5 +117,36 @@ async fn dropping_the_run_closes_its_connections() {
     assert!(timeout(Duration::from_millis(50), run(&plan)).await.is_err());
     while closed_by_client.load(Ordering::Relaxed) < 3 {
         tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Says no in the words of the request, or yes.
+async fn refusing(request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let asked = request.into_body().collect().await.unwrap().to_bytes();
+    let (status, later) = match asked.as_ref() {
+        b"full" => (StatusCode::SERVICE_UNAVAILABLE, true),
+        b"many" => (StatusCode::TOO_MANY_REQUESTS, true),
+        b"down" => (StatusCode::SERVICE_UNAVAILABLE, false),
+        _ => (StatusCode::OK, true),
+    };
+    let mut response = with_status(status);
+    if later {
+        response.headers_mut().insert("retry-after", "1".parse().unwrap());
+    }
+    response
+}
+
+#[tokio::test]
+async fn a_refusal_that_says_when_to_come_again_is_told_from_another() {
+    let servers = [
+        (Server::http(refusing).await, Protocol::Http1),
+        (Server::http2(refusing).await, Protocol::Http2 { streams: 2 }),
+    ];
+    for (server, protocol) in servers {
+        let mut plan = server.plan(2, closed(4));
+        plan.protocol = protocol;
+        plan.bodies = ["full", "many", "down", "good"].map(Bytes::from).to_vec();
+        let report = run(&plan).await.unwrap();
+        assert_eq!((report.answered(), report.ok, report.refused), (8, 2, 4));
     }
 }

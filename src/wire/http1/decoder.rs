@@ -27,6 +27,8 @@ pub struct Head {
     pub keep_alive: Option<u32>,
     /// True where the body has a content coding.
     pub encoded: bool,
+    /// True where `Retry-After` says when to come again.
+    pub retry_after: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,8 +197,8 @@ impl Decoder {
         if self.keeps_fields {
             self.fields = input.get(..used).map(Fields::of_head);
         }
-        let Framing { json_length, keep_alive, encoded, .. } = said;
-        self.head = Some(Head { status, keeps, json_length, keep_alive, encoded });
+        let Framing { json_length, keep_alive, encoded, retry_after, .. } = said;
+        self.head = Some(Head { status, keeps, json_length, keep_alive, encoded, retry_after });
         Ok(used)
     }
 }
@@ -209,6 +211,7 @@ struct Framing {
     json_length: Option<usize>,
     keep_alive: Option<u32>,
     encoded: bool,
+    retry_after: bool,
 }
 
 /// What the head says about the time after the answer.
@@ -226,6 +229,7 @@ impl Framing {
             json_length: None,
             keep_alive: None,
             encoded: false,
+            retry_after: false,
         };
         for field in fields {
             // By length first: an answer has more fields that do not matter than that do.
@@ -234,6 +238,7 @@ impl Framing {
                 10 if field.name.eq_ignore_ascii_case("keep-alive") => {
                     said.keep_alive = seconds_kept(field.value);
                 }
+                11 if field.name.eq_ignore_ascii_case("retry-after") => said.retry_after = true,
                 16 if field.name.eq_ignore_ascii_case("content-encoding") => {
                     said.encoded = !field.value.trim_ascii().eq_ignore_ascii_case(b"identity");
                 }

@@ -1,0 +1,30 @@
+"""Puts figures into a guide: a block between two marks, and the charts beside it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def put(page: Path, name: str, text: str) -> None:
+    """Replaces what stands between `<!-- name -->` and `<!-- /name -->`.
+
+    Raises:
+        ValueError: where the page has no such place.
+    """
+    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, ended, after = rest.partition(end)
+    if not (found and ended):
+        raise ValueError(f"{page} has no place for the figures: {begin.strip()} ... {end}")
+    page.write_text(f"{before}{begin}{text.strip()}\n{end}{after}", encoding="utf-8")
+
+
+def draw(page: Path, name: str, image: str, shows: str) -> str:
+    """Writes an image into the folder of the page's images, and gives the link to it."""
+    folder = page.parent / "images"
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(image, encoding="utf-8")
+    return f"![{shows}](images/{name})"
