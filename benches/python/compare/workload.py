@@ -1,0 +1,80 @@
+"""The same rows in the words of more peers, and sentences for MiniLM."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benches.python.door.machine import NotServing
+from benches.python.door.workload import EXPECTED, OIP_JSON, PLAIN_JSON, Dialect, compact, features, send
+from examples.demo_subjects import sentences
+from penstock import testing
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from benches.python.door.machine import Served
+
+CHECK_CLIENTS = 8
+CHECKS_WITHIN = 60.0
+TOLERANCE = 1e-4
+TEXTS = 192
+JSON_TYPE = {"content-type": "application/json"}
+
+NAMED_JSON = replace(PLAIN_JSON, headers=JSON_TYPE)
+"""For those who refuse a body whose type is not named."""
+
+NAMED_OIP = replace(OIP_JSON, headers=JSON_TYPE)
+
+LOTS_OF_ONE = Dialect(
+    [compact({"x": [row.tolist()]}) for row in features], lambda answer: json.loads(answer)[0], JSON_TYPE
+)
+"""BentoML's way: every request is a batch, here of one row."""
+
+
+def floats(answer: bytes) -> NDArray[np.float32]:
+    """An answer that is nothing but numbers."""
+    return np.frombuffer(answer, "<f4")
+
+
+RAW = Dialect([row.tobytes() for row in features.astype("<f4")], floats)
+"""No envelope at all: less than any protocol for tensors can do with."""
+
+
+def texts() -> list[str]:
+    """Sentences of a few to a few dozen words."""
+    return sentences(TEXTS)
+
+
+def text_oip() -> Dialect:
+    """Sentences for Penstock."""
+    bodies = [compact(testing.infer_body({"text": ("BYTES", [1], [text])})) for text in texts()]
+    return Dialect(bodies, OIP_JSON.read)
+
+
+def text_json() -> Dialect:
+    """Sentences for the peers."""
+    return Dialect([compact({"text": text}) for text in texts()], lambda answer: json.loads(answer)["embedding"])
+
+
+def check(server: Served, dialect: Dialect, expected: NDArray[np.float32] = EXPECTED, tolerance: float = TOLERANCE) -> None:
+    """Every row at least once, from several clients at once, so that batches form: the answers must be a direct call's.
+
+    Raises:
+        NotServing: where an answer is missing or wrong.
+    """
+    each = -(-len(dialect.bodies) // CHECK_CLIENTS)
+    how: dict[str, Any] = {"clients": CHECK_CLIENTS, "requests_per_client": each, "keep_answers": True}
+    report = send(server.url, dialect, deadline=CHECKS_WITHIN, **how)
+    if report.ok != report.planned:
+        raise NotServing(f"{server.name}: {report.ok} of {report.planned} answered, statuses {report.statuses}")
+    read = dialect.read
+    assert read is not None, "an echo is no answer"
+    for index, _, answer in report.answers:
+        values = np.asarray(read(answer), np.float32).reshape(-1)
+        wanted = expected[index]
+        if values.shape != wanted.shape or not np.allclose(values, wanted, rtol=tolerance, atol=tolerance):
+            raise NotServing(f"{server.name} answered row {index} with {answer[:200]!r}")
