@@ -109,7 +109,7 @@ def embedding() -> tuple[Peer, ...]:
 
 @contextlib.contextmanager
 def started(launches: Sequence[Launch], logs: Path, notes: list[str]) -> Iterator[dict[str, Served]]:
-    """The servers that came up, by their names, until the block is left; of the others the notes say why they did not."""
+    """The servers that came up, by their names, until the block is left; why others did not, the notes say."""
     with contextlib.ExitStack() as stack:
         servers = []
         for launch in launches:

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benches.python.door.machine import NotServing
-from benches.python.door.workload import EXPECTED, OIP_JSON, PLAIN_JSON, Dialect, compact, features, send
+from benches.python.door.workload import OIP_JSON, PLAIN_JSON, Dialect, compact, features
 from examples.demo_subjects import sentences
 from penstock import testing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from benches.python.door.machine import Served
-
-CHECK_CLIENTS = 8
-CHECKS_WITHIN = 60.0
-TOLERANCE = 1e-4
 TEXTS = 192
 JSON_TYPE = {"content-type": "application/json"}
 
@@ -58,23 +52,3 @@ def text_oip() -> Dialect:
 def text_json() -> Dialect:
     """Sentences for the peers."""
     return Dialect([compact({"text": text}) for text in texts()], lambda answer: json.loads(answer)["embedding"])
-
-
-def check(server: Served, dialect: Dialect, expected: NDArray[np.float32] = EXPECTED, tolerance: float = TOLERANCE) -> None:
-    """Every row at least once, from several clients at once, so that batches form: the answers must be a direct call's.
-
-    Raises:
-        NotServing: where an answer is missing or wrong.
-    """
-    each = -(-len(dialect.bodies) // CHECK_CLIENTS)
-    how: dict[str, Any] = {"clients": CHECK_CLIENTS, "requests_per_client": each, "keep_answers": True}
-    report = send(server.url, dialect, deadline=CHECKS_WITHIN, **how)
-    if report.ok != report.planned:
-        raise NotServing(f"{server.name}: {report.ok} of {report.planned} answered, statuses {report.statuses}")
-    read = dialect.read
-    assert read is not None, "an echo is no answer"
-    for index, _, answer in report.answers:
-        values = np.asarray(read(answer), np.float32).reshape(-1)
-        wanted = expected[index]
-        if values.shape != wanted.shape or not np.allclose(values, wanted, rtol=tolerance, atol=tolerance):
-            raise NotServing(f"{server.name} answered row {index} with {answer[:200]!r}")

@@ -142,6 +142,7 @@ class Served:
         """Ends every process of its session: asked first, killed where that does not help."""
         for number, patience in ((signal.SIGTERM, STOPS_WITHIN), (signal.SIGKILL, STOPS_WITHIN)):
             self._tell(number)
+            self.thaw()
             until = time.monotonic() + patience
             while time.monotonic() < until:
                 self.process.poll()

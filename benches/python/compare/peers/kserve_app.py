@@ -5,6 +5,7 @@ import sys
 
 import uvicorn
 from kserve import InferOutput, InferResponse, Model, ModelServer
+from kserve.utils.utils import generate_uuid
 from network import mlp
 
 
@@ -20,11 +21,13 @@ class Mlp(Model):
         super().__init__("mlp")
         self.ready = True
 
-    async def predict(self, payload, headers=None, response_headers=None):
+    async def predict(self, payload, headers=None, response_headers=None):  # noqa: ARG002  so KServe calls it
         y = mlp(payload.inputs[0].as_numpy())
         output = InferOutput("y", list(y.shape), "FP32")
         output.set_data_from_numpy(y, binary_data=payload.use_binary_outputs)
-        return InferResponse(payload.id, self.name, [output], use_binary_outputs=payload.use_binary_outputs)
+        return InferResponse(
+            payload.id or generate_uuid(), self.name, [output], use_binary_outputs=payload.use_binary_outputs
+        )
 
 
 if __name__ == "__main__":

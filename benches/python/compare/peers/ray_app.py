@@ -33,9 +33,11 @@ class Mlp:
 
 def main():
     # A short path: there are sockets of the file system in it.
-    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # noqa: S108
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
     try:
-        ray.init(num_cpus=2, include_dashboard=False, _temp_dir=folder, _node_ip_address="127.0.0.1", log_to_driver=False)
+        ray.init(
+            num_cpus=2, include_dashboard=False, _temp_dir=folder, _node_ip_address="127.0.0.1", log_to_driver=False
+        )
         logging = LoggingConfig(enable_access_log=False, log_level="WARNING")
         options = {"host": "127.0.0.1", "port": int(sys.argv[1])}
         serve.start(http_options=options, logging_config=logging)
