@@ -46,6 +46,7 @@ def main() -> int:
                 write_json(options.json, report)
     else:
         report = json.loads(options.rendered.read_text(encoding="utf-8"))
+        print("\n\n".join(page.section(outcome) for outcome in page.outcomes_of(report).values()))
     if options.write:
         page.write(report)
         print(f"written: {page.GUIDE.relative_to(ROOT)} and {page.CHART.relative_to(ROOT)}", file=sys.stderr)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from benches.python.compare.workload import LOTS_OF_ONE, NAMED_JSON, NAMED_OIP, RAW, text_json
 from benches.python.door.machine import ROOT, NotServing, Served
 from benches.python.door.servers import FASTAPI, FASTAPI_BATCHED, GRANIAN, MLSERVER, MOSEC, Absent, Peer
+from benches.python.door.workload import OIP_BINARY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -89,8 +90,6 @@ GRANIAN_RAW = replace(
 
 def binary() -> tuple[Peer, ...]:
     """Those that take tensors as bytes."""
-    from benches.python.door.workload import OIP_BINARY
-
     return (MOSEC_RAW, GRANIAN_RAW, replace(KSERVE, name="KServe, binary tensors", dialect=OIP_BINARY))
 
 
@@ -98,13 +97,13 @@ def embedding() -> tuple[Peer, ...]:
     """The two best of the others, with MiniLM."""
     paths = (ROOT, ROOT / "python", sysconfig.get_path("purelib"))
     environment = (("PEER_MODEL_PATH", os.pathsep.join(map(str, paths))),)
-    made = {"apps": APPS, "dialect": text_json(), "environment": environment}
     mosec = ("{bin}/python", "mosec_minilm_app.py", *MOSEC.command[2:])
     granian = ("{bin}/granian", "asgi_minilm_app:app", *GRANIAN.command[2:])
-    return (
-        replace(MOSEC, command=mosec, settings="orjson, one worker, batch 64", **made),
-        replace(GRANIAN, command=granian, settings=GRANIAN.settings.replace("100", "64"), **made),
+    peers = (
+        replace(MOSEC, command=mosec, settings="orjson, one worker, batch 64"),
+        replace(GRANIAN, command=granian, settings=GRANIAN.settings.replace("100", "64")),
     )
+    return tuple(replace(peer, apps=APPS, dialect=text_json(), environment=environment) for peer in peers)
 
 
 @contextlib.contextmanager

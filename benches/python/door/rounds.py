@@ -8,18 +8,19 @@ import sys
 import time
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from benches.python.door.machine import busy_cpu_seconds
 from benches.python.door.workload import send
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from benches.python.door.machine import Served
     from benches.python.door.workload import Dialect
 
 Figures = dict[str, float]
+Item = TypeVar("Item")
 PROBE = 400
 LEAST = 20
 COUNTERS = (
@@ -47,7 +48,8 @@ class Effort:
     seconds: float
 
 
-def turning(items: Sequence[Lane], rounds: int) -> Iterator[tuple[int, Sequence[Lane]]]:
+def turning(items: Sequence[Item], rounds: int) -> Iterator[tuple[int, Sequence[Item]]]:
+    """Every round's number and order: each begins with the next item."""
     for number in range(rounds):
         first = number % len(items)
         yield number, [*items[first:], *items[:first]]
@@ -130,7 +132,7 @@ def interleaved(
     return dict(results)
 
 
-def disturbance(results: dict[tuple[str, int], list[Figures]]) -> str:
+def disturbance(results: Mapping[Any, Sequence[Figures]]) -> str:
     """How quiet the machine was: a table of a busy one is worth little, whatever its medians say."""
     seen = [100 * figures["others_cpus"] for rounds in results.values() for figures in rounds]
     return f"Others than server and load, interrupts and the host among them: {spread(seen)} % of a CPU, by visit."
