@@ -102,7 +102,13 @@ def test_what_peers_do_as_well_or_better_is_said() -> None:
 
 def report(*outcomes: tuple[str, Outcome]) -> dict[str, Any]:
     told = {name: {"seconds": 1.5, **one.packed()} for name, one in outcomes}
-    return {"facts": {"cpu": "a CPU", "cores": 2}, "rounds": 3, "stories": told}
+    return {
+        "day": "2026-11-22",
+        "facts": {"cpu": "a CPU", "cores": 2, "batched": "0"},
+        "rounds": 3,
+        "stories": told,
+        "left_out": {},
+    }
 
 
 def servers_report() -> dict[str, Any]:
@@ -120,7 +126,7 @@ def test_the_page_is_written_between_its_marks_as_often_as_wanted(tmp_path: Path
     content = json.loads(json.dumps(servers_report()))
     page.write(content, guide, chart)
     written = guide.read_text(encoding="utf-8")
-    assert written.startswith(f"before\n{page.BEGIN}\ncpu a CPU, cores 2; 3 rounds.\n")
+    assert written.startswith(f"before\n{page.BEGIN}\n2026-11-22, cpu a CPU, cores 2, 3 rounds, ")
     assert written.endswith(f"\n{page.END}\nafter\n")
     assert "old" not in written
     assert "Better in something: other (HTTP servers). As good in something: peer (HTTP servers)." in written
@@ -266,3 +272,21 @@ def test_the_command_renders_figures_that_it_once_wrote(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "| 64 clients | peer | 100 (50-200) |" in done.stdout
+
+
+def test_a_story_that_cannot_be_told_is_said_to_be_left_out(tmp_path: Path) -> None:
+    kept, out = tmp_path / "report.json", tmp_path / "new.json"
+    kept.write_text(json.dumps(servers_report()), encoding="utf-8")
+    where = ["--out", str(tmp_path), "--programs", str(tmp_path), "--json", str(out)]
+    command = [sys.executable, "-m", "benches.python.compare", "--from", str(kept), "--only", "grpc", *where]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 1, done.stderr
+    assert f"grpc is left out: there is no {tmp_path}/grpc_echo: cargo build" in done.stdout
+    assert list(json.loads(out.read_text(encoding="utf-8"))["stories"]) == ["servers"], "the others are kept"
+
+
+@pytest.mark.parametrize("arguments", [["--write", "--quick"], ["--write", "--only", "grpc"]])
+def test_the_guide_is_not_written_from_parts_or_for_a_try(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "benches.python.compare", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, "--write wants every story" in done.stderr) == (2, True)

@@ -12,12 +12,9 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benches.python.door.machine import ONE_THREAD, ROOT, NotServing, take_the_load_cpu
-
-if TYPE_CHECKING:
-    from benches.python.compare.outcome import Outcome
 
 STORIES = ("servers", "binary", "minilm", "clients", "openai", "grpc", "weights")
 ON_REQUEST = ("tuning",)
@@ -29,43 +26,50 @@ def main() -> int:
     os.environ.update(ONE_THREAD)
     # Imported only now: NumPy and the load generator read the settings above when they start.
     from benches.python.compare import page
-    from benches.python.measure import described, facts, write_json
+    from benches.python.measure import write_json
 
-    failed = False
-    if options.rendered is None:
-        take_the_load_cpu()
-        found = {**facts(), "cores": os.cpu_count()}
-        report: dict[str, Any] = {"facts": found, "rounds": 1 if options.quick else options.rounds, "stories": {}}
-        print(f"{described(found)}\n", flush=True)
-        for name in options.only or STORIES:
-            outcome, seconds = _measured(name, options)
-            failed |= outcome is None
-            if outcome is not None:
-                print(f"{page.section(outcome)}\n", flush=True)
-                report["stories"][name] = {"seconds": seconds, **outcome.packed()}
-                write_json(options.json, report)
-    else:
+    report: dict[str, Any] = {"stories": {}, "left_out": {}}
+    if options.rendered is not None:
         report = json.loads(options.rendered.read_text(encoding="utf-8"))
-        print("\n\n".join(page.section(outcome) for outcome in page.outcomes_of(report).values()))
+    wanted = options.only or (() if options.rendered else STORIES)
+    if wanted:
+        take_the_load_cpu()
+        report |= _circumstances(options)
+    for name in wanted:
+        _measure(name, options, report)
+        write_json(options.json, report)
+    print(page.printed(report, wanted), flush=True)
     if options.write:
         page.write(report)
         print(f"written: {page.GUIDE.relative_to(ROOT)} and {page.CHART.relative_to(ROOT)}", file=sys.stderr)
-    return int(failed)
+    return int(any(name in report["left_out"] for name in wanted))
 
 
-def _measured(name: str, options: argparse.Namespace) -> tuple[Outcome | None, float]:
-    """A story, and how long it took; nothing where it cannot be told here."""
+def _circumstances(options: argparse.Namespace) -> dict[str, Any]:
+    from benches.python.measure import facts
+
+    return {
+        "day": time.strftime("%Y-%m-%d"),
+        "facts": {**facts(), "cores": os.cpu_count()},
+        "rounds": 1 if options.quick else options.rounds,
+    }
+
+
+def _measure(name: str, options: argparse.Namespace, report: dict[str, Any]) -> None:
+    """Tells a story anew, or says why it cannot be told here."""
     from benches.python.compare.stories import run
     from benches.python.door.servers import Absent
 
     began = time.monotonic()
     print(name, file=sys.stderr, flush=True)
+    report["stories"].pop(name, None)
+    report["left_out"].pop(name, None)
     try:
         outcome = run(name, options)
     except (Absent, NotServing) as reason:
-        print(f"### {name}\n\nLeft out: {reason}.\n", flush=True)
-        return None, 0.0
-    return outcome, time.monotonic() - began
+        report["left_out"][name] = str(reason)
+    else:
+        report["stories"][name] = {"seconds": time.monotonic() - began, **outcome.packed()}
 
 
 def _options() -> argparse.Namespace:
@@ -80,8 +84,10 @@ def _options() -> argparse.Namespace:
     add("--out", type=Path, default=out, help="folder of logs and of the peers' environments")
     add("--programs", type=Path, default=out / "build/release/examples", help="hyper_stream and grpc_echo, built")
     add("--write", action="store_true", help="write docs/comparison.md and its chart")
-    add("--from", type=Path, dest="rendered", help="measure nothing: take this file that --json wrote")
+    add("--from", type=Path, dest="rendered", help="what --json wrote: measure nothing, or only what --only names")
     options = parser.parse_args()
+    if options.write and (options.quick or (options.only and not options.rendered)):
+        parser.error("--write wants every story, and --quick measures nothing")
     options.out, options.programs = options.out.resolve(), options.programs.resolve()
     return options
 

@@ -71,18 +71,25 @@ def drawn(lines: Sequence[Line]) -> str:
         f'<text class="title" x="8" y="22">{escape(TITLE)}</text>',
         f'<text class="note" x="8" y="42">{escape(NOTE)}</text>',
     ]
-    for power in range(low, high + 1):
-        x = LEFT + (power - low) * scale
-        made.append(f'<path class="{"grid" if power else "one"}" d="M{x:.1f} {TOP - 10}V{height - 10}"/>')
-        made.append(f'<text class="note" x="{x:.1f}" y="{TOP - 16}" text-anchor="middle">{10.0**power:g}</text>')
+    powers = range(low, high + 1)
+    for power in powers:
+        x = across(10.0**power)
+        made.append(f'<text class="note" x="{x:.1f}" y="{TOP - 8}" text-anchor="middle">{10.0**power:g}</text>')
     for number, line in enumerate(lines):
-        made += _row(line, TOP + number * ROW, across)
+        y = TOP + number * ROW
+        if line.times:
+            made += [_grid(across(10.0**power), y, "grid" if power else "one") for power in powers]
+        made += _row(line, y, across)
     return "\n".join([*made, "</svg>", ""])
+
+
+def _grid(x: float, y: int, kind: str) -> str:
+    return f'<path class="{kind}" d="M{x:.1f} {y}v{ROW}"/>'
 
 
 def _row(line: Line, y: int, across: Callable[[float], float]) -> list[str]:
     if not line.times:
-        return [f'<text class="group" x="8" y="{y + 16}">{escape(line.label)}</text>']
+        return [f'<text class="group" x="8" y="{y + 17}">{escape(line.label)}</text>']
     low, middle, high = (across(value) for value in (min(line.times), line.middle, max(line.times)))
     kind = "ours" if line.ours else "other"
     return [

@@ -10,7 +10,7 @@ from benches.python.door.machine import ROOT
 from benches.python.measure import described, table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 GUIDE = ROOT / "docs/comparison.md"
@@ -21,16 +21,16 @@ HEADLINES = {
     "binary": ("64 clients", "cpu_us", "HTTP servers, binary: CPU a request, 64 clients"),
     "minilm": ("64 clients", "cpu_us", "HTTP servers, MiniLM: CPU a request, 64 clients"),
     "clients": ("GET, 64 at once, asyncio", "cpu_us", "HTTP clients: CPU a GET, 64 at once, asyncio"),
-    "openai": ("1,024 streams, asyncio", "cpu_us", "clients of OpenAI's API: CPU a token, asyncio"),
+    "openai": ("1,024 streams, asyncio", "cpu_us", "Clients of OpenAI's API: CPU a token, asyncio"),
     "grpc": ("256 bytes, unary, asyncio", "cpu_us", "gRPC clients: CPU a call, 64 at once, asyncio"),
-    "weights": ("warm", "summed_ms", "loading weights: time until every byte was seen, warm"),
+    "weights": ("warm", "summed_ms", "Loading weights: time until every byte was seen, warm"),
 }
 """Of each story: the load and the figure that the chart shows, and what it is called there."""
 
 
 def section(outcome: Outcome, *, brief: bool = False) -> str:
     """A story as Markdown."""
-    parts = [f"{'##' if brief else '###'} {outcome.title}", outcome.about]
+    parts = [f"### {outcome.title}", outcome.about]
     if outcome.settings and not brief:
         parts.append(table(["who", "version; settings"], outcome.settings.items()))
     parts += [
@@ -41,6 +41,17 @@ def section(outcome: Outcome, *, brief: bool = False) -> str:
     if conceded:
         parts.append("Where a peer is as good or better, with Penstock's figure ÷ its:\n\n" + _listed(conceded))
     return "\n\n".join([*parts, *(outcome.notes if not brief else _reasons(outcome))])
+
+
+def printed(report: Mapping[str, Any], wanted: Sequence[str] = ()) -> str:
+    """What the command prints: the stories that were wanted, or all."""
+    outcomes = outcomes_of(report)
+    told = [section(one) for name, one in outcomes.items() if not wanted or name in wanted]
+    return "\n\n".join([described(report["facts"]), *told, *_left_out(report)])
+
+
+def _left_out(report: Mapping[str, Any]) -> list[str]:
+    return [f"{name} is left out: {reason}." for name, reason in report["left_out"].items()]
 
 
 def _listed(lines: list[str]) -> str:
@@ -63,14 +74,22 @@ def block(report: Mapping[str, Any]) -> str:
     outcomes = outcomes_of(report)
     settings = [(one.title, *each) for one in outcomes.values() for each in one.settings.items()]
     parts = [
-        f"{described(report['facts'])}; {report['rounds']} rounds.",
+        _machine(report),
         f"![{_alternative(outcomes)}](images/{CHART.name})",
         _honest(outcomes),
         *(section(one, brief=True) for one in outcomes.values()),
-        "## Versions and settings",
+        *_left_out(report),
+        "### Versions and settings",
         table(["story", "who", "version; settings"], settings),
     ]
     return "\n\n".join(parts)
+
+
+def _machine(report: Mapping[str, Any]) -> str:
+    """What a reader wants to know of the machine and of the run."""
+    facts = report["facts"]
+    known = {name: facts[name] for name in ("cpu", "cores", "kernel", "python", "numpy", "uvloop") if name in facts}
+    return f"{report['day']}, {described(known)}, {report['rounds']} rounds, fewer where a visit takes long."
 
 
 def outcomes_of(report: Mapping[str, Any]) -> dict[str, Outcome]:
