@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benches.python.compare.workload import LOTS_OF_ONE, NAMED_JSON, NAMED_OIP, RAW, text_json
+from benches.python.compare.workload import INSTANCES, LOTS_OF_ONE, NAMED_JSON, NAMED_OIP, RAW, text_json
 from benches.python.door.machine import ROOT, NotServing, Served
 from benches.python.door.servers import FASTAPI, FASTAPI_BATCHED, GRANIAN, MLSERVER, MOSEC, Absent, Peer
 from benches.python.door.workload import OIP_BINARY
@@ -31,7 +31,7 @@ LITSERVE = Peer(
     "/predict",
     NAMED_JSON,
     "uvloop, one front, one worker, batch 100",
-    wait_ms=1,
+    wait_ms=5,
     ready="/health",
     apps=APPS,
 )
@@ -64,11 +64,12 @@ KSERVE = Peer(
     ("{bin}/python", "kserve_app.py", "{port}"),
     "/v2/models/mlp/infer",
     NAMED_OIP,
-    "one process, no access log; no batches: its batcher is another container",
+    "one process, no access log and no traces; no batches: its batcher is another container",
     ready="/v2/health/ready",
     apps=APPS,
 )
-EVERY = (MOSEC, GRANIAN, FASTAPI, FASTAPI_BATCHED, LITSERVE, BENTOML, RAY, MLSERVER, KSERVE)
+KSERVE_FIRST = replace(KSERVE, name="KServe, protocol v1", path="/v1/models/mlp:predict", dialect=INSTANCES)
+EVERY = (MOSEC, GRANIAN, FASTAPI, FASTAPI_BATCHED, LITSERVE, BENTOML, RAY, MLSERVER, KSERVE_FIRST, KSERVE)
 
 MOSEC_RAW = replace(
     MOSEC,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from benches.python.compare.http_servers import MEASURES, OURS, beside
 from benches.python.compare.outcome import Outcome
-from benches.python.compare.servers import BENTOML, KSERVE, LITSERVE, RAY
+from benches.python.compare.servers import BENTOML, KSERVE, KSERVE_FIRST, LITSERVE, RAY
 from benches.python.door.servers import PENSTOCK_DIALECT, penstock
 
 if TYPE_CHECKING:
@@ -26,13 +26,14 @@ def run(bench: Bench, only: tuple[str, ...] = ()) -> Outcome:
 def _variants() -> tuple[Peer, ...]:
     """The waits of those that wait for a batch; more of what can be chosen."""
     return (
-        *(LITSERVE.waiting(wait) for wait in (0, 1, 5)),
-        _told(LITSERVE.waiting(1), "fast queue", PEER_FAST_QUEUE="1"),
+        *(LITSERVE.waiting(wait) for wait in (1, 5, 20)),
+        _told(LITSERVE.waiting(5), "fast queue", PEER_FAST_QUEUE="1"),
         BENTOML,
         *(_told(BENTOML, f"within {limit} ms", PEER_WITHIN_MS=limit) for limit in ("100", "1000")),
         *(RAY.waiting(wait) for wait in (1, 5, 20)),
         _told(RAY, "for throughput", RAY_SERVE_THROUGHPUT_OPTIMIZED="1"),
         KSERVE,
+        KSERVE_FIRST,
     )
 
 

@@ -28,6 +28,13 @@ LOTS_OF_ONE = Dialect(
 )
 """BentoML's way: every request is a batch, here of one row."""
 
+INSTANCES = Dialect(
+    [compact({"instances": [row.tolist()]}) for row in features],
+    lambda answer: json.loads(answer)["predictions"][0],
+    JSON_TYPE,
+)
+"""KServe's own protocol, the first."""
+
 
 def floats(answer: bytes) -> NDArray[np.float32]:
     """An answer that is nothing but numbers."""

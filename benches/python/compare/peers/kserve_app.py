@@ -3,6 +3,7 @@
 import logging
 import sys
 
+import numpy as np
 import uvicorn
 from kserve import InferOutput, InferResponse, Model, ModelServer
 from kserve.utils.utils import generate_uuid
@@ -22,6 +23,8 @@ class Mlp(Model):
         self.ready = True
 
     async def predict(self, payload, headers=None, response_headers=None):  # noqa: ARG002  so KServe calls it
+        if isinstance(payload, dict):  # KServe's own protocol, the first
+            return {"predictions": mlp(np.array(payload["instances"], np.float32)).tolist()}
         y = mlp(payload.inputs[0].as_numpy())
         output = InferOutput("y", list(y.shape), "FP32")
         output.set_data_from_numpy(y, binary_data=payload.use_binary_outputs)
