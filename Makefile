@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build test test-interop lint audit demo bench scenarios soak coverage wheel-check docs docs-check clean
+.PHONY: help setup build test test-interop lint audit demo bench scenarios soak coverage wheel-check docs docs-check clean compare
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ scenarios: ## load within capacity and beyond it; ARGS="--quick"
 
 soak: ## ten minutes of load, in which nothing may grow; ARGS="--minutes 2"
 	@tools/soak $(ARGS)
+
+compare: ## beside other servers, clients and readers of weights; ARGS="--write" writes docs/comparison.md
+	@tools/compare $(ARGS)
 
 coverage: ## line coverage of Rust and Python; ARGS="--fail-under 85"
 	@tools/coverage $(ARGS)

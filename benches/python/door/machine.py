@@ -94,6 +94,7 @@ class Served:
     def __init__(self, launch: Launch, logs: Path) -> None:
         self.name = launch.name
         self._ready = launch.ready
+        self._known: set[tuple[int, str]] = set()
         self.port = free_port()
         self.base = f"http://127.0.0.1:{self.port}"
         self.url = f"{launch.scheme}://127.0.0.1:{self.port}{launch.path}"
@@ -151,10 +152,8 @@ class Served:
     def stop(self) -> None:
         """Ends every process of its session: asked first, killed where that does not help."""
         for number, patience in ((signal.SIGTERM, STOPS_WITHIN), (signal.SIGKILL, STOPS_WITHIN)):
-            members = [one for one, _ in self._processes()]
-            for one in members:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(one, number)
+            self._tell(number)
+            self.thaw()
             until = time.monotonic() + patience
             while time.monotonic() < until:
                 self.process.poll()
@@ -166,14 +165,41 @@ class Served:
             break
         self.process.wait(STOPS_WITHIN)
 
+    def freeze(self) -> None:
+        """Stops its processes where they are: idle servers, too, take CPU time from the one that is visited."""
+        self._tell(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Lets them go on."""
+        self._tell(signal.SIGCONT)
+
+    def _tell(self, number: signal.Signals) -> None:
+        for one in [one for one, _ in self._processes()]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(one, number)
+
     def _processes(self) -> Iterator[tuple[int, list[str]]]:
-        """The processes of its session: those whose parent has ended belong to it, too."""
-        for folder in Path("/proc").iterdir():
-            if folder.name.isdigit():
-                with contextlib.suppress(OSError):
-                    fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
-                    if int(fields[3]) == self.process.pid:
-                        yield int(folder.name), fields
+        """The processes of its session, their descendants in other sessions, and those of either that it ever had.
+
+        By number and time of start: a process stays its own when its parent has ended.
+        """
+        every = dict(_statuses())
+        members = {one for one, fields in every.items() if (one, fields[19]) in self._known}
+        before = -1
+        while before < len(members):
+            before = len(members)
+            members |= {one for one, fields in every.items() if members.intersection(map(int, (fields[1], fields[3])))}
+            members |= {self.process.pid} & every.keys()
+        self._known |= {(one, every[one][19]) for one in members}
+        return iter([(one, every[one]) for one in sorted(members)])
+
+
+def _statuses() -> Iterator[tuple[int, list[str]]]:
+    """Every process and its status from the state on (proc_pid_stat(5))."""
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                yield int(folder.name), (folder / "stat").read_text().rsplit(")", 1)[1].split()
 
 
 @contextlib.contextmanager

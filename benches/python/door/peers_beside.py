@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from benches.python.door.cost import Results, packed
 from benches.python.door.machine import NotServing, Served, serving
 from benches.python.door.rounds import HEAD, Lane, cells, disturbance, interleaved, ratios, spread
@@ -63,7 +65,7 @@ def admit(peer: Peer, server: Served, lanes: list[Lane], notes: list[str]) -> No
 
 def waits(peer: Peer) -> str:
     """How it gathers, in words."""
-    if "batch 100" not in peer.settings:
+    if not re.search(r"\bbatch \d", peer.settings):
         return ""
     return f", gathers for {peer.wait_ms:g} ms" if peer.wait_ms else ", gathers for one turn of the loop"
 

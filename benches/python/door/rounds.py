@@ -8,18 +8,19 @@ import sys
 import time
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from benches.python.door.machine import busy_cpu_seconds
 from benches.python.door.workload import send
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from benches.python.door.machine import Served
     from benches.python.door.workload import Dialect
 
 Figures = dict[str, float]
+Item = TypeVar("Item")
 PROBE = 400
 LEAST = 20
 COUNTERS = (
@@ -47,18 +48,22 @@ class Effort:
     seconds: float
 
 
-def turning(items: Sequence[Lane], rounds: int) -> Iterator[tuple[int, Sequence[Lane]]]:
+def turning(items: Sequence[Item], rounds: int) -> Iterator[tuple[int, Sequence[Item]]]:
+    """Every round's number and order: each begins with the next item."""
     for number in range(rounds):
         first = number % len(items)
         yield number, [*items[first:], *items[:first]]
 
 
-def visit(lane: Lane, clients: int, seconds: float, rate: float | None = None) -> Figures:
-    """One visit in the closed loop; how many requests make `seconds` is known from `rate`, or found by a short run."""
+def visit(lane: Lane, clients: int, seconds: float, rate: float | None = None, least: int = LEAST) -> Figures:
+    """One visit in the closed loop; how many requests make `seconds` is known from `rate`, or found by a short run.
+
+    `least`: so many of each client at least, however long they take.
+    """
     if rate is None:
-        rate = send(lane.server.url, lane.dialect, clients=clients, requests_per_client=_each(PROBE, clients))
-        rate = rate.requests_per_second
-    each = _each(rate * seconds, clients)
+        each = _each(PROBE, clients, least)
+        rate = send(lane.server.url, lane.dialect, clients=clients, requests_per_client=each).requests_per_second
+    each = _each(rate * seconds, clients, least)
     counted, before, began = counters(lane.server), lane.server.cpu_seconds(), time.monotonic()
     own = time.process_time()
     others = busy_cpu_seconds() - own
@@ -78,8 +83,8 @@ def visit(lane: Lane, clients: int, seconds: float, rate: float | None = None) -
     }
 
 
-def _each(requests: float, clients: int) -> int:
-    return max(LEAST, int(requests / clients))
+def _each(requests: float, clients: int, least: int) -> int:
+    return max(least, int(requests / clients))
 
 
 def counters(server: Served) -> Figures:
@@ -107,22 +112,27 @@ def growth(before: Figures, after: Figures, requests: int) -> Figures:
     }
 
 
-def interleaved(lanes: Sequence[Lane], clients: Iterable[int], effort: Effort) -> dict[tuple[str, int], list[Figures]]:
-    """Rounds of every lane at every number of clients."""
+def interleaved(
+    lanes: Sequence[Lane],
+    clients: Iterable[int],
+    effort: Effort,
+    visiting: Callable[[Lane, int, float, float | None], Figures] = visit,
+) -> dict[tuple[str, int], list[Figures]]:
+    """Rounds of every lane at every number of clients; `visiting` is for what is more than a visit."""
     results: dict[tuple[str, int], list[Figures]] = defaultdict(list)
     for count in clients:
         rates: dict[str, float] = {}
         for number, order in turning(lanes, effort.rounds):
             progress(f"{count} clients, round {number + 1} of {effort.rounds}")
             for lane in order:
-                figures = visit(lane, count, effort.seconds, rates.get(lane.name))
+                figures = visiting(lane, count, effort.seconds, rates.get(lane.name))
                 rates[lane.name] = figures["requests_per_second"]
                 results[lane.name, count].append(figures)
                 time.sleep(0.02)
     return dict(results)
 
 
-def disturbance(results: dict[tuple[str, int], list[Figures]]) -> str:
+def disturbance(results: Mapping[Any, Sequence[Figures]]) -> str:
     """How quiet the machine was: a table of a busy one is worth little, whatever its medians say."""
     seen = [100 * figures["others_cpus"] for rounds in results.values() for figures in rounds]
     return f"Others than server and load, interrupts and the host among them: {spread(seen)} % of a CPU, by visit."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -61,6 +62,8 @@ class Peer:
         path: where it is asked.
         settings: what was set, for the table.
         wait_ms: how long it gathers a batch, where that can be set.
+        ready: a path that answers with 200 once it serves, where listening alone does not say so.
+        apps: the folder of its application and of its requirements.
     """
 
     name: str
@@ -71,6 +74,8 @@ class Peer:
     settings: str
     wait_ms: float = 0
     environment: tuple[tuple[str, str], ...] = ()
+    ready: str | None = None
+    apps: Path = PEERS
 
     def launch(self, homes: Path) -> Launch:
         """How it is started; installs it first.
@@ -78,15 +83,16 @@ class Peer:
         Raises:
             Absent: where that cannot be done.
         """
-        programs = install(homes, self.home)
+        own = self.apps / f"{self.home}.txt"
+        programs = install(homes, self.home, own if own.is_file() else None)
         environment = {
-            "PYTHONPATH": str(PEERS),
+            "PYTHONPATH": os.pathsep.join(dict.fromkeys([str(self.apps), str(PEERS)])),
             "PEER_WAIT_MS": f"{self.wait_ms:g}",
             "PYTHONDONTWRITEBYTECODE": "1",
             **dict(self.environment),
         }
         command = tuple(part.replace("{bin}", str(programs)) for part in self.command)
-        return Launch(self.name, command, self.path, environment, PEERS)
+        return Launch(self.name, command, self.path, environment, self.apps, ready=self.ready)
 
     def waiting(self, milliseconds: float) -> Peer:
         """The same, with another wait."""

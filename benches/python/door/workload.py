@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 ROWS = 100
 WIDTH = 64
 CHECK_CLIENTS = 8
+CHECKS_WITHIN = 30.0
 
 features = np.random.default_rng(1).random((ROWS, WIDTH)).round(6)
 """Six decimals, as sensors and peers' tables have them: some 600 bytes of JSON a row."""
@@ -91,15 +92,17 @@ def send(url: str, dialect: Dialect, **settings: Any) -> testing.LoadReport:
     return testing.load(url, dialect.bodies, **settings)
 
 
-def check(server: Served, dialect: Dialect) -> None:
-    """Every row, from several clients at once, so that batches form: the answers must be NumPy's.
+def check(
+    server: Served, dialect: Dialect, expected: NDArray[np.float32] = EXPECTED, within: float = CHECKS_WITHIN
+) -> None:
+    """Every row, from several clients at once, so that batches form: the answers must be those of a direct call.
 
     Raises:
         NotServing: where an answer is missing or wrong.
     """
-    each = -(-ROWS // CHECK_CLIENTS)
+    each = -(-len(dialect.bodies) // CHECK_CLIENTS)
     report = send(
-        server.url, dialect, clients=CHECK_CLIENTS, requests_per_client=each, keep_answers=True, deadline=30.0
+        server.url, dialect, clients=CHECK_CLIENTS, requests_per_client=each, keep_answers=True, deadline=within
     )
     if report.ok != report.planned:
         raise NotServing(f"{server.name}: {report.ok} of {report.planned} answered, statuses {report.statuses}")
@@ -108,6 +111,6 @@ def check(server: Served, dialect: Dialect) -> None:
             right = answer == dialect.bodies[index]
         else:
             values = np.asarray(dialect.read(answer), np.float32).reshape(-1)
-            right = values.shape == EXPECTED[index].shape and np.allclose(values, EXPECTED[index], rtol=1e-4, atol=1e-4)
+            right = values.shape == expected[index].shape and np.allclose(values, expected[index], rtol=1e-4, atol=1e-4)
         if not right:
             raise NotServing(f"{server.name} answered row {index} with {answer[:200]!r}")

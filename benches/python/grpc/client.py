@@ -37,10 +37,10 @@ DETAIL = (
 
 
 def run(bench: Bench, only: Sequence[str] | None) -> Story:
-    found, notes = _lanes(bench, only or CLIENTS)
+    found, notes = lanes(bench, only or CLIENTS)
     effort = bench.effort(SECONDS)
     with serving(echo(bench, SERVER_CPU), logs=bench.logs) as (server,):
-        made = [_cell(call, channels, server.port, effort.seconds) for call in CALLS for channels in CHANNELS]
+        made = [cell(call, channels, server.port, effort.seconds) for call in CALLS for channels in CHANNELS]
         results, failures = rounds_of(found, made, server, effort, worker=WORKER)
     parts = [_summary(found, results), _best(found, results), _detail(results), disturbance(results)]
     expected = [note for note in failures if "it has no such call" not in note]
@@ -52,7 +52,7 @@ def echo(bench: Bench, cpus: str = "0") -> Launch:
     return Launch("bare tonic", (str(bench.hyper), "{port}"), "", cpus=cpus, scheme="grpc")
 
 
-def _lanes(bench: Bench, clients: Sequence[str]) -> tuple[list[Lane], list[str]]:
+def lanes(bench: Bench, clients: Sequence[str]) -> tuple[list[Lane], list[str]]:
     """The clients that can be had here on every loop, and why others cannot."""
     found: list[Lane] = []
     theirs, notes = None, []
@@ -71,7 +71,7 @@ def _name(call: str, channels: int) -> str:
     return f"{CALLS[call]}, {channels} channel{'s' if channels > 1 else ''}"
 
 
-def _cell(call: str, channels: int, port: int, seconds: float) -> Cell:
+def cell(call: str, channels: int, port: int, seconds: float) -> Cell:
     setup = {"port": port, "channels": channels}
     load = {"setup": setup, "tasks": AT_ONCE, "seconds": seconds, "warm": WARM, "method": call}
     return Cell(_name(call, channels), load)
@@ -95,7 +95,7 @@ def _best(found: Sequence[Lane], results: Results) -> str:
     rows = []
     for lane in found:
         for call, words in CALLS.items():
-            theirs, ours = (_least(results, name, call) for name in (lane.name, f"penstock on {lane.loop}"))
+            theirs, ours = (least(results, name, call) for name in (lane.name, f"penstock on {lane.loop}"))
             if lane.client != "penstock" and theirs and len(theirs) == len(ours):
                 rows.append([words, lane.client, lane.loop, spread(ratios(theirs, ours), 2)])
     if not rows:
@@ -105,7 +105,7 @@ def _best(found: Sequence[Lane], results: Results) -> str:
     )
 
 
-def _least(results: Results, name: str, call: str) -> list[dict[str, float]]:
+def least(results: Results, name: str, call: str) -> list[dict[str, float]]:
     """The cell with the least CPU of each round."""
     cells = [results.get((name, _name(call, channels))) for channels in CHANNELS]
     rounds = zip(*(cell for cell in cells if cell), strict=False)
