@@ -234,7 +234,7 @@ WAITS = {
 
 @pytest.mark.parametrize("where", WAITS.values(), ids=WAITS)
 def test_ctrl_c_is_a_keyboard_interrupt_and_the_end(where: str, script: Script) -> None:
-    """What sleeps in a thread cannot be stopped: closing waits for it, within its time, and says that it is left behind."""
+    """What sleeps in a thread cannot be stopped: closing waits for it, within its time, and says that it is left."""
     done = script.interrupt(f"""{MODELS}
 try:
     {where.replace("SAY", SAY)}
