@@ -115,7 +115,7 @@ def decode_answer(
     answer = json.loads(body[:length])
     outputs = {}
     for tensor in answer["outputs"]:
-        size = tensor.get("parameters", {}).get("binary_data_size")
+        size = (tensor.get("parameters") or {}).get("binary_data_size")  # some say null where there are none
         data: Any = tensor.get("data")
         if size is not None:
             data, rest = rest[:size], rest[size:]

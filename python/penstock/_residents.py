@@ -173,11 +173,13 @@ class Residents:
         for reference in list(self._registered):
             self.remove(reference)
 
-    def close(self, deadline: float, *, whole_cache: bool) -> None:
+    def close(self, deadline: float, *, whole_cache: bool, at_exit: bool = False) -> None:
         """Unloads the models, those that require others first, while there is time; then leaves the rest behind."""
         self._deadline = deadline
         limit = max(0.0, deadline - time.monotonic()) + _LAST_SECONDS
-        if whole_cache:
+        if whole_cache and at_exit:
+            self._cache._at_exit(time.monotonic() + limit)  # noqa: SLF001  nobody is left to be told what hangs
+        elif whole_cache:
             self._cache.close(timeout=limit)
         else:
             self._unload(time.monotonic() + limit)

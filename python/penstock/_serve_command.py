@@ -217,17 +217,32 @@ def _record_path(record: Path | None, *, as_worker: bool) -> Path | None:
 def _serve_alone(server: Server) -> int:
     # A signal's handler may interrupt whoever waits: an event would let both wait for each other.
     stop: SimpleQueue[str] = SimpleQueue()
-    before = {number: signal.signal(number, _stopper(stop)) for number in (signal.SIGTERM, signal.SIGINT)}
+    begun = False
+
+    def end(number: int, _frame: object) -> None:
+        # A second signal ends the process at once, as it would without us.
+        signal.signal(number, signal.SIG_DFL)
+        stop.put(_STOP)
+        if not begun:
+            # Whoever waits for a model to be loaded waits no longer.
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
     if not os.isatty(0):
         # A terminal that goes away sends this signal, too, and means the end by it.
         before[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda *_: stop.put(_RELOAD))
     try:
         with server:
+            begun = True
             urls = f"{server.url} and {server.grpc_url}"
             print(f"penstock {__version__} serves {', '.join(server.names)} on {urls}", flush=True)  # noqa: T201
             while stop.get() is _RELOAD:
                 _reload(server)
             print("penstock stops: answering what was accepted", flush=True)  # noqa: T201
+    except KeyboardInterrupt:
+        if begun:
+            raise
+        print("penstock stops: it had not begun to serve", flush=True)  # noqa: T201
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -245,12 +260,3 @@ def _reload(server: Server) -> None:
             f"penstock: certificates and keys {'have changed, and are' if changed else 'are as before, and'} in force"
         )
     print(text, file=sys.stderr, flush=True)  # noqa: T201  a command line answers so
-
-
-def _stopper(stop: SimpleQueue[str]) -> Any:
-    def handle(number: int, _frame: object) -> None:
-        # A second signal ends the process at once, as it would without us.
-        signal.signal(number, signal.SIG_DFL)
-        stop.put(_STOP)
-
-    return handle

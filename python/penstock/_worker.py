@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from penstock._deadline import DEADLINE
 from penstock._scope import enter
+from penstock.errors import Closed
 
 if TYPE_CHECKING:
     import asyncio
@@ -56,6 +57,11 @@ def _call(worker: Worker, function: Callable[..., Any], args: tuple[Any, ...], k
             worker.returned(function(*args, **kwargs))
     except BaseException as error:  # noqa: BLE001  whatever it is, somebody waits for it
         worker.raised(error)
+
+
+def _ended() -> BaseException:
+    """What those hear whose coroutine was cancelled at the end. It is not raised: nobody is to look for it in a log."""
+    return Closed("the function was cancelled: it ran on after all time to close had passed")
 
 
 class Overlap:
@@ -111,10 +117,10 @@ class Overlap:
 
         DEADLINE.set(worker.deadline())
         enter(worker.scope())
-        cancelled: asyncio.CancelledError | None = None
+        closing = False
         while (call := worker.next()) is not None:
-            if cancelled is not None:
-                worker.raised(cancelled)
+            if closing:
+                worker.raised(_ended())
                 continue
             function, args, kwargs = call
             del call
@@ -123,8 +129,8 @@ class Overlap:
             except asyncio.CancelledError as error:
                 # A model may well raise this by itself; the task's own end is another matter.
                 task = asyncio.current_task()
-                cancelled = error if task is not None and task.cancelling() else None
-                worker.raised(error)
+                closing = task is not None and bool(task.cancelling())
+                worker.raised(_ended() if closing else error)
             except BaseException as error:  # noqa: BLE001  whatever it is, somebody waits for it
                 worker.raised(error)
             del function, args, kwargs

@@ -207,6 +207,7 @@ class Server:
         self._process = os.getpid()
         self._closed = False
         self._ended = False
+        self._exiting = False
         self._record_path: Path | None = None
         self._recordings: list[Recording] = []
 
@@ -623,7 +624,8 @@ class Server:
         # In a forked child the threads, and what they loaded, are the parent's.
         if models is not None and not self._ended and self._process == os.getpid():
             self._ended = True
-            models.residents.close(deadline, whole_cache=self._shared_cache is None)
+            whole = self._shared_cache is None
+            models.residents.close(deadline, whole_cache=whole, at_exit=self._exiting)
             if directories is not None:
                 directories.settle(_LAST_CHANGES)
             if self._native is not None:
@@ -685,6 +687,7 @@ class Server:
             _logs.release(journal)
 
     def _at_exit(self, deadline: float) -> None:
+        self._exiting = True
         self.close(drain=False, timeout=max(0.0, deadline - time.monotonic()))
 
 

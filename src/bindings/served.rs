@@ -210,7 +210,8 @@ impl Form for Columns {
 
     fn fail(&self, py: Python<'_>, error: PyErr, count: usize) -> Self::Answers {
         let failure = Failure::of(py, error);
-        if failure.kind != ErrorKind::Item {
+        // What was refused, or ended because its server closes, is no failure of the model.
+        if !matches!(failure.kind, ErrorKind::Item | ErrorKind::Closed) {
             report(py, &failure);
         }
         (0..count).map(|_| Err(Error::new(failure.kind, failure.message.clone()))).collect()

@@ -34,8 +34,10 @@ impl Deadline {
             Only::Several => return Err(wrong("given twice")),
             Only::One(value) => value.to_str().unwrap_or("?").trim(),
         };
-        let seconds = value.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        let limit = seconds.ok_or_else(|| wrong(&format!("'{value}', which is no number of seconds")))?;
+        let seconds = value.parse().ok().filter(|seconds: &f64| seconds.is_finite() && *seconds >= 0.0);
+        let seconds = seconds.ok_or_else(|| wrong(&format!("'{value}', which is no number of seconds")))?;
+        // Longer than any clock goes is as good as no end.
+        let limit = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
         Ok(Self::after(limit, NAME))
     }
 
@@ -106,7 +108,9 @@ mod tests {
             let deadline = Deadline::of_head(&head(&[value])).unwrap().unwrap();
             assert_eq!(deadline.at - Instant::now(), Duration::from_millis(millis), "{value}");
         }
-        assert_eq!(Deadline::of_head(&head(&["1e19"])).unwrap(), None, "longer than any clock goes");
+        for long in ["1e19", "1e300"] {
+            assert_eq!(Deadline::of_head(&head(&[long])).unwrap(), None, "longer than any clock goes");
+        }
         for values in [&["x"][..], &[""], &["-1"], &["nan"], &["inf"], &["1", "2"]] {
             let error = Deadline::of_head(&head(values)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Item);

@@ -14,6 +14,7 @@ mod inside;
 mod lines;
 mod offload;
 mod openai;
+mod openapi;
 mod repository;
 mod request_id;
 mod routes;

@@ -9,8 +9,8 @@ use hyper::body::Body;
 
 use super::Service;
 use super::answer::ReplyBody;
-use super::openai;
 use super::repository::Wanted;
+use super::{openai, openapi};
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::openai::Form;
 use crate::wire::{grpc, oip};
@@ -34,6 +34,8 @@ pub(super) enum Route<'a> {
     Metrics,
     /// The page that shows the metrics, live.
     Dashboard,
+    /// The description of all of these.
+    OpenApi,
     Model {
         name: &'a str,
         version: Option<&'a str>,
@@ -69,6 +71,7 @@ impl<'a> Route<'a> {
         let known = match (parts.next()?, parts.next(), parts.next()) {
             ("metrics", None, None) => Self::Metrics,
             ("dashboard", None, None) => Self::Dashboard,
+            ("openapi.json", None, None) => Self::OpenApi,
             ("v1", Some("models"), None) => Self::OpenAiModels,
             ("v1", Some("models"), Some(name)) if !name.is_empty() => Self::OpenAiModel { name },
             ("v1", Some("embeddings"), None) => Self::Embeddings,
@@ -109,9 +112,10 @@ impl<'a> Route<'a> {
         })
     }
 
-    /// True where it is answered without a key, whoever asks: probes have none.
+    /// True where it is answered without a key, whoever asks: probes have none, and neither has who only wants to know
+    /// how to ask. What these answer tells nothing of the models.
     pub(super) fn is_open(&self) -> bool {
-        matches!(self, Self::Live | Self::Started | Self::Ready | Self::Dashboard)
+        matches!(self, Self::Live | Self::Started | Self::Ready | Self::Dashboard | Self::OpenApi)
     }
 
     /// The method that the route answers to.
@@ -129,14 +133,10 @@ impl<'a> Route<'a> {
 
 /// Answers everything but metrics, which the door counts too, and what asks a model, which has a body to wait for.
 pub(super) fn answer(service: &Service, route: &Route<'_>) -> Result<Reply> {
-    let health = |ready: bool| {
-        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        reply(status, JSON, Vec::new())
-    };
     Ok(match route {
-        Route::Live => health(service.is_alive()),
-        Route::Started => health(service.is_started()),
-        Route::Ready => health(service.is_ready()),
+        Route::Live => health("live", service.is_alive()),
+        Route::Started => health("started", service.is_started()),
+        Route::Ready => health("ready", service.is_ready()),
         Route::Model { name, version } => {
             let model = service.model(name, *version)?;
             let spec = &model.spec;
@@ -146,9 +146,9 @@ pub(super) fn answer(service: &Service, route: &Route<'_>) -> Result<Reply> {
         Route::ModelReady { name, version } => {
             let model = service.model(name, *version)?;
             let ready = model.is_ready();
-            let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-            reply(status, JSON, oip::model_ready(name, ready))
+            reply(status_of(ready), JSON, oip::model_ready(name, ready))
         }
+        Route::OpenApi => openapi::description(),
         Route::OpenAiModels => json(openai::models(service)),
         Route::OpenAiModel { name } => json(openai::model(service, name)?),
         Route::Metrics
@@ -164,6 +164,15 @@ pub(super) fn answer(service: &Service, route: &Route<'_>) -> Result<Reply> {
     })
 }
 
+/// The answer to a probe: the status says it, and so does the body, for clients that read that.
+fn health(what: &str, holds: bool) -> Reply {
+    reply(status_of(holds), JSON, oip::health(what, holds))
+}
+
+fn status_of(ready: bool) -> StatusCode {
+    if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+}
+
 /// What the server is, and which extensions of the protocol it speaks.
 pub(super) fn server(repository: bool) -> Reply {
     json(oip::server_metadata("penstock", env!("CARGO_PKG_VERSION"), repository))
@@ -177,6 +186,11 @@ pub(super) fn metrics(text: String) -> Reply {
 /// An answer in JSON.
 pub(super) fn json(body: Vec<u8>) -> Reply {
     reply(StatusCode::OK, JSON, body)
+}
+
+/// That it was done, and nothing more.
+pub(super) fn done() -> Reply {
+    Response::new(ReplyBody::Whole(Full::default()))
 }
 
 /// An answer with tensors: JSON, or JSON of that length and binary data behind it.
@@ -223,6 +237,8 @@ mod tests {
             ("/dashboard", Some(Route::Dashboard)),
             ("/dashboard/", Some(Route::Dashboard)),
             ("/dashboard/x", None),
+            ("/openapi.json", Some(Route::OpenApi)),
+            ("/openapi.json/x", None),
             ("/v2/models/m", Some(Route::Model { name: "m", version: None })),
             ("/v2/models/m/ready", Some(Route::ModelReady { name: "m", version: None })),
             ("/v2/models/m/infer", Some(Route::Infer { name: "m", version: None })),

@@ -5,13 +5,28 @@ use serde_json::json;
 use crate::harness::{Door, Wire, bare, body, infer, post};
 
 #[test]
-fn health_is_told_without_a_body() {
+fn health_is_told_by_the_status_and_in_words() {
     let door = Door::open();
     let mut wire = Wire::open(door.address());
-    for path in ["/v2/health/live", "/v2/health/ready", "/v2/health/ready/", "/v2/health/live?verbose=1"] {
+    for (path, words) in [
+        ("/v2/health/live", json!({"live": true})),
+        ("/v2/health/started", json!({"started": true})),
+        ("/v2/health/ready", json!({"ready": true})),
+        ("/v2/health/ready/", json!({"ready": true})),
+        ("/v2/health/live?verbose=1", json!({"live": true})),
+    ] {
         let answer = wire.ask(bare("GET", path));
-        assert_eq!((answer.status, answer.body.len()), (200, 0), "{path}");
+        assert_eq!((answer.status, answer.json()), (200, words), "{path}");
     }
+}
+
+#[test]
+fn every_path_is_described() {
+    let door = Door::open();
+    let mut wire = Wire::open(door.address());
+    let answer = wire.ask(bare("GET", "/openapi.json"));
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
+    assert_eq!(answer.json()["paths"]["/openapi.json"]["get"]["operationId"], "openapi");
 }
 
 #[test]

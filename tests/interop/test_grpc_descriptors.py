@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from tests.interop.support.described import Description, described
-from tests.interop.support.mlserver import require
+from tests.interop.support.environments import require
 from tests.interop.support.reflection import files_of
 from tests.interop.support.served import both_doors, place
 
@@ -47,7 +47,7 @@ def triton() -> Description:
 
 
 def mlserver() -> Description:
-    program = [str(require("python")), "-c", THEIR_FILES]
+    program = [str(require("mlserver", "python")), "-c", THEIR_FILES]
     said = subprocess.run(program, capture_output=True, text=True, check=True, timeout=120)
     return described([FileDescriptorProto.FromString(base64.b64decode(line)) for line in said.stdout.split()])
 

@@ -139,6 +139,18 @@ def test_a_server_that_cannot_say_what_it_takes_gets_json() -> None:
         assert dict(client.infer("m", {"x": np.ones(1)})) == {}
 
 
+def test_an_answer_that_says_null_for_what_is_not_there() -> None:
+    """As KServe's server does."""
+    said = {"name": "y", "shape": [1], "datatype": "FP32", "data": [2.5], "parameters": None}
+
+    def behave(peer: Peer) -> None:
+        for _ in peer:
+            peer.answer(json.dumps({"id": None, "parameters": None, "outputs": [said]}))
+
+    with HttpServer(behave) as scripted, Client(scripted.url) as client:
+        assert client.infer("m", {"x": np.ones(1)}, binary=False)["y"].tolist() == [2.5]
+
+
 def test_names_are_quoted() -> None:
     def behave(peer: Peer) -> None:
         for _ in peer:

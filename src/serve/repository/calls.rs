@@ -96,7 +96,7 @@ impl Door {
                 repository.unload(&decoded_name(name)?, dependents).await?;
             }
         }
-        Ok(routes::reply(StatusCode::OK, routes::JSON, Vec::new()))
+        Ok(routes::done())
     }
 
     /// The index, as it is after a look at what is new.

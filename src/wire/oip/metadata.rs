@@ -39,6 +39,11 @@ pub fn model_metadata(
     body.to_string().into_bytes()
 }
 
+/// The body of the answer to a probe: `{"ready": true}`.
+pub fn health(what: &str, holds: bool) -> Vec<u8> {
+    json!({ what: holds }).to_string().into_bytes()
+}
+
 /// The body of model readiness.
 pub fn model_ready(name: &str, ready: bool) -> Vec<u8> {
     json!({ "name": name, "ready": ready }).to_string().into_bytes()

@@ -21,7 +21,9 @@ mod told;
 pub use crate::tensor::AnswerRow;
 pub use ask::AskedRows;
 pub use given::{Given, arranged, outputs_of};
-pub use metadata::{error_body, extensions, is_error_body, model_metadata, model_ready, server_metadata};
+pub use metadata::{
+    error_body, extensions, health, is_error_body, model_metadata, model_ready, server_metadata,
+};
 pub use protobuf::{
     AnswerTensor, AskedTensor, InferAnswer, RequestMessage, StreamAnswer, model_metadata_message,
 };

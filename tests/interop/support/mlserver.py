@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import pytest
-
+from tests.interop.support.environments import require
 from tests.interop.support.processes import Process, answers, free_port, listens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).resolve().parents[3]
 FOLDER = Path(__file__).resolve().parents[1] / "mlserver"
-PROGRAMS = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "interop" / "mlserver" / "bin"
 MODELS = ("mirror", "halves")
 
 
@@ -27,18 +23,10 @@ class Doors(NamedTuple):
     grpc: str
 
 
-def require(program: str) -> Path:
-    """A program of its environment; skips where that was not made."""
-    found = PROGRAMS / program
-    if not found.exists():
-        pytest.skip(f"MLServer is not installed in {PROGRAMS}; tools/test-interop installs it")
-    return found
-
-
 @contextmanager
 def mlserver(folder: Path) -> Iterator[Doors]:
     """MLServer once its models are ready, until the block is left."""
-    program = require("mlserver")
+    program = require("mlserver", "mlserver")
     port, grpc_port = free_port(), free_port()
     process = Process(
         [str(program), "start", str(FOLDER)],

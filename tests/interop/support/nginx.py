@@ -35,6 +35,7 @@ http {{
     uwsgi_temp_path temporary-uwsgi;
     scgi_temp_path temporary-scgi;
     default_type application/octet-stream;
+    {around}
     server {{
         listen {listen};
         server_name localhost;
@@ -60,9 +61,11 @@ class Exchange:
 
 
 class Nginx:
-    """One server block over one address."""
+    """One server block over one address; `around` stands beside it."""
 
-    def __init__(self, folder: Path, server: str, *, listen: str = "", socket: bool = False, workers: int = 1) -> None:
+    def __init__(
+        self, folder: Path, server: str, *, around: str = "", listen: str = "", socket: bool = False, workers: int = 1
+    ) -> None:
         binary = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
         if binary is None:
             pytest.skip("nginx is not installed; tools/test-interop installs it")
@@ -76,7 +79,7 @@ class Nginx:
         # Started by root it would otherwise serve as a user who may not read the test's folder.
         user = "user root;" if os.geteuid() == 0 else ""
         (folder / "nginx.conf").write_text(
-            FRAME.format(workers=workers, user=user, listen=f"{name} {listen}", server=server)
+            FRAME.format(workers=workers, user=user, around=around, listen=f"{name} {listen}", server=server)
         )
         self._process: Process | None = None
 
