@@ -122,7 +122,7 @@ class Batcher(_native.NativeBatcher, Generic[R]):
         count = workers.count if isinstance(workers, Processes) else 1 if inline else cast("int", workers)
         start: Callable[[_native.Worker], None] | None = partial(_start_threads, threads, count, name, context)
         if isinstance(workers, Processes):
-            start = partial(_start_processes, (threads, remotes), count, name, fn)
+            start = partial(_start_processes, (threads, remotes), count, name, fn, policy)
         self = super().__new__(
             cls,
             _in_context(called, context) if inline else called,
@@ -488,10 +488,11 @@ def _start_processes(
     count: int,
     name: str,
     fn: Callable[..., Any],
+    policy: BatchPolicy,
     first: _native.Worker,
 ) -> None:
     threads, remotes = started
-    launch = launch_of("function", fn, f"the function {name!r}")
+    launch = launch_of("function", fn, f"the function {name!r}", policy)
     remotes.extend(RemoteFunction(launch) for _ in range(count))
     for number, remote in enumerate(remotes):
         worker = first if number == 0 else first.another()

@@ -68,6 +68,7 @@ fn launch(does: &str) -> Arc<Launch> {
         arguments: ["process::tests::child", "--exact", "--ignored", "--quiet"].map(Into::into).into(),
         hello: does.as_bytes().to_vec(),
         name: "model 'x'".to_owned(),
+        runs_again: true,
     })
 }
 
