@@ -49,6 +49,8 @@ class Injector:
         """
         if self._under_way:
             await asyncio.wait_for(asyncio.gather(*self._under_way, return_exceptions=True), LONGEST)
+        for served, _ in self._pairs.values():
+            await self._revive(served)
         if self._failures:
             raise BaseExceptionGroup("faults did not go as they should", self._failures)
 
@@ -70,6 +72,7 @@ class Injector:
             self.happened[fault.kind] += 1
             return
         async with self._busy[place]:
+            await self._revive(served)
             if whom.endswith("worker"):
                 await asyncio.to_thread(served.kill_one, self._chance)
             elif what == "stall":
@@ -82,6 +85,14 @@ class Injector:
             else:
                 await self._down(served.kill if what == "kill" else served.terminate, served, fault.seconds)
         self.happened[fault.kind] += 1
+
+    async def _revive(self, served: Served) -> None:
+        """Starts a server again that has ended by itself, as it does at the fifth death of a worker within a minute."""
+        if served.process.has_ended:
+            self.happened["ended after five deaths"] += 1
+            async with self._all_up:
+                served.start()
+                await asyncio.to_thread(served.wait_ready)
 
     async def _down(self, end: Callable[[], None], served: Served, seconds: float) -> None:
         # One at a time: a gateway that starts asks every upstream what it has.

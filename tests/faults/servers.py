@@ -12,11 +12,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.faults.relay import Relay
 from tests.interop.support.processes import Process, answers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from tests.faults.relay import Relay
 
 APP = Path(__file__).with_name("app.py")
 PORTS = range(20_000, 32_000)

@@ -1,5 +1,6 @@
-"""Peers that vanish without a word: no FIN, no RST, no acknowledgement. The wire itself is taken away, in a network of the
-script's own.
+"""Peers that vanish without a word: no FIN, no RST, no acknowledgement.
+
+The wire itself is taken away, in a network of the script's own.
 """
 
 from __future__ import annotations

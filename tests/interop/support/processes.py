@@ -67,6 +67,10 @@ class Process:
     def number(self) -> int:
         return self._process.pid
 
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
     def wait_until(self, ready: Callable[[], bool]) -> None:
         end = time.monotonic() + STARTS_WITHIN
         while not ready():
