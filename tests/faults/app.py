@@ -14,8 +14,8 @@ import numpy as np
 import penstock
 
 # `python -m tests.faults` starts this file as a script of `penstock serve`, which knows no package `tests`.
-FOLDER = Path(os.environ["PENSTOCK_FAULTS_FOLDER"])
-WORKERS = penstock.Processes(1) if os.environ["PENSTOCK_FAULTS_WORKERS"] == "processes" else 2
+FOLDER = Path(os.environ["FAULTS_FOLDER"])
+WORKERS = penstock.Processes(1) if os.environ["FAULTS_WORKERS"] == "processes" else 2
 SECONDS_A_BATCH = 0.002
 NUMBER = ("int64", [])
 

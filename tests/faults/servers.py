@@ -99,8 +99,8 @@ def upstream(index: int, folder: Path, computed: Path) -> Served:
     """
     by_port = index % 2 == 0
     environment = {
-        "PENSTOCK_FAULTS_FOLDER": str(computed),
-        "PENSTOCK_FAULTS_WORKERS": "threads",
+        "FAULTS_FOLDER": str(computed),
+        "FAULTS_WORKERS": "threads" if by_port else "processes",
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
     arguments = [str(APP), "--drain-timeout", "5", *(["--workers", "2"] if by_port else [])]

@@ -12,7 +12,7 @@ import pytest
 import penstock
 from penstock import Server
 from penstock.errors import PenstockError
-from tests.python.support.leaking import leaky, steady
+from tests.python.support.leaking import Leaky, steady
 from tests.python.support.waiting import until
 
 X = {"x": np.ones((1, 1), np.float32)}
@@ -33,7 +33,7 @@ def _resident_bytes() -> int:
 
 
 def test_a_model_that_leaks_meets_the_limit_of_its_process_alone() -> None:
-    with Server([leaky, steady], port=0) as server, penstock.Client(server.url) as client:
+    with Server([Leaky, steady], port=0) as server, penstock.Client(server.url) as client:
         before = _resident_bytes()
         _until_full(client)
         # It is full, and says so to each; nobody else is.
