@@ -178,7 +178,8 @@ impl Keeper {
             return Ok(Attempt::Died);
         }
         let name = &self.launch.name;
-        let before = if self.launch.runs_again { ", as one before it had" } else { ", which may not run twice" };
+        let before =
+            if self.launch.runs_again { ", as one before it had" } else { ", which may not run twice" };
         let message = format!("the process of {name} {end} while it ran this batch{before}");
         Err(Error::new(ErrorKind::Model, message))
     }

@@ -1,7 +1,5 @@
 //! One fault at a time: what a request sees of it, and that nothing of it stays.
 
-use std::rc::Rc;
-
 use penstock::client::Retry;
 use penstock::error::ErrorKind;
 use turmoil::Sim;
@@ -18,7 +16,7 @@ fn run(plan: &Plan, again: bool, mut fault: impl FnMut(&mut Sim<'_>, u64)) -> (L
         let client = planned.client();
         let mut asked = Vec::new();
         for number in 0..10 {
-            let (client, ledger) = (Rc::new(client.clone()), noted.clone());
+            let (client, ledger) = (client.clone(), noted.clone());
             asked.push(tokio::task::spawn_local(async move {
                 ledger.note(number, ask(&client, number, again).await);
             }));
@@ -76,7 +74,8 @@ fn a_host_that_crashes_is_an_error_at_once_and_is_found_again() {
         });
         assert!(ledger.count(Outcome::Answered) >= 2, "{ledger:?}");
         let failed = |kind| ledger.count(Outcome::Failed(kind));
-        let typed = failed(ErrorKind::ReadFailed) + failed(ErrorKind::WriteFailed) + failed(ErrorKind::ConnectFailed);
+        let typed =
+            failed(ErrorKind::ReadFailed) + failed(ErrorKind::WriteFailed) + failed(ErrorKind::ConnectFailed);
         assert!(typed >= 1, "{ledger:?}");
         assert_eq!(most(&computed), 1, "what may not be sent again was not");
     }

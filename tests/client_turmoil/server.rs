@@ -20,7 +20,12 @@ pub(crate) const PORT: u16 = 80;
 pub(crate) type Computed = Rc<RefCell<Vec<(&'static str, String)>>>;
 
 /// Serves until its host crashes. HTTP/1.1 or HTTP/2, as the client opens with. A request takes `time` to be computed.
-pub(crate) async fn serve(host: &'static str, http2: bool, time: Duration, computed: Computed) -> turmoil::Result {
+pub(crate) async fn serve(
+    host: &'static str,
+    http2: bool,
+    time: Duration,
+    computed: Computed,
+) -> turmoil::Result {
     let listener = TcpListener::bind((IpAddr::V4(Ipv4Addr::UNSPECIFIED), PORT)).await?;
     loop {
         let (stream, _) = listener.accept().await?;
@@ -30,7 +35,9 @@ pub(crate) async fn serve(host: &'static str, http2: bool, time: Duration, compu
             let stream = TokioIo::new(stream);
             // A connection that breaks is what this is about.
             let _ = if http2 {
-                hyper::server::conn::http2::Builder::new(LocalExecutor).serve_connection(stream, service).await
+                hyper::server::conn::http2::Builder::new(LocalExecutor)
+                    .serve_connection(stream, service)
+                    .await
             } else {
                 hyper::server::conn::http1::Builder::new().serve_connection(stream, service).await
             };
