@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build test test-interop lint audit demo bench scenarios soak coverage wheel-check docs docs-check clean compare
+.PHONY: help setup build test test-interop lint audit demo bench scenarios soak coverage wheel-check docs docs-check clean compare faults
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ soak: ## ten minutes of load, in which nothing may grow; ARGS="--minutes 2"
 
 compare: ## beside other servers, clients and readers of weights; ARGS="--write" writes docs/comparison.md
 	@tools/compare $(ARGS)
+
+faults: ## faults by a seed over 100,000 requests, and what became of each; ARGS="--seed 7"
+	@tools/faults $(ARGS)
 
 coverage: ## line coverage of Rust and Python; ARGS="--fail-under 85"
 	@tools/coverage $(ARGS)

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from penstock._deadline import Deadline
+    from penstock._policy import BatchPolicy
 
-    Launch = tuple[str, list[str], bytes, str]
-    """The program, its arguments, the first message, and whose process it is."""
+    Launch = tuple[str, list[str], bytes, str, bool]
+    """The program, its arguments, the first message, whose process it is, and whether a batch may be run once more."""
 
 END_SECONDS = 10.0
 """Time that a process has to end by itself once nothing more will come."""
@@ -43,7 +44,7 @@ class Processes:
     For functions that hold the interpreter lock, such as those of pure Python: each process has a lock of its own.
     Batches go through shared memory, with one message each way per batch. A process that dies is started again, with a
     pause that grows while it goes on dying; its batch is run once more, and fails with `ModelError` if that one dies,
-    too.
+    too. Under `on_error="fail"` it is not run again, and fails at once.
 
     Each process is a fresh interpreter that imports the function's module. So the function must be importable by its
     name: at the top level of a module, or of a script whose own work stands under `if __name__ == "__main__":`.
@@ -61,13 +62,20 @@ class Processes:
             raise ConfigError(f"Processes needs a whole number of at least 1, not {self.count!r}")
 
 
-def launch_of(kind: str, target: Callable[..., Any], name: str, declared: Mapping[str, Any] | None = None) -> Launch:
+def launch_of(
+    kind: str,
+    target: Callable[..., Any],
+    name: str,
+    policy: BatchPolicy,
+    declared: Mapping[str, Any] | None = None,
+) -> Launch:
     """How a process is started that runs `target`.
 
     Args:
         kind: `"function"` for a batched function, `"model"` for what `@penstock.model` decorated.
         target: what it runs.
         name: what errors call it.
+        policy: says whether a batch may be run once more.
         declared: fields of a model's declaration that differ from what its code says.
 
     Raises:
@@ -101,7 +109,7 @@ def launch_of(kind: str, target: Callable[..., Any], name: str, declared: Mappin
     code = f"import sys; sys.path[:] = {path!r}; from penstock._child import main; main()"
     flags = util._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001  spawn passes them, too
     program = os.fsdecode(spawn.get_executable())
-    return program, [*flags, "-c", code], hello, name
+    return program, [*flags, "-c", code], hello, name, policy.on_error == "isolate"
 
 
 def _reference(target: Callable[..., Any], name: str) -> tuple[tuple[Any, ...], bool]:
@@ -215,14 +223,14 @@ class RemoteFunction:
 
     def __init__(self, launch: Launch) -> None:
         self.keeper = _native.NativeKeeper(launch)
-        self._name = launch[-1]
+        _, _, _, self._name, _ = launch
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any] | None, deadline: Deadline | None) -> tuple[bool, Any]:
         """Whether the function returned, and what it returned or raised. It can ask how much time is left.
 
         Raises:
             ItemError: where an argument cannot be sent.
-            PenstockError: where the process cannot be started, or has died of this batch twice.
+            PenstockError: where the process cannot be started, or has died of this batch as often as it may be run.
         """
         keeper = self.keeper
         for attempt in range(1, _MOST_ATTEMPTS + 1):

@@ -252,4 +252,4 @@ class Residents:
 
 def _launch_of(spec: ModelSpec) -> Launch:
     told = {"name": spec.name, "version": spec.version, "policy": spec.policy, "directory": spec.directory}
-    return launch_of("model", spec.target, f"model {spec.name!r}", told)
+    return launch_of("model", spec.target, f"model {spec.name!r}", spec.policy, told)

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from penstock._batch_records import BatchExplanation
+    from penstock._processes import Launch
     from penstock._steps import Feed
 
 R = TypeVar("R")
@@ -122,7 +123,13 @@ class Batcher(_native.NativeBatcher, Generic[R]):
         count = workers.count if isinstance(workers, Processes) else 1 if inline else cast("int", workers)
         start: Callable[[_native.Worker], None] | None = partial(_start_threads, threads, count, name, context)
         if isinstance(workers, Processes):
-            start = partial(_start_processes, (threads, remotes), count, name, fn)
+            start = partial(
+                _start_processes,
+                (threads, remotes),
+                count,
+                name,
+                partial(launch_of, "function", fn, f"the function {name!r}", policy),
+            )
         self = super().__new__(
             cls,
             _in_context(called, context) if inline else called,
@@ -487,12 +494,12 @@ def _start_processes(
     started: tuple[list[threading.Thread], list[RemoteFunction]],
     count: int,
     name: str,
-    fn: Callable[..., Any],
+    launch: Callable[[], Launch],
     first: _native.Worker,
 ) -> None:
     threads, remotes = started
-    launch = launch_of("function", fn, f"the function {name!r}")
-    remotes.extend(RemoteFunction(launch) for _ in range(count))
+    launched = launch()
+    remotes.extend(RemoteFunction(launched) for _ in range(count))
     for number, remote in enumerate(remotes):
         worker = first if number == 0 else first.another()
         run = partial(run_in_process, worker, remote)

@@ -35,13 +35,14 @@ use crate::tensor::Spares;
 /// Bytes of unused batch memory that a child keeps.
 const SPARE_BYTES: usize = 64 << 20;
 
-/// How a process is started: the program, its arguments, the first message, and whose process it is.
+/// How a process is started: the program, its arguments, the first message, whose process it is, and whether a batch that
+/// it dies of is run once more.
 #[derive(FromPyObject)]
-pub(crate) struct Start(OsString, Vec<OsString>, Vec<u8>, String);
+pub(crate) struct Start(OsString, Vec<OsString>, Vec<u8>, String, bool);
 
 impl From<Start> for Launch {
-    fn from(Start(program, arguments, hello, name): Start) -> Self {
-        Self { program, arguments, hello, name }
+    fn from(Start(program, arguments, hello, name, runs_again): Start) -> Self {
+        Self { program, arguments, hello, name, runs_again }
     }
 }
 

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::net::{UnixStream, lookup_host};
 use tokio::time::{Instant, timeout_at};
 
 use super::address::{Host, Origin, Protocol, Target};
 use super::io::Stream;
+use super::network::Network;
 use super::proxy::{Proxies, Proxy, Routes};
 use super::race::{order, race};
 use super::tls::{Peer, Tls, TlsSettings};
@@ -48,6 +49,8 @@ pub struct ConnectSettings {
     pub nodelay: bool,
     /// After how long without traffic the kernel asks whether the other side is still there (`SO_KEEPALIVE`).
     pub keep_alive: Option<Duration>,
+    /// What carries them.
+    pub network: Network,
 }
 
 impl Default for ConnectSettings {
@@ -59,6 +62,7 @@ impl Default for ConnectSettings {
             http2: Http2Choice::default(),
             nodelay: true,
             keep_alive: Some(Duration::from_mins(1)),
+            network: Network::default(),
         }
     }
 }
@@ -258,7 +262,7 @@ impl Dialer {
                     None => Error::new(ErrorKind::ConnectFailed, message),
                 }
             };
-            race(&addresses, TcpStream::connect).await.map_err(failed)
+            race(&addresses, |address| self.settings.network.connect(address)).await.map_err(failed)
         };
         let stream = deadline.step(|| format!("connecting to {}", listed(&addresses)), race).await?;
         self.tune(&stream).map_err(|error| {
@@ -268,10 +272,11 @@ impl Dialer {
                 error,
             )
         })?;
-        Ok(Stream::Tcp(stream))
+        Ok(stream)
     }
 
-    fn tune(&self, stream: &TcpStream) -> io::Result<()> {
+    fn tune(&self, stream: &Stream) -> io::Result<()> {
+        let Stream::Tcp(stream) = stream else { return Ok(()) };
         stream.set_nodelay(self.settings.nodelay)?;
         if let Some(after) = self.settings.keep_alive {
             SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(after))?;

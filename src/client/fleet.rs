@@ -10,7 +10,7 @@ use super::connection::HttpConnector;
 use super::request::Request;
 use super::retry::Retry;
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::{Clock, SystemClock};
+use crate::flow::{Clock, RuntimeClock};
 use crate::pool::{Balancer, Outcome, Pick, Pool, RetryBudget};
 use crate::wire::grpc::Code;
 
@@ -40,7 +40,7 @@ impl Endpoint {
 pub(super) struct Fleet {
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) retry: Retry,
-    pub(super) clock: Arc<SystemClock>,
+    pub(super) clock: Arc<RuntimeClock>,
     state: Mutex<State>,
 }
 
@@ -55,7 +55,7 @@ impl Fleet {
         endpoints: Vec<Endpoint>,
         balancer: Balancer,
         retry: Retry,
-        clock: Arc<SystemClock>,
+        clock: Arc<RuntimeClock>,
     ) -> Self {
         let budget = RetryBudget::new(retry.budget, retry.per_second);
         let state = Mutex::new(State { balancer, budget, random: fastrand::Rng::new() });

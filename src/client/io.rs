@@ -1,5 +1,6 @@
 //! A connected stream of bytes, whatever carries it.
 
+use std::fmt::Debug;
 use std::future::Future;
 use std::io;
 use std::mem::MaybeUninit;
@@ -20,6 +21,14 @@ pub enum Stream {
     Unix(UnixStream),
     /// Encrypted, over a network connection or over the tunnel of an encrypted proxy.
     Tls(Box<TlsStream<Stream>>),
+    /// Over a network that stands in for the system's.
+    Simulated(Box<dyn SimulatedStream>),
+}
+
+/// A connection over a network that stands in for the system's.
+pub trait SimulatedStream: AsyncRead + AsyncWrite + Debug + Send + Sync + Unpin + 'static {
+    /// As [`Stream::idle`].
+    fn idle(&self) -> Idle;
 }
 
 /// What a connection that carries no request shows.
@@ -48,6 +57,7 @@ impl Stream {
                 (_, session) if !session.wants_read() => Idle::Readable,
                 (below, _) => below.idle(),
             },
+            Self::Simulated(stream) => stream.idle(),
         }
     }
 
@@ -74,7 +84,7 @@ impl Stream {
         match self.ground() {
             Self::Tcp(stream) => ended(stream),
             Self::Unix(stream) => ended(stream),
-            Self::Tls(_) => false,
+            Self::Tls(_) | Self::Simulated(_) => false,
         }
     }
 
@@ -137,6 +147,7 @@ impl AsyncRead for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Simulated(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
 }
@@ -147,6 +158,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Simulated(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 
@@ -159,6 +171,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Simulated(stream) => Pin::new(stream).poll_write_vectored(context, slices),
         }
     }
 
@@ -167,6 +180,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => stream.is_write_vectored(),
             Self::Unix(stream) => stream.is_write_vectored(),
             Self::Tls(stream) => stream.is_write_vectored(),
+            Self::Simulated(stream) => stream.is_write_vectored(),
         }
     }
 
@@ -175,6 +189,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
             Self::Unix(stream) => Pin::new(stream).poll_flush(context),
             Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+            Self::Simulated(stream) => Pin::new(stream).poll_flush(context),
         }
     }
 
@@ -183,6 +198,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Simulated(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 }

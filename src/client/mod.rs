@@ -2,7 +2,7 @@
 //!
 //! | file | its story |
 //! |---|---|
-//! | `address` `proxy` `tls` `trust` `tunnel` `race` `connect` `io` | from an origin to a connected stream of bytes |
+//! | `address` `proxy` `tls` `trust` `tunnel` `race` `connect` `network` `io` | from an origin to a connected stream of bytes |
 //! | `request` `pieces` `response` | what is asked, whole or made while it is sent, and what is answered |
 //! | `http1` `http2` `grpc` | a request over one connection |
 //! | `connection` | what the pool pools, and how its health is checked |
@@ -26,6 +26,7 @@ mod http2;
 mod inflow;
 mod io;
 mod metrics;
+mod network;
 mod owner;
 mod pieces;
 mod proxy;
@@ -48,8 +49,9 @@ pub use inflow::{
     Arrivals, DRAINED_FOR, Form, StreamCount, StreamCounts, StreamFigures, StreamMemory, StreamSettings,
     StreamTicket, Taken,
 };
-pub use io::{Idle, Stream};
+pub use io::{Idle, SimulatedStream, Stream};
 pub use metrics::{metrics_text, pool_collector};
+pub use network::{Network, SimulatedConnect};
 pub use owner::{Body, Client, ClientSettings, EndpointStats, Route};
 pub use pieces::Pieces;
 pub use proxy::Proxies;

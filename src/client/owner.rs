@@ -25,7 +25,7 @@ use super::response::Response;
 use super::retry::Retry;
 use super::waiting::Waiting;
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::SystemClock;
+use crate::flow::RuntimeClock;
 use crate::pool::{
     BalancePolicy, Balancer, EjectSettings, Explanation, Place, Pool, PoolSettings, PoolStats,
 };
@@ -76,7 +76,7 @@ pub struct Client {
     settings: ClientSettings,
     dialer: Arc<Dialer>,
     handle: Handle,
-    clock: Arc<SystemClock>,
+    clock: Arc<RuntimeClock>,
     /// The endpoints that it was given.
     main: Option<Arc<Fleet>>,
     /// Every origin that it sends to, by the text that it goes by in URLs.
@@ -133,7 +133,7 @@ impl Client {
             settings,
             dialer,
             handle,
-            clock: Arc::new(SystemClock::new()),
+            clock: Arc::new(RuntimeClock::new()),
             main: None,
             origins: Mutex::new(HashMap::new()),
             closed: AtomicBool::new(false),

@@ -73,6 +73,31 @@ impl Clock for SystemClock {
     }
 }
 
+/// The clock of the runtime's timers: the operating system's, unless a test has paused it.
+#[derive(Debug)]
+pub struct RuntimeClock {
+    beginning: tokio::time::Instant,
+}
+
+impl RuntimeClock {
+    /// A clock that begins now.
+    pub fn new() -> Self {
+        Self { beginning: tokio::time::Instant::now() }
+    }
+}
+
+impl Default for RuntimeClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for RuntimeClock {
+    fn now(&self) -> Moment {
+        Moment(u64::try_from(self.beginning.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
 /// Somebody who waits for a moment of a clock that a test moves.
 pub trait OnMove: Send + Sync {
     /// The clock has moved: what was waited for may have come.

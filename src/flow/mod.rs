@@ -15,7 +15,7 @@ mod wall;
 pub use bell::{Bell, Listener};
 pub use burst::BurstQueue;
 pub use channel::{Receiver, Sender, SlowReader, StreamLimits, StreamMemory, Weight, channel};
-pub use clock::{Clock, Moment, OnMove, SystemClock, TimeSource, VirtualClock};
+pub use clock::{Clock, Moment, OnMove, RuntimeClock, SystemClock, TimeSource, VirtualClock};
 pub use journal::{Burst, Journal, Pace};
 pub use monitor::{Held, Monitor};
 pub use priority::Priority;

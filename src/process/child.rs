@@ -26,6 +26,8 @@ pub struct Launch {
     pub hello: Vec<u8>,
     /// Whose process it is, as errors name it.
     pub name: String,
+    /// Whether a batch that a child dies of is run once more, by another.
+    pub runs_again: bool,
 }
 
 /// What others may do to a process while its keeper talks to it: end it.

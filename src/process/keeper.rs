@@ -128,10 +128,10 @@ impl Keeper {
         true
     }
 
-    /// Has a batch run: once more, by another child, where the first one dies of it.
+    /// Has a batch run: once more, by another child, where the first one dies of it and it may run twice.
     ///
     /// # Errors
-    /// [`ErrorKind::Model`] where the second one dies, too, naming how; what [`start`](Self::start) says.
+    /// [`ErrorKind::Model`] where the last one dies, naming how; what [`start`](Self::start) says.
     pub fn run<A>(
         &mut self,
         mut ask: impl FnMut(&mut Child, &SharedMemory) -> std::result::Result<A, Broken>,
@@ -174,11 +174,13 @@ impl Keeper {
         if self.reins.is_let_go() {
             return Err(self.closed());
         }
-        if attempt < ATTEMPTS {
+        if attempt < ATTEMPTS && self.launch.runs_again {
             return Ok(Attempt::Died);
         }
         let name = &self.launch.name;
-        let message = format!("the process of {name} {end} while it ran this batch, as one before it had");
+        let before =
+            if self.launch.runs_again { ", as one before it had" } else { ", which may not run twice" };
+        let message = format!("the process of {name} {end} while it ran this batch{before}");
         Err(Error::new(ErrorKind::Model, message))
     }
 

@@ -16,8 +16,8 @@
 //! Nothing here knows Python, and no keeper ever takes an interpreter's lock: a server whose interpreter is busy goes on
 //! serving models that live in processes.
 //!
-//! A child that dies is started again, after a pause that grows while it goes on dying. Its batch is run once more; if
-//! that one dies too, the batch fails and names the exit status or the signal. A child whose parent is gone ends itself.
+//! A child that dies is started again, after a pause that grows while it goes on dying. Its batch is run once more, where it
+//! may be; if that one dies too, the batch fails and names the exit status or the signal. A child whose parent is gone ends itself.
 
 mod child;
 mod keeper;

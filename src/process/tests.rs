@@ -68,6 +68,7 @@ fn launch(does: &str) -> Arc<Launch> {
         arguments: ["process::tests::child", "--exact", "--ignored", "--quiet"].map(Into::into).into(),
         hello: does.as_bytes().to_vec(),
         name: "model 'x'".to_owned(),
+        runs_again: true,
     })
 }
 
@@ -146,6 +147,26 @@ fn a_batch_that_kills_two_children_fails_by_name_and_the_place_is_filled_again()
     assert!(error.message().contains("model 'x' exited with status 7"), "{error}");
     assert_eq!((asked.into_inner(), restarts.load(Ordering::Relaxed)), (2, 1));
     assert!(keeper.keep_alive(|| true));
+    keeper.end(GRACE);
+}
+
+#[test]
+fn a_batch_that_may_not_run_twice_fails_with_the_first_child() {
+    let once = Launch { runs_again: false, ..Launch::clone(&launch("exits")) };
+    let mut keeper = Keeper::new(Arc::new(once), || {}).unwrap();
+    let rows = some_rows(&Spares::new(0), 2);
+    let asked = AtomicUsize::new(0);
+    let error = keeper
+        .run(|child, memory| {
+            asked.fetch_add(1, Ordering::Relaxed);
+            ask(child, memory, &rows, 2)
+        })
+        .unwrap_err();
+    assert_eq!((error.kind(), asked.into_inner()), (ErrorKind::Model, 1));
+    assert!(
+        error.message().ends_with("exited with status 7 while it ran this batch, which may not run twice")
+    );
+    assert!(keeper.keep_alive(|| true), "the place is filled again");
     keeper.end(GRACE);
 }
 

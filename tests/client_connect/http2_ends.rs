@@ -22,6 +22,13 @@ async fn becomes(http2: &Http2, condition: Condition) {
     .await;
 }
 
+/// Ends a request after a while.
+async fn give_up<T>(request: tokio::task::JoinHandle<T>) {
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    request.abort();
+    assert!(soon(request).await.is_err_and(|ended| ended.is_cancelled()));
+}
+
 #[tokio::test]
 async fn a_connection_that_the_server_ends_drains() {
     let mut server = Server::start(Builder::new()).await;
@@ -135,6 +142,27 @@ async fn a_silent_server_is_asked_and_given_up() {
     assert_eq!((error.unsent, error.error.kind()), (false, ErrorKind::ReadFailed));
     assert!(error.error.to_string().contains("did not answer a ping within 0.25 s"), "{error:?}");
     assert_eq!(http2.condition(), Condition::Closed);
+}
+
+#[tokio::test]
+async fn a_server_that_gives_no_sign_until_a_request_is_given_up_is_asked_at_once() {
+    let (address, _server) = raw(&[]).await;
+    // By itself it would not be asked within the test.
+    let settings = Http2Settings { ping_timeout: Duration::from_millis(100), ..Http2Settings::default() };
+    let http2 = open(address, settings).await.unwrap();
+    give_up(get(&http2, "/")).await;
+    becomes(&http2, Condition::Closed).await;
+}
+
+#[tokio::test]
+async fn a_server_that_shows_that_it_is_there_keeps_its_connection_whoever_gives_up() {
+    let server = Server::start(Builder::new()).await;
+    let settings = Http2Settings { ping_timeout: Duration::from_millis(300), ..Http2Settings::default() };
+    let http2 = open(server.address, settings).await.unwrap();
+    for _ in 0..20 {
+        give_up(get(&http2, "/")).await;
+    }
+    assert_eq!(http2.condition(), Condition::Usable);
 }
 
 #[tokio::test]

@@ -170,6 +170,14 @@ async def test_a_batch_that_kills_two_processes_fails_by_name_and_the_next_does_
     assert isinstance(await far.dies_of("z"), int)
 
 
+async def test_a_batch_that_must_not_run_twice_is_not_run_again_where_its_process_dies(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    (failed,) = await outcomes([far.dies_and_must_not_run_twice(str(runs))])
+    assert isinstance(failed, ModelError)
+    assert str(failed).endswith("exited with status 6 while it ran this batch, which may not run twice")
+    assert runs.read_text() == "run\n"
+
+
 async def test_a_process_that_is_killed_while_it_waits_is_replaced() -> None:
     before = await far.dies_of("x")
     os.kill(before, signal.SIGKILL)

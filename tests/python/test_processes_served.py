@@ -140,6 +140,15 @@ def test_a_batch_whose_process_is_killed_is_run_again() -> None:
             asked.result(30)
 
 
+def test_a_batch_that_must_not_run_twice_is_not_run_again_where_its_process_dies(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    with Server([far.charges], port=0) as server:
+        client = TestClient(server)
+        with pytest.raises(PenstockError, match="status 6 while it ran this batch, which may not run twice"):
+            client.infer("charges", {"x": np.array([str(runs)])})
+    assert runs.read_text() == "run\n"
+
+
 def test_a_record_says_where_the_time_went() -> None:
     with Server([far.fragile], port=0) as server:
         ask(TestClient(server), "fragile", 1, 2)

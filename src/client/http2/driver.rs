@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::client::Connection;
 use h2::{Ping, PingPong};
+use tokio::sync::futures::OwnedNotified;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::signals::{Counted, Signals};
@@ -26,6 +27,12 @@ pub(super) struct Driver {
     timer: Pin<Box<Sleep>>,
     /// Whether the answer to a ping is awaited.
     asked: bool,
+    /// Ready where a stream was given up while the server said nothing; looked at where the number of doubts has changed,
+    /// and first of all.
+    doubted: Pin<Box<OwnedNotified>>,
+    doubts_seen: Option<usize>,
+    /// Until then the server has shown that it is there, and is not asked again for a doubt's sake.
+    trusted_until: Instant,
     /// How many bytes had come when the timer was set.
     read_before: u64,
     /// How many had when it was last looked whether the server ends the connection.
@@ -45,6 +52,9 @@ impl Driver {
             shared,
             read_before: signals.read(),
             read_seen: 0,
+            doubted: Box::pin(signals.doubted().notified_owned()),
+            doubts_seen: None,
+            trusted_until: Instant::now(),
             signals,
             ping_after: settings.ping_after,
             ping_timeout: settings.ping_timeout,
@@ -72,25 +82,47 @@ impl Driver {
         }
     }
 
-    /// Asks a server that owes an answer and sends nothing. True where it gave no sign in time.
+    /// Asks a server that owes an answer and sends nothing, and one that has sent nothing while somebody waited until he
+    /// gave up: a connection whose other end is gone would go on to be chosen. True where it gave no sign in time.
     fn poll_silence(&mut self, context: &mut Context<'_>) -> bool {
         let Some(ping) = &mut self.ping else { return false };
         if self.asked && ping.poll_pong(context).is_ready() {
             self.asked = false;
+            self.trusted_until = Instant::now() + self.ping_timeout;
             self.set_timer(self.ping_after);
         }
+        self.poll_doubt(context);
         while self.timer.as_mut().poll(context).is_ready() {
             let silent = self.signals.read() == self.read_before;
             if self.asked && silent {
                 return true;
             }
-            let ask = silent && !self.asked && self.signals.open() > 0;
-            if ask && let Some(ping) = &mut self.ping {
-                self.asked = ping.send_ping(Ping::opaque()).is_ok();
+            if silent && !self.asked && self.signals.open() > 0 {
+                self.ask();
+            } else {
+                self.set_timer(if self.asked { self.ping_timeout } else { self.ping_after });
             }
-            self.set_timer(if self.asked { self.ping_timeout } else { self.ping_after });
         }
         false
+    }
+
+    /// Asks at once where a stream was given up without a sign of the server.
+    fn poll_doubt(&mut self, context: &mut Context<'_>) {
+        let doubts = self.signals.doubts();
+        if self.doubts_seen.replace(doubts) == Some(doubts) {
+            return;
+        }
+        while self.doubted.as_mut().poll(context).is_ready() {
+            self.doubted.set(self.signals.doubted().notified_owned());
+            if !self.asked && Instant::now() >= self.trusted_until {
+                self.ask();
+            }
+        }
+    }
+
+    fn ask(&mut self) {
+        self.asked = self.ping.as_mut().is_some_and(|ping| ping.send_ping(Ping::opaque()).is_ok());
+        self.set_timer(if self.asked { self.ping_timeout } else { self.ping_after });
     }
 
     fn set_timer(&mut self, wait: Duration) {

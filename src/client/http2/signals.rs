@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 
 use super::super::io::Stream;
 use super::{SendError, words};
@@ -26,17 +27,28 @@ pub(super) struct Signals {
     open: AtomicUsize,
     read: AtomicU64,
     written: AtomicU64,
+    /// How many streams were given up while the server said nothing at all; `doubted` is told of each.
+    doubts: AtomicUsize,
+    doubted: Arc<Notify>,
     /// Why it was closed from this side.
     reason: Mutex<Option<String>>,
 }
 
 /// One request or response that is under way.
 #[derive(Debug)]
-pub(super) struct OpenStream(Arc<Signals>);
+pub(super) struct OpenStream {
+    signals: Arc<Signals>,
+    /// Bytes that had come when it was opened.
+    read_before: u64,
+}
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.signals.open.fetch_sub(1, Ordering::Relaxed);
+        if self.signals.read() == self.read_before {
+            self.signals.doubts.fetch_add(1, Ordering::Relaxed);
+            self.signals.doubted.notify_one();
+        }
     }
 }
 
@@ -68,11 +80,21 @@ impl Signals {
 
     pub(super) fn open_stream(self: &Arc<Self>) -> OpenStream {
         self.open.fetch_add(1, Ordering::Relaxed);
-        OpenStream(Arc::clone(self))
+        OpenStream { signals: Arc::clone(self), read_before: self.read() }
     }
 
     pub(super) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
+    }
+
+    /// How often it came into doubt that the server is still there.
+    pub(super) fn doubts(&self) -> usize {
+        self.doubts.load(Ordering::Relaxed)
+    }
+
+    /// Told at each doubt.
+    pub(super) fn doubted(&self) -> Arc<Notify> {
+        Arc::clone(&self.doubted)
     }
 
     /// How many bytes have come.
@@ -107,11 +129,11 @@ impl Signals {
 impl OpenStream {
     /// How many bytes have left over the connection, at most.
     pub(super) fn written(&self) -> u64 {
-        self.0.written()
+        self.signals.written()
     }
 
     pub(super) fn failure(&self, what: &str, error: h2::Error) -> Error {
-        self.0.failure(what, error)
+        self.signals.failure(what, error)
     }
 }
 

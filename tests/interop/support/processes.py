@@ -67,6 +67,10 @@ class Process:
     def number(self) -> int:
         return self._process.pid
 
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
     def wait_until(self, ready: Callable[[], bool]) -> None:
         end = time.monotonic() + STARTS_WITHIN
         while not ready():
@@ -78,8 +82,8 @@ class Process:
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
-    def wait(self) -> int:
-        return self._process.wait(STOPS_WITHIN)
+    def wait(self, limit: float = STOPS_WITHIN) -> int:
+        return self._process.wait(limit)
 
     def stop(self, first: signal.Signals = signal.SIGTERM) -> None:
         """Asks it to end, and kills its whole group where that does not help."""

@@ -220,3 +220,19 @@ class UnloadableByName(Unloadable):
 @model("it", inputs={"x": ("float32", [1])}, outputs={"y": ("float32", [1])}, workers=ONE, size="64MiB")
 def doubling_it(x: np.ndarray) -> np.ndarray:
     return x * 2
+
+
+@batched(workers=ONE, on_error="fail")
+def dies_and_must_not_run_twice(x: list[str]) -> list[int]:
+    """Notes each run in the file that it is told, and dies."""
+    with Path(x[0]).open("a") as file:
+        file.write("run\n")
+    os._exit(6)
+
+
+@model("charges", inputs={"x": ("string", [])}, outputs={"y": SCALAR}, workers=ONE, on_error="fail")
+def charges(x: list[str]) -> Any:
+    """The same as a model."""
+    with Path(x[0]).open("a") as file:
+        file.write("run\n")
+    os._exit(6)

@@ -12,6 +12,7 @@ from textwrap import dedent
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 LIMIT = 25.0
@@ -41,15 +42,19 @@ class Script:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def start(self, text: str) -> subprocess.Popen[str]:
+    def start(
+        self, text: str, *, before: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[str]:
+        """Runs it in `environment` besides the own one, by the command that stands `before` it, if any."""
         path = self._folder / "script.py"
         path.write_text(HEAD + dedent(text))
         return subprocess.Popen(
-            [sys.executable, "-W", "error", "-X", "dev", str(path)],
+            [*before, sys.executable, "-W", "error", "-X", "dev", str(path)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env={**os.environ, **(environment or {})},
             start_new_session=True,
         )
 
