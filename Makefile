@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build test test-interop lint audit demo bench coverage wheel-check docs docs-check clean
+.PHONY: help setup build test test-interop lint audit demo bench ladder coverage wheel-check docs docs-check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ demo: ## the demo
 
 bench: ## the benchmarks
 	@tools/bench
+
+ladder: ## the four optimizations one by one; ARGS="--quick", ARGS="--write docs/ladder.md"
+	@tools/ladder $(ARGS)
 
 coverage: ## line coverage of Rust and Python; ARGS="--fail-under 85"
 	@tools/coverage $(ARGS)
