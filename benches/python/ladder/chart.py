@@ -19,9 +19,16 @@ if TYPE_CHECKING:
 TITLE = "Requests a second of 100 clients, as multiples of the baseline"
 NOTE = "pool, batch, stream and load added one by one; logarithmic; medians and ranges of interleaved rounds"
 BAR, GAP, TOP = 17, 14, 62
-COLOURS = ("#9ec5f4", "#5b9be8", "#1f6feb", "#0b3d91")
+STEPS_STYLE = """
+.step1 { fill: #9ec5f4; } .step2 { fill: #5b9be8; } .step3 { fill: #1f6feb; } .step4 { fill: #0b3d91; }
+.tick { stroke: #d0d7de; } .one { stroke: #57606a; } .name { font-weight: 600; }
+@media (prefers-color-scheme: dark) {
+  .step1 { fill: #1d3f6e; } .step2 { fill: #2f62a8; } .step3 { fill: #4c8dff; } .step4 { fill: #a5cbff; }
+  .tick { stroke: #30363d; } .one { stroke: #9aa4af; }
+}
+"""
 """From the first step to all four; told apart by their labels, too."""
-TICKS = (0.25, 0.5, 1, 2, 5, 10, 20, 50, 100)
+TICKS = (0.25, 0.5, 1, 1.5, 2, 3, 5, 10, 20, 50, 100)
 ROOM = 1.1
 """Between the outermost figures and the edges, as a factor."""
 
@@ -43,7 +50,7 @@ def drawn(results: Results) -> str | None:
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">',
         f"<title>{escape(TITLE)}; all four: {escape(said)}</title>",
-        f"<style>{STYLE}.tick {{ stroke: #d0d7de; stroke-width: 1; }} .one {{ stroke: #57606a; }}</style>",
+        f"<style>{STYLE}{STEPS_STYLE}</style>",
         f'<text class="title" x="8" y="22">{escape(TITLE)}</text>',
         f'<text class="note" x="8" y="42">{escape(NOTE)}</text>',
         *axis.lines(TOP - 8, height - 24),
@@ -77,16 +84,16 @@ class _Axis:
 
 
 def _group(name: str, steps: Sequence[Sequence[float]], axis: _Axis, top: int) -> list[str]:
-    lines = [f'<text x="8" y="{top + 13}" style="font-weight: 600">{escape(name)}</text>']
+    lines = [f'<text class="name" x="8" y="{top + 13}">{escape(name)}</text>']
     zero = axis.at(1)
-    for number, (values, colour) in enumerate(zip(steps, COLOURS, strict=True)):
+    for number, values in enumerate(steps):
         y = top + number * BAR
         middle, low, high = statistics.median(values), min(values), max(values)
         end = axis.at(middle)
         left, width = min(zero, end), max(1.0, abs(end - zero))
         lines += [
             f'<text x="{LEFT - 10}" y="{y + 13}" text-anchor="end">{STEPS[number + 1]}</text>',
-            f'<rect x="{left:.1f}" y="{y + 1}" width="{width:.1f}" height="{BAR - 3}" rx="2" fill="{colour}"/>',
+            f'<rect class="step{number + 1}" x="{left:.1f}" y="{y + 1}" width="{width:.1f}" height="{BAR - 3}" rx="2"/>',
         ]
         if len(values) > 1:
             first, last = axis.at(low), axis.at(high)

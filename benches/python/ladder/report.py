@@ -121,7 +121,7 @@ def _paced(results: Results) -> str:
         [rung, *(" / ".join(f"{median(rungs[rung], figure):,.2f}" for figure in PACED) for rungs in results.values())]
         for rung in next(iter(results.values()))
     ]
-    note = f"p50 / p99 in ms, at random moments, 70 % as many as the baseline took; requests a second: {rates}."
+    note = f"p50 / p99 in ms, at random moments, 80 % as many as the baseline took; requests a second: {rates}."
     return f"{note}\n\n{table(['', *results], rows)}"
 
 

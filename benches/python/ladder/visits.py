@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 KIB = 1024.0
 WARM_SECONDS = 0.2
-PART = 0.7
+PART = 0.8
 """Of what the baseline reached in the closed loop: the rate at which all rungs are asked."""
 TURN = 4
 """Rungs by which a round begins later than the one before."""
