@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+import penstock
 from benches.python.door.machine import NotServing
 from benches.python.ladder import chart, page
+from benches.python.ladder.asking import Load, ask
 from benches.python.ladder.questions import BIG, MIXED, PHASES, Answer, Call, questions, workload
 from benches.python.ladder.rungs import ADDED, ALL, ALL_BUT, ALONE, BASELINE, PARTS, RUNGS, THREE
 from benches.python.ladder.visits import Visit
@@ -84,6 +86,21 @@ def test_a_wrong_answer_fails() -> None:
     network.check([answered(right)])
     with pytest.raises(NotServing, match="WRONG"):
         network.check([answered(right), answered([right[0] + 0.5, *right[1:]])])
+
+
+def test_a_request_without_an_answer_fails() -> None:
+    known = questions(["mlp"])
+
+    @penstock.model("other", inputs={"x": ("float32", [1])}, outputs={"y": ("float32", [1])})
+    def other(x: Any) -> Any:
+        return x
+
+    with penstock.Server(other, port=0) as server:
+        url = server.url
+        with pytest.raises(NotServing, match="404"):
+            ask(url, ALL, iter([Call("mlp", 0)]), known, Load(1))
+    with pytest.raises(NotServing, match="ConnectFailed"):
+        ask(url, BASELINE, iter([Call("mlp", 0)]), known, Load(1))
 
 
 def test_the_trace_is_the_same_every_time_and_needs_more_than_there_is_room_for() -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import penstock
+from benches.python.door.machine import NotServing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
@@ -80,8 +81,18 @@ class Load:
 
 
 def ask(url: str, rung: Rung, calls: Iterator[Call], known: Mapping[str, Rows | Texts], load: Load) -> Seen:
-    """Asks until the calls are used up or the time is, and waits for the last answer."""
-    return asyncio.run(asyncio.wait_for(_ask(url, rung, calls, known, load), PATIENCE))
+    """Asks until the calls are used up or the time is, and waits for the last answer.
+
+    Raises:
+        NotServing: where a request was answered with an error, or not at all.
+    """
+    try:
+        return asyncio.run(asyncio.wait_for(_ask(url, rung, calls, known, load), PATIENCE))
+    except* (NotServing, penstock.PenstockError) as failures:
+        first = failures.exceptions[0]
+        raise NotServing(f"{rung.name}: {type(first).__name__}: {first}") from first
+    except* TimeoutError:
+        raise NotServing(f"{rung.name}: not answered within {PATIENCE:.0f} s") from None
 
 
 async def _ask(url: str, rung: Rung, calls: Iterator[Call], known: Mapping[str, Rows | Texts], load: Load) -> Seen:

@@ -93,7 +93,7 @@ def _group(name: str, steps: Sequence[Sequence[float]], axis: _Axis, top: int) -
         left, width = min(zero, end), max(1.0, abs(end - zero))
         lines += [
             f'<text x="{LEFT - 10}" y="{y + 13}" text-anchor="end">{STEPS[number + 1]}</text>',
-            f'<rect class="step{number + 1}" x="{left:.1f}" y="{y + 1}" width="{width:.1f}" height="{BAR - 3}" rx="2"/>',
+            f'<rect class="step{number + 1}" x="{left:.1f}" y="{y + 1}" width="{width:.1f}" height="14" rx="2"/>',
         ]
         if len(values) > 1:
             first, last = axis.at(low), axis.at(high)

@@ -54,6 +54,8 @@ def _effort(effort: dict[str, Any], seconds: float) -> str:
 
 def _pairs(pairs: list[dict[str, Any]], results: Results) -> list[str]:
     parts = [f"### {pair['title']}\n\n{pair['table']}" for pair in pairs]
+    if "byte-lm" in results:
+        parts += ["### Batching and streaming: memory", report.stream_memory(results["byte-lm"])]
     if visits := results.get(MIXED, {}).get(ALL.name):
         hits = 100 * report.median(visits, lambda visit: visit.many["hit_rate"])
         parts.append(f"Of the requests of the mixed trace, {hits:.1f} % found their model loaded, with all four.")

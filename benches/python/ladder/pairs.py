@@ -1,4 +1,4 @@
-"""What two parts are worth together: fewer requests upstream, little memory for streams, loads that block no stream."""
+"""What two parts are worth together, beyond the rungs: fewer requests upstream, and loads that block no stream."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from benches.python.door.servers import penstock as plain
 from benches.python.gateway.stories import gateway
 from benches.python.ladder.asking import PATIENCE, Load
 from benches.python.ladder.questions import BIG, MIXED, Call, questions, workload
-from benches.python.ladder.rungs import ALL, ALL_BUT, ALONE, BASELINE, CLIENTS, THREE, TWO, Rung
-from benches.python.ladder.visits import Phases, counters, launch, visit
+from benches.python.ladder.rungs import ALL, ALONE, BASELINE, CLIENTS, THREE, TWO
+from benches.python.ladder.visits import Phases, counters, launch
 from benches.python.measure import table
 from examples import demo_text, minilm_onnx
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from benches.python.door.machine import Served
+    from benches.python.ladder.rungs import Rung
     from benches.python.ladder.visits import Effort
 
     Meanwhile = Callable[[penstock.AsyncClient], Awaitable[None]]
@@ -42,7 +43,7 @@ WANTED = (3, 0, 1, 2)
 def pairs(logs: Path, effort: Effort) -> list[Pair]:
     """A title, a table and the figures of each."""
     found = []
-    for measure in (upstream, memory, loading):
+    for measure in (upstream, loading):
         progress(measure.__name__)
         found.append(measure(logs, effort))
     return found
@@ -79,21 +80,6 @@ def upstream(logs: Path, effort: Effort) -> Pair:
     ]
     head = ["a gateway before the MLP, 100 clients", "requests upstream/request", "connections upstream", "requests/s"]
     return {"title": "Pooling and batching: what reaches an upstream", "table": table(head, rows), "data": seen}
-
-
-def memory(logs: Path, effort: Effort) -> Pair:
-    """What a hundred streams add to the memory of the byte model's server."""
-    neither = Rung("pool + load", ("pool", "load"))
-    rungs = (neither, ALL_BUT[2], ALL_BUT[1], ALL)
-    work = workload("byte-lm", 0)
-    known = questions(work.models)
-    seen: dict[str, list[float]] = {rung.name: [] for rung in rungs}
-    for _ in range(effort.rounds):
-        for rung in rungs:
-            seen[rung.name].append(visit(work, rung, known, effort, logs=logs).start["grown_mib"])
-    rows = [[name, spread(rounds, 1)] for name, rounds in seen.items()]
-    head = ["byte model, 100 texts at a time", "MiB beyond the server that has answered once"]
-    return {"title": "Batching and streaming: memory", "table": table(head, rows), "data": seen}
 
 
 def loading(logs: Path, effort: Effort) -> Pair:

@@ -183,7 +183,9 @@ def _sentence(what: str, reached: Mapping[str, bool]) -> str:
     no = [name for name, good in reached.items() if not good]
     if not no:
         return f"**{what}**: reached everywhere."
-    return f"**{what}**: reached by {', '.join(yes) or 'none'}; not by {', '.join(no)}."
+    if not yes:
+        return f"**{what}**: reached nowhere."
+    return f"**{what}**: reached by {', '.join(yes)}; not by {', '.join(no)}."
 
 
 def _each(results: Results) -> str:
@@ -214,6 +216,12 @@ def _details(rungs: Mapping[str, Sequence[Visit]]) -> str:
 def _cell(value: float, digits: int) -> str:
     """Empty where there was nothing to measure."""
     return "" if math.isnan(value) else f"{value:,.{digits}f}"
+
+
+def stream_memory(rungs: Mapping[str, Sequence[Visit]]) -> str:
+    """What texts for all clients at a time add to the server's memory."""
+    rows = [[name, spread([visit.start["grown_mib"] for visit in visits])] for name, visits in rungs.items()]
+    return table(["byte-lm, 100 texts at a time", "MiB at most beyond the server that has answered once"], rows)
 
 
 def disturbance(results: Results) -> str:

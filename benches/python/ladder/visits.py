@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 KIB = 1024.0
-WARM_SECONDS = 0.2
+WARM_CLIENTS, WARM_SECONDS = 16, 0.2
+"""Enough for full batches of the slow models, and soon over."""
 PART = 0.8
 """Of what the baseline reached in the closed loop: the rate at which all rungs are asked."""
 TURN = 4
@@ -138,7 +139,7 @@ def visit(
             calls = [Call(model, index) for index in range(len(known[model]))]
             start["cold_ms"] = phases.measure(iter(calls[:1]), Load(1))["max_ms"]
             phases.remember()
-            phases.measure(cycle(calls), Load(CLIENTS, min(WARM_SECONDS, effort.many)))
+            phases.measure(cycle(calls), Load(WARM_CLIENTS, min(WARM_SECONDS, effort.many)))
             one = phases.measure(cycle(calls), Load(1, effort.one))
             many = phases.measure(cycle(calls), Load(CLIENTS, effort.many))
             rate = rate or many["requests_per_second"] * PART
