@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build test test-interop lint audit demo bench scenarios soak coverage wheel-check docs docs-check clean compare faults
+.PHONY: help setup build test test-interop lint audit demo bench scenarios soak coverage wheel-check docs docs-check clean compare faults ladder
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ compare: ## beside other servers, clients and readers of weights; ARGS="--write"
 
 faults: ## faults by a seed over 100,000 requests, and what became of each; ARGS="--seed 7"
 	@tools/faults $(ARGS)
+
+ladder: ## the four optimizations one by one; ARGS="--quick", ARGS="--write docs/ladder.md"
+	@tools/ladder $(ARGS)
 
 coverage: ## line coverage of Rust and Python; ARGS="--fail-under 85"
 	@tools/coverage $(ARGS)

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import penstock  # noqa: E402  the path comes first
-from examples.app import ByteLanguageModel  # noqa: E402
+from examples.app_models import ByteLanguageModel  # noqa: E402
 from tests.interop.support.chromium import Visit, chromium  # noqa: E402
 
 if TYPE_CHECKING:

@@ -119,21 +119,22 @@ def _bits() -> tuple[float, float]:
 async def _write(url: str, tokens: int) -> tuple[list[Flow], list[Completion]]:
     async with penstock.AsyncClient(url, pool=penstock.Pool(max_size=CROWD)) as client:
         print(f"{MODEL}: as it is written, at temperature 0.7:\n  {PROMPT}", end="", flush=True)
-        await _complete(client, PROMPT, tokens, show=True, temperature=0.7, top_p=0.95, seed=1)
+        await complete(client, PROMPT, tokens, show=True, temperature=0.7, top_p=0.95, seed=1)
         for temperature, top_p in ((0.0, 1.0), (1.3, 1.0), (1.3, 0.5)):
-            one = await _complete(client, PROMPT, SHORT, temperature=temperature, top_p=top_p, seed=1)
+            one = await complete(client, PROMPT, SHORT, temperature=temperature, top_p=top_p, seed=1)
             print(f"  temperature {temperature}, top_p {top_p}: {_line(one.text)}")
-        alone = [await _complete(client, OPENINGS[0], tokens, temperature=0)]
+        alone = [await complete(client, OPENINGS[0], tokens, temperature=0)]
         began = time.perf_counter()
         prompts = [f"{number} {OPENINGS[number % len(OPENINGS)]}" for number in range(CROWD)]
-        together = await asyncio.gather(*(_complete(client, prompt, tokens, temperature=0) for prompt in prompts))
+        together = await asyncio.gather(*(complete(client, prompt, tokens, temperature=0) for prompt in prompts))
     took = time.perf_counter() - began
     return [_flow(alone, alone[0].came[-1] - alone[0].asked), _flow(together, took)], [*alone, *together]
 
 
-async def _complete(
+async def complete(
     client: penstock.AsyncClient, prompt: str, tokens: int, *, show: bool = False, **options: float
 ) -> Completion:
+    """Ask for a text, and note when each piece of it comes. `options` are those of the completion."""
     body = {"model": MODEL, "prompt": prompt, "max_tokens": tokens, "stream": True, **options}
     pieces: list[str] = []
     came: list[float] = []

@@ -133,7 +133,7 @@ def language_model(tmp_path: Path) -> Iterator[str]:
     """The byte language model of the examples, served by a process of its own."""
     pytest.importorskip("sklearn")
     app = tmp_path / "app.py"
-    app.write_text("from examples.app import ByteLanguageModel\n\nmodels = [ByteLanguageModel]\n")
+    app.write_text("from examples.app_models import ByteLanguageModel\n\nmodels = [ByteLanguageModel]\n")
     process = subprocess.Popen(
         [sys.executable, "-m", "penstock", "serve", str(app), "--port", "0"],
         stdout=subprocess.PIPE,

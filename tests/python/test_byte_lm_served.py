@@ -12,7 +12,7 @@ pytest.importorskip("sklearn")
 
 import penstock
 from examples import demo_text
-from examples.app import ByteLanguageModel
+from examples.app_models import ByteLanguageModel
 from examples.byte_lm.generation import Writing, step
 from examples.byte_lm.network import ByteLM
 from examples.demo_text import Completion

@@ -144,6 +144,24 @@ class Served:
                 pages += int(Path(f"/proc/{number}/statm").read_text().split()[1])
         return pages * PAGE / 1024
 
+    def peak_rss_kib(self) -> float:
+        """The most resident memory that its processes had, or have had since `forget_peak`."""
+        return sum(self._status_kib(number, "VmHWM") for number, _ in self._processes())
+
+    def forget_peak(self) -> None:
+        """Counts the peak of resident memory from here on (proc(5): `clear_refs`)."""
+        for number, _ in self._processes():
+            with contextlib.suppress(OSError):
+                Path(f"/proc/{number}/clear_refs").write_text("5")
+
+    @staticmethod
+    def _status_kib(number: int, name: str) -> float:
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{number}/status").read_text().splitlines():
+                if line.startswith(f"{name}:"):
+                    return float(line.split()[1])
+        return 0.0
+
     def get(self, path: str) -> str:
         with urllib.request.urlopen(self.base + path, timeout=10) as answer:
             text: str = answer.read().decode()

@@ -92,11 +92,11 @@ def counters(server: Served) -> Figures:
     if not server.name.startswith("penstock"):
         return {}
     text = server.get("/metrics")
-    return {name: _total(name, text) for name in COUNTERS}
+    return {name: total(name, text) for name in COUNTERS}
 
 
-def _total(name: str, text: str) -> float:
-    """Over all labels."""
+def total(name: str, text: str) -> float:
+    """A counter of `/metrics`, over all its labels."""
     return sum(map(float, re.findall(rf"^{name}(?:\{{[^}}]*\}})? (\S+)", text, re.MULTILINE)))
 
 
