@@ -196,9 +196,7 @@ impl Form for Columns {
         let mut rows = 0..;
         let answer = |refusal: Option<Error>| match (refusal, &mut rows) {
             (Some(error), _) => Err(error),
-            (None, rows) => {
-                Ok(AnswerRow { columns: Arc::clone(&columns), row: rows.next().unwrap_or_default() })
-            }
+            (None, rows) => Ok(AnswerRow::new(Arc::clone(&columns), rows.next().unwrap_or_default())),
         };
         Ok(refusals.of_row.into_iter().map(answer).collect())
     }

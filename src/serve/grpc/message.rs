@@ -8,7 +8,8 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use crate::serve::{HttpSettings, offload};
+use crate::flow::offload;
+use crate::serve::HttpSettings;
 use crate::wire::grpc::{Code, Encoding, Messages, Status};
 
 /// The messages of one call.
