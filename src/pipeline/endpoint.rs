@@ -384,6 +384,16 @@ impl Endpoint {
         }
     }
 
+    /// Has forecasts of deadlines go by so many batches at a time from here on, where not all workers may be at work.
+    pub fn run_at_a_time(&self, batches: usize) {
+        self.batcher.run_at_a_time(batches);
+    }
+
+    /// Batches that run at a time, as forecasts have it.
+    pub fn at_a_time(&self) -> usize {
+        self.batcher.at_a_time()
+    }
+
     /// Blocks a worker until a batch may be taken.
     pub fn wait(&self) -> Turn {
         self.batcher.wait()

@@ -449,7 +449,7 @@ impl Carry for Holding {
     }
 
     fn room(&self) -> usize {
-        2
+        2 + self.left.load(Ordering::SeqCst)
     }
 }
 
@@ -530,8 +530,10 @@ async fn a_batch_is_left_when_the_last_who_waits_has_left() {
             tokio::task::yield_now().await;
         }
         assert_eq!(holding.left.load(Ordering::SeqCst), 0, "one still waits");
+        assert_eq!(stage.endpoint.at_a_time(), 2, "forecasts go by the room, not by the workers");
         drop(last);
         eventually(|| holding.left.load(Ordering::SeqCst) == 1).await;
+        eventually(|| stage.endpoint.at_a_time() == 3).await;
         assert!(joined(std::thread::spawn(move || relays.end(PATIENCE))).await);
     }
 }
