@@ -198,6 +198,7 @@ class Server:
         self._security = settings.of(SecuritySettings)
         self._delay = self._settings.drain_delay
         self._cache_settings = self._parts.cached(settings.of(CacheSettings))
+        self._traced = False
         self._shared_cache = cache
         self._cache = _cache_of(self._cache_settings) if cache is None else cache
         self._journal: _native.NativeJournal | None = None
@@ -313,6 +314,7 @@ class Server:
         """Has what is recorded brought to where it is wanted."""
         native.count_dropped(journal)
         ratio = ratio_in_force(self._every_setting.of(TracingSettings))
+        self._traced = ratio is not None
         if ratio is not None:
             native.trace_by(journal, ratio)
 

@@ -63,7 +63,10 @@ impl ServedWorker {
             // It waited for the lock meanwhile: the batch is the next load's.
             return None;
         }
-        let (batch, account) = endpoint.take()?;
+        let (batch, mut account) = endpoint.take()?;
+        if self.largest_live.is_some() {
+            account.trace.open();
+        }
         let count = batch.entries.len();
         let columns = Columns::new(&endpoint.spec, endpoint.spares());
         let input = columns.input(py, batch.rows, count, self.isolate);

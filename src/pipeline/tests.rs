@@ -182,7 +182,7 @@ async fn a_batch_knows_the_traces_of_its_requests() {
         }
     };
     assert_eq!((batch.entries.len(), account.ids.len()), (4, 1));
-    assert_eq!(account.trace.members, [shared.clone(), other.clone()]);
+    assert_eq!(account.trace.members(), [shared.clone(), other.clone()]);
     let own = account.trace().unwrap();
     assert!(own.sampled && ![shared.trace_id, other.trace_id].contains(&own.trace_id));
     drop(asked);

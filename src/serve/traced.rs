@@ -10,7 +10,7 @@ use super::access::AccessLog;
 use super::body::{Only, only};
 use super::timing::Timing;
 use crate::flow::TraceContext;
-use crate::pipeline::BatchAccount;
+use crate::pipeline::{BatchAccount, Boarding};
 
 const PARENT: HeaderName = HeaderName::from_static("traceparent");
 const STATE: HeaderName = HeaderName::from_static("tracestate");
@@ -43,6 +43,14 @@ impl Spans {
         let taken = ago(batch.taken);
         let waited = timing.load.unwrap_or_default() + timing.parts.queue + timing.parts.slot;
         Self { waited: (taken.checked_sub(waited).unwrap_or(taken), taken), batch: batch.trace() }
+    }
+
+    /// Those of a request that is answered piece by piece; none where no batch ever had it.
+    pub(super) fn boarded(boarding: &Boarding) -> Option<Self> {
+        let (asked, boarded, batch) = boarding.known()?;
+        let (now, here) = (Instant::now(), SystemTime::now());
+        let ago = |moment: Instant| here.checked_sub(now.saturating_duration_since(moment)).unwrap_or(here);
+        Some(Self { waited: (ago(asked), ago(boarded)), batch: batch.cloned() })
     }
 }
 

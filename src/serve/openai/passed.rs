@@ -72,6 +72,7 @@ impl Open {
         note.id.clone_from(&terms.id);
         let (specs, rows) = row(&request.row(passage), &model);
         let pieces = model.stream(terms, specs, &rows)?;
+        note.board(std::slice::from_ref(&pieces));
         if request.stream {
             let words = if passage == Passage::Generate { Words::Oip } else { Words::OpenAi };
             return streamed(

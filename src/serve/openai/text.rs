@@ -78,6 +78,7 @@ fn begin(
         model.stream(terms.clone(), specs, &rows)
     };
     let pieces = asked.documents.iter().map(stream).collect::<Result<Vec<_>>>()?;
+    note.board(&pieces);
     Ok((Choices::new(pieces.len(), asked.each, asked.max_tokens, &asked.stops), pieces))
 }
 
