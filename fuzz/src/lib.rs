@@ -56,7 +56,7 @@ fn comes_back(request: InferRequest, specs: &[TensorSpec]) {
     }
     let columns = Arc::new(request.rows.into_columns().into_vec());
     let rows: Vec<_> =
-        (0..request.count).map(|row| AnswerRow { columns: Arc::clone(&columns), row }).collect();
+        (0..request.count).map(|row| AnswerRow::new(Arc::clone(&columns), row)).collect();
     let id = request.id.as_deref();
     let answer = |binary| InferResponse {
         model: "m",

@@ -9,7 +9,7 @@ from penstock._base_client import BaseClient
 from penstock._infer_stream import AsyncInferStream
 from penstock._inference import Inference, InferResult, refusal, result_of, result_of_http, takes_binary
 from penstock._questions import answer_of, is_true, parameters_of, question_of
-from penstock._request import REDIRECTS
+from penstock._request import AGAIN_IF_SILENT, REDIRECTS, retry_bits, with_bits
 from penstock._response import Response
 from penstock._stream import caller
 from penstock._uploads import send_async_pieces
@@ -43,6 +43,7 @@ class AsyncInference(BaseClient):
         priority: Priority | None = None,
         tenant: str | None = None,
         binary: bool | None = None,
+        retry: bool | None = None,
     ) -> InferResult:
         """Asks a model by the Open Inference Protocol, version 2.
 
@@ -58,6 +59,9 @@ class AsyncInference(BaseClient):
             tenant: on whose behalf, as `X-Request-Tenant`; a server may give each its share.
             binary: over HTTP, send tensors as binary data, and ask for such, or as JSON; by default the server is asked
                 once whether it takes them. Over gRPC they are always raw.
+            retry: `True` sends it again wherever a connection breaks, `False` never. By default it is sent again where
+                nothing of it was sent; and once where a connection that had served before was closed without a word of
+                an answer, as a server does that is being replaced.
 
         Raises:
             RemoteError: where the server refuses, with its words and its status or code; by what these say it is also
@@ -75,15 +79,17 @@ class AsyncInference(BaseClient):
             priority=priority,
             tenant=tenant,
         )
+        # A model that is asked twice has answered twice: nothing else has happened.
+        bits = retry_bits(retry, AGAIN_IF_SILENT)
         if not self._builder.speaks_grpc:
             if binary is None:
                 if self._binary is None:
                     self._binary = await self._takes_binary(inference)
                 binary = self._binary
             url, options = inference.request(binary=binary)
-            return result_of_http(await self._call("POST", url, options))
+            return result_of_http(await self._call("POST", url, options, bits))
         http = await self._over_http(inference, binary) if self._builder.speaks_http else None
-        manner = self._builder.manner(inference.timeout, inference.terms)
+        manner = self._builder.manner(inference.timeout, inference.terms, bits)
         return result_of(await self._answer(self._calls.infer(inference.asked(), http, manner)))
 
     async def is_live(self, *, timeout: float | Timeout | EllipsisType | None = ...) -> bool:
@@ -249,8 +255,10 @@ class AsyncInference(BaseClient):
             self._native.cancel(future)
             raise
 
-    async def _call(self, method: str, url: str, options: Mapping[str, Any]) -> Response:
+    async def _call(self, method: str, url: str, options: Mapping[str, Any], bits: int = 0) -> Response:
         prepared = self._builder.prepare(method, url, options)
+        if bits:
+            prepared = with_bits(prepared, bits)
         # As in _send, without its coroutine: requests wait here by the thousand, and Python's collector looks at each.
         future = self._native.submit(*prepared)
         try:

@@ -70,11 +70,15 @@ class BaseClient(Connections):
                 "proxy": proxy,
                 "trust_env": trust_env,
                 "http2": http2,
+                "follow_redirects": follow_redirects,
+                "max_redirects": max_redirects,
                 "max_response": max_response,
                 "stream_window": stream_window,
                 "stream_memory": stream_memory,
             }
         )
+        self._follows = options.pop("follow_redirects")
+        self._max_redirects = options.pop("max_redirects")
         self._builder = RequestBuilder(
             checked_urls(base_url), params, headers, auth, options["timeout"], api_key=api_key
         )
@@ -82,8 +86,6 @@ class BaseClient(Connections):
         super().__init__(self._builder.origins, native, pool)
         self._told = told
         self._calls = _native.NativeInference(native)
-        self._follows = follow_redirects
-        self._max_redirects = max_redirects
         self._binary: bool | None = None
         self._asking: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[Response]] = WeakKeyDictionary()
 

@@ -71,6 +71,11 @@ class ModelTerms:
         file = settings._file  # noqa: SLF001  one package
         self._of_models = {} if file is None else _tables_of(file)
 
+    @property
+    def said(self) -> dict[str, dict[str, Any]]:
+        """The values of `[model.NAME]`, by model and by setting."""
+        return {name: {key: value for key, (_, value) in table.items()} for name, table in self._of_models.items()}
+
     def applied(self, spec: ModelSpec) -> ModelSpec:
         """The declaration of a model with what settings say of it.
 

@@ -325,7 +325,8 @@ def _summary(report: dict[str, Any]) -> list[str]:
     loop = f"open loop at {asked['rate']:,g}/s" if asked["rate"] else "closed loop"
     fine = "OK" if asked["protocol"] == "gRPC" else "2xx"
     counts = [f"{report['answered']:,} answers", f"{report['ok']:,} of them {fine}"]
-    counts += [f"{report[name]:,} {name}" for name in ("refused", "failed", "wrong", "unfinished", "reopened") if report[name]]
+    others = ("refused", "failed", "wrong", "unfinished", "reopened")
+    counts += [f"{report[name]:,} {name}" for name in others if report[name]]
     lines = [
         f"{asked['url']}, {asked['clients']} clients, {loop}, {asked['protocol']}",
         f"{report['requests_per_second']:,.0f} requests/s in {report['seconds']:.2f} s; {', '.join(counts)}",

@@ -9,7 +9,7 @@ from penstock._base_client import BaseClient
 from penstock._infer_stream import InferStream
 from penstock._inference import Inference, InferResult, refusal, result_of, result_of_http, takes_binary
 from penstock._questions import answer_of, is_true, parameters_of, question_of
-from penstock._request import REDIRECTS
+from penstock._request import AGAIN_IF_SILENT, REDIRECTS, retry_bits, with_bits
 from penstock._response import Response
 from penstock._stream import caller
 from penstock._uploads import send_pieces
@@ -41,6 +41,7 @@ class BlockingInference(BaseClient):
         priority: Priority | None = None,
         tenant: str | None = None,
         binary: bool | None = None,
+        retry: bool | None = None,
     ) -> InferResult:
         """As `AsyncClient.infer`, blocking."""
         inference = Inference(
@@ -53,15 +54,17 @@ class BlockingInference(BaseClient):
             priority=priority,
             tenant=tenant,
         )
+        # A model that is asked twice has answered twice: nothing else has happened.
+        bits = retry_bits(retry, AGAIN_IF_SILENT)
         if not self._builder.speaks_grpc:
             if binary is None:
                 if self._binary is None:
                     self._binary = self._takes_binary(inference)
                 binary = self._binary
             url, options = inference.request(binary=binary)
-            return result_of_http(self._call("POST", url, options))
+            return result_of_http(self._call("POST", url, options, bits))
         http = self._over_http(inference, binary) if self._builder.speaks_http else None
-        manner = self._builder.manner(inference.timeout, inference.terms)
+        manner = self._builder.manner(inference.timeout, inference.terms, bits)
         return result_of(self._calls.infer_blocking(inference.asked(), http, manner))
 
     def is_live(self, *, timeout: float | Timeout | EllipsisType | None = ...) -> bool:
@@ -165,8 +168,10 @@ class BlockingInference(BaseClient):
     def _takes_binary(self, inference: Inference) -> bool:
         return takes_binary(self._call("GET", "/v2", inference.question()))
 
-    def _call(self, method: str, url: str, options: Mapping[str, Any]) -> Response:
+    def _call(self, method: str, url: str, options: Mapping[str, Any], bits: int = 0) -> Response:
         prepared = self._builder.prepare(method, url, options)
+        if bits:
+            prepared = with_bits(prepared, bits)
         if options and "content" in options and isinstance(upload := prepared[3], _native.NativeUpload):
             response = Response(self._with_pieces(upload, self._native.begin(*prepared)))
         else:

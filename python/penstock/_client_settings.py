@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from penstock._settings_model import Resolved, Settings, setting
+from penstock._settings_values import choice_of
 from penstock.errors import ConfigError
 from penstock.pooling import BALANCES, Eject, Pool, Retry, Timeout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_HTTP2: dict[str, bool | Literal["always"]] = {"on": True, "off": False, "always": "always"}
+"""What clients call it."""
+
+
+def _http2(source: str, value: Any) -> str:
+    """As a switch, and by one word more."""
+    spoken = {True: "on", False: "off", "true": "on", "false": "off"}
+    return choice_of(source, spoken.get(value, value) if isinstance(value, bool | str) else value, tuple(_HTTP2))
+
 
 T = TypeVar("T", Pool, Timeout, Retry, Eject)
 
@@ -19,8 +30,8 @@ T = TypeVar("T", Pool, Timeout, Retry, Eject)
 class ClientSettings(Resolved, section="client", keywords=False, flags=False, prefix="client_"):
     """What `penstock.AsyncClient`, `penstock.Client` and the transports for httpx are like where code does not say it.
 
-    What code says otherwise than it is by default stays. What a client trusts (certificates, proxies) is said in code
-    only: a file that lies in the working directory must not decide it.
+    What code says otherwise than it is by default stays. What a client trusts and says of itself (certificates,
+    proxies, headers) is said in code only: a file that lies in the working directory must not decide it.
 
     Attributes:
         connect_timeout: time to open a connection.
@@ -37,6 +48,9 @@ class ClientSettings(Resolved, section="client", keywords=False, flags=False, pr
         eject_failures: failures in a row after which an endpoint is left out for a while.
         eject_time: time until one request tries it again.
         balance: which endpoint gets a request.
+        http2: HTTP/2: `"on"` where a server offers it, `"off"`, or `"always"`, without TLS, too.
+        follow_redirects: go where redirects lead. Of the clients only: under httpx, that decides it.
+        max_redirects: redirects of one request at most, likewise.
         max_response: bytes of an answer at most that is read whole.
         stream_window: bytes of one stream at most that nobody has taken.
         stream_memory: bytes of all streams of a client at most that nobody has taken.
@@ -56,6 +70,9 @@ class ClientSettings(Resolved, section="client", keywords=False, flags=False, pr
     eject_failures: int | None = setting(None, "count", "failures that leave an endpoint out", none="5")
     eject_time: float | None = setting(None, "seconds", "time until it is tried again", none="10 s")
     balance: str | None = setting(None, "choice", "which endpoint gets a request", BALANCES, none="p2c_first_byte")
+    http2: str | None = setting(None, "choice", "use HTTP/2", ("on", "off", "always"), none="on", check=_http2)
+    follow_redirects: bool | None = setting(None, "switch", "go where redirects lead", none="off")
+    max_redirects: int | None = setting(None, "count", "redirects of a request at most", none="20")
     max_response: int | None = setting(None, "size", "bytes of an answer that is read whole at most")
     stream_window: int | None = setting(None, "size", "bytes of a stream that nobody has taken", none="1 MiB")
     stream_memory: int | None = setting(None, "size", "bytes of all streams that nobody has taken", none="10 MiB")
@@ -69,11 +86,14 @@ _GROUPS: tuple[tuple[str, type[Any], dict[str, str]], ...] = (
 )
 _ALONE: dict[str, Any] = {
     "balance": "p2c_first_byte",
+    "http2": True,
     "max_response": None,
     "stream_window": 1 << 20,
     "stream_memory": 10 << 20,
 }
 """Options that are settings of their own, with their values by default."""
+_OF_SOME: dict[str, Any] = {"follow_redirects": False, "max_redirects": 20}
+"""The same, of those that have them."""
 
 
 def client_options(given: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
@@ -92,9 +112,12 @@ def client_options(given: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     said = {each.key: each.value for each in settings.values() if each.value is not None}
     if not said:
         return dict(given), ""
+    if "http2" in said:
+        said["http2"] = _HTTP2[said["http2"]]
+    alone = _ALONE | {name: default for name, default in _OF_SOME.items() if name in given}
     options = {
         name: said.get(name, default) if given.get(name, default) == default else given[name]
-        for name, default in _ALONE.items()
+        for name, default in alone.items()
     }
     try:
         for name, kind, names in _GROUPS:

@@ -340,7 +340,7 @@ class NativeServer:
     def close_async(self, drain: bool, limit: float) -> asyncio.Future[bool]: ...
 
 _Inside: TypeAlias = tuple[str, str | None, dict[str, Any], list[str] | None]
-_InsideTerms: TypeAlias = tuple[float | None, str | None, str | None, str | None]
+_InsideTerms: TypeAlias = tuple[float | None, str | None, str | None, str | None, tuple[str, str | None] | None]
 _InsideAnswer: TypeAlias = tuple[str, str, str | None, list[tuple[str, Any]], NativeTiming]
 
 @final

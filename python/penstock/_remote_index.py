@@ -11,6 +11,9 @@ from penstock.errors import ConfigError, DeadlineExceeded, PenstockError, Transp
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+_NOT_SERVED = frozenset({"UNAVAILABLE", "UNLOADING"})
+"""States of models, as the index of a repository has them, that a server does not answer for."""
+
 _OF_CLIENTS = frozenset(
     {"headers", "auth", "timeout", "pool", "balance", "retry", "eject", "verify", "cert", "proxy", "trust_env", "http2"}
 )
@@ -32,7 +35,7 @@ def listed(
         found: dict[str, dict[str, Any]] = {}
         try:
             rows = client.repository_index(timeout=10.0)
-            found = {str(row["name"]): {} for row in rows if isinstance(row, dict) and row.get("name")}
+            found = {str(row["name"]): {} for row in rows if _may_serve(row)}
         except (TransportError, DeadlineExceeded):
             raise
         except PenstockError:
@@ -44,3 +47,12 @@ def listed(
             raise ConfigError(f"{', '.join(where.urls)} list no models: name them, penstock.RemoteModel(name, urls)")
         return list(found.items())
     return [(name, found.get(name, {})) for name in wanted]
+
+
+def _may_serve(row: object) -> bool:
+    """Whether a row of the index names a model that can be asked for.
+
+    One that is UNAVAILABLE without a reason was unloaded, or never loaded; with one, its load has failed. A server that
+    says nothing of states has them all.
+    """
+    return isinstance(row, dict) and bool(row.get("name")) and row.get("state") not in _NOT_SERVED

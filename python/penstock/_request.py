@@ -30,9 +30,10 @@ Prepared = tuple[str, str, "Pairs | None", "bytes | _native.NativeUpload | None"
 Manner = tuple["Pairs | None", "Limits | None", int]
 """How a call of gRPC is sent: metadata, time-outs, options."""
 
-AGAIN, NEVER_AGAIN, UNDECODED, BY_BYTES = 1, 2, 4, 8
-"""The options of a request: bits of a number. With the last, time-outs are those of other clients: the head of the
-answer comes first, and every byte counts."""
+AGAIN, NEVER_AGAIN, UNDECODED, BY_BYTES, AGAIN_IF_SILENT = 1, 2, 4, 8, 16
+"""The options of a request: bits of a number. With `BY_BYTES`, time-outs are those of other clients: the head of the
+answer comes first, and every byte counts. With the last it is sent again where a connection that had served before
+broke without a word of an answer."""
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
@@ -155,12 +156,12 @@ class RequestBuilder:
                         return (method, target, merged(self._secrets, sendable(headers)) or None, body, None, 0)
         return self._prepare(method, url, options)
 
-    def manner(self, timeout: object, metadata: HeadersGiven | None = None) -> Manner:
+    def manner(self, timeout: object, metadata: HeadersGiven | None = None, bits: int = 0) -> Manner:
         """How a call of gRPC is sent; `...` is the client's own time-out."""
         headers = self._plain if metadata is None else merged(self._secrets, sendable(metadata)) or None
         if trace := outgoing():
             headers = merged(trace, headers or [])
-        return (headers, None if timeout is ... else limits_of(timeout, self._timeout), 0)
+        return (headers, None if timeout is ... else limits_of(timeout, self._timeout), bits)
 
     def silent(self) -> Timeout:
         """The client's own time-outs for an answer that may last, and say nothing for long."""
@@ -193,7 +194,7 @@ class RequestBuilder:
         if (auth := options.get("auth", credentials)) is not None or "auth" in options:
             headers = [*without(headers, [b"authorization"]), *([] if auth is None else [_basic(auth)])]
         limits = limits_of(options["timeout"], self._timeout) if "timeout" in options else None
-        return (method.upper(), target, headers or None, body, limits, _bits(options.get("retry")))
+        return (method.upper(), target, headers or None, body, limits, retry_bits(options.get("retry")))
 
     def _target(self, text: str, params: Params | None) -> tuple[str, tuple[str, str] | None]:
         """Where a request goes: a path at the endpoints or a whole URL; and the user that the URL names."""
@@ -331,9 +332,14 @@ def _bearer(api_key: object) -> tuple[bytes, bytes]:
     return (b"authorization", b"Bearer " + api_key.encode())
 
 
-def _bits(retry: object) -> int:
+def retry_bits(retry: object, otherwise: int = 0) -> int:
+    """The options that `retry=` stands for.
+
+    Raises:
+        ConfigError: where it is none of `True`, `False` and `None`.
+    """
     if retry is None:
-        return 0
+        return otherwise
     if not isinstance(retry, bool):
         raise ConfigError(f"retry must be True, False or None, not {retry!r}")
     return AGAIN if retry else NEVER_AGAIN

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+Trace: TypeAlias = tuple[str, str | None]
+"""`traceparent`, and `tracestate` where there is one."""
 
 
 class Scope(Protocol):
@@ -68,6 +71,35 @@ def current_trace() -> dict[str, str]:
     """
     scope = SCOPE.get()
     return {} if scope is None else scope.headers()
+
+
+def of_batch() -> Trace | None:
+    """The trace of the running batch, for whoever asks another model of this process."""
+    scope = SCOPE.get()
+    if scope is None:
+        return None
+    headers = scope.headers()
+    parent = headers.get("traceparent")
+    return None if parent is None else (parent, headers.get("tracestate"))
+
+
+def of_caller() -> Trace | None:
+    """The trace that whoever asks is in: of OpenTelemetry's current span, else of the running batch."""
+    api = sys.modules.get("opentelemetry.trace")
+    span = None if api is None else api.get_current_span().get_span_context()
+    if span is None or not span.is_valid:
+        return of_batch()
+    parent = f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags & 1:02x}"
+    return parent, span.trace_state.to_header() or None
+
+
+def follower() -> Callable[[], Trace | None] | None:
+    """What says which trace a caller is in; nothing where the process has set no tracer provider up by now."""
+    # Whoever has set up a provider has imported this.
+    api = sys.modules.get("opentelemetry.trace")
+    if api is None or isinstance(api.get_tracer_provider(), api.ProxyTracerProvider):
+        return None
+    return of_caller
 
 
 def outgoing() -> list[tuple[bytes, bytes]]:

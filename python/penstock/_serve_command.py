@@ -173,15 +173,19 @@ def serve(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         encrypted = settings.of(SecuritySettings).encrypted
         places = listeners(*_place(listen))
         return Supervisor(places, arguments, listen.workers, limit, encrypted=encrypted).run()
-    return _serve_alone(_made(options, settings))
+    return _serve_alone(_made(options, settings), _Renewal(options, settings))
 
 
 def _configured(options: argparse.Namespace) -> Settings:
     """The settings that are in force; what is logged from here on looks as they say."""
     settings = settings_from(options)
+    _configure_logs(settings)
+    return settings
+
+
+def _configure_logs(settings: Settings) -> None:
     wanted = settings.of(LoggingSettings)
     logs.configure(json=wanted.log_format == "json", level=wanted.log_level)
-    return settings
 
 
 def _made(options: argparse.Namespace, settings: Settings) -> Server:
@@ -214,7 +218,7 @@ def _record_path(record: Path | None, *, as_worker: bool) -> Path | None:
     return record.with_name(f"{record.stem}-{os.getpid()}{record.suffix}")
 
 
-def _serve_alone(server: Server) -> int:
+def _serve_alone(server: Server, renewal: _Renewal) -> int:
     # A signal's handler may interrupt whoever waits: an event would let both wait for each other.
     stop: SimpleQueue[str] = SimpleQueue()
     begun = False
@@ -237,7 +241,7 @@ def _serve_alone(server: Server) -> int:
             urls = f"{server.url} and {server.grpc_url}"
             print(f"penstock {__version__} serves {', '.join(server.names)} on {urls}", flush=True)  # noqa: T201
             while stop.get() is _RELOAD:
-                _reload(server)
+                _reload(server, renewal)
             print("penstock stops: answering what was accepted", flush=True)  # noqa: T201
     except KeyboardInterrupt:
         if begun:
@@ -249,8 +253,8 @@ def _serve_alone(server: Server) -> int:
     return 0
 
 
-def _reload(server: Server) -> None:
-    """Reads certificates and keys again; what cannot be used is told, and what was before goes on."""
+def _reload(server: Server, renewal: _Renewal) -> None:
+    """Reads certificates, keys and settings again; what cannot be used is told, and what was before goes on."""
     try:
         changed = server.reload_certificates()
     except ConfigError as error:
@@ -260,3 +264,40 @@ def _reload(server: Server) -> None:
             f"penstock: certificates and keys {'have changed, and are' if changed else 'are as before, and'} in force"
         )
     print(text, file=sys.stderr, flush=True)  # noqa: T201  a command line answers so
+    for line in renewal.renewed():
+        print(f"penstock: {line}", file=sys.stderr, flush=True)  # noqa: T201  as above
+
+
+class _Renewal:
+    """The settings of a process that runs, which are read again by a signal."""
+
+    def __init__(self, options: argparse.Namespace, settings: Settings) -> None:
+        self._options = options
+        self._known = _values(settings)
+
+    def renewed(self) -> list[str]:
+        """Puts into force what can be while requests are served: how the log looks. Says what became of all."""
+        try:
+            settings = settings_from(self._options)
+        except ConfigError as error:
+            return [f"{error}; what was before stays in force"]
+        now = _values(settings)
+        changed = [name for name, value in now.items() if value != self._known.get(name)]
+        at_once = [name for name in changed if name in _AT_ONCE]
+        if at_once:
+            _configure_logs(settings)
+            self._known |= {name: now[name] for name in at_once}
+        told = [f"{name} is {settings[name].shown} now" for name in at_once]
+        waiting = [name for name in changed if name not in _AT_ONCE]
+        if waiting:
+            told.append(f"{', '.join(waiting)} changed, and will be in force after a restart")
+        return told
+
+
+_AT_ONCE = frozenset(each.name for each in settings_of(LoggingSettings))
+"""Settings that a process takes up while it serves."""
+
+
+def _values(settings: Settings) -> dict[str, Any]:
+    """Every setting, those of single models too, by its name."""
+    return {each.name: each.value for each in settings.values()} | {"[model]": ModelTerms(settings).said}

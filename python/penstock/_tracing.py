@@ -7,9 +7,9 @@ for one. Their numbers were given by the core, because they are in `traceparent`
 from __future__ import annotations
 
 import logging
-import sys
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from penstock._scope import follower
 from penstock.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,11 +45,7 @@ def ratio_in_force(settings: TracingSettings) -> float | None:
     if settings.tracing == "off":
         return None
     if settings.tracing == "auto":
-        # Whoever has set up a provider has imported this.
-        api = sys.modules.get("opentelemetry.trace")
-        if api is None or isinstance(api.get_tracer_provider(), api.ProxyTracerProvider):
-            return None
-        return settings.trace_ratio
+        return None if follower() is None else settings.trace_ratio
     try:
         import opentelemetry.trace  # noqa: F401, PLC0415  an extra: who does not trace needs none
     except ImportError as error:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from penstock._inference import InferResult, check_terms, result_of_message
 from penstock._pipeline_settings import PipelineSettings
 from penstock._pipeline_stream import PipelineStream
+from penstock._scope import of_batch, of_caller
 from penstock.errors import Closed, ConfigError
 from penstock.pooling import check_time
 from penstock.server import Server, ServerStats, check_port
@@ -92,6 +93,7 @@ class Pipeline:
             models, cache=cache, preload=preload, pool=pool, batch=batch, stream=stream, load=load, **settings
         )
         self._inside: _native.NativePipeline | None = None
+        self._trace = of_batch
 
     def start(self) -> Self:
         """Loads the models of `preload`, and comes back when they are ready. Safe to call twice.
@@ -106,6 +108,7 @@ class Pipeline:
         self._server._start_without_door()  # noqa: SLF001  one package
         if self._inside is None:
             self._inside = self._server._running().inside()  # noqa: SLF001  as above
+            self._trace = of_caller if self._server._traced else of_batch  # noqa: SLF001  as above
         return self
 
     async def infer(
@@ -151,7 +154,9 @@ class Pipeline:
             Closed: where the pipeline is closed, or was not started.
         """
         native = self._native()
-        future = native.infer(_asked(model, inputs, outputs, version), _terms(timeout, priority, tenant, request_id))
+        future = native.infer(
+            _asked(model, inputs, outputs, version), self._terms(timeout, priority, tenant, request_id)
+        )
         try:
             name, served, called, tensors, timing = await future
         except BaseException:
@@ -176,7 +181,7 @@ class Pipeline:
         Ctrl-C ends the waiting and takes the request out of the queue.
         """
         name, served, called, tensors, timing = self._native().infer_blocking(
-            _asked(model, inputs, outputs, version), _terms(timeout, priority, tenant, request_id)
+            _asked(model, inputs, outputs, version), self._terms(timeout, priority, tenant, request_id)
         )
         return result_of_message((name, served, called or "", tensors), timing)
 
@@ -232,7 +237,7 @@ class Pipeline:
         given = [each is not None for each in (inputs, prompt, messages)]
         if sum(given) != 1:
             raise ConfigError("a stream needs inputs, a prompt or messages, and one of them only")
-        terms = _terms(timeout, priority, tenant, request_id)
+        terms = self._terms(timeout, priority, tenant, request_id)
         text = {
             "max_tokens": max_tokens,
             "temperature": temperature,
@@ -353,6 +358,15 @@ class Pipeline:
 
         return _reprs.of_server(self._server, "Pipeline")
 
+    def _terms(
+        self, timeout: float | None, priority: Priority | None, tenant: str | None, request_id: str | None
+    ) -> _native._InsideTerms:
+        if timeout is not None:
+            check_time("timeout", timeout)
+        if priority is not None or tenant is not None:
+            check_terms(priority, tenant)
+        return (timeout, priority, tenant, request_id, self._trace())
+
     def _native(self) -> _native.NativePipeline:
         native = self._inside
         if native is None:
@@ -372,13 +386,3 @@ def _asked(
             raise ConfigError(f"inputs must be a mapping of arrays by name, not {type(inputs).__name__}") from None
     wanted = None if outputs is None else list(outputs)
     return (model, None if version is None else str(version), inputs, wanted)
-
-
-def _terms(
-    timeout: float | None, priority: Priority | None, tenant: str | None, request_id: str | None
-) -> tuple[float | None, str | None, str | None, str | None]:
-    if timeout is not None:
-        check_time("timeout", timeout)
-    if priority is not None or tenant is not None:
-        check_terms(priority, tenant)
-    return (timeout, priority, tenant, request_id)

@@ -198,6 +198,7 @@ class Server:
         self._security = settings.of(SecuritySettings)
         self._delay = self._settings.drain_delay
         self._cache_settings = self._parts.cached(settings.of(CacheSettings))
+        self._traced = False
         self._shared_cache = cache
         self._cache = _cache_of(self._cache_settings) if cache is None else cache
         self._journal: _native.NativeJournal | None = None
@@ -315,6 +316,7 @@ class Server:
         native.count_dropped(journal)
         tracing = self._every_setting.of(TracingSettings)
         ratio = ratio_in_force(tracing)
+        self._traced = ratio is not None
         if ratio is not None:
             native.trace_by(journal, ratio, tracing.trace_limit)
 

@@ -110,7 +110,7 @@ impl BatchAccount {
     /// The context of the batch's own work: what is asked of others on its behalf names it. `None` where no request of it is
     /// in a trace.
     pub fn trace(&self) -> Option<TraceContext> {
-        self.trace.own.clone()
+        self.trace.own()
     }
 
     /// The model is called now; only the first time counts.

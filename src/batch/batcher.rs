@@ -91,6 +91,16 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, W: Send + 'static> Batcher<K,
         Ok(Self { state, clock, spares })
     }
 
+    /// Has forecasts of deadlines go by so many batches at a time from here on, where not all workers may be at work.
+    pub fn run_at_a_time(&self, batches: usize) {
+        self.state.lock().queue.run_at_a_time(batches);
+    }
+
+    /// Batches that run at a time, as forecasts have it.
+    pub fn at_a_time(&self) -> usize {
+        self.state.lock().queue.at_a_time()
+    }
+
     /// The number that stands for a tenant; everyone is the same where the policy names no shares.
     pub fn tenant(&self, name: &str) -> Tenant {
         self.state.lock().queue.tenant(name)

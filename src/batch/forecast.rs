@@ -16,7 +16,7 @@ pub struct Backlog {
     pub rows: usize,
     /// What they cost.
     pub cost: u64,
-    /// Workers that take batches.
+    /// Batches that run at a time.
     pub workers: usize,
     /// For each batch that runs, how much longer it is expected to.
     pub running: SmallVec<[Duration; 4]>,
@@ -50,7 +50,10 @@ struct Workers(SmallVec<[Duration; 8]>);
 impl Workers {
     fn new(backlog: &Backlog) -> Self {
         let count = backlog.workers.max(1);
-        let mut free: SmallVec<[Duration; 8]> = backlog.running.iter().copied().take(count).collect();
+        let mut free: SmallVec<[Duration; 8]> = backlog.running.iter().copied().collect();
+        // Where more run than may by now, the first that end make room for nobody.
+        free.sort_unstable();
+        free.drain(..free.len().saturating_sub(count));
         free.resize(count, Duration::ZERO);
         Self(free)
     }
@@ -126,6 +129,8 @@ mod tests {
     #[test]
     fn workers_share_what_waits() {
         assert_near(milliseconds(&backlog(0, 2, &[30])), 2.1);
+        // Three run where two may from here on: the first of them makes no room.
+        assert_near(milliseconds(&backlog(0, 2, &[3, 40, 20])), 20.0 + 2.1);
         assert_near(milliseconds(&backlog(100, 2, &[3, 6])), 10.0 + 2.1);
         // More batches than are dealt one by one: 200 on four workers.
         assert_near(milliseconds(&backlog(10_000, 4, &[])), 50.0 * 7.0 + 2.1);

@@ -53,6 +53,8 @@ pub struct BatchQueue<K, W> {
     waiting: usize,
     cost: u64,
     workers: usize,
+    /// Batches that run at a time as far as is known; forecasts go by it.
+    at_a_time: usize,
     running: Vec<Running<K>>,
     tenants: HashMap<String, Tenant, ahash::RandomState>,
     shares: Shares,
@@ -86,6 +88,7 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
             waiting: 0,
             cost: 0,
             workers,
+            at_a_time: workers,
             running: Vec::new(),
             tenants,
             shares: by_weight,
@@ -121,6 +124,16 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
     /// Workers that take its batches.
     pub fn workers(&self) -> usize {
         self.workers
+    }
+
+    /// Batches that run at a time, as forecasts have it.
+    pub fn at_a_time(&self) -> usize {
+        self.at_a_time
+    }
+
+    /// Has forecasts go by so many batches at a time, where not all workers may be at work.
+    pub fn run_at_a_time(&mut self, batches: usize) {
+        self.at_a_time = batches.max(1);
     }
 
     /// True where one more request would be refused.
@@ -173,7 +186,7 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
     fn time_of_a_batch(&self) -> Option<Duration> {
         let cap = self.learned.cap();
         let typical = (self.cost * cap as u64).div_ceil(self.waiting.max(1) as u64);
-        Some(self.learned.predict(cap, typical)? / u32::try_from(self.workers).unwrap_or(1).max(1))
+        Some(self.learned.predict(cap, typical)? / u32::try_from(self.at_a_time).unwrap_or(1).max(1))
     }
 
     /// Refuses a request that would be answered after its deadline, as far as is known.
@@ -184,7 +197,7 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
         let Some(deadline) = terms.deadline else { return Ok(()) };
         // A worker that is free learns from whatever it gets: where it got nothing, one slow hour would be held against
         // the function for ever.
-        if self.waiting == 0 && self.running.len() < self.workers {
+        if self.waiting == 0 && self.running.len() < self.at_a_time {
             return Ok(());
         }
         let cost = self.cost_of(key, terms);
@@ -198,7 +211,7 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
             .iter()
             .map(|batch| batch.done.map_or(Duration::ZERO, |done| done.since(now)))
             .collect();
-        let mut backlog = Backlog { rows: self.waiting, cost: self.cost, workers: self.workers, running };
+        let mut backlog = Backlog { rows: self.waiting, cost: self.cost, workers: self.at_a_time, running };
         let left = deadline.since(now);
         let in_time = |backlog: &Backlog| {
             finish_in(learned, backlog, u64::from(cost)).is_none_or(|finish| finish <= left)

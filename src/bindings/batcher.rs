@@ -96,7 +96,8 @@ impl NativeBatcher {
         let admitted = this.core.submit(py, args, kwargs, asked, || {
             let (future, slot) = port.get().new_future(py)?;
             made = Some((future, slot));
-            Ok(Waiter::Future { port: Arc::clone(&port.get().shared), slot, feed })
+            let trace = this.core.trace(py)?;
+            Ok(Waiter::Future { port: Arc::clone(&port.get().shared), slot, feed, trace })
         });
         match (admitted, made) {
             (Ok(()), Some((future, _))) => {
@@ -124,7 +125,7 @@ impl NativeBatcher {
         this.ensure_started(py)?;
         let deadline = asked.timeout().map(|timeout| this.core.batcher.now() + timeout);
         let parked = Arc::new(Parked::default());
-        let waiter = || Ok(Waiter::Thread(Arc::clone(&parked)));
+        let waiter = || Ok(Waiter::Thread(Arc::clone(&parked), this.core.trace(py)?));
         this.core.submit(py, args, kwargs, asked, waiter)?;
         // A thread has no tick: what it sends may leave at once.
         this.core.batcher.release();
@@ -231,6 +232,7 @@ impl NativeBatcher {
             started if started == now => Ok(()),
             0 => {
                 self.started.store(now, Ordering::Relaxed);
+                self.core.follow(py)?;
                 let Some(start) = &self.start else {
                     return Ok(());
                 };
@@ -339,10 +341,9 @@ impl Worker {
         BatchDeadline::of(self.core.batcher.clock(), at)
     }
 
-    /// As `ServedWorker.scope`: callers in the process have no trace here.
-    #[allow(clippy::unused_self, reason = "as every worker's")]
+    /// As `ServedWorker.scope`.
     fn scope(&self) -> Option<BatchScope> {
-        None
+        BatchScope::of(&self.taken.lock().as_ref()?.account)
     }
 
     /// The function and the arguments of its next call, or `None` where the batch is done and its answers are out. The

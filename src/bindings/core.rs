@@ -1,7 +1,7 @@
 //! What a batched function consists of, apart from its Python face.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::ThreadId;
 use std::time::Duration;
 
@@ -26,13 +26,13 @@ use super::records;
 use super::riders::Riders;
 use super::run::{self, Filled, Fillers, Job};
 use super::steps::{Answering, Run};
-use super::waiter::{Failure, Outcome, Results, Waiter};
+use super::waiter::{Failure, Outcome, Results, Trace, Waiter};
 use crate::batch::{
     Attendance, BatchAccount, BatchStats, Batcher, Cut, Entry, History, Priority, Ran, Reason, Removed,
     Terms, Totals,
 };
 use crate::error::ErrorKind;
-use crate::flow::Bell;
+use crate::flow::{Bell, TraceContext};
 use crate::metrics::LockCounts;
 use crate::tensor::Rows;
 
@@ -78,6 +78,8 @@ pub(crate) struct Core {
     pub(crate) bell: Arc<Bell>,
     /// Set once the batcher is closed and nobody is waited for any more.
     pub(crate) hurried: AtomicBool,
+    /// Says which trace whoever asks is in, where the process has traces.
+    follow: OnceLock<Py<PyAny>>,
     objects: Mutex<Slab<Py<PyAny>>>,
     timer_set: AtomicBool,
     /// Threads that are in the function now: one that asks to wait for the function would wait for itself.
@@ -176,6 +178,7 @@ impl Core {
             calling,
             bell: Bell::new(),
             hurried: AtomicBool::new(false),
+            follow: OnceLock::new(),
             objects: Mutex::default(),
             timer_set: AtomicBool::new(false),
             running_in: Mutex::default(),
@@ -246,6 +249,28 @@ impl Core {
         admitted.map_err(|error| errors::to_python(py, &error))
     }
 
+    /// Asks callers from here on which trace they are in, where the process has set traces up by now.
+    ///
+    /// # Errors
+    /// Those of Python.
+    pub(crate) fn follow(&self, py: Python<'_>) -> PyResult<()> {
+        let follower = py.import(intern!(py, "penstock._scope"))?.call_method0(intern!(py, "follower"))?;
+        if !follower.is_none() {
+            self.follow.get_or_init(|| follower.unbind());
+        }
+        Ok(())
+    }
+
+    /// The trace that whoever calls this is in, where anybody has set traces up.
+    ///
+    /// # Errors
+    /// Those of Python.
+    pub(crate) fn trace(&self, py: Python<'_>) -> PyResult<Trace> {
+        let Some(follow) = self.follow.get() else { return Ok(None) };
+        let told: Option<(String, Option<String>)> = follow.call0(py)?.extract(py)?;
+        Ok(told.and_then(|told| TraceContext::parse(&told.0, told.1.as_deref())).map(Arc::new))
+    }
+
     /// True where this very thread is in the function.
     pub(crate) fn runs_here(&self) -> bool {
         self.running_in.lock().contains(&std::thread::current().id())
@@ -277,6 +302,14 @@ impl Core {
         let count = batch.entries.len();
         let mut account = BatchAccount::open(count, batch.reason.name(), batch.cut);
         account.add_requests(&batch.entries);
+        if self.follow.get().is_some() {
+            batch
+                .entries
+                .iter()
+                .filter_map(|entry| entry.waiter.trace())
+                .for_each(|trace| account.trace.add(&trace));
+            account.trace.close(false);
+        }
         let isolate = self.calling.isolate;
         let input = self.input(py, batch.rows, count, isolate);
         let filled = Filled::of(&account.cut, self.calling.fillers);
@@ -431,10 +464,10 @@ pub(crate) struct Roll<'a, 'py> {
 impl Attendance<Waiter> for Roll<'_, '_> {
     fn is_gone(&mut self, waiter: &Waiter) -> bool {
         match waiter {
-            Waiter::Future { port, slot, feed } => {
+            Waiter::Future { port, slot, feed, .. } => {
                 port.is_done(self.py, *slot) || feed.as_ref().is_some_and(|feed| has_left(self.py, feed))
             }
-            Waiter::Thread(parked) => parked.has_left(),
+            Waiter::Thread(parked, _) => parked.has_left(),
             Waiter::Shared(flight) => flight.is_deserted(|waiter| self.is_gone(waiter)),
         }
     }

@@ -19,7 +19,7 @@ use super::convert::items::{Item, Leaf};
 use super::convert::structure::{Key, canonical};
 use super::convert::{arrays, results};
 use super::run;
-use super::waiter::{Failure, Outcome, Results, Waiter};
+use super::waiter::{Failure, Outcome, Results, Trace, Waiter};
 use crate::batch::{Entry, GroupKey};
 use crate::error::ErrorKind;
 
@@ -124,6 +124,11 @@ impl Flights {
 }
 
 impl Flight {
+    /// The trace that the first of those is in who wait for it.
+    pub(crate) fn trace(&self) -> Trace {
+        self.state.lock().waiters.first()?.trace()
+    }
+
     fn board(&self, waiter: Waiter, limit: usize) -> Result<(), Waiter> {
         let mut state = self.state.lock();
         if !state.open || state.waiters.len() >= limit {

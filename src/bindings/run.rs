@@ -394,7 +394,7 @@ pub(crate) fn hand_out(
     let capacity = entries.len();
     for (row, entry) in entries.into_iter().enumerate() {
         match entry.waiter {
-            Waiter::Thread(parked) => parked.answer((Arc::clone(&results), row)),
+            Waiter::Thread(parked, _) => parked.answer((Arc::clone(&results), row)),
             // Whoever shares an answer has been put into the place of the flight.
             Waiter::Shared(flight) => drop(flight),
             // Mostly all waiters are of one loop, and the first comparison is the last.

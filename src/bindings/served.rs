@@ -63,7 +63,10 @@ impl ServedWorker {
             // It waited for the lock meanwhile: the batch is the next load's.
             return None;
         }
-        let (batch, account) = endpoint.take()?;
+        let (batch, mut account) = endpoint.take()?;
+        if self.largest_live.is_some() {
+            account.trace.open();
+        }
         let count = batch.entries.len();
         let columns = Columns::new(&endpoint.spec, endpoint.spares());
         let input = columns.input(py, batch.rows, count, self.isolate);
@@ -196,9 +199,7 @@ impl Form for Columns {
         let mut rows = 0..;
         let answer = |refusal: Option<Error>| match (refusal, &mut rows) {
             (Some(error), _) => Err(error),
-            (None, rows) => {
-                Ok(AnswerRow { columns: Arc::clone(&columns), row: rows.next().unwrap_or_default() })
-            }
+            (None, rows) => Ok(AnswerRow::new(Arc::clone(&columns), rows.next().unwrap_or_default())),
         };
         Ok(refusals.of_row.into_iter().map(answer).collect())
     }

@@ -43,8 +43,9 @@ impl BatchRecord {
         for (name, part) in Parts::NAMES.into_iter().zip(batch.parts().each()) {
             said.set_item(format!("penstock.batch.{name}_seconds"), part.as_secs_f64())?;
         }
+        let members = batch.trace.members();
         let links: Vec<_> =
-            batch.trace.members.iter().filter(|member| member.sampled).map(|member| ids(member)).collect();
+            members.iter().filter(|member| member.sampled).map(|member| ids(member)).collect();
         let failure =
             (batch.failed > 0 && batch.failed == batch.rows).then_some("every request of the batch failed");
         let times = (nanos(wall.at(batch.taken)), nanos(wall.at(batch.done)));

@@ -256,7 +256,7 @@ impl Passengers for Visitors {
         if self.shift.is_over() {
             return Ok(None);
         }
-        let Some(batch) = endpoint.join(&self.group, limit) else { return Ok(None) };
+        let Some(batch) = endpoint.join(&self.group, limit, &self.account) else { return Ok(None) };
         let count = batch.entries.len();
         // They are seated first: whatever goes wrong from here on, they are told.
         let first = self.seats.add(batch.entries);

@@ -12,11 +12,14 @@ use super::bridge::port::Shared;
 use super::errors;
 use super::flight::Flight;
 use crate::error::ErrorKind;
-use crate::flow::Monitor;
+use crate::flow::{Monitor, TraceContext};
 use crate::metrics::LockCounts;
 
 /// How often a thread that blocks lets Python look for Ctrl-C.
 pub(crate) const SIGNAL_CHECK: Duration = Duration::from_millis(50);
+
+/// The place of a caller in a trace, where it is in one.
+pub(crate) type Trace = Option<Arc<TraceContext>>;
 
 /// A future of an event loop, a thread that blocks, or several of them that share an answer.
 pub(crate) enum Waiter {
@@ -25,17 +28,26 @@ pub(crate) enum Waiter {
         slot: usize,
         /// What takes the values of every step, where they are wanted at once.
         feed: Option<Py<PyAny>>,
+        trace: Trace,
     },
-    Thread(Arc<Parked>),
+    Thread(Arc<Parked>, Trace),
     Shared(Arc<Flight>),
 }
 
 impl Waiter {
+    /// The trace that it is in; of those who share an answer, that of the first.
+    pub(crate) fn trace(&self) -> Trace {
+        match self {
+            Self::Future { trace, .. } | Self::Thread(_, trace) => trace.clone(),
+            Self::Shared(flight) => flight.trace(),
+        }
+    }
+
     /// Lets go of whoever will not be answered.
     pub(crate) fn forget(self) {
         match self {
             Self::Future { port, slot, .. } => port.forget(slot),
-            Self::Thread(_) => {}
+            Self::Thread(..) => {}
             Self::Shared(flight) => flight.arrive().into_iter().for_each(Self::forget),
         }
     }

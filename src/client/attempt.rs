@@ -105,7 +105,7 @@ impl<'a> Errand<'a> {
     }
 
     async fn open_stream(&self, trip: &Trip) -> std::result::Result<Streaming, Lost> {
-        let unsent = |error| Lost { error, unsent: true };
+        let unsent = |error| Lost::new(error, true);
         let endpoint = trip.endpoint().map_err(unsent)?;
         let lease = self.lease(endpoint).await.map_err(unsent)?;
         let (Some(caller), HttpConnection::Shared(http2)) =
@@ -118,7 +118,7 @@ impl<'a> Errand<'a> {
         };
         let now = Instant::now();
         let opened = grpc::open(http2, caller, self.request, &self.deadlines, now, endpoint.label());
-        let (inbound, stream) = opened.map_err(|SendError { error, unsent, .. }| Lost { error, unsent })?;
+        let (inbound, stream) = opened.map_err(|SendError { error, unsent, .. }| Lost::new(error, unsent))?;
         let timers = http2.timers();
         Ok((lease, inbound, stream, timers))
     }
@@ -134,7 +134,7 @@ impl<'a> Errand<'a> {
         &self,
         trip: &Trip,
     ) -> std::result::Result<(Began, Lease<HttpConnector>, bool), Lost> {
-        let unsent = |error| Lost { error, unsent: true };
+        let unsent = |error| Lost::new(error, true);
         let endpoint = trip.endpoint().map_err(unsent)?;
         let lease = self.lease(endpoint).await.map_err(unsent)?;
         let reused = lease.is_reused();
@@ -170,11 +170,13 @@ impl<'a> Errand<'a> {
     ) -> std::result::Result<Began, Lost> {
         let Some(socket) = lease.connection().take() else {
             let error = Error::new(ErrorKind::Internal, "a connection was lent without its socket");
-            return Err(Lost { error, unsent: true });
+            return Err(Lost::new(error, true));
         };
         let HttpConnector { label, authority, .. } = endpoint.connector();
         let mut exchange = Box::new(Exchange::new(socket, self.request, authority, label));
-        let (head, fields) = exchange.head(self.deadlines.first(sent)).await?;
+        let came = exchange.head(self.deadlines.first(sent)).await;
+        let silent = lease.is_reused() && exchange.began.is_none();
+        let (head, fields) = came.map_err(|lost| Lost { silent, ..lost })?;
         Ok(Began {
             status: head.status,
             version: Version::HTTP_11,
@@ -198,7 +200,7 @@ impl<'a> Errand<'a> {
         let (head, body) = match self.deadlines.first(sent) {
             Some(due) => tokio::time::timeout_at(due.at, asked)
                 .await
-                .map_err(|_| Lost { error: due.missed(endpoint.label()), unsent: false })??,
+                .map_err(|_| Lost::new(due.missed(endpoint.label()), false))??,
             None => asked.await?,
         };
         Ok(Began {

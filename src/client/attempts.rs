@@ -79,7 +79,7 @@ fn after_loss(
     attempts: u32,
     tried: usize,
 ) -> Option<Duration> {
-    let failed = Failed { kind: lost.error.kind(), unsent: lost.unsent };
+    let failed = Failed { kind: lost.error.kind(), unsent: lost.unsent, silent: lost.silent };
     let allowed = fleet.retry.allows(errand.request, attempts, failed);
     allowed.then(|| turn(fleet, errand, attempts, tried, Duration::ZERO)).flatten()
 }

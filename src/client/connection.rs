@@ -197,12 +197,12 @@ impl HttpConnector {
     ) -> std::result::Result<(http::Response<()>, Http2Body), Lost> {
         let head = request
             .to_http2(self.origin.scheme(), &self.authority)
-            .map_err(|error| Lost { error, unsent: true })?;
+            .map_err(|error| Lost::new(error, true))?;
         let sent = match &request.pieces {
             Some(pieces) => http2.send_pieces(head, pieces.clone()).await,
             None => http2.send(head, request.body.clone()).await,
         };
-        sent.map_err(|SendError { error, unsent, .. }| Lost { error, unsent })
+        sent.map_err(|SendError { error, unsent, .. }| Lost::new(error, unsent))
     }
 
     async fn ask(&self, connection: &HttpConnection) -> Result<u16> {

@@ -49,6 +49,15 @@ pub(super) struct Lost {
     pub(super) error: Error,
     /// True where the server certainly never saw the request.
     pub(super) unsent: bool,
+    /// True where its connection had served before, and nothing of an answer came over it.
+    pub(super) silent: bool,
+}
+
+impl Lost {
+    /// A loss of which no more is known than whether the server can have seen the request.
+    pub(super) fn new(error: Error, unsent: bool) -> Self {
+        Self { error, unsent, silent: false }
+    }
 }
 
 impl Socket {
@@ -156,13 +165,11 @@ impl Exchange {
             Poll::Pending => self.poll_due(due, context),
             done @ Poll::Ready(_) => done,
         });
-        arrived.await.map_err(|error| Lost { error, unsent: self.sent == 0 })?;
+        arrived.await.map_err(|error| Lost::new(error, self.sent == 0))?;
         let fields = self.decoder.take_fields().unwrap_or_default();
         match self.decoder.head() {
             Some(head) => Ok((head, fields)),
-            None => {
-                Err(Lost { error: Error::new(ErrorKind::Internal, "an answer has no head"), unsent: false })
-            }
+            None => Err(Lost::new(Error::new(ErrorKind::Internal, "an answer has no head"), false)),
         }
     }
 

@@ -282,7 +282,7 @@ impl Client {
                     let (attempts, tried) = (answer.response.attempts, vec![answer.trip.number()]);
                     // Its connection counts until it is let go of, and may be the only one that the next attempt can have.
                     drop(answer);
-                    let lost = Err(Lost { error, unsent: false });
+                    let lost = Err(Lost::new(error, false));
                     answer = Box::pin(again(&route.fleet, &errand, lost, attempts, tried)).await?;
                     if answer.is_whole() {
                         return Ok(answer.finish());

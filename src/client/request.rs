@@ -64,6 +64,9 @@ pub struct Request {
     pub timeouts: Timeouts,
     /// True where it may be sent a second time although the first may have reached the server.
     pub idempotent: bool,
+    /// True where it may be sent a second time although the first may have reached the server, if that was over a connection
+    /// that had served before and broke without a byte of an answer: mostly it was closed just before.
+    pub again_if_silent: bool,
     /// False where it is never sent a second time.
     pub retries: bool,
     /// True where the content coding of the answer is taken off.
@@ -96,6 +99,7 @@ impl Request {
             pieces: None,
             timeouts: Timeouts::default(),
             idempotent,
+            again_if_silent: false,
             retries: true,
             decode: true,
             max_response: usize::MAX,

@@ -36,6 +36,8 @@ pub(super) struct Failed {
     pub(super) kind: ErrorKind,
     /// The server certainly never saw the request.
     pub(super) unsent: bool,
+    /// Its connection had served before, and nothing of an answer came over it.
+    pub(super) silent: bool,
 }
 
 impl Retry {
@@ -49,7 +51,9 @@ impl Retry {
                 | ErrorKind::WriteFailed
         );
         let may = request.retries && attempts < self.attempts && request.is_whole();
-        may && lost && (failed.unsent || request.idempotent)
+        // Once: what comes back empty twice is no connection that was about to be closed.
+        let was_stale = request.again_if_silent && failed.silent && attempts == 1;
+        may && lost && (failed.unsent || request.idempotent || was_stale)
     }
 
     /// True where an answer of this status is asked for again.
@@ -82,7 +86,7 @@ mod tests {
     #[test]
     fn what_was_never_sent_is_sent_again_and_what_was_sent_only_where_that_is_safe() {
         let retry = Retry::default();
-        let failed = |unsent| Failed { kind: ErrorKind::ReadFailed, unsent };
+        let failed = |unsent| Failed { kind: ErrorKind::ReadFailed, unsent, silent: false };
         assert!(retry.allows(&request(Method::POST), 1, failed(true)));
         assert!(!retry.allows(&request(Method::POST), 1, failed(false)));
         assert!(retry.allows(&request(Method::GET), 1, failed(false)));
@@ -94,6 +98,18 @@ mod tests {
     }
 
     #[test]
+    fn what_a_kept_connection_swallowed_is_sent_again_once_where_that_is_asked_for() {
+        let (retry, kind) = (Retry::default(), ErrorKind::ReadFailed);
+        let silent = Failed { kind, unsent: false, silent: true };
+        let asked = Request { again_if_silent: true, ..request(Method::POST) };
+        assert!(retry.allows(&asked, 1, silent));
+        assert!(!retry.allows(&asked, 2, silent), "once");
+        assert!(!retry.allows(&asked, 1, Failed { silent: false, ..silent }), "it had begun to answer");
+        assert!(!retry.allows(&request(Method::POST), 1, silent), "nobody asked for it");
+        assert!(!retry.allows(&Request { retries: false, ..asked }, 1, silent));
+    }
+
+    #[test]
     fn time_outs_and_broken_protocols_are_not_tried_again() {
         for kind in [
             ErrorKind::FirstChunkTimeout,
@@ -102,7 +118,11 @@ mod tests {
             ErrorKind::Closed,
         ] {
             assert!(
-                !Retry::default().allows(&request(Method::GET), 1, Failed { kind, unsent: false }),
+                !Retry::default().allows(
+                    &request(Method::GET),
+                    1,
+                    Failed { kind, unsent: false, silent: true }
+                ),
                 "{kind:?}"
             );
         }

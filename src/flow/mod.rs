@@ -8,6 +8,7 @@ mod clock;
 pub mod events;
 mod journal;
 mod monitor;
+pub mod offload;
 mod priority;
 pub mod trace;
 mod wall;

@@ -3,6 +3,8 @@
 use std::fmt::{self, Display, Formatter};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 /// Bytes of a `tracestate` at most; a longer one is left behind, as the standard allows.
 const LONGEST_STATE: usize = 512;
 /// Entries of a `tracestate` at most.
@@ -10,6 +12,8 @@ const MOST_ENTRIES: usize = 32;
 /// Characters of `traceparent`.
 const LENGTH: usize = 55;
 const SAMPLED: u8 = 1;
+/// Requests that joined a batch whose traces it remembers: a span has no more links than that.
+const MOST_JOINED: usize = 128;
 
 /// A span in a trace, as `traceparent` and `tracestate` name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,12 +99,21 @@ impl Display for TraceContext {
 }
 
 /// The traces of a batch's requests, and the context that the batch's own work is done in.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct BatchTrace {
     /// The contexts of its requests, each once, in their order; empty where none has one.
-    pub members: Vec<Arc<TraceContext>>,
+    members: Vec<Arc<TraceContext>>,
     /// The context of what the batch does, where a member has one.
-    pub own: Option<TraceContext>,
+    own: Option<TraceContext>,
+    /// Of those who join it while it runs, for all copies of it.
+    joined: Option<Arc<Mutex<Joined>>>,
+}
+
+#[derive(Debug, Default)]
+struct Joined {
+    members: Vec<Arc<TraceContext>>,
+    /// The batch's own, where those that it began with had none.
+    own: Option<TraceContext>,
 }
 
 impl BatchTrace {
@@ -126,15 +139,54 @@ impl BatchTrace {
         self.own = Some(TraceContext { sampled, ..own });
     }
 
-    /// The span that the batch's own is a child of, where all its requests share one trace.
+    /// Lets others [`join`](Self::join) this and all copies that are made of it from here on.
+    pub fn open(&mut self) {
+        self.joined = Some(Arc::default());
+    }
+
+    /// Adds the context of a request that joins while the batch runs. The batch stays in the trace that it began in; where it
+    /// is in none, it is a child of this one.
+    pub fn join(&self, context: &Arc<TraceContext>, recorded: bool) {
+        let Some(joined) = &self.joined else { return };
+        let mut joined = joined.lock();
+        if self.own.is_none() && joined.own.is_none() {
+            joined.own = Some(if recorded { context.child() } else { TraceContext::clone(context) });
+        }
+        if joined.members.len() < MOST_JOINED {
+            joined.members.push(Arc::clone(context));
+        }
+    }
+
+    /// The context of what the batch does, where any of its requests has one.
+    pub fn own(&self) -> Option<TraceContext> {
+        self.own.clone().or_else(|| self.joined.as_ref()?.lock().own.clone())
+    }
+
+    /// The contexts of its requests, as far as they have any: those that it began with, and then those that joined.
+    pub fn members(&self) -> Vec<Arc<TraceContext>> {
+        let mut members = self.members.clone();
+        if let Some(joined) = &self.joined {
+            members.extend_from_slice(&joined.lock().members);
+        }
+        members
+    }
+
+    /// The span that the batch's own is a child of, where it is in the trace of its first request.
     pub fn parent(&self) -> Option<[u8; 8]> {
-        let (own, first) = (self.own.as_ref()?, self.members.first()?);
-        (own.trace_id == first.trace_id).then_some(first.span_id)
+        let (own, members) = (self.own()?, self.members());
+        members.first().filter(|first| own.trace_id == first.trace_id).map(|first| first.span_id)
     }
 
     /// True where the trace of any of its requests is recorded.
     pub fn is_recorded(&self) -> bool {
-        self.own.as_ref().is_some_and(|own| own.sampled)
+        let joined = || self.joined.as_ref().is_some_and(|joined| joined.lock().is_recorded());
+        self.own.as_ref().is_some_and(|own| own.sampled) || joined()
+    }
+}
+
+impl Joined {
+    fn is_recorded(&self) -> bool {
+        self.members.iter().any(|member| member.sampled)
     }
 }
 
@@ -283,8 +335,8 @@ mod tests {
         assert_eq!(passed.own.as_ref(), Some(&*context), "nobody records it: it is passed on as it came");
         one.close(true);
         assert_eq!((one.is_recorded(), one.parent()), (true, Some(context.span_id)));
-        let own = one.own.unwrap();
-        assert_eq!((one.members.len(), own.trace_id, own.sampled), (1, context.trace_id, true));
+        let own = one.own().unwrap();
+        assert_eq!((one.members().len(), own.trace_id, own.sampled), (1, context.trace_id, true));
         assert_ne!(own.span_id, context.span_id);
         assert_eq!(own.state.as_deref(), Some("a=b"));
         let other = Arc::new(TraceContext::root(false));
@@ -295,6 +347,37 @@ mod tests {
         assert_eq!(mixed.parent(), None);
         let own = mixed.own.unwrap();
         assert!(own.sampled && own.trace_id != context.trace_id && own.trace_id != other.trace_id);
+    }
+
+    #[test]
+    fn who_joins_a_batch_is_known_to_all_copies_of_its_trace() {
+        let context = Arc::new(TraceContext::parse(PARENT, None).unwrap());
+        let other = Arc::new(TraceContext::root(true));
+        let mut closed = BatchTrace::default();
+        closed.close(true);
+        closed.join(&context, true);
+        assert!(closed.members().is_empty(), "nobody can join");
+        let mut began_in_none = BatchTrace::default();
+        began_in_none.close(true);
+        began_in_none.open();
+        let copy = began_in_none.clone();
+        assert!(!copy.is_recorded());
+        began_in_none.join(&context, true);
+        began_in_none.join(&other, true);
+        assert_eq!(copy.members(), [Arc::clone(&context), Arc::clone(&other)]);
+        let own = copy.own().unwrap();
+        assert_eq!((own.trace_id, copy.parent()), (context.trace_id, Some(context.span_id)));
+        assert!(copy.is_recorded() && own.span_id != context.span_id);
+        let mut began = BatchTrace::default();
+        began.add(&Arc::new(TraceContext { sampled: false, ..TraceContext::clone(&context) }));
+        began.close(true);
+        began.open();
+        let before = began.own();
+        began.join(&other, true);
+        assert_eq!(began.own(), before, "it stays where it began");
+        assert_eq!((began.members().len(), began.is_recorded()), (2, true));
+        (0..2 * MOST_JOINED).for_each(|_| began.join(&other, true));
+        assert_eq!(began.members().len(), 1 + MOST_JOINED);
     }
 
     proptest! {

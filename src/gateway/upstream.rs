@@ -1,16 +1,17 @@
 //! A model's other end: its batches go there as one request each.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Method;
 use parking_lot::Mutex;
-use smallvec::SmallVec;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
+use super::about::About;
 use super::room::Going;
 use super::{Room, health, refusal};
 use crate::batch::Shift;
@@ -18,12 +19,16 @@ use crate::client::{
     ACCEPTED, Client, GrpcCall, Protocol, Request, RequestFields, Response, Route, Target, Timeouts,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::{Clock, Priority, TraceContext};
-use crate::pipeline::{Carry, Carrying, Endpoint, Fault, Portion, Relays, Rounds, Shared, Taken, Tally};
-use crate::tensor::Column;
+use crate::flow::{Clock, offload};
+use crate::pipeline::{
+    Carry, Carrying, Endpoint, Fault, ModelSpec, Portion, Relays, Rounds, Shared, Taken, Tally,
+};
+use crate::tensor::{Column, Rows};
 use crate::wire::oip::{AskedRows, Encoded, ModelName, Question, ToldRows};
 
 const MODEL_INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
+/// So many bytes are copied while one is written as text, or read.
+const COPIES: usize = 8;
 const HEADER_LENGTH: &str = "inference-header-content-length";
 
 /// How a model is asked for on its other end.
@@ -139,39 +144,36 @@ impl Remote {
     /// Asks for a portion of a batch, on the terms of its requests.
     async fn ask(&self, portion: &Portion<'_>, shared: &Shared) -> std::result::Result<Vec<Column>, Fault> {
         let failed = |error| refusal::of_failure(&self.endpoint.spec.name, error);
-        let request = self.request(portion, shared).map_err(failed)?;
+        let request = self.request(portion, shared).await.map_err(failed)?;
         let response = Client::send(self.route.clone(), request).await.map_err(failed)?;
         match refusal::of_response(&response) {
             Some(fault) => Err(fault),
-            None => self.read(portion, response).map_err(failed),
+            None => self.read(portion, response).await.map_err(failed),
         }
     }
 
-    fn request(&self, portion: &Portion<'_>, shared: &Shared) -> Result<Request> {
-        let (spec, settings) = (&self.endpoint.spec, &self.settings);
-        let left = shared.latest.map(|latest| latest.since(self.endpoint.clock().now()));
-        if left.is_some_and(|left| left.is_zero()) {
+    async fn request(&self, portion: &Portion<'_>, shared: &Shared) -> Result<Request> {
+        let settings = &self.settings;
+        let about = About::of(shared, self.endpoint.clock().now());
+        if about.left.is_some_and(|left| left.is_zero()) {
             return Err(Error::new(ErrorKind::DeadlineExceeded, "no time was left to ask the upstream"));
         }
-        let asked = AskedRows {
-            inputs: &spec.inputs,
-            outputs: &spec.outputs,
-            columns: portion.rows.columns(),
-            rows: portion.range.clone(),
-            timeout: left,
-        };
-        let (http, grpc) = self.speaks;
-        let body = if http { Some(asked.encode(settings.binary)?) } else { None };
-        let call = || GrpcCall {
-            path: MODEL_INFER.into(),
-            message: asked.to_message(&settings.model, settings.version.as_deref()),
-        };
-        let fields = Fields::of(left, shared, body.as_ref());
-        let total = settings.timeouts.total.into_iter().chain(left).min();
+        let (body, message) = self.written(portion, about.left).await?;
+        let header_length =
+            body.as_ref().and_then(|body| body.header_length).map(|length| length.to_string());
+        let mut fields = about.fields();
+        if body.is_some() {
+            fields.push(match &header_length {
+                Some(_) => ("content-type", "application/octet-stream"),
+                None => ("content-type", "application/json"),
+            });
+        }
+        fields.extend(header_length.as_deref().map(|length| (HEADER_LENGTH, length)));
+        let total = settings.timeouts.total.into_iter().chain(about.left).min();
         Ok(Request {
-            http,
-            grpc: grpc.then(call),
-            fields: fields_of(&settings.fields, &fields.named())?,
+            http: self.speaks.0,
+            grpc: message.map(|message| GrpcCall { path: MODEL_INFER.into(), message }),
+            fields: fields_of(&settings.fields, &fields)?,
             body: body.map_or_else(Bytes::new, |body| body.body.into()),
             timeouts: Timeouts { total, ..settings.timeouts },
             idempotent: settings.idempotent,
@@ -180,11 +182,33 @@ impl Remote {
         })
     }
 
-    fn read(&self, portion: &Portion<'_>, response: Response) -> Result<Vec<Column>> {
-        let outputs = &self.endpoint.spec.outputs;
-        let told = ToldRows { outputs, count: portion.range.len(), spares: portion.spares };
+    /// What is asked, as its server may be told it: over HTTP, and over gRPC. Large bodies are written elsewhere than on the
+    /// thread that all connections share.
+    async fn written(
+        &self,
+        portion: &Portion<'_>,
+        timeout: Option<Duration>,
+    ) -> Result<(Option<Encoded>, Option<Bytes>)> {
+        let (http, grpc) = self.speaks;
+        let (spec, rows) = (Arc::clone(&self.endpoint.spec), Arc::clone(portion.rows));
+        let (range, binary) = (portion.range.clone(), self.settings.binary);
+        let ahead = asked(&spec, &rows, range.clone(), timeout).size_ahead(binary || !http);
+        let work = if binary || !http { ahead / COPIES } else { ahead };
+        let name = grpc.then(|| (self.settings.model.clone(), self.settings.version.clone()));
+        offload::run(work, move || {
+            let asked = asked(&spec, &rows, range, timeout);
+            let body = if http { Some(asked.encode(binary)?) } else { None };
+            Ok((body, name.map(|(model, version)| asked.to_message(&model, version.as_deref()))))
+        })
+        .await
+    }
+
+    async fn read(&self, portion: &Portion<'_>, response: Response) -> Result<Vec<Column>> {
+        let (spec, spares) = (Arc::clone(&self.endpoint.spec), Arc::clone(portion.spares));
+        let count = portion.range.len();
         if response.grpc.is_some() {
-            return told.of_message(response.body);
+            // Raw tensors are copied, at most.
+            return ToldRows { outputs: &spec.outputs, count, spares: &spares }.of_message(response.body);
         }
         let length = response.fields.get(HEADER_LENGTH).map(|length| {
             let length = std::str::from_utf8(length).ok().and_then(|text| text.trim().parse().ok());
@@ -192,7 +216,12 @@ impl Remote {
                 Error::new(ErrorKind::ProtocolError, "inference-header-content-length is no number of bytes")
             })
         });
-        told.of_body(&response.body, length.transpose()?)
+        let (length, body) = (length.transpose()?, response.body);
+        let work = if length.is_some() { body.len() / COPIES } else { body.len() };
+        offload::run(work, move || {
+            ToldRows { outputs: &spec.outputs, count, spares: &spares }.of_body(&body, length)
+        })
+        .await
     }
 
     /// Has the other end looked at where a failure says something of it.
@@ -281,49 +310,14 @@ impl Drop for Relayed {
     }
 }
 
-/// Values of the header fields that one batch has of its own.
-struct Fields<'a> {
-    seconds: Option<String>,
-    traceparent: Option<String>,
-    tracestate: Option<&'a str>,
-    priority: Option<&'static str>,
-    tenant: Option<&'a str>,
-    content_type: Option<&'static str>,
-    /// The length of the JSON of a body, where binary data follows.
-    header_length: Option<String>,
-}
-
-impl<'a> Fields<'a> {
-    fn of(left: Option<Duration>, shared: &'a Shared, body: Option<&Encoded>) -> Self {
-        let trace = shared.trace.as_ref();
-        // What everybody has by default need not be said.
-        let priority = shared.priority.filter(|priority| *priority != Priority::default());
-        Self {
-            seconds: left.map(|left| format!("{:.6}", left.as_secs_f64())),
-            traceparent: trace.map(TraceContext::header),
-            tracestate: trace.and_then(|trace| trace.state.as_deref()),
-            priority: priority.map(Priority::name),
-            tenant: shared.tenant.as_deref(),
-            content_type: body.map(|body| match body.header_length {
-                Some(_) => "application/octet-stream",
-                None => "application/json",
-            }),
-            header_length: body.and_then(|body| body.header_length).map(|length| length.to_string()),
-        }
-    }
-
-    fn named(&self) -> SmallVec<[(&str, &str); 8]> {
-        let named = [
-            ("content-type", self.content_type),
-            (HEADER_LENGTH, self.header_length.as_deref()),
-            ("x-request-timeout", self.seconds.as_deref()),
-            ("traceparent", self.traceparent.as_deref()),
-            ("tracestate", self.tracestate),
-            ("x-request-priority", self.priority),
-            ("x-request-tenant", self.tenant),
-        ];
-        named.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
-    }
+fn asked<'a>(
+    spec: &'a ModelSpec,
+    rows: &'a Rows,
+    range: Range<usize>,
+    timeout: Option<Duration>,
+) -> AskedRows<'a> {
+    let (inputs, outputs, columns) = (&*spec.inputs, &*spec.outputs, rows.columns());
+    AskedRows { inputs, outputs, columns, rows: range, timeout }
 }
 
 /// The fields of a request: its own, and those of every one.

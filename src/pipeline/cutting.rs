@@ -26,6 +26,6 @@ pub fn cut_back(
             let to = if *open && column.length() == Some(longest) { Some(length as usize) } else { None };
             column.row_cut_to(row.row, to, spares)
         });
-        *row = AnswerRow { columns: Arc::new(columns.collect()), row: 0 };
+        *row = AnswerRow { columns: Arc::new(columns.collect()), row: 0, tokens: row.tokens };
     }
 }

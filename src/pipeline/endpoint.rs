@@ -384,6 +384,16 @@ impl Endpoint {
         }
     }
 
+    /// Has forecasts of deadlines go by so many batches at a time from here on, where not all workers may be at work.
+    pub fn run_at_a_time(&self, batches: usize) {
+        self.batcher.run_at_a_time(batches);
+    }
+
+    /// Batches that run at a time, as forecasts have it.
+    pub fn at_a_time(&self) -> usize {
+        self.batcher.at_a_time()
+    }
+
     /// Blocks a worker until a batch may be taken.
     pub fn wait(&self) -> Turn {
         self.batcher.wait()
@@ -424,13 +434,31 @@ impl Endpoint {
         let mut account = BatchAccount::open(batch.entries.len(), batch.reason.name(), cut);
         account.add_requests(&batch.entries);
         note_labels(&mut account, &batch.entries, self.log.get().is_some());
+        for speaker in batch.entries.iter().filter_map(|entry| entry.waiter.speaker()) {
+            speaker.board(&account);
+        }
         self.metrics.batch(account.rows, account.reason);
         Some((batch, account))
     }
 
-    /// More requests of that group for a batch that is being run, at most `limit` of them.
-    pub fn join(&self, group: &GroupKey<()>, limit: usize) -> Option<Batch<(), Reply>> {
-        self.batcher.join(group, limit, &mut Doorway)
+    /// More requests of that group for a batch that is being run and has this account, at most `limit` of them.
+    pub fn join(
+        &self,
+        group: &GroupKey<()>,
+        limit: usize,
+        account: &BatchAccount,
+    ) -> Option<Batch<(), Reply>> {
+        let batch = self.batcher.join(group, limit, &mut Doorway)?;
+        let recorded = self.log.get().is_some();
+        for entry in &batch.entries {
+            if let Some(trace) = &entry.waiter.label().trace {
+                account.trace.join(trace, recorded);
+            }
+            if let Some(speaker) = entry.waiter.speaker() {
+                speaker.board(account);
+            }
+        }
+        Some(batch)
     }
 
     /// Sends answers on their way, of a batch that goes on: one message for all.

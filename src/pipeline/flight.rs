@@ -233,7 +233,7 @@ mod tests {
     fn answer(replies: Vec<Reply>) {
         let batch = Arc::new(BatchAccount::open(1, "tick", Cut::default()));
         for reply in replies {
-            reply.answer(Ok(Said::Row(AnswerRow { columns: Arc::new(Vec::new()), row: 7 })), &batch);
+            reply.answer(Ok(Said::Row(AnswerRow::new(Arc::new(Vec::new()), 7))), &batch);
         }
     }
 

@@ -31,6 +31,6 @@ pub use relays::{Carry, Carrying, Relays, Taken};
 pub use reply::{Answer, Answered, Finished, Reply};
 pub use residence::{InCache, Lease, Loading, Residence, Told};
 pub use rounds::{Blame, Fault, Leaving, Portion, Rounds, Shared};
-pub use steps::{Finish, Piece, Pieces, Said, Speaker, Task};
+pub use steps::{Boarding, Finish, Piece, Pieces, Said, Speaker, Task};
 pub use terms::{Label, RequestTerms};
 pub use ticker::Ticker;

@@ -85,6 +85,7 @@ async fn take(
     _end: Sender<()>,
 ) {
     let mut under_way = JoinSet::new();
+    endpoint.run_at_a_time(carry.room());
     let taking = async {
         loop {
             while under_way.try_join_next().is_some() {}
@@ -96,7 +97,7 @@ async fn take(
                 Turn::Done => break,
                 Turn::Work => {
                     if let Some(taken) = endpoint.take() {
-                        under_way.spawn(Arc::clone(&carry).carry(taken));
+                        under_way.spawn(carried(Arc::clone(&endpoint), Arc::clone(&carry), taken));
                     }
                 }
             }
@@ -107,4 +108,10 @@ async fn take(
         () = taking => {}
         _ = &mut hurried => {}
     }
+}
+
+/// Carries a batch; what came of it may have changed how many are carried at a time.
+async fn carried(endpoint: Arc<Endpoint>, carry: Arc<dyn Carry>, taken: Taken) {
+    Arc::clone(&carry).carry(taken).await;
+    endpoint.run_at_a_time(carry.room());
 }

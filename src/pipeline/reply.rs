@@ -273,7 +273,7 @@ mod tests {
     }
 
     fn row(row: usize) -> AnswerRow {
-        AnswerRow { columns: Arc::new(Vec::new()), row }
+        AnswerRow::new(Arc::new(Vec::new()), row)
     }
 
     #[test]

@@ -21,7 +21,7 @@ const ROUNDS_FOR_A_GUESS: u32 = 4;
 #[derive(Debug)]
 pub struct Portion<'a> {
     /// The rows of the whole batch, a column for each input, in the order in which the model declares them.
-    pub rows: &'a Rows,
+    pub rows: &'a Arc<Rows>,
     /// Those that are to be computed.
     pub range: Range<usize>,
     /// When the first answer is worth nothing any more, by the endpoint's clock.
@@ -70,22 +70,27 @@ pub struct Shared {
     pub priority: Option<Priority>,
     /// On whose behalf it is, where all say the same.
     pub tenant: Option<Arc<str>>,
+    /// What it is called, where all are of one request, or say the same.
+    pub id: Option<Arc<str>>,
     /// What it is part of.
     pub trace: Option<TraceContext>,
 }
 
 impl Shared {
-    fn of(entries: &[Entry<Reply>], account: &BatchAccount) -> Self {
+    /// Those of requests of the batch that has this account.
+    pub fn of(entries: &[Entry<Reply>], account: &BatchAccount) -> Self {
         let Some((first, rest)) = entries.split_first() else { return Self::default() };
         let (mut latest, label) = (first.deadline, first.waiter.label());
         let (mut priority, mut tenant) = (Some(label.priority), label.tenant.as_ref());
+        let mut id = label.id.as_ref();
         for entry in rest {
             let label = entry.waiter.label();
             latest = latest.zip(entry.deadline).map(|(one, other)| one.max(other));
             priority = priority.filter(|priority| *priority == label.priority);
             tenant = tenant.filter(|tenant| label.tenant.as_ref() == Some(tenant));
+            id = id.filter(|id| label.id.as_ref() == Some(id));
         }
-        Self { latest, priority, tenant: tenant.cloned(), trace: account.trace() }
+        Self { latest, priority, tenant: tenant.cloned(), id: id.cloned(), trace: account.trace() }
     }
 }
 
@@ -93,12 +98,15 @@ impl Shared {
 /// have none yet are refused.
 pub struct Rounds {
     endpoint: Arc<Endpoint>,
-    batch: Batch<(), Reply>,
+    entries: Vec<Entry<Reply>>,
+    rows: Arc<Rows>,
     account: BatchAccount,
     tally: Arc<dyn Tally>,
     isolate: bool,
     parts: Parts,
     answers: Vec<Result<AnswerRow>>,
+    /// Tokens that each row came to, as far as anybody has counted them.
+    tokens: Vec<u64>,
     busy: Duration,
     calls: u32,
     ran: Ran,
@@ -113,15 +121,18 @@ impl Rounds {
         isolate: bool,
         tally: &Arc<dyn Tally>,
     ) -> Self {
-        let count = batch.entries.len();
+        let Batch { entries, rows, .. } = batch;
+        let count = entries.len();
         Self {
             endpoint: Arc::clone(endpoint),
-            batch,
+            entries,
+            rows: Arc::new(rows),
             account,
             tally: Arc::clone(tally),
             isolate,
             parts: Parts::new(count),
             answers: Vec::with_capacity(count),
+            tokens: Vec::new(),
             busy: Duration::ZERO,
             calls: 0,
             ran: Ran::Unknown,
@@ -138,23 +149,18 @@ impl Rounds {
 
     /// What is to be computed.
     pub fn portion(&self, range: Range<usize>) -> Portion<'_> {
-        Portion {
-            rows: &self.batch.rows,
-            range,
-            deadline: self.account.deadline,
-            spares: self.endpoint.spares(),
-        }
+        Portion { rows: &self.rows, range, deadline: self.account.deadline, spares: self.endpoint.spares() }
     }
 
     /// The same, and what is done as soon as nobody waits for any answer of the batch.
     pub fn watched(&mut self, range: Range<usize>) -> (Portion<'_>, Leaving<'_>) {
         let portion = Portion {
-            rows: &self.batch.rows,
+            rows: &self.rows,
             range,
             deadline: self.account.deadline,
             spares: self.endpoint.spares(),
         };
-        (portion, Leaving { entries: &mut self.batch.entries, at: 0 })
+        (portion, Leaving { entries: &mut self.entries, at: 0 })
     }
 
     /// When the last answer is worth nothing any more.
@@ -164,7 +170,15 @@ impl Rounds {
 
     /// On which terms it goes to somebody else.
     pub fn shared(&self) -> Shared {
-        Shared::of(&self.batch.entries, &self.account)
+        Shared::of(&self.entries, &self.account)
+    }
+
+    /// Notes how many tokens each of these rows came to, for whoever has to pay for them.
+    pub fn counted(&mut self, range: Range<usize>, tokens: impl Iterator<Item = u64>) {
+        self.tokens.resize(self.entries.len(), 0);
+        for (place, tokens) in self.tokens.iter_mut().skip(range.start).take(range.len()).zip(tokens) {
+            *place = tokens;
+        }
     }
 
     /// Takes what came of rows that were computed in so long.
@@ -196,7 +210,7 @@ impl Rounds {
         match blame {
             Blame::Rows => true,
             Blame::Perhaps => {
-                let halvings = self.batch.entries.len().checked_ilog2().unwrap_or(0);
+                let halvings = self.entries.len().checked_ilog2().unwrap_or(0);
                 self.calls < ROUNDS_FOR_A_GUESS * (halvings + 1)
             }
             Blame::Elsewhere => false,
@@ -220,7 +234,9 @@ impl Rounds {
             self.ran = Ran::Whole(self.busy);
         }
         let columns = Arc::new(columns);
-        let rows = (0..range.len()).map(|row| Ok(AnswerRow { columns: Arc::clone(&columns), row }));
+        let tokens = |row: usize| self.tokens.get(range.start + row).copied().unwrap_or(0);
+        let rows = (0..range.len())
+            .map(|row| Ok(AnswerRow { columns: Arc::clone(&columns), row, tokens: tokens(row) }));
         let mut answers: Vec<_> = rows.collect();
         let cut = &self.account.cut;
         if let Some(lengths) = cut.lengths.get(range).filter(|lengths| !lengths.is_empty()) {
@@ -251,7 +267,7 @@ impl Rounds {
             std::mem::replace(&mut self.account, BatchAccount::open(0, "", crate::batch::Cut::default()));
         account.reruns = reruns;
         account.close(self.busy);
-        let entries = std::mem::take(&mut self.batch.entries);
+        let entries = std::mem::take(&mut self.entries);
         let mut rows: Vec<_> = self.answers.drain(..).map(|row| row.map(Said::Row)).collect();
         if let Some(error) = error {
             rows.extend((rows.len()..entries.len()).map(|_| Err(error.clone())));

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ use super::endpoint::Counted;
 use super::residence::Hold;
 use crate::batch::BatchAccount;
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::{Bell, Receiver, Sender, StreamLimits, Weight, channel};
+use crate::flow::{Bell, Receiver, Sender, StreamLimits, TraceContext, Weight, channel};
 use crate::metrics::{ModelMetrics, Outcome};
 use crate::tensor::AnswerRow;
 
@@ -101,18 +101,41 @@ pub struct Speaker {
     /// Bytes of a character that is not whole yet.
     rest: Mutex<Rest>,
     spoken: AtomicBool,
-    prompt: Arc<Prompt>,
+    known: Arc<Known>,
 }
 
-/// The length of a prompt, as soon as the model has said it: a reader who has all he wants does not wait for the end.
+/// What becomes known of a request before its end: a reader who has all he wants does not wait for that.
 #[derive(Debug)]
-struct Prompt(AtomicU64);
+struct Known {
+    asked: Instant,
+    /// The length of its prompt, as soon as the model has said it.
+    prompt: AtomicU64,
+    boarded: OnceLock<(Instant, Option<TraceContext>)>,
+}
 
-impl Prompt {
-    const UNKNOWN: u64 = u64::MAX;
+impl Known {
+    const NO_PROMPT: u64 = u64::MAX;
 
-    fn tokens(&self) -> Option<u64> {
-        Some(self.0.load(Ordering::Acquire)).filter(|tokens| *tokens != Self::UNKNOWN)
+    fn new() -> Arc<Self> {
+        let prompt = AtomicU64::new(Self::NO_PROMPT);
+        Arc::new(Self { asked: Instant::now(), prompt, boarded: OnceLock::new() })
+    }
+
+    fn prompt_tokens(&self) -> Option<u64> {
+        Some(self.prompt.load(Ordering::Acquire)).filter(|tokens| *tokens != Self::NO_PROMPT)
+    }
+}
+
+/// From when until when a request waits for its batch: known once that has it.
+#[derive(Debug, Clone)]
+pub struct Boarding(Arc<Known>);
+
+impl Boarding {
+    /// When it was asked for, when its batch began with it or was joined by it, and in which trace that batch is; none while
+    /// it waits.
+    pub fn known(&self) -> Option<(Instant, Instant, Option<&TraceContext>)> {
+        let (boarded, batch) = self.0.boarded.get()?;
+        Some((self.0.asked, *boarded, batch.as_ref()))
     }
 }
 
@@ -150,9 +173,14 @@ impl Speaker {
         self.sender.end(end).or(before)
     }
 
+    /// Notes that the batch of this account has the request from now on.
+    pub(super) fn board(&self, account: &BatchAccount) {
+        self.known.boarded.get_or_init(|| (Instant::now(), account.trace()));
+    }
+
     /// Notes how many tokens the prompt has.
     pub fn note_prompt(&self, tokens: u64) {
-        self.prompt.0.store(tokens, Ordering::Release);
+        self.known.prompt.store(tokens, Ordering::Release);
     }
 
     /// True once it said anything.
@@ -254,7 +282,7 @@ pub struct Pieces {
     /// Until its last piece the model stays.
     hold: Hold,
     model: Arc<str>,
-    prompt: Arc<Prompt>,
+    known: Arc<Known>,
 }
 
 /// Both ends of a request to that model that is answered piece by piece.
@@ -267,14 +295,10 @@ pub(super) fn pieces(
 ) -> (Speaker, Pieces) {
     let (sender, receiver) = channel(limits, bell);
     let (receiver, model) = (Some(receiver), Arc::from(model));
-    let prompt = Arc::new(Prompt(AtomicU64::new(Prompt::UNKNOWN)));
-    let speaker = Speaker {
-        sender,
-        rest: Mutex::default(),
-        spoken: AtomicBool::new(false),
-        prompt: Arc::clone(&prompt),
-    };
-    (speaker, Pieces { receiver, deadline, timer: None, end: None, counted, hold, model, prompt })
+    let known = Known::new();
+    let speaker =
+        Speaker { sender, rest: Mutex::default(), spoken: AtomicBool::new(false), known: Arc::clone(&known) };
+    (speaker, Pieces { receiver, deadline, timer: None, end: None, counted, hold, model, known })
 }
 
 impl Pieces {
@@ -301,6 +325,11 @@ impl Pieces {
                 Poll::Pending => self.poll_deadline(context),
             },
         }
+    }
+
+    /// From when until when it waits for its batch, for who asks when it has ended.
+    pub fn boarding(&self) -> Boarding {
+        Boarding(Arc::clone(&self.known))
     }
 
     /// True while its model is on its way.
@@ -333,7 +362,7 @@ impl Pieces {
 
     /// Tokens of the prompt, where the model has said so yet.
     pub fn prompt_tokens(&self) -> Option<u64> {
-        self.prompt.tokens()
+        self.known.prompt_tokens()
     }
 
     /// Says that the reader has all it wants: dropped from here on, the request counts as answered, and not as one whose

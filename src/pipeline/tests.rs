@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 
 use super::{
     Answer, Carry, Carrying, Endpoint, Finished, Lease, Loading, ModelSpec, Piece, Relays, RequestTerms,
-    Residence, Rounds, Said, Taken, Tally, Task, Told,
+    Residence, Rounds, Said, Shared, Taken, Tally, Task, Told,
 };
 use crate::batch::{BatchPolicy, Ran, Shift, Turn};
 use crate::error::{Error, ErrorKind, Result};
@@ -145,7 +145,7 @@ impl Stage {
             while endpoint.wait_in(&shift) == Turn::Work {
                 let Some((batch, account)) = endpoint.take() else { continue };
                 sizes.push(batch.entries.len());
-                let row = |_| Ok(Said::Row(AnswerRow { columns: Arc::new(Vec::new()), row: 0 }));
+                let row = |_| Ok(Said::Row(AnswerRow::new(Arc::new(Vec::new()), 0)));
                 let rows = batch.entries.iter().map(row).collect();
                 endpoint.finish(Finished { entries: batch.entries, rows, account, ran: Ran::Unknown });
             }
@@ -182,10 +182,47 @@ async fn a_batch_knows_the_traces_of_its_requests() {
         }
     };
     assert_eq!((batch.entries.len(), account.ids.len()), (4, 1));
-    assert_eq!(account.trace.members, [shared.clone(), other.clone()]);
+    assert_eq!(account.trace.members(), [shared.clone(), other.clone()]);
     let own = account.trace().unwrap();
     assert!(own.sampled && ![shared.trace_id, other.trace_id].contains(&own.trace_id));
     drop(asked);
+}
+
+#[tokio::test]
+async fn what_all_requests_of_a_batch_say_is_shared_and_tokens_go_to_their_rows() {
+    let stage = Stage::open(Task::Tensors);
+    stage.endpoint.announce_shift(&Arc::<Shift>::default());
+    let asked = ["one", "two", "two"].map(|id| {
+        let (specs, rows) = stage.row();
+        let terms = RequestTerms { tenant: Some("t".into()), id: Some(id.into()), ..RequestTerms::default() };
+        stage.endpoint.infer(terms, specs, rows, 1)
+    });
+    let taken = loop {
+        tokio::task::yield_now().await;
+        if let Some(taken) = stage.endpoint.take() {
+            break taken;
+        }
+    };
+    let of = |range: std::ops::Range<usize>| {
+        let entries = taken.0.entries.get(range).unwrap();
+        let shared = Shared::of(entries, &taken.1);
+        (shared.id.as_deref().map(str::to_owned), shared.tenant.as_deref().map(str::to_owned))
+    };
+    let tenant = || Some("t".to_owned());
+    assert_eq!((of(0..3), of(1..3)), ((None, tenant()), (Some("two".to_owned()), tenant())));
+    let tally: Arc<dyn Tally> = Arc::new(Uncounted);
+    let mut rounds = Rounds::new(&stage.endpoint, taken, true, &tally);
+    let rows = rounds.next_rows().unwrap();
+    rounds.counted(rows.clone(), [5, 6, 7].into_iter());
+    let mut column = column(&stage);
+    if let Column::Texts { texts, .. } = &mut column {
+        (0..2).for_each(|_| texts.push(b"x"));
+    }
+    rounds.computed(rows, Duration::ZERO, Ok(vec![column]));
+    rounds.finish();
+    for (answer, tokens) in asked.into_iter().zip([5, 6, 7]) {
+        assert_eq!(answer.await.unwrap().rows[0].tokens, tokens);
+    }
 }
 
 fn failure() -> Error {
@@ -412,7 +449,7 @@ impl Carry for Holding {
     }
 
     fn room(&self) -> usize {
-        2
+        2 + self.left.load(Ordering::SeqCst)
     }
 }
 
@@ -493,8 +530,10 @@ async fn a_batch_is_left_when_the_last_who_waits_has_left() {
             tokio::task::yield_now().await;
         }
         assert_eq!(holding.left.load(Ordering::SeqCst), 0, "one still waits");
+        assert_eq!(stage.endpoint.at_a_time(), 2, "forecasts go by the room, not by the workers");
         drop(last);
         eventually(|| holding.left.load(Ordering::SeqCst) == 1).await;
+        eventually(|| stage.endpoint.at_a_time() == 3).await;
         assert!(joined(std::thread::spawn(move || relays.end(PATIENCE))).await);
     }
 }

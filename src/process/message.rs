@@ -196,7 +196,7 @@ impl Answer {
         let mut at = 0;
         for row in rows {
             let note = match row {
-                Ok(AnswerRow { columns, row }) => {
+                Ok(AnswerRow { columns, row, .. }) => {
                     let part = known.iter().rposition(|known| Arc::ptr_eq(known, columns));
                     if part.is_none() {
                         answer.parts.push(write_columns(memory, &mut at, columns)?);
@@ -243,7 +243,7 @@ pub fn answer_columns(
     let row = |note: &RowNote| match note {
         RowNote::Row { part, row } => {
             let columns = parts.get(*part).ok_or_else(|| broken("a row is of no part"))?;
-            Ok(Ok(AnswerRow { columns: Arc::clone(columns), row: *row }))
+            Ok(Ok(AnswerRow::new(Arc::clone(columns), *row)))
         }
         RowNote::Failed { kind, message } => {
             let kind = ErrorKind::ALL.get(*kind).copied().unwrap_or(ErrorKind::Internal);

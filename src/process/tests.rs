@@ -52,7 +52,7 @@ fn child() {
                 let answers: Vec<_> = (0..question.rows)
                     .map(|row| match row {
                         1 => Err(Error::new(ErrorKind::Item, "not this one")),
-                        _ => Ok(AnswerRow { columns: Arc::clone(&columns), row }),
+                        _ => Ok(AnswerRow::new(Arc::clone(&columns), row)),
                     })
                     .collect();
                 let answer = Answer::write(&answers, &memory).unwrap();
@@ -102,7 +102,7 @@ fn ask(child: &mut Child, memory: &SharedMemory, rows: &Rows, count: usize) -> R
     Ok(rows
         .iter()
         .map(|row| match row {
-            Ok(AnswerRow { columns, row }) => match columns.as_slice() {
+            Ok(AnswerRow { columns, row, .. }) => match columns.as_slice() {
                 [Column::Numbers { memory, .. }, Column::Texts { texts, .. }] => {
                     assert_eq!(texts.get(*row).unwrap(), "ß".repeat(*row).as_bytes());
                     memory.as_slice()[row * 2 + 1]

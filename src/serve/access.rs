@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use super::timing::Timing;
 use super::traced::{Spans, Traced, Tracing};
 use super::{Reply, request_id, traced};
-use crate::pipeline::{BatchAccount, Endpoint, ModelSpec};
+use crate::pipeline::{BatchAccount, Boarding, Endpoint, ModelSpec, Pieces};
 use crate::wire::grpc::Code;
 
 /// A request and its answer.
@@ -104,6 +104,8 @@ pub(super) struct Note {
     pub(super) rows: Option<usize>,
     /// Its batch, and where its time went.
     pub(super) batch: Option<(Arc<BatchAccount>, Timing)>,
+    /// How long it waits, where its answer comes piece by piece and its spans are recorded.
+    pub(super) boarding: Option<Boarding>,
 }
 
 /// How a request was answered.
@@ -139,7 +141,8 @@ impl Note {
             .batch
             .as_ref()
             .filter(|_| self.is_recorded())
-            .map(|(batch, timing)| Spans::of(batch, timing));
+            .map(|(batch, timing)| Spans::of(batch, timing))
+            .or_else(|| self.boarding.as_ref().and_then(Spans::boarded));
         let (batch, timing) = self.batch.unzip();
         AccessRecord {
             at,
@@ -175,6 +178,13 @@ impl Note {
         self.trace = traced::begin(headers, tracing);
         self.logged |= self.is_recorded();
         self.named = request_id::of_head(headers);
+    }
+
+    /// Notes how long it waits whose answer comes piece by piece: of several choices, the first.
+    pub(super) fn board(&mut self, pieces: &[Pieces]) {
+        if self.is_recorded() {
+            self.boarding = pieces.first().map(Pieces::boarding);
+        }
     }
 
     /// True where its spans are recorded.

@@ -12,7 +12,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Body;
 
-use super::{HttpSettings, offload};
+use super::HttpSettings;
+use crate::flow::offload;
 
 /// A request that is refused with a status that stands in no table of errors.
 #[derive(Debug)]

@@ -192,11 +192,12 @@ impl Door {
         self.metrics.responded(reply.status().as_u16());
         self.metrics.moved(note.bytes, reply.body().size_hint().lower());
         if let Some((began, log)) = began.zip(self.reporter(&note)) {
+            let boarding = note.boarding.clone();
             let mut record = note.record(&parts, origin.peer, &Answered::replied(&reply), began);
             record.logged = self.access_log.is_some();
             match reply.body_mut() {
                 ReplyBody::Whole(_) => log.access(record),
-                ReplyBody::Stream(body) => body.log(log, record, began),
+                ReplyBody::Stream(body) => body.log(log, record, (began, boarding)),
             }
         }
         reply

@@ -12,7 +12,6 @@ mod http;
 mod infer;
 mod inside;
 mod lines;
-mod offload;
 mod openai;
 mod openapi;
 mod repository;

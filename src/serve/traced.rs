@@ -12,7 +12,7 @@ use super::access::AccessLog;
 use super::body::{Only, only};
 use super::timing::Timing;
 use crate::flow::TraceContext;
-use crate::pipeline::BatchAccount;
+use crate::pipeline::{BatchAccount, Boarding};
 
 const PARENT: HeaderName = HeaderName::from_static("traceparent");
 const STATE: HeaderName = HeaderName::from_static("tracestate");
@@ -44,6 +44,13 @@ impl Spans {
     pub(super) fn of(batch: &BatchAccount, timing: &Timing) -> Self {
         let waited = timing.load.unwrap_or_default() + timing.parts.queue + timing.parts.slot;
         Self { waited, taken: batch.taken, batch: batch.trace() }
+    }
+
+    /// Those of a request that is answered piece by piece; none where no batch ever had it.
+    pub(super) fn boarded(boarding: &Boarding) -> Option<Self> {
+        let (asked, boarded, batch) = boarding.known()?;
+        let waited = boarded.saturating_duration_since(asked);
+        Some(Self { waited, taken: boarded, batch: batch.cloned() })
     }
 }
 

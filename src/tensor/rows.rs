@@ -22,9 +22,16 @@ pub struct AnswerRow {
     pub columns: Arc<Vec<Column>>,
     /// The row that answers the request.
     pub row: usize,
+    /// Tokens that the request's own row came to, where somebody has counted them; else 0.
+    pub tokens: u64,
 }
 
 impl AnswerRow {
+    /// A row of those columns, whose tokens nobody has counted.
+    pub fn new(columns: Arc<Vec<Column>>, row: usize) -> Self {
+        Self { columns, row, tokens: 0 }
+    }
+
     /// Bytes that the row takes.
     pub fn bytes(&self) -> usize {
         self.columns.iter().map(|column| column.bytes_of(self.row)).sum()

@@ -10,12 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from penstock import AsyncClient, Client, Eject, Pool, Retry, Timeout
 from penstock.errors import (
     AcquireTimeout,
     Closed,
+    ConfigError,
     ConnectFailed,
     ConnectTimeout,
     DeadlineExceeded,
@@ -168,6 +170,66 @@ def test_a_connection_that_is_closed_as_the_next_request_comes() -> None:
         assert len(server.requests) == 10
         assert client.get("/").text == "hello"
         assert client.get("/").attempts == 2
+
+
+ANSWER = '{"model_name": "m", "outputs": [{"name": "y", "datatype": "FP32", "shape": [1], "data": [2]}]}'
+
+
+@pytest.mark.parametrize(("retry", "sent"), [(None, 2), (True, 2), (False, 1)])
+def test_an_inference_that_a_kept_connection_swallowed_is_sent_again(*, retry: bool | None, sent: int) -> None:
+    def behave(peer: Peer) -> None:
+        first = peer.request()
+        assert first is not None
+        peer.answer(ANSWER)
+        # It reads the second, and closes without a word: as a server does that is being replaced.
+        if peer.index == 0:
+            peer.request()
+        else:
+            for _ in peer:
+                peer.answer(ANSWER)
+
+    with HttpServer(behave) as server, Client(server.url) as client:
+        ones = {"x": np.ones(1, np.float32)}
+        assert client.infer("m", ones, binary=False)["y"] == 2
+        if retry is False:
+            with pytest.raises(ReadFailed):
+                client.infer("m", ones, binary=False, retry=retry)
+        else:
+            assert client.infer("m", ones, binary=False, retry=retry)["y"] == 2
+        assert [request.connection for request in server.requests] == [0, 0, 1][: 1 + sent]
+
+
+@pytest.mark.parametrize(("retry", "fails"), [(None, True), (True, False)])
+def test_an_inference_whose_answer_had_begun_is_sent_again_only_where_that_is_said(
+    *, retry: bool | None, fails: bool
+) -> None:
+    def behave(peer: Peer) -> None:
+        for at, _ in enumerate(peer):
+            if (peer.index, at) == (0, 1):
+                peer.send(b"HTTP/1.1 200 OK\r\n")
+                return
+            peer.answer(ANSWER)
+
+    with HttpServer(behave) as server, Client(server.url) as client:
+        ones = {"x": np.ones(1, np.float32)}
+        assert client.infer("m", ones, binary=False)["y"] == 2
+        if fails:
+            with pytest.raises(ReadFailed):
+                client.infer("m", ones, binary=False, retry=retry)
+        else:
+            assert client.infer("m", ones, binary=False, retry=retry)["y"] == 2
+
+
+def test_an_inference_that_a_new_connection_swallowed_is_not_sent_again() -> None:
+    def behave(peer: Peer) -> None:
+        peer.request()
+
+    with HttpServer(behave) as server, Client(server.url) as client:
+        with pytest.raises(ReadFailed):
+            client.infer("m", {"x": np.ones(1, np.float32)}, binary=False)
+        assert len(server.requests) == 1
+        with pytest.raises(ConfigError, match="retry must be True, False or None"):
+            client.infer("m", {"x": np.ones(1, np.float32)}, binary=False, retry=2)  # type: ignore[arg-type]
 
 
 def test_time_to_connect() -> None:

@@ -184,6 +184,39 @@ def test_serve_has_in_force_what_config_prints(place: Path, workers: int) -> Non
         assert "did you mean [model.digits]?" in said
 
 
+def test_a_process_alone_takes_up_at_a_hangup_what_it_can_and_names_the_rest(place: Path) -> None:
+    (place / "penstock.toml").write_text(FILE)
+    arguments = [sys.executable, "-m", "penstock", "serve", "of_config.py", "--port=0"]
+    with subprocess.Popen(
+        arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        url = process.stdout.readline().split()[-3]
+
+        def told(text: str) -> str:
+            assert process.stderr is not None
+            (place / "penstock.toml").write_text(text)
+            process.send_signal(signal.SIGHUP)
+            assert "certificates and keys" in process.stderr.readline()
+            return process.stderr.readline()
+
+        try:
+            logging = '\n[logging]\nlog_format = "json"\n'
+            assert told(FILE + logging) == "penstock: log_format is json now\n"
+            assert status(url) == 413
+            assert "max_body changed, and will be in force after a restart" in told(
+                FILE.replace("2KiB", "4KiB") + logging
+            )
+            assert status(url) == 413, "a limit is read at the start"
+            assert "what was before stays in force" in told(FILE.replace("2KiB", "2 cabbages"))
+            assert "[model] changed" in told(FILE.replace("= 32", "= 16") + logging)
+        finally:
+            process.terminate()
+            said = process.stderr.read()
+            assert process.wait(60) == 0, said
+
+
 def status(url: str) -> int:
     try:
         with urllib.request.urlopen(f"{url}/v2/models/digits/infer", b"x" * 2100, timeout=60) as answer:

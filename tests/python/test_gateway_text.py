@@ -302,6 +302,95 @@ def test_questions_of_the_other_protocol_are_asked_in_the_upstreams_words() -> N
         assert client.post("/v2/models/local/generate", json=short).json()["text_output"] == "one two "
 
 
+TERMS = {
+    "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    "tracestate": "a=b",
+    "x-request-priority": "high",
+    "x-request-tenant": "team a",
+    "x-request-id": "r7",
+    "x-request-timeout": "20",
+}
+
+
+@pytest.mark.asyncio
+async def test_terms_go_along_whatever_is_asked_and_however() -> None:
+    def answer(peer: Peer, request: Received) -> None:
+        body = json.loads(request.body)
+        if request.target == "/v1/embeddings":
+            rows = [{"index": at, "embedding": [0.5]} for at, _ in enumerate(body["input"])]
+            peer.answer(json.dumps({"data": rows}), headers=JSON)
+        elif body.get("stream"):
+            stream(peer, [b'data: {"choices": [{"text": "a"}]}\n\n', DONE])
+        else:
+            peer.answer("{}", headers=JSON)
+
+    with upstream(answer, "there") as up:
+        vectors = penstock.RemoteModel("vectors", up.url, task="embed", upstream_name="there")
+        with penstock.Server([remote(up), vectors], port=0) as server:
+            async with penstock.AsyncClient(server.url) as client:
+                for path, asked_for in (
+                    ("/v1/chat/completions", CHAT),
+                    ("/v1/completions", {"model": "local", "prompt": "a", "stream": True}),
+                    ("/v2/models/local/generate", {"text_input": "a"}),
+                    ("/v2/models/local/generate_stream", {"text_input": "a"}),
+                    ("/v1/embeddings", {"model": "vectors", "input": ["a", "b"]}),
+                    ("/v1/embeddings", {"model": "vectors", "input": "a", "dimensions": 1}),
+                ):
+                    assert (await client.post(path, json=asked_for, headers=TERMS)).status_code == 200, path
+            async with penstock.AsyncClient(server.grpc_url) as client, client.stream_infer(metadata=TERMS) as calls:
+                await calls.send("local", {"text_input": np.array(["abc"], object)})
+                await calls.end()
+                assert [each async for each in calls]
+        sent = [each for each in up.requests if each.method == "POST"]
+        assert len(sent) == 7
+        for request in sent:
+            told = {name: request.header(name) for name in TERMS}
+            left = float(told.pop("x-request-timeout") or 0)
+            assert 0 < left <= 20, request.target
+            assert told == {name: value for name, value in TERMS.items() if name != "x-request-timeout"}, request.target
+
+
+def test_what_only_some_of_a_batch_say_is_not_said_of_all_and_tokens_are_shared() -> None:
+    gate, entered = threading.Event(), threading.Event()
+
+    def answer(peer: Peer, request: Received) -> None:
+        entered.set()
+        assert gate.wait(PATIENCE)
+        texts = json.loads(request.body)["input"]
+        rows = [{"index": at, "embedding": [0.5]} for at, _ in enumerate(texts)]
+        tokens = sum(len(text) + 1 for text in texts)
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        peer.answer(json.dumps({"data": rows, "usage": usage}), headers=JSON)
+
+    async def go(url: str) -> None:
+        async with penstock.AsyncClient(url) as client:
+
+            async def ask(texts: list[str], number: int) -> dict[str, int]:
+                headers = {"x-request-id": f"r{number}", "x-request-tenant": "team", "x-request-priority": "low"}
+                asked_for = {"model": "local", "input": texts}
+                answer = await client.post("/v1/embeddings", json=asked_for, headers=headers)
+                usage: dict[str, int] = answer.json()["usage"]
+                return usage
+
+            first = asyncio.create_task(ask(["x"], 0))
+            await soon(entered.is_set)
+            several = [asyncio.create_task(ask(["y" * size, "z"], size)) for size in (1, 9, 29)]
+            await asyncio.sleep(0.2)
+            gate.set()
+            for size, usage in zip((1, 9, 29), await asyncio.gather(*several), strict=True):
+                # A token for each letter and one more for each text: the shares are what was counted.
+                assert usage == {"prompt_tokens": size + 3, "total_tokens": size + 3}
+            assert await first == {"prompt_tokens": 2, "total_tokens": 2}
+
+    with upstream(answer, "there") as up, served(up, task="embed", concurrency=1, max_batch_size=16) as server:
+        asyncio.run(go(server.url))
+        alone, together = [each for each in up.requests if each.method == "POST"]
+        assert (len(asked(up)[0]["input"]), len(asked(up)[1]["input"])) == (1, 6)
+        assert (alone.header("x-request-id"), together.header("x-request-id")) == ("r0", None)
+        for each in (alone, together):
+            assert (each.header("x-request-tenant"), each.header("x-request-priority")) == ("team", "low")
+
+
 def test_texts_of_many_requests_share_a_request_for_their_vectors() -> None:
     gate = threading.Event()
 

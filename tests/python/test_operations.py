@@ -57,6 +57,20 @@ def ask(url: str, headers: dict[str, str] | None = None) -> Any:
         return answer
 
 
+async def test_what_streams_of_grpc_bring_is_counted_and_noted() -> None:
+    with Kept("penstock.access") as kept, Server(double, port=0, access_log=True) as server:
+        async with AsyncClient(server.grpc_url) as client, client.stream_infer() as stream:
+            for _ in range(3):
+                await stream.send("double", {"x": np.ones((50, 2), np.float32)})
+            await stream.end()
+            assert len([answer async for answer in stream]) == 3
+        until(lambda: kept.records)
+        text = server.metrics()
+    sent = value(text, 'penstock_request_bytes_total{protocol="grpc"}')
+    assert sent > 3 * 50 * 2 * 4
+    assert kept.records[0].request_bytes == sent  # type: ignore[attr-defined]
+
+
 def status(url: str, body: bytes | None = None) -> int:
     try:
         with urllib.request.urlopen(url, body, timeout=60) as answer:

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 DECLARED = {"inputs": {"x": ("float32", [4])}, "outputs": {"y": ("float32", [4])}}
+LARGE = 25_600
+"""Numbers of 100 KiB: less than a door reads elsewhere, and more than that as text."""
 METADATA = {
     "name": "double",
     "versions": ["1"],
@@ -221,6 +224,7 @@ def test_where_all_say_the_same_it_goes_along() -> None:
         trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
         body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]}
         headers = {"traceparent": trace, "tracestate": "a=b", "x-request-priority": "high", "x-request-tenant": "team"}
+        headers["x-request-id"] = "r7"
         answer = client.post("/v2/models/double/infer", json=body, headers=headers)
         assert answer.json()["outputs"][0]["data"] == [2, 4, 6, 8]
         (asked,) = [request for request in upstream.requests if request.target.endswith("/infer")]
@@ -229,6 +233,54 @@ def test_where_all_say_the_same_it_goes_along() -> None:
     assert asked.header("tracestate") == "a=b"
     assert asked.header("x-request-priority") == "high"
     assert asked.header("x-request-tenant") == "team"
+    assert asked.header("x-request-id") == "r7"
+
+
+def test_a_name_that_no_header_can_carry_fails_no_request() -> None:
+    with (
+        HttpServer(answering()) as upstream,
+        Server(RemoteModel("double", upstream.url), port=0) as server,
+        Client(server.url) as client,
+    ):
+        for name in ("zwölf", "a\r\nb: c", "x" * 300):
+            assert client.infer("double", full(1), request_id=name)["y"][0, 0] == 2
+        told = [request.header("x-request-id") for request in upstream.requests if request.target.endswith("/infer")]
+        # What the door cut to 128 characters for its log is what it calls it.
+        assert told == [None, "ab: c", "x" * 128]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads have names where there is /proc")
+def test_large_bodies_are_written_elsewhere_than_where_all_connections_are() -> None:
+    def elsewhere() -> bool:
+        names = (comm.read_text() for comm in Path("/proc/self/task").glob("*/comm"))
+        return any(name.startswith("penstock-blocki") for name in names)
+
+    sizes: list[int] = []
+
+    def behave(peer: Peer) -> None:
+        for request in peer:
+            if request.target.endswith("/infer"):
+                sizes.append(len(request.body))
+                rows = len(json.loads(request.body)["inputs"][0]["data"]) // LARGE
+                output = {"name": "y", "datatype": "FP32", "shape": [rows, 1], "data": [0.5] * rows}
+                peer.answer(json.dumps({"model_name": "wide", "outputs": [output]}))
+            else:
+                tensors = {"inputs": {"x": LARGE}, "outputs": {"y": 1}}
+                told = {
+                    kind: [{"name": name, "datatype": "FP32", "shape": [-1, size]} for name, size in several.items()]
+                    for kind, several in tensors.items()
+                }
+                peer.answer(json.dumps({**METADATA, **told}))
+
+    with HttpServer(behave) as upstream:
+        remote = RemoteModel("wide", upstream.url, binary=False)
+        with Server(remote, port=0) as server, Client(server.url) as client:
+            # Such a thread stays for ten seconds: it may be that of another test.
+            until(lambda: not elsewhere())
+            ones = np.full((1, LARGE), 1 / 3, np.float32)
+            assert client.infer("wide", {"x": ones}, binary=True)["y"].tolist() == [[0.5]]
+            assert elsewhere(), "100 KiB came, and more than that went on"
+    assert sizes[0] > 128 << 10
 
 
 def test_json_where_the_upstream_knows_no_binary_tensors() -> None:
@@ -416,6 +468,31 @@ def test_closing_drains_what_is_upstream(upstream: Upstream, threads: ThreadPool
         upstream.slow.set()
         assert asked.result(PATIENCE)["y"][0, 0] == 2
         closing.result(PATIENCE)
+
+
+def test_models_that_are_not_available_are_not_discovered() -> None:
+    index = [
+        {"name": "double", "version": "1", "state": "READY", "reason": ""},
+        {"name": "double", "version": "2", "state": "UNAVAILABLE", "reason": "it does not load"},
+        {"name": "gone", "version": "1", "state": "UNAVAILABLE", "reason": "unloaded"},
+        {"name": "going", "version": "1", "state": "UNLOADING"},
+        {"name": "coming", "state": "LOADING"},
+        {"name": "silent"},
+    ]
+
+    def behave(peer: Peer) -> None:
+        for request in peer:
+            if request.target == "/v2/repository/index":
+                peer.answer(json.dumps(index))
+            elif request.target.startswith("/v2/"):
+                peer.answer(json.dumps(METADATA))
+            else:
+                peer.answer("{}", status="404 Not Found")
+
+    with HttpServer(behave) as server:
+        found = [one.name for one in RemoteModel.discover(server.url)]
+        assert found == ["double", "coming", "silent"]
+        assert [one.name for one in RemoteModel.discover(server.url, names=["gone"])] == ["gone"]
 
 
 def test_models_are_discovered(upstream: Upstream) -> None:

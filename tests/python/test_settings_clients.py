@@ -9,8 +9,9 @@ import pytest
 
 from penstock import AsyncClient, Client, Eject, Pool, Retry, Server, Timeout, model
 from penstock._client_settings import client_options
-from penstock.errors import ConfigError
+from penstock.errors import ConfigError, RemoteError
 from penstock.transport import Transport
+from tests.python.support.http_server import HttpServer, Peer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,6 +51,45 @@ def test_what_code_leaves_open_is_filled(write: Any, monkeypatch: pytest.MonkeyP
     )
     assert options["pool"] == Pool(max_size=7, min_size=2)
     assert (options["retry"].attempts, options["balance"]) == (4, "round_robin")
+
+
+def test_protocol_and_redirects_are_settings_of_those_that_have_them(write: Any) -> None:
+    for text, expected in (
+        ("true", True),
+        ("false", False),
+        ("'off'", False),
+        ("'on'", True),
+        ("'always'", "always"),
+    ):
+        write(f"[client]\nhttp2 = {text}\nmax_redirects = 3\n")
+        assert client_options({"http2": True})[0]["http2"] == expected
+        assert client_options({"http2": "always"})[0]["http2"] == "always", "code has the last word"
+        assert "max_redirects" not in client_options({})[0]
+    write("[client]\nhttp2 = 2\n")
+    with pytest.raises(
+        ConfigError, match=re.escape("penstock.toml:2 [client] http2 must be 'on' or 'off' or 'always'")
+    ):
+        Client("http://127.0.0.1:1")
+
+
+def test_redirects_are_followed_where_settings_say_so(write: Any) -> None:
+    def behave(peer: Peer) -> None:
+        for request in peer:
+            number = int(request.target.rpartition("/")[2])
+            if number:
+                peer.answer("", status="302 Found", headers={"Location": f"/{number - 1}"})
+            else:
+                peer.answer("there")
+
+    with HttpServer(behave) as server:
+        with Client(server.url) as client:
+            assert client.get("/2").status_code == 302
+        write("[client]\nfollow_redirects = true\nmax_redirects = 2\n")
+        with Client(server.url) as client, Transport(server.url):
+            assert client.get("/2").text == "there"
+            with pytest.raises(RemoteError, match="max_redirects=2"):
+                client.get("/3")
+            assert client.get("/2", follow_redirects=False).status_code == 302
 
 
 def test_what_contradicts_itself_is_refused_with_its_sources(write: Any) -> None:

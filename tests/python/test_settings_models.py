@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from penstock import Adaptive, BatchPolicy, Pad, Processes, Server, model, onnx_model
+from penstock import Adaptive, BatchPolicy, Pad, Processes, Server, batched, model, onnx_model
 from penstock._batch_settings import ModelTerms
 from penstock.errors import ConfigError
 from penstock.models import spec_of
@@ -48,6 +49,20 @@ def applied(target: Any, command_line: Any = None) -> ModelSpec:
     spec = spec_of(target)
     assert spec is not None
     return ModelTerms(Settings.resolve(SECTIONS, {}, command_line)).applied(spec)
+
+
+async def test_batched_functions_are_no_models_and_no_file_reaches_them(write: Any) -> None:
+    write("[batch]\nmax_batch_size = 2\n")
+    sizes: list[int] = []
+
+    @batched(max_batch_size=8)
+    def count(x: Any) -> Any:
+        sizes.append(len(x))
+        return x
+
+    await asyncio.gather(*(count(number) for number in range(6)))
+    await count.aclose()
+    assert sizes == [6]
 
 
 def test_batch_holds_for_models_that_do_not_say_it(write: Any, monkeypatch: pytest.MonkeyPatch) -> None:

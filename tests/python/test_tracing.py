@@ -309,3 +309,136 @@ def test_tracing_that_is_wanted_says_what_it_lacks(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "opentelemetry.trace", None)
     with pytest.raises(ConfigError, match=r"pip install 'penstock\[otel\]'"):
         Server(double, port=0, tracing="on").start()
+
+
+def speaker(started: threading.Event, go: threading.Event) -> Any:
+    """A model of text whose batch others may join, which says its second word when it is let."""
+
+    @model("says", task="generate", batched=True, max_batch_size=4)
+    def says(batch: penstock.Batch) -> Iterator[Any]:
+        said: dict[int, int] = {}
+        while batch.live:
+            batch.join()
+            yield dict.fromkeys(batch, "a ")
+            started.set()
+            assert go.wait(60)
+            for index in batch.live:
+                said[index] = said.get(index, 0) + 1
+                if said[index] == 2:
+                    batch.finish(index)
+
+    return says
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_request_for_text_has_waited_too(spans: InMemorySpanExporter, *, stream: bool) -> None:
+    go = threading.Event()
+    go.set()
+    with Server(speaker(threading.Event(), go), port=0) as server, Client(server.url) as client:
+        asked = {"model": "says", "prompt": "x", "stream": stream}
+        client.post("/v1/completions", json=asked, headers={"traceparent": PARENT}).raise_for_status()
+        (request,) = named(spans, "penstock.request")
+        (queue,) = named(spans, "penstock.queue")
+        (batch,) = named(spans, "penstock.batch")
+    assert queue.parent is not None
+    assert queue.parent.span_id == request.context.span_id
+    assert [link.context.span_id for link in request.links] == [batch.context.span_id]
+    times = [request.start_time, queue.start_time, queue.end_time, request.end_time]
+    assert times == sorted(times)  # type: ignore[type-var]
+
+
+def test_who_joins_a_batch_that_runs_is_linked_to_it(spans: InMemorySpanExporter) -> None:
+    started, go = threading.Event(), threading.Event()
+    others = [f"00-{number:032x}-{number:016x}-01" for number in (7, 8)]
+    with Server(speaker(started, go), port=0) as server, Client(server.url) as client:
+
+        def complete(headers: dict[str, str]) -> None:
+            client.post("/v1/completions", json={"model": "says", "prompt": "x"}, headers=headers).raise_for_status()
+
+        # The first is not recorded; the batch is, for those who join it.
+        first = PARENT.removesuffix("01") + "00"
+        threads = [threading.Thread(target=complete, args=({"traceparent": one},)) for one in (first, *others)]
+        threads[0].start()
+        assert started.wait(60)
+        for thread in threads[1:]:
+            thread.start()
+        until(lambda: server.stats().models["says"].queued == 2)
+        go.set()
+        for thread in threads:
+            thread.join()
+        requests = named(spans, "penstock.request", 2)
+        named(spans, "penstock.queue", 2)
+        (batch,) = named(spans, "penstock.batch")
+    assert {link.context.span_id for link in batch.links} == {request.context.span_id for request in requests}
+    for request in requests:
+        assert [link.context.span_id for link in request.links] == [batch.context.span_id]
+
+
+async def test_a_pipeline_is_in_the_trace_of_whoever_asks(spans: InMemorySpanExporter) -> None:
+    tracer = trace.get_tracer("test")
+    with penstock.Pipeline(double) as pipeline:
+        with tracer.start_as_current_span("caller") as caller:
+            await pipeline.infer("double", {"x": np.ones((1, 2), np.float32)})
+            pipeline.call("double", {"x": np.ones((1, 2), np.float32)})
+        await pipeline.infer("double", {"x": np.ones((1, 2), np.float32)})
+        batches = named(spans, "penstock.batch", 2)
+    own = caller.get_span_context()
+    for batch, seen in zip(batches, SEEN, strict=False):
+        assert batch.parent is not None
+        assert (batch.context.trace_id, batch.parent.span_id) == (own.trace_id, own.span_id)
+        assert seen["traceparent"] == f"00-{own.trace_id:032x}-{batch.context.span_id:016x}-01"
+    assert SEEN[2] == {}
+    SEEN.clear()
+    with penstock.Pipeline(double, tracing="off") as pipeline, tracer.start_as_current_span("caller"):
+        await pipeline.infer("double", {"x": np.ones((1, 2), np.float32)})
+    assert SEEN == [{}], "it does not ask"
+
+
+def test_a_model_that_asks_a_pipeline_has_it_in_the_trace_of_its_batch() -> None:
+    with penstock.Pipeline(double, tracing="off") as pipeline:
+
+        @model("asks", inputs={"x": ("float32", [2])}, outputs={"y": ("float32", [2])})
+        def asks(x: Any) -> Any:
+            return pipeline.call("double", {"x": x})["y"]
+
+        SEEN.clear()
+        with Server(asks, port=0, tracing="off") as server:
+            ask(server.url, {"traceparent": PARENT, "tracestate": "a=b"}, "asks")
+    assert SEEN == [{"traceparent": PARENT, "tracestate": "a=b"}]
+
+
+async def test_a_batched_function_runs_in_the_trace_of_its_callers(spans: InMemorySpanExporter) -> None:
+    seen: list[tuple[dict[str, str], int]] = []
+
+    @penstock.batched(max_batch_size=8)
+    def twice(x: Any) -> Any:
+        seen.append((penstock.current_trace(), trace.get_current_span().get_span_context().trace_id))
+        return x * 2
+
+    tracer = trace.get_tracer("test")
+    with tracer.start_as_current_span("caller") as caller:
+        assert await asyncio.gather(*(twice(number) for number in range(4))) == [0, 2, 4, 6]
+        assert await asyncio.to_thread(twice.call, 3) == 6
+    own = caller.get_span_context()
+    header = f"00-{own.trace_id:032x}-{own.span_id:016x}-01"
+    assert seen == [({"traceparent": header}, own.trace_id)] * 2
+    seen.clear()
+    assert await twice(1) == 2
+    assert seen == [({}, 0)]
+    seen.clear()
+
+    async def of_its_own(number: int) -> None:
+        with tracer.start_as_current_span("one"):
+            await twice(number)
+
+    await asyncio.gather(of_its_own(1), of_its_own(2))
+    ((told, inside),) = seen
+    assert told["traceparent"].split("-")[1] == f"{inside:032x}"
+    assert inside not in {span.context.trace_id for span in named(spans, "one", 2)}, "the batch is of both"
+    once = penstock.batched(max_batch_size=8, single_flight=True)(lambda x: [penstock.current_trace()] * len(x))
+    with tracer.start_as_current_span("caller") as caller:
+        answers = await asyncio.gather(once(1), once(1))
+    expected = f"{caller.get_span_context().trace_id:032x}"
+    assert [answer["traceparent"].split("-")[1] for answer in answers] == [expected] * 2
+    twice.close()
+    once.close()

@@ -37,6 +37,9 @@ const RAW: u8 = 4;
 /// The time-outs of its body are those of other clients: of bytes, and the first came with the head.
 const BY_BYTES: u8 = 8;
 
+/// May be sent again where a connection that had served before broke without a word.
+const AGAIN_IF_SILENT: u8 = 16;
+
 pub(super) type Headers = Vec<(PyBackedBytes, PyBackedBytes)>;
 
 /// A request as Python hands it over: method, URL, headers, body, time-outs, options.
@@ -367,6 +370,7 @@ impl NativeClient {
             },
             timeouts,
             idempotent,
+            again_if_silent: options & AGAIN_IF_SILENT != 0,
             retries: options & NO_RETRIES == 0,
             decode: self.decode && options & RAW == 0,
             max_response: self.max_response,

@@ -16,6 +16,7 @@ use crate::bindings::bridge::port::Port;
 use crate::bindings::errors::{raised, to_python};
 use crate::bindings::waiter::Parked;
 use crate::error::ErrorKind;
+use crate::flow::TraceContext;
 use crate::pipeline::RequestTerms;
 use crate::serve::{Deadline, Door, Found};
 use crate::wire::oip::outputs_of;
@@ -24,8 +25,11 @@ use crate::wire::openai::{Form, Generation};
 /// What is asked for: a model, its version, inputs by name, and the names of the outputs that are wanted, none for all.
 type Asked<'py> = (String, Option<String>, Bound<'py, PyDict>, Option<Vec<String>>);
 
-/// On which terms: seconds that it may take, who goes first, on whose behalf, and what it is called.
-type Terms = (Option<f64>, Option<String>, Option<String>, Option<String>);
+/// `traceparent` and `tracestate` of whoever asks.
+type Place = (String, Option<String>);
+
+/// On which terms: seconds that it may take, who goes first, on whose behalf, what it is called, and as part of what.
+type Terms = (Option<f64>, Option<String>, Option<String>, Option<String>, Option<Place>);
 
 /// The way in for callers of the process that a server runs in; `penstock.Pipeline` documents it.
 #[pyclass(frozen, module = "penstock._native")]
@@ -136,7 +140,7 @@ impl NativePipeline {
         py: Python<'_>,
         name: &str,
         version: Option<&str>,
-        (timeout, priority, tenant, id): Terms,
+        (timeout, priority, tenant, id, trace): Terms,
     ) -> PyResult<(Found, (RequestTerms, Option<Deadline>))> {
         if self.born != generation() {
             let message = "this pipeline was made before the process forked: make another one";
@@ -149,7 +153,8 @@ impl NativePipeline {
             priority: priority.as_deref().and_then(Priority::from_name).unwrap_or_default(),
             tenant: tenant.map(Into::into),
             id: id.map(Into::into),
-            ..RequestTerms::default()
+            trace: trace.and_then(|told| TraceContext::parse(&told.0, told.1.as_deref())).map(Arc::new),
+            deadline: None,
         };
         let model = self.desk.door.find(name, version).map_err(|error| to_python(py, &error))?;
         Ok((model, (terms, deadline)))

@@ -50,7 +50,7 @@ pub(in crate::client) async fn call(
     let sent = Instant::now();
     let (inbound, upload) = match begin(http2, caller, request, deadlines, sent, endpoint) {
         Ok(begun) => begun,
-        Err(SendError { error, unsent, .. }) => return Err(Lost { error, unsent }),
+        Err(SendError { error, unsent, .. }) => return Err(Lost::new(error, unsent)),
     };
     let answer =
         Answer { inbound, upload, wait: Wait::new(http2.timers(), Arc::clone(endpoint)), endpoint, sent };
@@ -63,7 +63,7 @@ pub(in crate::client) async fn call(
             first_byte: sent.elapsed(),
             is_broken: true,
         }),
-        Err(SendError { error, unsent, .. }) => Err(Lost { error, unsent }),
+        Err(SendError { error, unsent, .. }) => Err(Lost::new(error, unsent)),
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 
-use super::exchange::{About, Hear, Heard, Question};
+use super::exchange::{Hear, Heard, Question};
 use super::{TextProtocol, TextUpstream};
 use crate::error::Result;
+use crate::gateway::about::About;
 use crate::pipeline::{Piece, Said, Speaker};
 use crate::stream::{Event, SseDecoder};
 use crate::wire::openai::{self, Chunk, Passage};
@@ -16,14 +17,13 @@ pub(super) async fn ask(
     upstream: &TextUpstream,
     document: &[u8],
     speaker: &Speaker,
-    about: About,
+    about: About<'_>,
 ) -> Result<Said> {
     let (passage, body) = match upstream.settings.protocol {
         TextProtocol::OpenAi => openai::question(document, &upstream.settings.model)?,
         TextProtocol::Generate => (Passage::Generate, openai::text_input(document)?),
     };
-    let question =
-        Question { path: upstream.path(passage, true), body, stream: true, fields: Vec::new(), about };
+    let question = Question { path: upstream.path(passage, true), body, stream: true, about };
     let mut saying = Saying {
         decoder: SseDecoder::new(upstream.settings.max_event),
         events: VecDeque::new(),

@@ -10,7 +10,7 @@ use super::refusal::{refusal, whole};
 use super::{TextSettings, TextUpstream};
 use crate::client::{Body, Client, DRAINED_FOR, Request, Response, Route, Timeouts, Waiting};
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::TraceContext;
+use crate::gateway::about::About;
 use crate::pipeline::Speaker;
 use crate::pool::Place;
 
@@ -23,23 +23,13 @@ const SETTLED: Duration = Duration::from_millis(50);
 const PLACE: Place = Place::Fixed("penstock gateway");
 
 /// What is asked of a server.
-pub(super) struct Question {
+pub(super) struct Question<'a> {
     /// The path, behind the prefix.
     pub(super) path: String,
     pub(super) body: Vec<u8>,
     /// The answer is to come as it is made.
     pub(super) stream: bool,
-    /// Header fields of its own.
-    pub(super) fields: Vec<(Vec<u8>, Vec<u8>)>,
-    pub(super) about: About,
-}
-
-/// What is known of a request beside what it asks.
-pub(super) struct About {
-    /// How long its answer is worth anything.
-    pub(super) left: Option<Duration>,
-    /// The trace that it belongs to.
-    pub(super) trace: Option<TraceContext>,
+    pub(super) about: About<'a>,
 }
 
 /// What a portion of an answer came to.
@@ -70,7 +60,7 @@ pub(super) trait Hear: Send {
 
 impl TextUpstream {
     /// Asks a server, and gives its whole answer.
-    pub(super) async fn whole(&self, question: Question) -> Result<Bytes> {
+    pub(super) async fn whole(&self, question: Question<'_>) -> Result<Bytes> {
         let (route, request) = self.request(question)?;
         let response = Client::send(route, request).await?;
         if response.status.is_success() {
@@ -82,7 +72,7 @@ impl TextUpstream {
     /// Asks a server, and has `hear` hear what it says as it comes, as fast as `speaker` is listened to.
     pub(super) async fn stream(
         &self,
-        question: Question,
+        question: Question<'_>,
         speaker: &Speaker,
         hear: &mut dyn Hear,
     ) -> Result<()> {
@@ -107,29 +97,23 @@ impl TextUpstream {
         Ok(())
     }
 
-    fn request(&self, question: Question) -> Result<(Route, Request)> {
-        let Question { path, body, stream, fields, about: About { left, trace } } = question;
+    fn request(&self, question: Question<'_>) -> Result<(Route, Request)> {
+        let Question { path, body, stream, about } = question;
         let (route, target) = self.client.route(&format!("{}{path}", self.settings.prefix))?;
         let mut request = Request::new(Method::POST, target);
-        let accept: &[u8] = if stream { b"text/event-stream" } else { b"application/json" };
-        let timeout = left.map(|left| left.as_secs_f64().to_string());
+        let accept = if stream { "text/event-stream" } else { "application/json" };
+        let mut own = about.fields();
         // To pack and unpack a token costs more than to send it.
-        let own = [
-            (&b"content-type"[..], &b"application/json"[..]),
-            (b"accept", accept),
-            (b"accept-encoding", b"identity"),
-        ];
-        let timeout = timeout.iter().map(|left| (&b"x-request-timeout"[..], left.as_bytes()));
-        let traceparent = trace.as_ref().map(TraceContext::header);
-        let traceparent = traceparent.iter().map(|header| (&b"traceparent"[..], header.as_bytes()));
-        let state = trace.as_ref().and_then(|trace| trace.state.as_deref());
-        let state = state.iter().map(|state| (&b"tracestate"[..], state.as_bytes()));
-        let fields = fields.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
-        let own = own.into_iter().chain(timeout).chain(traceparent).chain(state).chain(fields);
+        own.extend([
+            ("content-type", "application/json"),
+            ("accept", accept),
+            ("accept-encoding", "identity"),
+        ]);
+        let own = own.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
         request.fields = self.fields(&own)?;
         request.body = body.into();
         let TextSettings { timeouts, max_response, .. } = self.settings;
-        request.timeouts = Timeouts { total: timeouts.total.into_iter().chain(left).min(), ..timeouts };
+        request.timeouts = Timeouts { total: timeouts.total.into_iter().chain(about.left).min(), ..timeouts };
         request.max_response = max_response;
         Ok((route, request))
     }

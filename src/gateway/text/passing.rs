@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 
-use super::exchange::{About, Hear, Heard, Question};
+use super::exchange::{Hear, Heard, Question};
 use super::{TextProtocol, TextSettings, TextUpstream};
 use crate::error::{Error, ErrorKind, Result};
+use crate::gateway::about::About;
 use crate::pipeline::{Piece, Said, Speaker};
 use crate::stream::{EventCutter, RawEvent};
 use crate::wire::openai::{Passage, PassedRow};
@@ -14,7 +15,7 @@ pub(super) async fn pass(
     upstream: &TextUpstream,
     row: &[u8],
     speaker: &Speaker,
-    about: About,
+    about: About<'_>,
 ) -> Result<Said> {
     let broken = || Error::new(ErrorKind::Internal, "a request was to be passed on and is none");
     let row = PassedRow::read(row).ok_or_else(broken)?;
@@ -22,7 +23,6 @@ pub(super) async fn pass(
         path: upstream.path(row.passage, row.stream),
         body: row.body(&upstream.settings.model),
         stream: row.stream,
-        fields: row.fields().map(|(name, value)| (name.to_vec(), value.to_vec())).collect(),
         about,
     };
     if row.stream {

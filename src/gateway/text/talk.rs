@@ -5,13 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
-use super::exchange::About;
 use super::{TextUpstream, asking, passing};
 use crate::batch::{Batch, Entry, Ran};
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::Clock;
+use crate::flow::{Clock, TraceContext};
+use crate::gateway::about::About;
 use crate::gateway::refusal;
-use crate::pipeline::{BatchAccount, Endpoint, Finished, Reply, Said, Speaker, Taken, Task};
+use crate::pipeline::{BatchAccount, Endpoint, Finished, Reply, Said, Shared, Speaker, Taken, Task};
 use crate::tensor::Column;
 
 /// True for requests that are answered in their own words, one by one; false for texts that vectors are made of.
@@ -71,7 +71,11 @@ impl Talk {
     async fn run(mut self, upstream: &TextUpstream, text: Bytes, passed: bool) {
         let said = match &self.entry {
             Some(entry) => match entry.waiter.speaker() {
-                Some(speaker) => heard(upstream, text, passed, speaker, self.about(entry)).await,
+                Some(speaker) => {
+                    let shared = self.shared(entry);
+                    let about = About::of(&shared, self.endpoint.clock().now());
+                    heard(upstream, text, passed, speaker, about).await
+                }
                 None => Err(Error::new(ErrorKind::Internal, "a text was asked for as a whole")),
             },
             None => return,
@@ -79,9 +83,13 @@ impl Talk {
         self.end(said);
     }
 
-    fn about(&self, entry: &Entry<Reply>) -> About {
-        let left = entry.deadline.map(|deadline| deadline.since(self.endpoint.clock().now()));
-        About { left, trace: self.account.trace() }
+    /// On which terms it goes on: its own.
+    fn shared(&self, entry: &Entry<Reply>) -> Shared {
+        let shared = Shared::of(std::slice::from_ref(entry), &self.account);
+        match &entry.waiter.label().trace {
+            Some(trace) if !self.is_last => Shared { trace: Some(TraceContext::clone(trace)), ..shared },
+            _ => shared,
+        }
     }
 
     fn end(&mut self, said: Result<Said>) {
@@ -133,7 +141,7 @@ async fn heard(
     text: Bytes,
     passed: bool,
     speaker: &Speaker,
-    about: About,
+    about: About<'_>,
 ) -> Result<Said> {
     let said = async {
         if passed {

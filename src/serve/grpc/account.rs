@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use http::request::Parts;
@@ -20,6 +21,8 @@ pub(super) struct Account {
     began: Instant,
     code: Code,
     bytes: u64,
+    /// Bytes that have come.
+    heard: Arc<AtomicU64>,
     /// The connection has a request open for as long.
     _open: OpenStream,
 }
@@ -40,8 +43,14 @@ impl Account {
             began: Instant::now(),
             code: Code::Cancelled,
             bytes: 0,
+            heard: Arc::default(),
             _open: open,
         }
+    }
+
+    /// What is asked is counted there.
+    pub(super) fn hears(&mut self, bytes: Arc<AtomicU64>) {
+        self.heard = bytes;
     }
 
     /// Bytes of the answer are on their way.
@@ -58,8 +67,9 @@ impl Account {
 impl Drop for Account {
     fn drop(&mut self) {
         self.door.metrics.called(self.code.name());
-        self.door.metrics.moved_by_call(0, self.bytes);
-        let note = std::mem::take(&mut self.note);
+        let mut note = std::mem::take(&mut self.note);
+        note.bytes = self.heard.load(Ordering::Relaxed);
+        self.door.metrics.moved_by_call(note.bytes, self.bytes);
         if let Some(log) = self.door.reporter(&note) {
             let answered = Answered::called(self.code, self.bytes);
             let mut record = note.record(&self.request, Some(self.peer), &answered, self.began);

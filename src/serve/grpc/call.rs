@@ -4,6 +4,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -111,7 +112,7 @@ impl Door {
         let message = {
             let mut inbox = Inbox::new(body, head.encoding, &self.settings);
             let message = inbox.only(&self.settings).await;
-            note.bytes = inbox.bytes;
+            note.bytes = inbox.bytes().load(Ordering::Relaxed);
             message.inspect_err(|status| self.refused(status))?
         };
         if method != Method::ModelInfer {
@@ -137,10 +138,11 @@ impl Door {
         method: Method,
         head: Head,
         body: Incoming,
-        account: Account,
+        mut account: Account,
     ) -> Response<AnswerBody> {
         let (answers, pieces) = mpsc::channel(AHEAD);
         let mut inbox = Inbox::new(body, head.encoding, &self.settings);
+        account.hears(inbox.bytes());
         let deadline = head.terms.deadline();
         let call = async move {
             let ended = match method {

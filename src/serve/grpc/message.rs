@@ -2,13 +2,16 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use crate::serve::{HttpSettings, offload};
+use crate::flow::offload;
+use crate::serve::HttpSettings;
 use crate::wire::grpc::{Code, Encoding, Messages, Status};
 
 /// The messages of one call.
@@ -17,15 +20,19 @@ pub(super) struct Inbox {
     messages: Messages,
     packed: bool,
     ended: bool,
-    /// Bytes that have come.
-    pub(super) bytes: u64,
+    bytes: Arc<AtomicU64>,
 }
 
 impl Inbox {
     /// Of messages that have at most `max_body` bytes each.
     pub(super) fn new(body: Incoming, encoding: Encoding, limits: &HttpSettings) -> Self {
         let messages = Messages::new(encoding, limits.max_body, "max_body");
-        Self { body, messages, packed: encoding != Encoding::Identity, ended: false, bytes: 0 }
+        Self { body, messages, packed: encoding != Encoding::Identity, ended: false, bytes: Arc::default() }
+    }
+
+    /// Bytes that have come, also for who asks when the call is over.
+    pub(super) fn bytes(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.bytes)
     }
 
     /// The next message, or none where the caller has said that no more come.
@@ -48,7 +55,7 @@ impl Inbox {
                 None => self.ended = true,
                 Some(Ok(frame)) => {
                     if let Ok(piece) = frame.into_data() {
-                        self.bytes += piece.len() as u64;
+                        self.bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
                         self.messages.push(piece);
                     }
                 }

@@ -211,7 +211,7 @@ impl Steps {
         let mut texts = Texts::default();
         texts.push(&self.text);
         self.text.clear();
-        AnswerRow { columns: Arc::new(vec![Column::Texts { shape: Shape::new(), texts }]), row: 0 }
+        AnswerRow::new(Arc::new(vec![Column::Texts { shape: Shape::new(), texts }]), 0)
     }
 
     fn message(&self, row: AnswerRow, last: bool) -> Bytes {

@@ -5,10 +5,11 @@ use std::time::Instant;
 
 use super::Call;
 use crate::error::Result;
+use crate::flow::offload;
 use crate::pipeline::Task;
 use crate::serve::access::Note;
+use crate::serve::infer;
 use crate::serve::routes::{self, Reply};
-use crate::serve::{infer, offload};
 use crate::wire::oip::{self, InferRequest};
 use crate::wire::openai::{EmbeddingRequest, column, embeddings};
 

@@ -10,13 +10,13 @@ use smallvec::smallvec;
 use super::frames::Framing;
 use super::{Call, Wanted};
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::Priority;
+use crate::flow::offload;
 use crate::pipeline::{Endpoint, Finish, Passing, Piece, Pieces};
 use crate::serve::access::Note;
 use crate::serve::routes::{self, Reply};
 use crate::serve::stream::{Frames, streamed};
 use crate::serve::words::Words;
-use crate::serve::{Found, infer, offload};
+use crate::serve::{Found, infer};
 use crate::tensor::{Column, ColumnSpec, Rows, Specs};
 use crate::wire::openai::{EmbeddingRequest, Form, Passage, Passed};
 
@@ -70,16 +70,9 @@ impl Open {
         note.rows = Some(1);
         let (terms, _) = infer::terms_of(&model, terms, (None, None), None)?;
         note.id.clone_from(&terms.id);
-        let mut fields = Vec::with_capacity(3);
-        fields.extend(terms.id.as_deref().map(|id| ("x-request-id", id)));
-        fields.extend(terms.tenant.as_deref().map(|tenant| ("x-request-tenant", tenant)));
-        fields.extend(match terms.priority {
-            Priority::High => Some(("x-request-priority", "high")),
-            Priority::Low => Some(("x-request-priority", "low")),
-            Priority::Normal => None,
-        });
-        let (specs, rows) = row(&request.row(passage, &fields), &model);
+        let (specs, rows) = row(&request.row(passage), &model);
         let pieces = model.stream(terms, specs, &rows)?;
+        note.board(std::slice::from_ref(&pieces));
         if request.stream {
             let words = if passage == Passage::Generate { Words::Oip } else { Words::OpenAi };
             return streamed(

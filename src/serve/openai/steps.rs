@@ -25,11 +25,12 @@ pub(super) async fn answer(call: Call<'_>, model: &Arc<Endpoint>, note: &mut Not
         return Err(Error::new(ErrorKind::Item, message));
     }
     let Opened { terms, asked, specs, rows, .. } = infer::open(model, request, terms, note)?;
-    let pieces = model.stream(terms, specs, &rows)?;
+    let pieces = vec![model.stream(terms, specs, &rows)?];
+    note.board(&pieces);
     // Lines of text carry no binary data.
     let asked = asked.in_json();
     let frames = StepFrames { spec: Arc::clone(&model.spec), asked, framing: Framing::of(headers) };
-    streamed(streams, vec![pieces], Box::new(frames), headers, (model, in_flight)).await
+    streamed(streams, pieces, Box::new(frames), headers, (model, in_flight)).await
 }
 
 /// An inference response for each step.

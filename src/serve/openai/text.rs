@@ -9,12 +9,13 @@ use std::time::SystemTime;
 use super::frames::{Framing, TextFrames, TritonFrames};
 use super::{Call, seconds};
 use crate::error::Result;
+use crate::flow::offload;
 use crate::pipeline::{Endpoint, Piece, Pieces, Task};
 use crate::serve::access::Note;
+use crate::serve::infer;
 use crate::serve::routes::{self, Reply};
 use crate::serve::stream::streamed;
 use crate::serve::terms::HeadTerms;
-use crate::serve::{infer, offload};
 use crate::wire::openai::{self, Choices, Form, Generation, Heard, TextOutput, Usage, Writer, column};
 
 /// Answers a request of OpenAI's API.
@@ -77,6 +78,7 @@ fn begin(
         model.stream(terms.clone(), specs, &rows)
     };
     let pieces = asked.documents.iter().map(stream).collect::<Result<Vec<_>>>()?;
+    note.board(&pieces);
     Ok((Choices::new(pieces.len(), asked.each, asked.max_tokens, &asked.stops), pieces))
 }
 

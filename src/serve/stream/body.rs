@@ -17,8 +17,10 @@ use super::keeper::Limits;
 use super::packing::Packing;
 use crate::error::{Error, ErrorKind};
 use crate::metrics::{InFlight, StreamCount};
+use crate::pipeline::Boarding;
 use crate::serve::access::{AccessLog, AccessRecord};
 use crate::serve::connection::OpenStream;
+use crate::serve::traced::Spans;
 use crate::serve::watch::{Phase, Watch};
 use crate::stream::ChunkSize;
 
@@ -48,6 +50,7 @@ struct Logged {
     log: Arc<dyn AccessLog>,
     record: AccessRecord,
     began: Instant,
+    boarding: Option<Boarding>,
 }
 
 /// An answer under way, as whoever looks after it sees it.
@@ -122,8 +125,13 @@ impl StreamBody {
     }
 
     /// Writes `record` when the answer has ended.
-    pub(in crate::serve) fn log(&mut self, log: &Arc<dyn AccessLog>, record: AccessRecord, began: Instant) {
-        self.logged = Some(Logged { log: Arc::clone(log), record, began });
+    pub(in crate::serve) fn log(
+        &mut self,
+        log: &Arc<dyn AccessLog>,
+        record: AccessRecord,
+        (began, boarding): (Instant, Option<Boarding>),
+    ) {
+        self.logged = Some(Logged { log: Arc::clone(log), record, began, boarding });
     }
 
     fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
@@ -302,7 +310,8 @@ impl Drop for StreamBody {
             state.flow.stop();
             state.bytes
         };
-        if let Some(Logged { log, mut record, began }) = self.logged.take() {
+        if let Some(Logged { log, mut record, began, boarding }) = self.logged.take() {
+            record.spans = boarding.as_ref().and_then(Spans::boarded).map(Box::new);
             (record.at, record.took, record.response_bytes) = (Instant::now(), began.elapsed(), bytes);
             log.access(record);
         }

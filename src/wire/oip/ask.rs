@@ -134,7 +134,7 @@ impl AskedRows<'_> {
     }
 
     /// What the body will take; of JSON, about.
-    fn size_ahead(&self, binary: bool) -> usize {
+    pub fn size_ahead(&self, binary: bool) -> usize {
         let data = |column| {
             let bytes = binary::size(column, self.rows.clone());
             if binary { bytes } else { bytes * 3 }

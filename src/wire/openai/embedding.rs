@@ -82,8 +82,8 @@ impl EmbeddingRequest {
 
 /// The body of an answer: one vector for each text, which `rows` hold as their only output.
 ///
-/// What JSON has no word for (NaN, infinities) becomes `null`, and stays what it is in base64. No tokens are counted:
-/// `usage` says 0.
+/// What JSON has no word for (NaN, infinities) becomes `null`, and stays what it is in base64. `usage` says how many tokens
+/// the rows came to: 0 where nobody has counted them.
 ///
 /// # Errors
 /// [`ErrorKind::Output`] where a row is no vector of float32.
@@ -103,7 +103,17 @@ pub fn embeddings(model: &str, rows: &[AnswerRow], encoding: Encoding) -> Result
     }
     out.extend_from_slice(b"],\"model\":");
     super::answer::put_text(&mut out, model.as_bytes());
-    out.extend_from_slice(b",\"usage\":{\"prompt_tokens\":0,\"total_tokens\":0}}");
+    let tokens: u64 = rows.iter().map(|row| row.tokens).sum();
+    let (mut digits, mut again) = (itoa::Buffer::new(), itoa::Buffer::new());
+    for piece in [
+        ",\"usage\":{\"prompt_tokens\":",
+        digits.format(tokens),
+        ",\"total_tokens\":",
+        again.format(tokens),
+        "}}",
+    ] {
+        out.extend_from_slice(piece.as_bytes());
+    }
     Ok(out)
 }
 
@@ -159,14 +169,15 @@ mod tests {
             vectors.iter().flatten().for_each(|number| memory.extend(&number.to_ne_bytes()));
         }
         let columns = Arc::new(vec![column]);
-        (0..vectors.len()).map(|row| AnswerRow { columns: Arc::clone(&columns), row }).collect()
+        (0..vectors.len()).map(|row| AnswerRow::new(Arc::clone(&columns), row)).collect()
     }
 
     #[test]
     fn vectors_are_lists_or_base64() {
-        let rows = rows(&[[1.0, -0.5], [f32::NAN, 2.0]]);
+        let mut rows = rows(&[[1.0, -0.5], [f32::NAN, 2.0]]);
+        (rows[0].tokens, rows[1].tokens) = (3, 4);
         let body: Value = serde_json::from_slice(&embeddings("m", &rows, Encoding::Float).unwrap()).unwrap();
-        let expected = json!({"object": "list", "model": "m", "usage": {"prompt_tokens": 0, "total_tokens": 0},
+        let expected = json!({"object": "list", "model": "m", "usage": {"prompt_tokens": 7, "total_tokens": 7},
             "data": [{"object": "embedding", "index": 0, "embedding": [1.0, -0.5]},
                 {"object": "embedding", "index": 1, "embedding": [null, 2.0]}]});
         assert_eq!(body, expected);

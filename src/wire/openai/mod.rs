@@ -26,4 +26,4 @@ pub use listing::{Listed, model_entry, model_list};
 pub use passed::{Passage, Passed, PassedRow};
 pub use stop::{Search, Stops};
 pub use triton::TextOutput;
-pub use upstream::{Chunk, chunk, embedding_question, failure_words, question, text_input, vectors};
+pub use upstream::{Chunk, chunk, embedding_question, failure_words, question, shares, text_input, vectors};

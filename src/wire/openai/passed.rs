@@ -46,7 +46,6 @@ pub struct PassedRow<'a> {
     pub passage: Passage,
     /// True where the answer is to come as it is made.
     pub stream: bool,
-    fields: &'a [u8],
     before: &'a [u8],
     after: &'a [u8],
     /// The body names a model, between the two.
@@ -101,20 +100,12 @@ impl Passed {
         Self { model: model.to_owned(), stream, place: 0..0, body }
     }
 
-    /// The request as the row of a queue, with header fields that go along; what cannot stand in one line does not.
-    pub fn row(&self, passage: Passage, fields: &[(&str, &str)]) -> Vec<u8> {
+    /// The request as the row of a queue.
+    pub fn row(&self, passage: Passage) -> Vec<u8> {
         let Range { start, end } = self.place;
         let stream = u8::from(self.stream);
         let head = format!(" {stream} {start} {end}\n");
-        let mut row = [passage.mark(), head.as_bytes()].concat();
-        for (name, value) in fields {
-            if !value.bytes().any(|byte| byte.is_ascii_control()) {
-                row.extend_from_slice(format!("{name}: {value}\n").as_bytes());
-            }
-        }
-        row.push(b'\n');
-        row.extend_from_slice(&self.body);
-        row
+        [passage.mark(), head.as_bytes(), &self.body].concat()
     }
 }
 
@@ -122,24 +113,14 @@ impl<'a> PassedRow<'a> {
     /// Reads what [`Passed::row`] wrote.
     pub fn read(row: &'a [u8]) -> Option<Self> {
         let (head, rest) = row.split_at_checked(memchr::memchr(b'\n', row)?)?;
-        let end = memchr::memmem::find(rest, b"\n\n")?;
-        let (fields, body) = (rest.get(1..=end)?, rest.get(end + 2..)?);
+        let body = rest.get(1..)?;
         let mut words = head.split(|byte| *byte == b' ');
         let mark = words.next()?;
         let passage = Passage::ALL.into_iter().find(|passage| passage.mark() == mark)?;
         let mut number = || std::str::from_utf8(words.next()?).ok()?.parse::<usize>().ok();
         let (stream, start, end) = (number()? == 1, number()?, number()?);
         let (before, after) = (body.get(..start)?, body.get(end..)?);
-        Some(Self { passage, stream, fields, before, after, names_model: end > start })
-    }
-
-    /// Header fields that go along.
-    pub fn fields(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-        self.fields.split(|byte| *byte == b'\n').filter_map(|line| {
-            let colon = memchr::memchr(b':', line)?;
-            let (name, value) = line.split_at_checked(colon)?;
-            Some((name, value.get(1..)?.trim_ascii()))
-        })
+        Some(Self { passage, stream, before, after, names_model: end > start })
     }
 
     /// The body, for a server that calls the model so.
@@ -194,10 +175,9 @@ mod tests {
 
     fn passed(body: &str, name: &str) -> String {
         let passed = Passed::read(&Bytes::copy_from_slice(body.as_bytes())).unwrap();
-        let row = passed.row(Passage::Chat, &[("x-request-id", "a b"), ("x", "1\n2")]);
+        let row = passed.row(Passage::Chat);
         let row = PassedRow::read(&row).unwrap();
         assert_eq!((row.passage, row.stream), (Passage::Chat, passed.stream));
-        assert_eq!(row.fields().collect::<Vec<_>>(), [(&b"x-request-id"[..], &b"a b"[..])]);
         String::from_utf8(row.body(name)).unwrap()
     }
 
@@ -231,7 +211,7 @@ mod tests {
     #[test]
     fn a_request_for_text_is_named_by_its_path() {
         let body = Bytes::from_static(b"{\"text_input\": \"a\"}");
-        let row = Passed::generate("m", body.clone(), true).row(Passage::Generate, &[]);
+        let row = Passed::generate("m", body.clone(), true).row(Passage::Generate);
         let row = PassedRow::read(&row).unwrap();
         assert!(row.stream && row.body("other") == body);
         for broken in

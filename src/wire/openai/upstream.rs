@@ -218,6 +218,25 @@ pub fn embedding_question<'a>(model: &str, texts: impl Iterator<Item = &'a [u8]>
 struct Vectors<'a> {
     #[serde(borrow)]
     data: Vec<Vector<'a>>,
+    /// What is strange there is no reason to lose the vectors.
+    #[serde(default, borrow)]
+    usage: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct VectorUsage {
+    #[serde(default)]
+    prompt_tokens: Option<u64>,
+    #[serde(default)]
+    total_tokens: Option<u64>,
+}
+
+impl Vectors<'_> {
+    /// Tokens of all texts together; 0 where the server says nothing of them.
+    fn tokens(&self) -> u64 {
+        let usage = self.usage.and_then(|usage| serde_json::from_str::<VectorUsage>(usage.get()).ok());
+        usage.and_then(|usage| usage.prompt_tokens.or(usage.total_tokens)).unwrap_or(0)
+    }
 }
 
 #[derive(Deserialize)]
@@ -228,11 +247,27 @@ struct Vector<'a> {
     embedding: &'a RawValue,
 }
 
-/// The vectors of so many texts, one after another, from the body of an answer.
+/// What of so many tokens each text has that came to them with others: by its length, as only their sum is known. The shares
+/// add up to that sum.
+pub fn shares(tokens: u64, texts: impl Iterator<Item = usize> + Clone) -> Vec<u64> {
+    // A text without a letter is worth something, too: servers add tokens of their own to each.
+    let weights = texts.map(|length| length as u128 + 1);
+    let whole: u128 = weights.clone().sum();
+    let (mut before, mut told) = (0, 0);
+    weights
+        .map(|weight| {
+            before += weight;
+            let until = u64::try_from(u128::from(tokens) * before / whole).unwrap_or(tokens);
+            until - std::mem::replace(&mut told, until)
+        })
+        .collect()
+}
+
+/// The vectors of so many texts, one after another, from the body of an answer; and the tokens that its server has counted.
 ///
 /// # Errors
 /// [`ErrorKind::Output`] where there are not as many, or they are no vectors of one length.
-pub fn vectors(body: &[u8], count: usize, spares: &std::sync::Arc<Spares>) -> Result<Column> {
+pub fn vectors(body: &[u8], count: usize, spares: &std::sync::Arc<Spares>) -> Result<(Column, u64)> {
     let wrong = |why: String| Error::new(ErrorKind::Output, format!("the upstream answered {why}"));
     let answer: Vectors<'_> =
         serde_json::from_slice(body).map_err(|error| wrong(format!("no list of embeddings: {error}")))?;
@@ -252,7 +287,7 @@ pub fn vectors(body: &[u8], count: usize, spares: &std::sync::Arc<Spares>) -> Re
     }
     let row_bytes = length.unwrap_or(0);
     let shape = Shape::from_slice(&[row_bytes / DType::Float32.size()]);
-    Ok(Column::Numbers { dtype: DType::Float32, shape, row_bytes, memory })
+    Ok((Column::Numbers { dtype: DType::Float32, shape, row_bytes, memory }, answer.tokens()))
 }
 
 /// The bytes of a vector, in the machine's order.
@@ -359,9 +394,19 @@ mod tests {
         let spares = Spares::new(1 << 16);
         let read = |body: &Value, count| vectors(body.to_string().as_bytes(), count, &spares);
         let packed = STANDARD.encode([1.0_f32.to_le_bytes(), 2.0_f32.to_le_bytes()].concat());
-        let body =
+        let mut body =
             json!({"data": [{"index": 1, "embedding": packed}, {"index": 0, "embedding": [0.5, null]}]});
-        let Column::Numbers { dtype, shape, row_bytes, memory } = read(&body, 2).unwrap() else { panic!() };
+        for (usage, tokens) in [
+            (json!({"prompt_tokens": 7, "total_tokens": 9}), 7),
+            (json!({"total_tokens": 9}), 9),
+            (json!({"prompt_tokens": null}), 0),
+            (json!("strange"), 0),
+            (Value::Null, 0),
+        ] {
+            body["usage"] = usage;
+            assert_eq!(read(&body, 2).unwrap().1, tokens, "{body}");
+        }
+        let Column::Numbers { dtype, shape, row_bytes, memory } = read(&body, 2).unwrap().0 else { panic!() };
         assert_eq!((dtype, shape.as_slice(), row_bytes), (DType::Float32, &[2][..], 8));
         let numbers: Vec<_> =
             memory.as_slice().chunks(4).map(|bytes| f32::from_ne_bytes(bytes.try_into().unwrap())).collect();
@@ -378,5 +423,19 @@ mod tests {
         ] {
             assert_eq!(read(&body, count).unwrap_err().kind(), ErrorKind::Output, "{body}");
         }
+    }
+
+    #[test]
+    fn tokens_are_shared_by_length_and_none_is_lost() {
+        let shares = |tokens, lengths: &[usize]| super::shares(tokens, lengths.iter().copied());
+        assert_eq!(shares(10, &[4, 4]), [5, 5]);
+        assert_eq!(shares(0, &[4, 4]), [0, 0]);
+        assert_eq!(shares(9, &[0, 0, 0]), [3, 3, 3]);
+        assert_eq!(shares(7, &[10]), [7]);
+        assert_eq!(shares(u64::MAX, &[1, 2]).iter().sum::<u64>(), u64::MAX);
+        assert_eq!(shares(101, &[3, 50, 0, 7, 19]).iter().sum::<u64>(), 101);
+        let many = shares(1_000, &[9, 89]);
+        assert_eq!(many, [100, 900]);
+        assert!(shares(5, &[]).is_empty());
     }
 }

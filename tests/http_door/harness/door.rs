@@ -240,7 +240,7 @@ pub(crate) fn output(rows: &[Vec<f32>], spares: &Arc<Spares>) -> Vec<Result<Answ
         rows.iter().flatten().for_each(|number| memory.extend(&number.to_ne_bytes()));
     }
     let columns = Arc::new(vec![column]);
-    (0..rows.len()).map(|row| Ok(AnswerRow { columns: Arc::clone(&columns), row })).collect()
+    (0..rows.len()).map(|row| Ok(AnswerRow::new(Arc::clone(&columns), row))).collect()
 }
 
 /// The model that doubles its input.

@@ -346,5 +346,5 @@ fn doubled(endpoint: &Endpoint, columns: &[Column]) -> Vec<Result<Said>> {
     }
     let columns = Arc::new(vec![column]);
     let rows = memory.as_slice().len() / row_bytes;
-    (0..rows).map(|row| Ok(Said::Row(AnswerRow { columns: Arc::clone(&columns), row }))).collect()
+    (0..rows).map(|row| Ok(Said::Row(AnswerRow::new(Arc::clone(&columns), row)))).collect()
 }

@@ -96,7 +96,7 @@ fn texts(column: &Column) -> Vec<Vec<u8>> {
 /// An answer of a model that returns its inputs.
 fn echoed(rows: Rows, count: usize, specs: &[TensorSpec], binary: bool) -> Bytes {
     let columns = Arc::new(rows.into_columns().into_vec());
-    let rows: Vec<_> = (0..count).map(|row| AnswerRow { columns: Arc::clone(&columns), row }).collect();
+    let rows: Vec<_> = (0..count).map(|row| AnswerRow::new(Arc::clone(&columns), row)).collect();
     let response = InferResponse {
         model: "m",
         version: "1",

@@ -51,7 +51,7 @@ fn output(elements: &str, column: Column, count: usize) -> Value {
         Column::Objects(_) => 0,
     };
     let columns = Arc::new(vec![column]);
-    let rows: Vec<_> = (0..count).map(|row| AnswerRow { columns: Arc::clone(&columns), row }).collect();
+    let rows: Vec<_> = (0..count).map(|row| AnswerRow::new(Arc::clone(&columns), row)).collect();
     let mut response = respond(&[spec("y", elements, &vec![-1; axes])], None, &rows);
     response["outputs"][0].take()
 }
@@ -59,7 +59,7 @@ fn output(elements: &str, column: Column, count: usize) -> Value {
 #[test]
 fn a_response_names_its_model_and_echoes_the_id() {
     let column = numbers(DType::Int8, &[], &[7]);
-    let rows = [AnswerRow { columns: Arc::new(vec![column]), row: 0 }];
+    let rows = [AnswerRow::new(Arc::new(vec![column]), 0)];
     let outputs = [spec("y\"", "int8", &[])];
     let expected = json!({
         "model_name": "mödel \"1\"", "model_version": "2", "id": "a\n🦀",
@@ -131,7 +131,7 @@ fn rows_of_several_batches_make_one_tensor() {
     ]);
     let second =
         Arc::new(vec![numbers(DType::Int16, &[2], &in_memory!([20_i16, 21])), strings(&[], &[b"c"])]);
-    let row = |columns: &Arc<Vec<Column>>, row| AnswerRow { columns: Arc::clone(columns), row };
+    let row = |columns: &Arc<Vec<Column>>, row| AnswerRow::new(Arc::clone(columns), row);
     let rows = [row(&second, 0), row(&first, 1), row(&first, 0)];
     let found = respond(&[spec("n", "int16", &[2]), spec("s", "string", &[])], None, &rows);
     let expected = json!([
@@ -144,7 +144,7 @@ fn rows_of_several_batches_make_one_tensor() {
 #[test]
 fn wanted_outputs_alone_are_sent_in_the_order_of_the_model() {
     let columns: Vec<_> = (0..3).map(|value| numbers(DType::UInt8, &[], &[value])).collect();
-    let rows = [AnswerRow { columns: Arc::new(columns), row: 0 }];
+    let rows = [AnswerRow::new(Arc::new(columns), 0)];
     let outputs = ["a", "b", "c"].map(|name| spec(name, "uint8", &[]));
     let names = |wanted: &[&str]| {
         let index = |name: &&str| outputs.iter().position(|spec| spec.name == *name).unwrap();
@@ -195,7 +195,7 @@ fn binary_outputs_follow_the_json_in_its_order() {
         strings(&[2], &[b"", b"z"]),
         numbers(DType::Bool, &[], &[1]),
     ]);
-    let row = |columns: &Arc<Vec<Column>>, row| AnswerRow { columns: Arc::clone(columns), row };
+    let row = |columns: &Arc<Vec<Column>>, row| AnswerRow::new(Arc::clone(columns), row);
     let rows = [row(&first, 1), row(&first, 2), row(&second, 0), row(&first, 0)];
     let outputs = [spec("n", "int16", &[]), spec("t", "bytes", &[2]), spec("b", "bool", &[])];
     let (json, data) = mixed(&answer(&outputs, &rows, true));
@@ -210,7 +210,7 @@ fn binary_outputs_follow_the_json_in_its_order() {
 #[test]
 fn each_output_is_sent_as_it_was_asked_for() {
     let columns = Arc::new(vec![numbers(DType::UInt8, &[], &[7]), numbers(DType::UInt8, &[], &[8])]);
-    let rows = [AnswerRow { columns, row: 0 }];
+    let rows = [AnswerRow::new(columns, 0)];
     let outputs = [spec("a", "uint8", &[]), spec("b", "uint8", &[])];
     let wanted = [WantedOutput { index: 1, binary: true }, WantedOutput { index: 0, binary: false }];
     let response = InferResponse { wanted: Some(&wanted), ..answer(&outputs, &rows, false) };
@@ -226,7 +226,7 @@ fn each_output_is_sent_as_it_was_asked_for() {
 fn numbers_that_json_has_no_word_for_are_kept_by_binary_data() {
     let values = [f32::NAN, f32::INFINITY, -0.0, f32::from_bits(0x7fa0_0001)];
     let columns = Arc::new(vec![numbers(DType::Float32, &[4], &in_memory!(values))]);
-    let rows = [AnswerRow { columns, row: 0 }];
+    let rows = [AnswerRow::new(columns, 0)];
     let (_, data) = mixed(&answer(&[spec("y", "float32", &[4])], &rows, true));
     let expected: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     assert_eq!(data, expected);
@@ -234,14 +234,14 @@ fn numbers_that_json_has_no_word_for_are_kept_by_binary_data() {
 
 #[test]
 fn what_a_response_cannot_say_is_found_before_it_is_written() {
-    let rows = [AnswerRow { columns: Arc::new(vec![strings(&[], &[b"a\xff"])]), row: 0 }];
+    let rows = [AnswerRow::new(Arc::new(vec![strings(&[], &[b"a\xff"])]), 0)];
     let outputs = [spec("y", "bytes", &[])];
     let error = answer(&outputs, &rows, false).check().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Output);
     assert!(error.message().contains("'y'") && error.message().contains("utf-8"), "{error}");
     answer(&outputs, &rows, true).check().unwrap();
     let column = |length: usize| Arc::new(vec![numbers(DType::UInt8, &[length], &vec![1; length])]);
-    let rows = [2, 3].map(|length| AnswerRow { columns: column(length), row: 0 });
+    let rows = [2, 3].map(|length| AnswerRow::new(column(length), 0));
     let error = answer(&[spec("y", "uint8", &[-1])], &rows, true).check().unwrap_err();
     assert!(error.message().contains("different shapes"), "{error}");
 }
@@ -253,7 +253,7 @@ fn a_body_is_allocated_once() {
         DTYPES.into_iter().flat_map(|dtype| [0x00, 0x01, 0x80, 0x81].map(|byte| (dtype, byte)))
     {
         let column = numbers(dtype, &[100], &vec![byte; 100 * dtype.size()]);
-        let rows = [AnswerRow { columns: Arc::new(vec![column]), row: 0 }];
+        let rows = [AnswerRow::new(Arc::new(vec![column]), 0)];
         let outputs = [spec("y", dtype.name(), &[100])];
         for binary in [false, true] {
             let response = answer(&outputs, &rows, binary);

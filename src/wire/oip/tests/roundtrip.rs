@@ -53,7 +53,7 @@ fn echoed(elements: &str, request: InferRequest) -> InferRequest {
     let count = request.count;
     let axes = request.specs[0].clone();
     let columns = Arc::new(request.rows.into_columns().into_vec());
-    let rows: Vec<_> = (0..count).map(|row| AnswerRow { columns: Arc::clone(&columns), row }).collect();
+    let rows: Vec<_> = (0..count).map(|row| AnswerRow::new(Arc::clone(&columns), row)).collect();
     let axes = match axes {
         crate::tensor::ColumnSpec::Numbers { shape, .. } | crate::tensor::ColumnSpec::Texts { shape } => {
             vec![-1; shape.len()]

@@ -188,8 +188,7 @@ fn read(body: &[u8], header_length: Option<usize>, tensors: &[Tensor]) -> InferR
 fn echo(request: InferRequest, tensors: &[Tensor], binary: &[bool]) -> (Vec<u8>, Option<usize>) {
     let specs = specs(tensors);
     let columns = Arc::new(request.rows.into_columns().into_vec());
-    let rows: Vec<_> =
-        (0..request.count).map(|row| AnswerRow { columns: Arc::clone(&columns), row }).collect();
+    let rows: Vec<_> = (0..request.count).map(|row| AnswerRow::new(Arc::clone(&columns), row)).collect();
     let wanted: Vec<_> =
         (0..tensors.len()).map(|index| WantedOutput { index, binary: binary[index] }).collect();
     let response = InferResponse {

@@ -54,8 +54,7 @@ fn echoed(specs: &[TensorSpec], asked: &AskedRows<'_>, form: usize) -> Vec<Colum
     assert_eq!(request.timeout, if form == 2 { None } else { asked.timeout });
     assert_eq!(request.count, asked.rows.len());
     let columns = Arc::new(request.rows.into_columns().into_vec());
-    let rows: Vec<_> =
-        (0..request.count).map(|row| AnswerRow { columns: Arc::clone(&columns), row }).collect();
+    let rows: Vec<_> = (0..request.count).map(|row| AnswerRow::new(Arc::clone(&columns), row)).collect();
     let response = InferResponse {
         model: "m",
         version: "3",

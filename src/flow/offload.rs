@@ -7,7 +7,7 @@ const LONG: usize = 128 << 10;
 ///
 /// # Cancellation
 /// Work that has begun is carried to its end, for nobody.
-pub(super) async fn run<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
+pub async fn run<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
     if bytes < LONG {
         return work();
     }
