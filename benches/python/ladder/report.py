@@ -42,6 +42,8 @@ DETAILS: tuple[tuple[str, Figure, int], ...] = (
     ("max", lambda visit: visit.many["max_ms"], 2),
     ("first token ms", lambda visit: visit.many.get("first_ms", math.nan), 2),
     ("the same, one client", lambda visit: visit.one.get("first_ms", math.nan), 2),
+    ("one client p50 ms", lambda visit: visit.one["p50_ms"], 2),
+    ("p99", lambda visit: visit.one["p99_ms"], 2),
     ("CPU µs, server", lambda visit: visit.many["server_us"], 0),
     ("client", lambda visit: visit.many["client_us"], 0),
     ("peak MiB", lambda visit: visit.start["peak_mib"], 0),
