@@ -7,7 +7,7 @@ use super::routes::{self, JSON, Reply};
 
 const DESCRIPTION: &str = include_str!("openapi.json");
 
-/// The description, in OpenAPI 3.1.
+/// The description, in `OpenAPI` 3.1.
 pub(super) fn description() -> Reply {
     let mut reply = routes::reply(StatusCode::OK, JSON, DESCRIPTION.as_bytes().to_vec());
     // Another version of the server has another one.
