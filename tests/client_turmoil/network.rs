@@ -3,9 +3,10 @@
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Mutex, MutexGuard};
+
 use std::task::{Context, Poll, Waker};
 
+use parking_lot::{Mutex, MutexGuard};
 use penstock::client::{Idle, Network, SimulatedConnect, SimulatedStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use turmoil::net::TcpStream;
@@ -25,7 +26,7 @@ struct Carried(Mutex<TcpStream>);
 
 impl Carried {
     fn stream(&self) -> MutexGuard<'_, TcpStream> {
-        self.0.lock().unwrap()
+        self.0.lock()
     }
 }
 

@@ -22,7 +22,7 @@ use crate::server::{Computed, PORT, serve};
 /// The longest that a request may take, in simulated time. Whoever still waits well after it waits for ever.
 pub(crate) const TOTAL: Duration = Duration::from_secs(4);
 /// What a run may take in simulated time; turmoil fails it then.
-const LIMIT: Duration = Duration::from_secs(600);
+const LIMIT: Duration = Duration::from_mins(10);
 
 pub(crate) fn millis(time: u64) -> Duration {
     Duration::from_millis(time)
