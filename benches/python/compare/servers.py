@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sysconfig
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,9 +112,12 @@ def embedding() -> tuple[Peer, ...]:
 def started(launches: Sequence[Launch], logs: Path, notes: list[str]) -> Iterator[dict[str, Served]]:
     """The servers that came up, by their names, until the block is left; why others did not, the notes say."""
     with contextlib.ExitStack() as stack:
+        # What is ended cannot tidy up after itself.
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="peers-", ignore_cleanup_errors=True))
         servers = []
         for launch in launches:
-            servers.append(Served(launch, logs))
+            environment = {**launch.environment, "PEER_TEMPORARY": folder}
+            servers.append(Served(replace(launch, environment=environment), logs))
             stack.callback(servers[-1].stop)
         ready = {}
         for server in servers:

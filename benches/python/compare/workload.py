@@ -15,7 +15,7 @@ from penstock import testing
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-TEXTS = 192
+TEXTS = 96
 JSON_TYPE = {"content-type": "application/json"}
 
 NAMED_JSON = replace(PLAIN_JSON, headers=JSON_TYPE)

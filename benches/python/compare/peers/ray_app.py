@@ -1,10 +1,8 @@
 """Ray Serve: one proxy, one replica, its batches, orjson; no dashboard and no access log."""
 
 import os
-import shutil
 import signal
 import sys
-import tempfile
 
 import numpy as np
 import orjson
@@ -32,22 +30,18 @@ class Mlp:
 
 
 def main():
-    # A short path: there are sockets of the file system in it.
-    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
-    try:
-        ray.init(
-            num_cpus=2, include_dashboard=False, _temp_dir=folder, _node_ip_address="127.0.0.1", log_to_driver=False
-        )
-        logging = LoggingConfig(enable_access_log=False, log_level="WARNING")
-        options = {"host": "127.0.0.1", "port": int(sys.argv[1])}
-        serve.start(http_options=options, logging_config=logging)
-        serve.run(Mlp.options(logging_config=logging).bind(), route_prefix="/")
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        signal.pause()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    port = int(sys.argv[1])
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        _temp_dir=f"{os.environ['PEER_TEMPORARY']}/{port}",
+        _node_ip_address="127.0.0.1",
+        log_to_driver=False,
+    )
+    logging = LoggingConfig(enable_access_log=False, log_level="WARNING")
+    serve.start(http_options={"host": "127.0.0.1", "port": port}, logging_config=logging)
+    serve.run(Mlp.options(logging_config=logging).bind(), route_prefix="/")
+    signal.pause()
 
 
 if __name__ == "__main__":
