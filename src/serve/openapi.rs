@@ -41,7 +41,8 @@ mod tests {
         for (path, item) in description["paths"].as_object().unwrap() {
             let concrete = path.replace("{name}", "m").replace("{version}", "1");
             let route = Route::of(&concrete).unwrap_or_else(|| panic!("{path} leads nowhere"));
-            let methods: Vec<_> = item.as_object().unwrap().keys().filter(|key| *key != "parameters").collect();
+            let methods: Vec<_> =
+                item.as_object().unwrap().keys().filter(|key| *key != "parameters").collect();
             assert_eq!(methods, [&route.method().as_str().to_lowercase()], "{path}");
         }
     }
