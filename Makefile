@@ -16,7 +16,7 @@ build: setup ## the extension, optimized, into .venv
 test: ## all tests: Rust, Python, and the wheel on every Python here
 	@tools/test
 
-test-interop: ## against nginx, MLServer, grpcio, Triton's client, the openai client, Prometheus and Chromium
+test-interop: ## against nginx, curl, wrk, h2load, MLServer, KServe, Triton's and the openai client, grpcio, httpx, schemathesis, Prometheus, Chromium
 	@tools/test-interop $(ARGS)
 
 lint: ## formatting, clippy, types, documentation

@@ -106,8 +106,9 @@ class Crew:
     def _in_thread(self, name: str, function: Callable[..., None], *args: Any) -> RuntimeError | None:
         try:
             threading.Thread(target=function, args=args, name=name, daemon=True).start()
-        except RuntimeError as error:  # there are too many, or the interpreter ends
-            LOG.error("a thread for a model could not be started: %s", error)  # noqa: TRY400  it says all there is
+        except RuntimeError as error:  # there are too many, or the interpreter ends: from then on 3.12 starts none
+            if not _lifecycle.is_ending():
+                LOG.error("a thread for a model could not be started: %s", error)  # noqa: TRY400  it says all there is
             return error
         return None
 

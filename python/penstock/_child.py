@@ -12,6 +12,7 @@ import os
 import pickle
 import sys
 import traceback
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing import process, spawn
 from pathlib import Path
@@ -39,10 +40,14 @@ def main() -> None:
         hello = pickle.loads(child.hello())  # noqa: S301  our own parent
         run = _load(child, hello)
     except BaseException as error:  # noqa: BLE001  whatever it is, the parent must be told
-        child.refuse(*_explained(error))
+        with suppress(BrokenPipeError):
+            child.refuse(*_explained(error))
         return
     del current._inheriting  # noqa: SLF001  as above
-    child.ready()
+    try:
+        child.ready()
+    except BrokenPipeError:
+        return  # the parent has gone meanwhile: there is nobody to work for
     run()
 
 

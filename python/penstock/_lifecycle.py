@@ -26,8 +26,14 @@ class Closable(Protocol):
     def _at_exit(self, deadline: float) -> None: ...
 
 
+_ending = False
 _open: weakref.WeakSet[Closable] = weakref.WeakSet()
 _open_last: weakref.WeakSet[Closable] = weakref.WeakSet()
+
+
+def is_ending() -> bool:
+    """True once the interpreter ends: who does not come along any more is not to be told of."""
+    return _ending
 
 
 def close_at_exit(what: Closable, *, last: bool = False) -> None:
@@ -116,6 +122,8 @@ def on_own_loop(function: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[.
 
 
 def _at_exit() -> None:
+    global _ending  # noqa: PLW0603  there is one end
+    _ending = True
     deadline = time.monotonic() + EXIT_SECONDS
     for what in [*_open, *_open_last]:
         what._at_exit(deadline)  # noqa: SLF001  the protocol of this module

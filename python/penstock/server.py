@@ -108,7 +108,8 @@ class Server:
     are accepted, parsed, gathered and answered by Rust; the interpreter is used once a batch.
 
     Paths: `/v2/health/live`, `/v2/health/started`, `/v2/health/ready`, `/v2`, `/v2/models/NAME[/versions/V]`,
-    `.../ready`, `.../infer`, `.../generate`, `.../generate_stream`, and `/metrics` in the OpenMetrics format. Models of
+    `.../ready`, `.../infer`, `.../generate`, `.../generate_stream`, `/metrics` in the OpenMetrics format, and
+    `/openapi.json`, which describes all of them. Models of
     text and of embeddings are served by OpenAI's API, too: `/v1/models`, `/v1/embeddings`, `/v1/completions`,
     `/v1/chat/completions`.
 

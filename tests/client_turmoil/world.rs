@@ -181,6 +181,11 @@ pub(crate) fn assert_at_rest(client: &Client) {
     }
 }
 
+/// Connections that it holds, whether or not anybody is at their other end.
+pub(crate) fn connections(client: &Client) -> usize {
+    client.stats().iter().map(|stats| stats.pool.size).sum()
+}
+
 /// Closes the client and waits for its last connection, within simulated time.
 pub(crate) async fn assert_closes(client: &Client) {
     client.close();

@@ -67,9 +67,9 @@ async def test_an_async_client_shows_its_key(keys: Any) -> None:
 
 def test_what_is_open_needs_no_key() -> None:
     with penstock.Server(double, port=0, api_keys={"a": HASH}) as server:
-        open_paths = ["/v2/health/live", "/v2/health/ready", "/dashboard"]
+        open_paths = ["/v2/health/live", "/v2/health/ready", "/dashboard", "/openapi.json"]
         closed = ["/v2", "/metrics", "/v1/models", "/v2/models/double", "/nowhere"]
-        assert [httpx.get(server.url + path).status_code for path in open_paths] == [200] * 3
+        assert [httpx.get(server.url + path).status_code for path in open_paths] == [200] * 4
         assert [httpx.get(server.url + path).status_code for path in closed] == [401] * 5
         answer = httpx.get(server.url + "/v2")
         assert answer.headers["www-authenticate"] == 'Bearer realm="penstock"'

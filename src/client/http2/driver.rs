@@ -31,6 +31,8 @@ pub(super) struct Driver {
     /// and first of all.
     doubted: Pin<Box<OwnedNotified>>,
     doubts_seen: Option<usize>,
+    /// A doubt came while the server was trusted: it is to be asked when that is over.
+    in_doubt: bool,
     /// Until then the server has shown that it is there, and is not asked again for a doubt's sake.
     trusted_until: Instant,
     /// How many bytes had come when the timer was set.
@@ -54,6 +56,7 @@ impl Driver {
             read_seen: 0,
             doubted: Box::pin(signals.doubted().notified_owned()),
             doubts_seen: None,
+            in_doubt: false,
             trusted_until: Instant::now(),
             signals,
             ping_after: settings.ping_after,
@@ -97,7 +100,8 @@ impl Driver {
             if self.asked && silent {
                 return true;
             }
-            if silent && !self.asked && self.signals.open() > 0 {
+            let is_waited_for = std::mem::take(&mut self.in_doubt) || self.signals.open() > 0;
+            if silent && !self.asked && is_waited_for {
                 self.ask();
             } else {
                 self.set_timer(if self.asked { self.ping_timeout } else { self.ping_after });
@@ -106,7 +110,7 @@ impl Driver {
         false
     }
 
-    /// Asks at once where a stream was given up without a sign of the server.
+    /// Asks where a stream was given up without a sign of the server: at once, or when it has been trusted for long enough.
     fn poll_doubt(&mut self, context: &mut Context<'_>) {
         let doubts = self.signals.doubts();
         if self.doubts_seen.replace(doubts) == Some(doubts) {
@@ -114,8 +118,15 @@ impl Driver {
         }
         while self.doubted.as_mut().poll(context).is_ready() {
             self.doubted.set(self.signals.doubted().notified_owned());
-            if !self.asked && Instant::now() >= self.trusted_until {
+            let trusted = self.trusted_until.saturating_duration_since(Instant::now());
+            if self.asked {
+                continue;
+            }
+            if trusted.is_zero() {
                 self.ask();
+            } else {
+                self.in_doubt = true;
+                self.set_timer(trusted);
             }
         }
     }
