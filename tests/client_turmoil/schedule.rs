@@ -10,6 +10,8 @@ use penstock::error::ErrorKind;
 use turmoil::Sim;
 
 use crate::server::Computed;
+use penstock::client::Client;
+
 use crate::world::{Ledger, Outcome, Plan, TOTAL, ask, assert_at_rest, assert_closes, connections, millis};
 
 const REQUESTS: usize = 400;
@@ -65,6 +67,22 @@ fn faults(seed: u64) -> BTreeMap<u64, Vec<Fault>> {
     course
 }
 
+/// All faults are over, and so is everything that they did.
+async fn ends_well(client: &Client, http2: bool) {
+    // In this network what was lost is not sent again, so a connection may be dead for good: one of HTTP/2 is asked for a
+    // sign where a request got none, ten seconds after its last at the latest, and has ten seconds for it.
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    assert_at_rest(client);
+    // The network is well: so is the client. Over HTTP/1.1 nothing tells that the other end of an idle connection is
+    // gone but a request that gets no answer.
+    let mut dead = if http2 { 0 } else { connections(client) };
+    while ask(client, REQUESTS, true).await != Outcome::Answered {
+        assert!(dead > 0, "the network is well, and the client is not");
+        dead -= 1;
+    }
+    assert_closes(client).await;
+}
+
 type Trace = (Vec<(u64, usize, Outcome)>, Vec<(&'static str, String)>);
 
 fn run(seed: u64, http2: bool) -> Trace {
@@ -102,18 +120,7 @@ fn run(seed: u64, http2: bool) -> Trace {
         for one in asked {
             tokio::time::timeout(TOTAL * 3, one).await.expect("a request hangs")?;
         }
-        // In this network what was lost is not sent again, so a connection may be dead for good: one of HTTP/2 is asked for a
-        // sign where a request got none, ten seconds after its last at the latest, and has ten seconds for it.
-        tokio::time::sleep(Duration::from_secs(25)).await;
-        assert_at_rest(&client);
-        // The network is well: so is the client. Over HTTP/1.1 nothing tells that the other end of an idle connection is
-        // gone but a request that gets no answer.
-        let mut dead = if http2 { 0 } else { connections(&client) };
-        while ask(&client, REQUESTS, true).await != Outcome::Answered {
-            assert!(dead > 0, "the network is well, and the client is not");
-            dead -= 1;
-        }
-        assert_closes(&client).await;
+        ends_well(&client, http2).await;
         Ok(())
     });
     let course = faults(seed);
