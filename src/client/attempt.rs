@@ -139,6 +139,7 @@ impl<'a> Errand<'a> {
         let lease = self.lease(endpoint).await.map_err(unsent)?;
         let reused = lease.is_reused();
         let sent = Instant::now();
+        trip.is_sent();
         let began = match lease.connection() {
             HttpConnection::Alone(_) => self.over_http1(endpoint, &lease, sent).await?,
             HttpConnection::Shared(http2) => match &endpoint.connector().caller {

@@ -1,6 +1,7 @@
 //! Endpoints that serve the same: which of them a request goes to, and what became of it there.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -10,7 +11,7 @@ use super::connection::HttpConnector;
 use super::request::Request;
 use super::retry::Retry;
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::{Clock, RuntimeClock};
+use crate::flow::{Clock, Moment, RuntimeClock};
 use crate::pool::{Balancer, Outcome, Pick, Pool, RetryBudget};
 use crate::wire::grpc::Code;
 
@@ -88,7 +89,15 @@ impl Fleet {
         };
         balancer.started(pick.endpoint);
         drop(state);
-        Ok(Trip { fleet: Arc::clone(self), pick, if_dropped: Outcome::Cancelled, is_over: false })
+        let trip = Trip {
+            fleet: Arc::clone(self),
+            pick,
+            sent: OnceLock::new(),
+            answered: AtomicBool::new(false),
+            if_dropped: Outcome::Cancelled,
+            is_over: false,
+        };
+        Ok(trip)
     }
 
     /// How many endpoints speak one of the forms of the request.
@@ -130,7 +139,7 @@ impl Fleet {
     }
 
     /// What the balancer thinks of each endpoint.
-    pub(super) fn standing<T>(&self, look: impl FnOnce(&Balancer, crate::flow::Moment) -> T) -> T {
+    pub(super) fn standing<T>(&self, look: impl FnOnce(&Balancer, Moment) -> T) -> T {
         look(&self.state.lock().balancer, self.clock.now())
     }
 }
@@ -157,6 +166,10 @@ pub(super) fn outcome_of(
 pub(super) struct Trip {
     fleet: Arc<Fleet>,
     pick: Pick,
+    /// When it went out.
+    sent: OnceLock<Moment>,
+    /// Whether the head of an answer came.
+    answered: AtomicBool,
     if_dropped: Outcome,
     is_over: bool,
 }
@@ -173,9 +186,15 @@ impl Trip {
         })
     }
 
+    /// The request goes out now.
+    pub(super) fn is_sent(&self) {
+        let _ = self.sent.set(self.fleet.clock.now());
+    }
+
     /// The head of the answer came `took` after the request was sent.
     pub(super) fn first_byte(&self, took: Duration) {
         let now = self.fleet.clock.now();
+        self.answered.store(true, Ordering::Relaxed);
         self.fleet.state.lock().balancer.first_byte(self.pick.endpoint, took, now);
     }
 
@@ -195,9 +214,16 @@ impl Trip {
     }
 
     fn finish(&mut self, outcome: Outcome) {
-        if !std::mem::replace(&mut self.is_over, true) {
-            self.fleet.state.lock().balancer.ended(self.pick, outcome, self.fleet.clock.now());
+        if std::mem::replace(&mut self.is_over, true) {
+            return;
         }
+        let now = self.fleet.clock.now();
+        let in_vain = self.sent.get().filter(|_| outcome == Outcome::Cancelled && !*self.answered.get_mut());
+        let mut state = self.fleet.state.lock();
+        if let Some(sent) = in_vain {
+            state.balancer.waited_in_vain(self.pick.endpoint, now.since(*sent), now);
+        }
+        state.balancer.ended(self.pick, outcome, now);
     }
 }
 

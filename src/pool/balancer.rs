@@ -215,6 +215,17 @@ impl Balancer {
         }
     }
 
+    /// A caller left who had waited for so long in vain. That blames nobody, but the first byte would have taken longer:
+    /// else an endpoint that says nothing any more would seem the faster the longer ago its last answer is.
+    pub fn waited_in_vain(&mut self, endpoint: usize, waited: Duration, now: Moment) {
+        let usual = self.usual_first_byte(now);
+        if let Some(endpoint) = self.endpoints.get_mut(endpoint)
+            && waited.as_secs_f64() > endpoint.first_byte(now).unwrap_or(usual)
+        {
+            endpoint.observe(waited.as_secs_f64(), now);
+        }
+    }
+
     /// A request ended: its last byte came, or it failed, or its caller left.
     pub fn ended(&mut self, pick: Pick, outcome: Outcome, now: Moment) {
         let is_failure = matches!(outcome, Outcome::Failure | Outcome::Overloaded(None));

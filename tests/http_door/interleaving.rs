@@ -131,7 +131,9 @@ fn check(request: &Request, answer: &Answer) {
             let doubled: Vec<f64> = numbers.iter().map(|number| f64::from(*number) * 2.0).collect();
             assert_eq!(answer.numbers(), doubled);
         }
-        Request::Health => assert_eq!((answer.status, &answer.body[..]), (200, br#"{"live":true}"#.as_slice())),
+        Request::Health => {
+            assert_eq!((answer.status, &answer.body[..]), (200, br#"{"live":true}"#.as_slice()));
+        }
         Request::Bad(what) => {
             assert_eq!(answer.status, bad(*what).1, "{what:?}");
             assert!(!answer.error().is_empty());

@@ -67,7 +67,7 @@ def test_a_stalled_upstream_costs_deadlines_and_no_hang_and_is_used_again(upstre
     stalled, well = upstreams
     numbers = {one.process.number for one in upstreams}
     pool = penstock.Pool(health_interval=0.5)
-    # It must be the gateway's own limit that ends a request: of callers' deadlines the balance hears nothing.
+    # A limit of the gateway's own puts it out; callers who give up only make it be chosen less.
     limits = penstock.Timeout(connect=1, first=0.4, total=3)
     urls = [one.url for one in upstreams]
     remote = penstock.RemoteModel("who", urls, max_batch_size=1, pool=pool, timeout=limits)
@@ -88,6 +88,25 @@ def test_a_stalled_upstream_costs_deadlines_and_no_hang_and_is_used_again(upstre
         seen.clear()
         until(lambda: seen.add(_ask(client)) or seen >= numbers)
         until(lambda: remote.pool_stats().total.outstanding == 0)
+
+
+def test_callers_who_give_up_are_heard_where_an_upstream_stalls(upstreams: list[Served]) -> None:
+    stalled, well = upstreams
+    numbers = {one.process.number for one in upstreams}
+    remote = penstock.RemoteModel("who", [one.url for one in upstreams], max_batch_size=1)
+    with (
+        penstock.Server(remote, port=0) as server,
+        penstock.Client(server.url) as client,
+        ThreadPoolExecutor(8) as threads,
+    ):
+        seen: set[Any] = set()
+        until(lambda: seen.add(_ask(client)) or seen == numbers)
+        _stall(stalled)
+        outcomes = list(threads.map(lambda _: _ask(client, 1.0), range(200)))
+        assert all(isinstance(one, int | DeadlineExceeded) for one in outcomes), outcomes
+        answered = [one for one in outcomes if isinstance(one, int)]
+        assert set(answered) == {well.process.number}
+        assert len(answered) > 150, "those who waited in vain have made the other be chosen"
 
 
 @pytest.mark.parametrize("end", [signal.SIGCONT, signal.SIGKILL])

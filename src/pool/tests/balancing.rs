@@ -263,3 +263,42 @@ fn settings_that_contradict_themselves_are_refused() {
     assert!(EjectSettings { time: Duration::ZERO, ..settings.clone() }.check().is_err());
     assert!(EjectSettings { longest: Duration::from_secs(1), ..settings }.check().is_err());
 }
+
+#[test]
+fn an_endpoint_that_says_nothing_any_more_is_left_alone_by_those_who_give_up() {
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut balancer = Balancer::new(BalancePolicy::P2cFirstByte, 2, EjectSettings::default());
+    for endpoint in 0..2 {
+        balancer.first_byte(endpoint, Duration::from_millis(1), at(0.0));
+    }
+    let patience = Duration::from_secs(2);
+    let mut silent = std::collections::VecDeque::new();
+    let mut given_up = 0;
+    for request in 0..600 {
+        let now = at(f64::from(request) / 10.0);
+        while let Some(sent) = silent.pop_front_if(|sent| *sent + patience <= now) {
+            balancer.waited_in_vain(1, now.since(sent), now);
+            balancer.ended(usual(1), Outcome::Cancelled, now);
+            given_up += 1;
+        }
+        let pick = balancer.pick(now, &[], &mut random).unwrap();
+        balancer.started(pick.endpoint);
+        if pick.endpoint == 1 {
+            silent.push_back(now);
+        } else {
+            balancer.first_byte(0, Duration::from_millis(1), now);
+            balancer.ended(pick, Outcome::Success, now);
+        }
+    }
+    assert!((1..30).contains(&given_up), "{given_up} of 600 in a minute");
+}
+
+#[test]
+fn a_caller_without_patience_does_not_make_an_endpoint_seem_fast() {
+    let mut balancer = Balancer::new(BalancePolicy::P2cFirstByte, 2, EjectSettings::default());
+    balancer.first_byte(0, Duration::from_millis(100), at(0.0));
+    balancer.waited_in_vain(1, Duration::from_millis(1), at(0.0));
+    assert_eq!(balancer.recent_first_byte(1, at(0.0)), None);
+    balancer.waited_in_vain(0, Duration::from_millis(50), at(0.0));
+    assert_eq!(balancer.recent_first_byte(0, at(0.0)), Some(Duration::from_millis(100)));
+}
