@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from penstock import _native
 
@@ -24,6 +24,13 @@ class Closable(Protocol):
     """Something with threads of its own."""
 
     def _at_exit(self, deadline: float) -> None: ...
+
+
+@runtime_checkable
+class _TakesNoMore(Protocol):
+    """What can be told to take nothing more, without waiting."""
+
+    def _begin_close(self, *, drain: bool) -> None: ...
 
 
 _ending = False
@@ -125,6 +132,11 @@ def _at_exit() -> None:
     global _ending  # noqa: PLW0603  there is one end
     _ending = True
     deadline = time.monotonic() + EXIT_SECONDS
+    # Nobody is to be asked while others are waited for: a daemon thread that is in Rust, and in Python below that, when
+    # the interpreter ends, could not be ended.
+    for what in _open:
+        if isinstance(what, _TakesNoMore):
+            what._begin_close(drain=False)  # noqa: SLF001  the protocol of this module
     for what in [*_open, *_open_last]:
         what._at_exit(deadline)  # noqa: SLF001  the protocol of this module
     _own_loop.stop(deadline)

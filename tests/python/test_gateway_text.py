@@ -337,7 +337,10 @@ async def test_terms_go_along_whatever_is_asked_and_however() -> None:
                     ("/v1/embeddings", {"model": "vectors", "input": "a", "dimensions": 1}),
                 ):
                     assert (await client.post(path, json=asked_for, headers=TERMS)).status_code == 200, path
-            async with penstock.AsyncClient(server.grpc_url) as client, client.stream_infer(metadata=TERMS) as calls:
+            async with (
+                penstock.AsyncClient(server.grpc_url) as client,
+                client.stream_infer(timeout=20, metadata=TERMS) as calls,
+            ):
                 await calls.send("local", {"text_input": np.array(["abc"], object)})
                 await calls.end()
                 assert [each async for each in calls]
