@@ -134,7 +134,7 @@ def _at_exit() -> None:
     deadline = time.monotonic() + EXIT_SECONDS
     # Nobody is to be asked while others are waited for: a daemon thread that is in Rust, and in Python below that, when
     # the interpreter ends, could not be ended.
-    for what in _open:
+    for what in [*_open]:
         if isinstance(what, _TakesNoMore):
             what._begin_close(drain=False)  # noqa: SLF001  the protocol of this module
     for what in [*_open, *_open_last]:

@@ -37,7 +37,7 @@ from penstock._processes import run as run_in_process
 from penstock._recording import Recording
 from penstock._steps import SlowReader, Stream, driven, driven_async, is_async_stepwise, is_stepwise
 from penstock._worker import work
-from penstock.errors import ConfigError, DeadlineExceeded
+from penstock.errors import Closed, ConfigError, DeadlineExceeded
 
 if TYPE_CHECKING:
     import asyncio
@@ -485,9 +485,7 @@ def _start_threads(
     for number in range(count):
         # A context can be entered by one thread at a time, so each has a copy of the decorator's.
         run = partial(context.copy().run, work, first if number == 0 else first.another())
-        threads.append(threading.Thread(target=run, name=f"penstock-{name}-{number}", daemon=True))
-    for thread in threads:
-        thread.start()
+        _start(threads, threading.Thread(target=run, name=f"penstock-{name}-{number}", daemon=True))
 
 
 def _start_processes(
@@ -503,9 +501,18 @@ def _start_processes(
     for number, remote in enumerate(remotes):
         worker = first if number == 0 else first.another()
         run = partial(run_in_process, worker, remote)
-        threads.append(threading.Thread(target=run, name=f"penstock-{name}-{number}", daemon=True))
-    for thread in threads:
+        _start(threads, threading.Thread(target=run, name=f"penstock-{name}-{number}", daemon=True))
+
+
+def _start(threads: list[threading.Thread], thread: threading.Thread) -> None:
+    try:
         thread.start()
+    except RuntimeError as error:
+        # Python 3.12 and later start no thread in a handler of `atexit`.
+        if "interpreter shutdown" not in str(error):
+            raise
+        raise Closed("the interpreter ends, and the function's threads had not been started") from error
+    threads.append(thread)
 
 
 def _in_context(fn: Callable[..., Any], context: Context) -> Callable[..., Any]:

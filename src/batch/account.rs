@@ -107,8 +107,8 @@ impl BatchAccount {
         }
     }
 
-    /// The context of the batch's own work: what is asked of others on its behalf names it. `None` where no request of it is
-    /// in a trace.
+    /// The context of the batch's own work: what is asked of others on its behalf names it, where it had one when its model was
+    /// called. `None` where no request of it is in a trace.
     pub fn trace(&self) -> Option<TraceContext> {
         self.trace.own()
     }

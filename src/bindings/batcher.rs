@@ -232,7 +232,7 @@ impl NativeBatcher {
             started if started == now => Ok(()),
             0 => {
                 self.started.store(now, Ordering::Relaxed);
-                self.core.follow(py)?;
+                self.core.follow(py).inspect_err(|_| self.started.store(0, Ordering::Relaxed))?;
                 let Some(start) = &self.start else {
                     return Ok(());
                 };

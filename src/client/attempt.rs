@@ -117,6 +117,7 @@ impl<'a> Errand<'a> {
             )));
         };
         let now = Instant::now();
+        trip.sent_at(now);
         let opened = grpc::open(http2, caller, self.request, &self.deadlines, now, endpoint.label());
         let (inbound, stream) = opened.map_err(|SendError { error, unsent, .. }| Lost::new(error, unsent))?;
         let timers = http2.timers();
@@ -139,7 +140,7 @@ impl<'a> Errand<'a> {
         let lease = self.lease(endpoint).await.map_err(unsent)?;
         let reused = lease.is_reused();
         let sent = Instant::now();
-        trip.is_sent();
+        trip.sent_at(sent);
         let began = match lease.connection() {
             HttpConnection::Alone(_) => self.over_http1(endpoint, &lease, sent).await?,
             HttpConnection::Shared(http2) => match &endpoint.connector().caller {

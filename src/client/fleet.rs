@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::address::Protocol;
 use super::connection::HttpConnector;
@@ -167,7 +168,7 @@ pub(super) struct Trip {
     fleet: Arc<Fleet>,
     pick: Pick,
     /// When it went out.
-    sent: OnceLock<Moment>,
+    sent: OnceLock<Instant>,
     /// Whether the head of an answer came.
     answered: AtomicBool,
     if_dropped: Outcome,
@@ -186,9 +187,9 @@ impl Trip {
         })
     }
 
-    /// The request goes out now.
-    pub(super) fn is_sent(&self) {
-        let _ = self.sent.set(self.fleet.clock.now());
+    /// The request goes out at that moment.
+    pub(super) fn sent_at(&self, now: Instant) {
+        let _ = self.sent.set(now);
     }
 
     /// The head of the answer came `took` after the request was sent.
@@ -221,7 +222,7 @@ impl Trip {
         let in_vain = self.sent.get().filter(|_| outcome == Outcome::Cancelled && !*self.answered.get_mut());
         let mut state = self.fleet.state.lock();
         if let Some(sent) = in_vain {
-            state.balancer.waited_in_vain(self.pick.endpoint, now.since(*sent), now);
+            state.balancer.waited_in_vain(self.pick.endpoint, sent.elapsed(), now);
         }
         state.balancer.ended(self.pick, outcome, now);
     }

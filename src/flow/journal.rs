@@ -9,7 +9,8 @@ use super::{Held, Monitor};
 ///
 /// A producer holds the lock for as long as it takes to move one record, and never waits for room: what finds none is
 /// dropped and counted. Memory for every record is taken at the beginning, and again for as many while they are read: the
-/// reader takes all that came at once, and leaves the memory of the last burst in its place.
+/// reader takes all that came at once, and leaves the memory of the last burst in its place, where that was handed over in
+/// one part, else as much anew.
 ///
 /// The reader works in bursts. It sleeps until there is a record; what comes within [`Pace::gather`] of the first makes
 /// up the burst, and only that first one wakes it. So under load a producer makes no system call.
@@ -147,7 +148,7 @@ impl<T> Journal<T> {
     /// A burst, and the memory of the last in its place; `None` where there will be none any more.
     fn gathered(&self, limit: Duration, spare: &mut Vec<T>) -> Option<Vec<T>> {
         // Taken here, and not where a record comes.
-        spare.reserve_exact((self.capacity + self.reserve).saturating_sub(spare.capacity()));
+        spare.reserve_exact(self.capacity + self.reserve);
         let mut state = self.sleep(self.state.lock(), Instant::now().checked_add(limit));
         // Nobody gathers in a journal that may soon be full.
         if !state.records.is_empty() && state.records.len() < self.capacity / 2 {

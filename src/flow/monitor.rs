@@ -1,7 +1,7 @@
 //! State that threads wait on.
 //!
 //! It stands on the standard library's lock and condition, which keep everything inside themselves. `parking_lot` keeps
-//! its//! sleeping threads in a table of the process, which a forked child inherits with threads that it does not have: the
+//! its sleeping threads in a table of the process, which a forked child inherits with threads that it does not have: the
 //! first thread that the child starts would be given their memory, and the table would point into it.
 #![allow(
     clippy::disallowed_types,

@@ -152,7 +152,8 @@ impl BatchTrace {
         if self.own.is_none() && joined.own.is_none() {
             joined.own = Some(if recorded { context.child() } else { TraceContext::clone(context) });
         }
-        if joined.members.len() < MOST_JOINED {
+        let is_told = joined.members.last().is_some_and(|last| Arc::ptr_eq(last, context));
+        if !is_told && joined.members.len() < MOST_JOINED {
             joined.members.push(Arc::clone(context));
         }
     }

@@ -63,6 +63,11 @@ impl Room {
         if self.since_alone >= ALONE_EVERY * self.limit { 1 } else { self.limit }
     }
 
+    /// The same but for the one in so many that is run alone.
+    pub fn usual(&self) -> usize {
+        self.limit
+    }
+
     /// A batch begins.
     pub fn begin(&mut self) -> Going {
         self.under_way += 1;

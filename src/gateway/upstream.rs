@@ -159,6 +159,8 @@ impl Remote {
             return Err(Error::new(ErrorKind::DeadlineExceeded, "no time was left to ask the upstream"));
         }
         let (body, message) = self.written(portion, about.left).await?;
+        // Writing may have taken its time.
+        let about = About::of(shared, self.endpoint.clock().now());
         let header_length =
             body.as_ref().and_then(|body| body.header_length).map(|length| length.to_string());
         let mut fields = about.fields();
@@ -268,6 +270,10 @@ impl Carry for Remote {
 
     fn room(&self) -> usize {
         self.room.lock().limit()
+    }
+
+    fn usual_room(&self) -> usize {
+        self.room.lock().usual()
     }
 }
 

@@ -30,6 +30,11 @@ pub trait Carry: Send + Sync + 'static {
 
     /// Batches that may be under way at a time now; less than there might be where more would gain nothing.
     fn room(&self) -> usize;
+
+    /// The same where nothing is being tried out: what a forecast counts on.
+    fn usual_room(&self) -> usize {
+        self.room()
+    }
 }
 
 /// The task that takes one load of a model's batches, as many at a time as there is room for.
@@ -85,7 +90,7 @@ async fn take(
     _end: Sender<()>,
 ) {
     let mut under_way = JoinSet::new();
-    endpoint.run_at_a_time(carry.room());
+    endpoint.run_at_a_time(carry.usual_room());
     let taking = async {
         loop {
             while under_way.try_join_next().is_some() {}
@@ -113,5 +118,5 @@ async fn take(
 /// Carries a batch; what came of it may have changed how many are carried at a time.
 async fn carried(endpoint: Arc<Endpoint>, carry: Arc<dyn Carry>, taken: Taken) {
     Arc::clone(&carry).carry(taken).await;
-    endpoint.run_at_a_time(carry.room());
+    endpoint.run_at_a_time(carry.usual_room());
 }

@@ -41,7 +41,7 @@ static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
 
 /// The page.
 pub(super) fn page() -> Reply {
-    let mut reply = routes::reply(StatusCode::OK, HTML, PAGE.as_bytes().to_vec());
+    let mut reply = routes::reply(StatusCode::OK, HTML, PAGE.as_bytes());
     let headers = reply.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, POLICY.clone());
     let always: [(HeaderName, &'static str); 3] = [

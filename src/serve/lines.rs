@@ -23,7 +23,7 @@ pub enum Look {
 /// The lines of one log, one below the other.
 ///
 /// At a server's fastest it is written to for every request: so nothing in it goes through `std::fmt` that comes with
-/// each line, and a date is worked out once a second.
+/// each line (but an address of IPv6), and a date is worked out once a second.
 #[derive(Debug)]
 pub struct Lines {
     look: Look,

@@ -9,7 +9,7 @@ const DESCRIPTION: &str = include_str!("openapi.json");
 
 /// The description, in `OpenAPI` 3.1.
 pub(super) fn description() -> Reply {
-    let mut reply = routes::reply(StatusCode::OK, JSON, DESCRIPTION.as_bytes().to_vec());
+    let mut reply = routes::reply(StatusCode::OK, JSON, DESCRIPTION.as_bytes());
     // Another version of the server has another one.
     reply.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     reply

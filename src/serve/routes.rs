@@ -215,8 +215,8 @@ pub(super) fn leave_out_body(reply: &mut Reply) {
 }
 
 /// An answer of that content type.
-pub(super) fn reply(status: StatusCode, kind: HeaderValue, body: Vec<u8>) -> Reply {
-    let mut reply = Response::new(ReplyBody::Whole(Full::new(Bytes::from(body))));
+pub(super) fn reply(status: StatusCode, kind: HeaderValue, body: impl Into<Bytes>) -> Reply {
+    let mut reply = Response::new(ReplyBody::Whole(Full::new(body.into())));
     *reply.status_mut() = status;
     reply.headers_mut().insert(header::CONTENT_TYPE, kind);
     reply

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use super::{TextUpstream, asking, passing};
 use crate::batch::{Batch, Entry, Ran};
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::{Clock, TraceContext};
+use crate::flow::Clock;
 use crate::gateway::about::About;
 use crate::gateway::refusal;
 use crate::pipeline::{BatchAccount, Endpoint, Finished, Reply, Said, Shared, Speaker, Taken, Task};
@@ -86,10 +86,11 @@ impl Talk {
     /// On which terms it goes on: its own.
     fn shared(&self, entry: &Entry<Reply>) -> Shared {
         let shared = Shared::of(std::slice::from_ref(entry), &self.account);
-        match &entry.waiter.label().trace {
-            Some(trace) if !self.is_last => Shared { trace: Some(TraceContext::clone(trace)), ..shared },
-            _ => shared,
+        if self.is_last {
+            return shared;
         }
+        let trace = entry.waiter.label().trace.as_deref().cloned();
+        Shared { trace, ..shared }
     }
 
     fn end(&mut self, said: Result<Said>) {

@@ -103,7 +103,7 @@ pub fn embeddings(model: &str, rows: &[AnswerRow], encoding: Encoding) -> Result
     }
     out.extend_from_slice(b"],\"model\":");
     super::answer::put_text(&mut out, model.as_bytes());
-    let tokens: u64 = rows.iter().map(|row| row.tokens).sum();
+    let tokens: u64 = rows.iter().fold(0, |sum, row| sum.saturating_add(row.tokens));
     let (mut digits, mut again) = (itoa::Buffer::new(), itoa::Buffer::new());
     for piece in [
         ",\"usage\":{\"prompt_tokens\":",
