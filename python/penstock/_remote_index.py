@@ -11,9 +11,6 @@ from penstock.errors import ConfigError, DeadlineExceeded, PenstockError, Transp
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-_NOT_SERVED = frozenset({"UNAVAILABLE", "UNLOADING"})
-"""States of models, as the index of a repository has them, that a server does not answer for."""
-
 _OF_CLIENTS = frozenset(
     {"headers", "auth", "timeout", "pool", "balance", "retry", "eject", "verify", "cert", "proxy", "trust_env", "http2"}
 )
@@ -52,7 +49,9 @@ def listed(
 def _may_serve(row: object) -> bool:
     """Whether a row of the index names a model that can be asked for.
 
-    One that is UNAVAILABLE without a reason was unloaded, or never loaded; with one, its load has failed. A server that
-    says nothing of states has them all.
+    One that is UNAVAILABLE for a reason has failed to load, or was unloaded. Without one, its first request may load
+    it. A server that says nothing of states has them all.
     """
-    return isinstance(row, dict) and bool(row.get("name")) and row.get("state") not in _NOT_SERVED
+    if not isinstance(row, dict) or not row.get("name"):
+        return False
+    return row.get("state") != "UNLOADING" and not (row.get("state") == "UNAVAILABLE" and row.get("reason"))

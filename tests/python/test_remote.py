@@ -477,6 +477,7 @@ def test_models_that_are_not_available_are_not_discovered() -> None:
         {"name": "gone", "version": "1", "state": "UNAVAILABLE", "reason": "unloaded"},
         {"name": "going", "version": "1", "state": "UNLOADING"},
         {"name": "coming", "state": "LOADING"},
+        {"name": "asleep", "state": "UNAVAILABLE", "reason": ""},
         {"name": "silent"},
     ]
 
@@ -491,7 +492,7 @@ def test_models_that_are_not_available_are_not_discovered() -> None:
 
     with HttpServer(behave) as server:
         found = [one.name for one in RemoteModel.discover(server.url)]
-        assert found == ["double", "coming", "silent"]
+        assert found == ["double", "coming", "asleep", "silent"]
         assert [one.name for one in RemoteModel.discover(server.url, names=["gone"])] == ["gone"]
 
 
