@@ -89,7 +89,10 @@ class Injector:
     async def _revive(self, served: Served) -> None:
         """Starts a server again that has ended by itself, as it does at the fifth death of a worker within a minute."""
         if served.process.has_ended:
-            self.happened["ended after five deaths"] += 1
+            if served.has_given_up():
+                self.happened["ended after five deaths"] += 1
+            else:
+                self._failures.append(AssertionError(f"{served.name} ended by itself: {served.log}"))
             async with self._all_up:
                 served.start()
                 await asyncio.to_thread(served.wait_ready)

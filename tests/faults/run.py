@@ -167,7 +167,8 @@ async def _settle(
         asked.cancel()
         outcome = HUNG
     elif asked.cancelled():
-        outcome = CANCELLED
+        # Where no caller leaves, it is an error without a type of ours.
+        outcome = asyncio.CancelledError() if leaves is None else CANCELLED
     elif (error := asked.exception()) is not None:
         outcome = error
     else:

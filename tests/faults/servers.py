@@ -37,6 +37,7 @@ class Served:
         self._environment = environment
         self._sessions: list[int] = []
         self._process: Process | None = None
+        self._said_before = 0
 
     @property
     def url(self) -> str:
@@ -48,11 +49,18 @@ class Served:
         return self._process
 
     def start(self) -> None:
+        self._said_before = self.log.stat().st_size if self.log.exists() else 0
         self._process = Process(self._command, self.log, folder=self._folder, environment=self._environment)
         self._sessions.append(self._process.number)
 
     def wait_ready(self) -> None:
         self.process.wait_until(lambda: answers(f"{self.url}/v2/health/ready"))
+
+    def has_given_up(self) -> bool:
+        """Whether its supervisor said, since the last start, that its workers die too often."""
+        with self.log.open("rb") as log:
+            log.seek(self._said_before)
+            return b": it gives up" in log.read()
 
     def send(self, number: signal.Signals) -> None:
         """Signals every process of it."""

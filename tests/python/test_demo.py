@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 DEMO = Path(demo.__file__)
 SECONDS = 120
+STOPS_WITHIN = 20
 ROW = [0.25, 0.75]
 
 pytestmark = pytest.mark.timeout(SECONDS + 30)
@@ -33,9 +35,19 @@ pytestmark = pytest.mark.timeout(SECONDS + 30)
 
 def run_quick(out: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(DEMO), "--quick", "--out", str(out)]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=SECONDS, check=False, env={**os.environ, **environment}
-    )
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=SECONDS)
+        except BaseException:
+            # Its server is in a session of its own: the demo ends it, where it is asked to end.
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STOPS_WITHIN)
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 def cells(output: str, model: str) -> list[str]:

@@ -365,8 +365,8 @@ def test_what_only_some_of_a_batch_say_is_not_said_of_all_and_tokens_are_shared(
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         peer.answer(json.dumps({"data": rows, "usage": usage}), headers=JSON)
 
-    async def go(url: str) -> None:
-        async with penstock.AsyncClient(url) as client:
+    async def go(server: penstock.Server) -> None:
+        async with penstock.AsyncClient(server.url) as client:
 
             async def ask(texts: list[str], number: int) -> dict[str, int]:
                 headers = {"x-request-id": f"r{number}", "x-request-tenant": "team", "x-request-priority": "low"}
@@ -378,7 +378,7 @@ def test_what_only_some_of_a_batch_say_is_not_said_of_all_and_tokens_are_shared(
             first = asyncio.create_task(ask(["x"], 0))
             await soon(entered.is_set)
             several = [asyncio.create_task(ask(["y" * size, "z"], size)) for size in (1, 9, 29)]
-            await asyncio.sleep(0.2)
+            await soon(lambda: server.stats().models["local"].queued == 6)
             gate.set()
             for size, usage in zip((1, 9, 29), await asyncio.gather(*several), strict=True):
                 # A token for each letter and one more for each text: the shares are what was counted.
@@ -386,7 +386,7 @@ def test_what_only_some_of_a_batch_say_is_not_said_of_all_and_tokens_are_shared(
             assert await first == {"prompt_tokens": 2, "total_tokens": 2}
 
     with upstream(answer, "there") as up, served(up, task="embed", concurrency=1, max_batch_size=16) as server:
-        asyncio.run(go(server.url))
+        asyncio.run(go(server))
         alone, together = [each for each in up.requests if each.method == "POST"]
         assert (len(asked(up)[0]["input"]), len(asked(up)[1]["input"])) == (1, 6)
         assert (alone.header("x-request-id"), together.header("x-request-id")) == ("r0", None)
@@ -409,15 +409,16 @@ def test_texts_of_many_requests_share_a_request_for_their_vectors() -> None:
         rows = [{"index": at, "embedding": [float(len(text)), 0.5]} for at, text in enumerate(body["input"])]
         peer.answer(json.dumps({"data": rows[::-1]}), headers=JSON)
 
-    async def go(url: str) -> None:
-        async with penstock.AsyncClient(url) as client:
+    async def go(server: penstock.Server) -> None:
+        async with penstock.AsyncClient(server.url) as client:
 
             async def ask(text: str) -> Any:
                 return await client.post("/v1/embeddings", json={"model": "local", "input": text})
 
             tasks = [asyncio.create_task(ask("x" * size)) for size in range(1, 41)]
             tasks.append(asyncio.create_task(ask("bad")))
-            await asyncio.sleep(0.2)
+            # All but those that the upstream was asked about.
+            await soon(lambda: server.stats().models["local"].queued >= 41 - 16)
             gate.set()
             *answers, bad = await asyncio.gather(*tasks)
             for size, said in enumerate(answers, 1):
@@ -428,7 +429,7 @@ def test_texts_of_many_requests_share_a_request_for_their_vectors() -> None:
 
     options = {"task": "embed", "concurrency": 1, "max_batch_size": 16}
     with upstream(answer, "there") as up, served(up, **options) as server:
-        asyncio.run(go(server.url))
+        asyncio.run(go(server))
         sizes = [len(each["input"]) for each in asked(up)]
         assert max(sizes) > 4
         assert max(sizes) <= 16

@@ -12,7 +12,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import pytest
 
@@ -54,7 +54,7 @@ STREAM = ("/v1/completions", b'{"model":"endless","prompt":"","stream":true}')
 
 
 class Served:
-    """`penstock serve` in a process of its own, and what it printed."""
+    """`penstock serve` in a process of its own, until the context is left, and what it printed."""
 
     def __init__(self, folder: Path, *flags: str, seconds: float = 0, late: bool = False) -> None:
         app = folder / "app.py"
@@ -64,17 +64,20 @@ class Served:
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
     def line(self) -> str:
         assert self.process.stdout is not None
         return self.process.stdout.readline()
 
     def interrupted(self, number: signal.Signals = signal.SIGINT) -> tuple[int, str]:
         self.process.send_signal(number)
-        try:
-            _, err = self.process.communicate(timeout=LIMIT)
-        finally:
-            self.process.kill()
-            self.process.communicate()
+        _, err = self.process.communicate(timeout=LIMIT)
         return self.process.returncode, err
 
 
@@ -98,9 +101,9 @@ def url_of(line: str) -> str:
 
 
 def test_nothing_to_do(tmp_path: Path) -> None:
-    served = Served(tmp_path)
-    url_of(served.line())
-    code, err = served.interrupted()
+    with Served(tmp_path) as served:
+        url_of(served.line())
+        code, err = served.interrupted()
     assert (code, "Traceback" in err) == (0, False), err
 
 
@@ -108,10 +111,10 @@ def test_nothing_to_do(tmp_path: Path) -> None:
     ("asked", "seconds"), [(INFER, 1), (INFER, 3600), (STREAM, 0)], ids=["short", "long", "stream"]
 )
 def test_at_work(tmp_path: Path, asked: tuple[str, bytes], seconds: float) -> None:
-    served = Served(tmp_path, seconds=seconds)
-    thread = asking(url_of(served.line()), *asked)
-    assert served.line() == "entered\n"
-    code, err = served.interrupted()
+    with Served(tmp_path, seconds=seconds) as served:
+        thread = asking(url_of(served.line()), *asked)
+        assert served.line() == "entered\n"
+        code, err = served.interrupted()
     thread.join(LIMIT)
     assert not thread.is_alive()
     assert (code, "Traceback" in err) == (0, False), err
@@ -119,7 +122,7 @@ def test_at_work(tmp_path: Path, asked: tuple[str, bytes], seconds: float) -> No
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_while_a_model_is_loaded(tmp_path: Path, number: signal.Signals) -> None:
-    served = Served(tmp_path, late=True)
-    assert served.line() == "entered\n"
-    code, err = served.interrupted(number)
+    with Served(tmp_path, late=True) as served:
+        assert served.line() == "entered\n"
+        code, err = served.interrupted(number)
     assert (code, "Traceback" in err) == (0, False), err

@@ -197,7 +197,7 @@ def test_loading_with_memory_for_two_models_of_six() -> None:
 
 def test_processes_that_are_killed_again_and_again() -> None:
     """A batch whose process is killed is run again, or fails by name when it was hit twice."""
-    done = threading.Event()
+    done, killed = threading.Event(), threading.Event()
     with Server([far.fragile], port=0) as server, Client(server.url, timeout=LONG) as client:
         native = server._native
         assert native is not None
@@ -209,10 +209,12 @@ def test_processes_that_are_killed_again_and_again() -> None:
                 for number in native.process_numbers(0):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(number, signal.SIGKILL)
+                        killed.set()
 
         def one(thread: int) -> Counter[str]:
             seen: Counter[str] = Counter()
             for number in range(thread * 1000 + 100, thread * 1000 + 110):
+                assert number % 10 < 5 or killed.wait(PATIENCE), "there was no process to kill"
                 try:
                     x = np.array([number], np.float32)
                     assert client.infer("fragile", {"x": x})["y"].tolist() == [number * 2]
@@ -229,8 +231,10 @@ def test_processes_that_are_killed_again_and_again() -> None:
         finally:
             done.set()
             killer.join(PATIENCE)
-        assert seen.total() == 10 * CROWD
-        assert server.stats().models["fragile"].queued == 0
+        assert seen["answered"] > 5 * CROWD, seen
+        stats = server.stats().models["fragile"]
+        assert stats.restarts > 0
+        assert stats.queued == 0
         assert client.infer("fragile", {"x": np.array([1], np.float32)})["y"].tolist() == [2]
 
 

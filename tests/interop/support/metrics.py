@@ -10,7 +10,11 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 def scraped(url: str) -> dict[str, float]:
     """Each sample of `/metrics`, by its name and labels: `penstock_requests_total{model=m,outcome=ok}`."""
     with urllib.request.urlopen(f"{url}/metrics", timeout=30) as answer:
-        text = answer.read().decode()
+        return samples(answer.read().decode())
+
+
+def samples(text: str) -> dict[str, float]:
+    """The same of a text."""
     found = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:

@@ -72,7 +72,7 @@ def both_doors() -> Iterator[Server]:
 
 
 @contextmanager
-def gated() -> Iterator[tuple[Server, Gate]]:
+def gated(**options: Any) -> Iterator[tuple[Server, Gate]]:
     """The model `gated`, which answers with ten times its number and only when it is let; a row a batch."""
     gate = Gate()
 
@@ -80,7 +80,7 @@ def gated() -> Iterator[tuple[Server, Gate]]:
     def gated_model(x: Any) -> Any:
         return gate.run(x)
 
-    with Server([gated_model], port=0, grpc_port=0) as server:
+    with Server([gated_model], port=0, grpc_port=0, **options) as server:
         try:
             yield server, gate
         finally:
