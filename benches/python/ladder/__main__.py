@@ -44,7 +44,7 @@ def main() -> int:
     from benches.python.measure import facts, write_json
 
     began = time.monotonic()
-    effort = Effort(1, 0.1, 0.2, 200) if options.quick else Effort(options.rounds, 0.25, 0.6, 1500)
+    effort = Effort(1, 0.1, 0.2, 200) if options.quick else Effort(options.rounds, 0.25, 0.6, 1200)
     names = options.only or (page.QUICK if options.quick else WORKLOADS)
     workloads = [workload(name, effort.trace) for name in names]
     wanted = options.rungs or [rung.name for rung in (ADDED if options.quick else RUNGS)]

@@ -28,6 +28,8 @@ HERE = Path(__file__).resolve().parent
 KIB = 1024.0
 WARM_CLIENTS, WARM_SECONDS = 16, 0.2
 """Enough for full batches of the slow models, and soon over."""
+LEAST, LEAST_PACED = 2 * CLIENTS, CLIENTS
+"""Requests of a phase, however slow the model is: all of its clients ask again, and one in a hundred is a request."""
 PART = 0.8
 """Of what the baseline reached in the closed loop: the rate at which all rungs are asked."""
 TURN = 4
@@ -71,7 +73,7 @@ class Effort:
     Attributes:
         rounds: visits of every rung.
         one: seconds of a single client.
-        many: seconds of all of them, and of the same rate for every rung.
+        many: seconds of all of them, and of the same rate for every rung; more where a phase has too few requests.
         trace: requests of the mixed trace.
     """
 
@@ -141,9 +143,9 @@ def visit(
             phases.remember()
             phases.measure(cycle(calls), Load(WARM_CLIENTS, min(WARM_SECONDS, effort.many)))
             one = phases.measure(cycle(calls), Load(1, effort.one))
-            many = phases.measure(cycle(calls), Load(CLIENTS, effort.many))
+            many = phases.measure(cycle(calls), Load(CLIENTS, effort.many, least=LEAST))
             rate = rate or many["requests_per_second"] * PART
-            paced = phases.measure(cycle(calls), Load(CLIENTS, effort.many, rate))
+            paced = phases.measure(cycle(calls), Load(CLIENTS, effort.many, rate, LEAST_PACED))
         return Visit({**start, **phases.memory()}, one, many, {**paced, "rate": rate or 0.0})
 
 
