@@ -18,8 +18,8 @@ from benches.python.door.machine import NotServing
 from benches.python.ladder import chart, page, report
 from benches.python.ladder.asking import Load, ask
 from benches.python.ladder.questions import BIG, MIXED, PHASES, Answer, Call, questions, workload
-from benches.python.ladder.rungs import ADDED, ALL, ALL_BUT, ALONE, BASELINE, PARTS, RUNGS, THREE
-from benches.python.ladder.visits import LEAST, LEAST_PACED, Visit
+from benches.python.ladder.rungs import ADDED, ALL, ALL_BUT, ALONE, BASELINE, PARTS, RUNGS, THREE, Rung
+from benches.python.ladder.visits import LEAST, LEAST_PACED, Effort, Results, Visit, interleaved
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 100
@@ -87,6 +87,19 @@ def test_a_wrong_answer_fails() -> None:
     network.check([answered(right)])
     with pytest.raises(NotServing, match="WRONG"):
         network.check([answered(right), answered([right[0] + 0.5, *right[1:]])])
+
+
+@pytest.mark.skipif(shutil.which("taskset") is None, reason="the ladder wants taskset")
+def test_what_was_measured_before_a_failure_is_kept(tmp_path: Path) -> None:
+    class Mistold(Rung):
+        def environment(self) -> dict[str, str]:
+            return {"PENSTOCK_BATCH": "neither"}
+
+    results: Results = {}
+    rungs = (BASELINE, Mistold("mistold", ()))
+    with pytest.raises(NotServing, match="PENSTOCK_BATCH"):
+        interleaved([workload("mlp", 1)], rungs, Effort(1, 0.1, 0.1, 1), tmp_path, results)
+    assert [len(visits) for visits in results["mlp"].values()] == [1, 0]
 
 
 def test_a_request_without_an_answer_fails() -> None:

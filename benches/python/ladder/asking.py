@@ -7,7 +7,7 @@ import math
 import random
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from benches.python.ladder.rungs import Rung
 
 Figures = dict[str, float]
+Item = TypeVar("Item")
 PATIENCE = 120.0
 """Seconds that a phase may take: something hangs after that."""
 
@@ -88,8 +89,17 @@ def ask(url: str, rung: Rung, calls: Iterator[Call], known: Mapping[str, Rows | 
     Raises:
         NotServing: where a request was answered with an error, or not at all.
     """
+    return in_time(rung, _ask(url, rung, calls, known, load))
+
+
+def in_time(rung: Rung, work: Coroutine[None, None, Item]) -> Item:
+    """Runs what asks a server.
+
+    Raises:
+        NotServing: where a request was answered with an error, or not at all.
+    """
     try:
-        return asyncio.run(asyncio.wait_for(_ask(url, rung, calls, known, load), PATIENCE))
+        return asyncio.run(asyncio.wait_for(work, PATIENCE))
     except* (NotServing, penstock.PenstockError) as failures:
         first = failures.exceptions[0]
         raise NotServing(f"{rung.name}: {type(first).__name__}: {first}") from first

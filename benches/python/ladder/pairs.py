@@ -14,7 +14,7 @@ from benches.python.door.machine import serving
 from benches.python.door.rounds import progress, spread, total, turning
 from benches.python.door.servers import penstock as plain
 from benches.python.gateway.stories import gateway
-from benches.python.ladder.asking import PATIENCE, Load
+from benches.python.ladder.asking import Load, in_time
 from benches.python.ladder.questions import BIG, MIXED, Call, questions, workload
 from benches.python.ladder.rungs import ALL, ALONE, BASELINE, CLIENTS, THREE, TWO
 from benches.python.ladder.visits import Phases, counters, launch
@@ -120,7 +120,7 @@ def _loads(server: Served) -> tuple[float, float]:
 
 def _gaps(server: Served, rung: Rung, meanwhile: Meanwhile) -> list[float]:
     """Seconds between the tokens of texts that are written while something else goes on."""
-    return asyncio.run(asyncio.wait_for(_writing(server.base, rung, meanwhile), PATIENCE))
+    return in_time(rung, _writing(server.base, rung, meanwhile))
 
 
 async def _writing(url: str, rung: Rung, meanwhile: Meanwhile) -> list[float]:

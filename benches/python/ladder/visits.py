@@ -94,15 +94,19 @@ def launch(workload: Workload, rung: Rung) -> Launch:
     return Launch(name, tuple(command), "/", environment, ready="/v2/health/ready")
 
 
-def interleaved(workloads: Sequence[Workload], rungs: Sequence[Rung], effort: Effort, logs: Path) -> Results:
+def interleaved(
+    workloads: Sequence[Workload], rungs: Sequence[Rung], effort: Effort, logs: Path, results: Results
+) -> None:
     """Rounds: every workload at every rung, in turning order, one right after the other.
+
+    `results` has every visit as soon as it is over, whatever becomes of the next.
 
     Raises:
         NotServing: where a server did not start, or an answer was wrong.
     """
     progress("what direct calls of the models answer")
     known = questions(list(dict.fromkeys(name for workload in workloads for name in workload.models)))
-    results: Results = {workload.name: {rung.name: [] for rung in rungs} for workload in workloads}
+    results.update({workload.name: {rung.name: [] for rung in rungs} for workload in workloads})
     for number in range(effort.rounds):
         for workload in workloads:
             progress(f"round {number + 1} of {effort.rounds}: {workload.name}")
@@ -113,7 +117,6 @@ def interleaved(workloads: Sequence[Workload], rungs: Sequence[Rung], effort: Ef
                 baseline = seen.get(BASELINE.name)
                 rate = baseline[0].many["requests_per_second"] * PART if baseline else None
                 seen[rung.name].append(visit(workload, rung, known, effort, logs=logs, rate=rate))
-    return results
 
 
 def visit(
