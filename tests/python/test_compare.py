@@ -16,14 +16,16 @@ from typing import Any
 
 import pytest
 
-from benches.python.compare import page, stories, versions
+from benches.python.compare import http_servers, page, stories, versions
 from benches.python.compare.chart import Line, drawn
 from benches.python.compare.http_servers import ABOUT, MEASURES, OURS, beside
 from benches.python.compare.outcome import Measure, Outcome, concessions, ratio, summary, tabled, verdict
 from benches.python.compare.servers import EVERY, binary
 from benches.python.door import servers as door
 from benches.python.door.machine import Launch, NotServing, Served, serving
+from benches.python.door.rounds import Lane, visit
 from benches.python.door.story import Bench
+from benches.python.door.workload import Dialect, check
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60
@@ -193,7 +195,9 @@ def uvicorn(name: str, path: str) -> door.Peer:
 
 
 @pytest.mark.timeout(180)
-def test_real_servers_in_the_same_rounds_and_reasons_for_those_that_are_left_out(bench: Bench, tmp_path: Path) -> None:
+def test_real_servers_in_the_same_rounds_and_reasons_for_those_that_are_left_out(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "nobody.txt").write_text("a requirement that is none\n", encoding="utf-8")
     peers = (
         uvicorn("FastAPI", "/plain"),
@@ -202,7 +206,21 @@ def test_real_servers_in_the_same_rounds_and_reasons_for_those_that_are_left_out
         replace(uvicorn("nobody", "/plain"), home="nobody", apps=tmp_path),
     )
     found = Outcome("HTTP servers", ABOUT, OURS, MEASURES)
-    beside(bench, found, (door.penstock(), door.PENSTOCK_DIALECT), peers, (1, 64))
+    still: dict[str, bool] = {}
+
+    def look(lane: Lane, *arguments: Any) -> dict[str, float]:
+        still.update((server.name, waited(server, stopped=True)) for server in astray)
+        return visit(lane, *arguments)
+
+    def checked(server: Served, dialect: Dialect) -> None:
+        if server.name == "FastAPI astray":
+            astray.append(server)
+        check(server, dialect)
+
+    astray: list[Served] = []
+    monkeypatch.setattr(http_servers, "visit", look)
+    beside(bench, found, (door.penstock(), door.PENSTOCK_DIALECT), peers, (1, 64), checked=checked)
+    assert still == {"FastAPI astray": True}, "who is left out takes no CPU from the others"
     assert list(found.loads) == ["64 clients"], "quick"
     for contenders in found.loads.values():
         assert sorted(contenders) == ["FastAPI", OURS]

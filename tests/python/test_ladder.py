@@ -15,11 +15,11 @@ import pytest
 
 import penstock
 from benches.python.door.machine import NotServing
-from benches.python.ladder import chart, page
+from benches.python.ladder import chart, page, report
 from benches.python.ladder.asking import Load, ask
 from benches.python.ladder.questions import BIG, MIXED, PHASES, Answer, Call, questions, workload
-from benches.python.ladder.rungs import ADDED, ALL, ALL_BUT, ALONE, BASELINE, PARTS, RUNGS, THREE
-from benches.python.ladder.visits import Visit
+from benches.python.ladder.rungs import ADDED, ALL, ALL_BUT, ALONE, BASELINE, PARTS, RUNGS, THREE, Rung
+from benches.python.ladder.visits import LEAST, LEAST_PACED, Effort, Results, Visit, interleaved
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 100
@@ -42,14 +42,15 @@ def test_a_short_ladder_measures_real_servers_and_writes_its_page(tmp_path: Path
     found = json.loads((tmp_path / "ladder.json").read_text())["results"]["mlp"]
     [none], [everything] = found[BASELINE.name], found[ALL.name]
     for visit in (none, everything):
-        assert visit["many"]["requests"] > 100
+        assert visit["many"]["requests"] >= LEAST
+        assert visit["paced"]["requests"] >= LEAST_PACED
         latencies = [visit["many"][f"{name}_ms"] for name in ("p50", "p95", "p99", "p999", "max")]
         assert latencies == sorted(latencies)
         assert visit["start"]["peak_mib"] > visit["start"]["grown_mib"]
     assert none["many"]["rows_per_batch"] == 1
     assert (none["many"]["reuse"], none["many"]["connections"]) == (0, 1000)
     assert everything["many"]["rows_per_batch"] > 1
-    assert everything["many"]["reuse"] > 0.5
+    assert everything["many"]["reuse"] > 0, "100 clients ask at least 200 times"
     assert none["paced"]["rate"] == everything["paced"]["rate"]
     text = guide.read_text()
     assert text.startswith("before\n")
@@ -88,6 +89,19 @@ def test_a_wrong_answer_fails() -> None:
         network.check([answered(right), answered([right[0] + 0.5, *right[1:]])])
 
 
+@pytest.mark.skipif(shutil.which("taskset") is None, reason="the ladder wants taskset")
+def test_what_was_measured_before_a_failure_is_kept(tmp_path: Path) -> None:
+    class Mistold(Rung):
+        def environment(self) -> dict[str, str]:
+            return {"PENSTOCK_BATCH": "neither"}
+
+    results: Results = {}
+    rungs = (BASELINE, Mistold("mistold", ()))
+    with pytest.raises(NotServing, match="PENSTOCK_BATCH"):
+        interleaved([workload("mlp", 1)], rungs, Effort(1, 0.1, 0.1, 1), tmp_path, results)
+    assert [len(visits) for visits in results["mlp"].values()] == [1, 0]
+
+
 def test_a_request_without_an_answer_fails() -> None:
     known = questions(["mlp"])
 
@@ -112,9 +126,9 @@ def test_the_trace_is_the_same_every_time_and_needs_more_than_there_is_room_for(
     assert changes == [BIG[phase] for phase in PHASES]
 
 
-def visit(rate: float) -> Visit:
+def visit(rate: float, requests: float = 999) -> Visit:
     figures = dict.fromkeys(("p50_ms", "p95_ms", "p99_ms", "p999_ms", "max_ms", "server_us", "client_us"), rate / 2)
-    many = {**figures, "requests_per_second": rate, "connections": 1, "accepted": 1, "reuse": 0.5}
+    many = {**figures, "requests": requests, "requests_per_second": rate, "connections": 1, "accepted": 1, "reuse": 0.5}
     many.update(rows_per_batch=2, hit_rate=0.9, others_cpus=0.1)
     return Visit({"peak_mib": 50, "grown_mib": 1, "ready_s": 0.5, "cold_ms": 3}, many, many, {**figures, "rate": 7})
 
@@ -134,6 +148,19 @@ def test_the_chart_shows_the_ratios_of_the_tables(tmp_path: Path) -> None:
     page.write(guide, found)
     assert f"![{chart.TITLE}](images/{page.CHART})" in guide.read_text()
     assert_shown(guide)
+
+
+def test_a_tail_is_told_only_where_there_are_requests_enough() -> None:
+    def shown(*requests: float) -> dict[str, str]:
+        rows = report.tables({"mlp": {BASELINE.name: [visit(100, each) for each in requests]}}).splitlines()
+        head = next(row for row in rows if "p99.9" in row)
+        cells = rows[rows.index(head) + 2]
+        return dict(zip(head.split("|"), map(str.strip, cells.split("|")), strict=True))
+
+    assert shown(1000, 1000)[" p99.9 "] == "50.00"
+    assert shown(1000, 999)[" p99.9 "] == ""
+    assert shown(100)[" p99 "] == "50.00"
+    assert shown(99)[" p99 "] == "", "one client's, the later column of that name"
 
 
 def test_the_chart_of_the_guide_shows_the_figures_of_its_tables() -> None:

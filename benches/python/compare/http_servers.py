@@ -13,7 +13,7 @@ from benches.python.door.machine import NotServing
 from benches.python.door.peers_beside import waits
 from benches.python.door.rounds import Figures, Lane, disturbance, interleaved, visit
 from benches.python.door.servers import PENSTOCK_BINARY, PENSTOCK_DIALECT, penstock
-from benches.python.door.workload import check
+from benches.python.door.workload import check, send
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -30,6 +30,8 @@ SECONDS = 0.9
 LEAST = 2
 """Of each client: Ray answers some hundred requests a second, and 256 clients are to be answered twice."""
 WAKES_IN = 0.1
+WARM = {"clients": 16, "requests_per_client": 4, "deadline": 30.0}
+"""What everybody is asked before a visit: what fell due while a server stood still is no part of what is measured."""
 OURS = "Penstock"
 MEASURES = (
     Measure("requests_per_second", "requests/s", least=False),
@@ -90,6 +92,7 @@ def beside(
             try:
                 checked(server, lane.dialect)
             except NotServing as reason:
+                server.freeze()
                 outcome.notes.append(f"{lane.name} is left out: {reason}.")
             else:
                 lanes.append(lane)
@@ -113,6 +116,7 @@ def _one_at_a_time(
         lane.server.thaw()
         try:
             time.sleep(WAKES_IN)
+            send(lane.server.url, lane.dialect, **WARM)
             return visit(lane, count, seconds, rate, LEAST)
         finally:
             lane.server.freeze()

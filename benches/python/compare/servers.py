@@ -110,7 +110,10 @@ def embedding() -> tuple[Peer, ...]:
 
 @contextlib.contextmanager
 def started(launches: Sequence[Launch], logs: Path, notes: list[str]) -> Iterator[dict[str, Served]]:
-    """The servers that came up, by their names, until the block is left; why others did not, the notes say."""
+    """The servers that came up, by their names, until the block is left; why others did not, the notes say.
+
+    Those that did not stand still, for they would take CPU from the others.
+    """
     with contextlib.ExitStack() as stack:
         # What is ended cannot tidy up after itself.
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="peers-", ignore_cleanup_errors=True))
@@ -124,6 +127,7 @@ def started(launches: Sequence[Launch], logs: Path, notes: list[str]) -> Iterato
             try:
                 server.wait_until_ready(STARTS_WITHIN)
             except NotServing as reason:
+                server.freeze()
                 notes.append(f"{server.name} is left out: {reason}.")
             else:
                 ready[server.name] = server

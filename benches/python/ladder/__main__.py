@@ -20,8 +20,10 @@ from benches.python.door.machine import ONE_THREAD, ROOT, NotServing, take_the_l
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from benches.python.ladder.pairs import Pair
     from benches.python.ladder.questions import Workload
     from benches.python.ladder.rungs import Rung
+    from benches.python.ladder.visits import Results
 
 OUT = ROOT / "target/ladder"
 
@@ -44,18 +46,20 @@ def main() -> int:
     from benches.python.measure import facts, write_json
 
     began = time.monotonic()
-    effort = Effort(1, 0.1, 0.2, 200) if options.quick else Effort(options.rounds, 0.25, 0.6, 1500)
+    effort = Effort(1, 0.1, 0.2, 200) if options.quick else Effort(options.rounds, 0.25, 0.6, 1200)
     names = options.only or (page.QUICK if options.quick else WORKLOADS)
     workloads = [workload(name, effort.trace) for name in names]
     wanted = options.rungs or [rung.name for rung in (ADDED if options.quick else RUNGS)]
     rungs = [rung for rung in RUNGS if rung.name in wanted]
     found = {**facts(), "cores": os.cpu_count()}
+    results: Results = {}
+    combined: list[Pair] = []
+    failed: Exception | None = None
     try:
-        results = interleaved(workloads, rungs, effort, options.out / "logs")
+        interleaved(workloads, rungs, effort, options.out / "logs", results)
         combined = [] if options.without_pairs else pairs(options.out / "logs", effort)
-    except NotServing as reason:
-        print(f"FAILED: {reason}", file=sys.stderr)
-        return 1
+    except (NotServing, OSError) as reason:
+        failed = reason
     report = {
         "facts": found,
         "effort": asdict(effort),
@@ -68,6 +72,9 @@ def main() -> int:
         "pairs": combined,
     }
     write_json(options.json or options.out / "ladder.json", report)
+    if failed is not None:
+        print(f"FAILED: {failed or type(failed).__name__}", file=sys.stderr)
+        return 1
     print(page.text(report))
     page.draw(options.out / "ladder.svg", report)
     if options.write is not None:

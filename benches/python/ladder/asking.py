@@ -7,7 +7,7 @@ import math
 import random
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from benches.python.ladder.rungs import Rung
 
 Figures = dict[str, float]
+Item = TypeVar("Item")
 PATIENCE = 120.0
 """Seconds that a phase may take: something hangs after that."""
 
@@ -71,13 +72,15 @@ class Load:
 
     Attributes:
         clients: requests that are out at a time, in the closed loop.
-        seconds: no request begins later than that.
+        seconds: no request begins later than that, but for the least.
         rate: requests a second that fall due at random moments, whatever the server does: the open loop.
+        least: requests that are asked however long they take, where there are so many.
     """
 
     clients: int
     seconds: float = math.inf
     rate: float | None = None
+    least: int = 0
 
 
 def ask(url: str, rung: Rung, calls: Iterator[Call], known: Mapping[str, Rows | Texts], load: Load) -> Seen:
@@ -86,8 +89,17 @@ def ask(url: str, rung: Rung, calls: Iterator[Call], known: Mapping[str, Rows | 
     Raises:
         NotServing: where a request was answered with an error, or not at all.
     """
+    return in_time(rung, _ask(url, rung, calls, known, load))
+
+
+def in_time(rung: Rung, work: Coroutine[None, None, Item]) -> Item:
+    """Runs what asks a server.
+
+    Raises:
+        NotServing: where a request was answered with an error, or not at all.
+    """
     try:
-        return asyncio.run(asyncio.wait_for(_ask(url, rung, calls, known, load), PATIENCE))
+        return asyncio.run(asyncio.wait_for(work, PATIENCE))
     except* (NotServing, penstock.PenstockError) as failures:
         first = failures.exceptions[0]
         raise NotServing(f"{rung.name}: {type(first).__name__}: {first}") from first
@@ -117,9 +129,12 @@ async def _closed(one: Callable[[Call, float], Awaitable[None]], calls: Iterator
     """So many tasks, each of which asks again as soon as it was answered."""
     clock = time.perf_counter
     until = clock() + load.seconds
+    begun = 0
 
     async def again() -> None:
-        while (asked := clock()) < until and (call := next(calls, None)) is not None:
+        nonlocal begun
+        while ((asked := clock()) < until or begun < load.least) and (call := next(calls, None)) is not None:
+            begun += 1
             await one(call, asked)
 
     async with asyncio.TaskGroup() as tasks:
@@ -134,8 +149,10 @@ async def _paced(
     clock, source = time.perf_counter, random.Random(29)
     due = clock()
     until = due + load.seconds
+    begun = 0
     async with asyncio.TaskGroup() as tasks:
-        while due < until and (call := next(calls, None)) is not None:
+        while (due < until or begun < load.least) and (call := next(calls, None)) is not None:
+            begun += 1
             # A loop that is late has nothing to wait for: it sends all that is due.
             if (early := due - clock()) > 0:
                 await asyncio.sleep(early)

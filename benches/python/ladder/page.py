@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from benches.python.ladder import chart, report
 from benches.python.ladder.questions import MIXED
 from benches.python.ladder.rungs import ALL
-from benches.python.ladder.visits import Visit
+from benches.python.ladder.visits import LEAST, LEAST_PACED, Visit
 from benches.python.measure import described, table
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def text(found: dict[str, Any]) -> str:
 def _effort(effort: dict[str, Any], seconds: float) -> str:
     return (
         f"{effort['rounds']} rounds, interleaved; {effort['one']:g} s of one client, {effort['many']:g} s of 100, as "
-        f"long at the same rate, a trace of {effort['trace']:,} requests; {seconds:,.0f} s in all. Every answer was "
-        f"checked."
+        f"long at the same rate, and longer until {LEAST} and {LEAST_PACED} requests are asked; a trace of "
+        f"{effort['trace']:,} requests; {seconds:,.0f} s in all. Every answer was checked."
     )
 
 

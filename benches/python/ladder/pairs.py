@@ -11,10 +11,10 @@ import numpy as np
 
 import penstock
 from benches.python.door.machine import serving
-from benches.python.door.rounds import progress, spread, total
+from benches.python.door.rounds import progress, spread, total, turning
 from benches.python.door.servers import penstock as plain
 from benches.python.gateway.stories import gateway
-from benches.python.ladder.asking import PATIENCE, Load
+from benches.python.ladder.asking import Load, in_time
 from benches.python.ladder.questions import BIG, MIXED, Call, questions, workload
 from benches.python.ladder.rungs import ALL, ALONE, BASELINE, CLIENTS, THREE, TWO
 from benches.python.ladder.visits import Phases, counters, launch
@@ -60,14 +60,15 @@ def upstream(logs: Path, effort: Effort) -> Pair:
             front = gateway("mlp", behind.base, "0", name=f"ladder gateway {rung.name}")
             fronts.append(replace(front, environment={**front.environment, **rung.environment()}))
         with serving(*fronts, logs=logs) as servers:
-            for _ in range(effort.rounds):
-                for rung, server in zip(rungs, servers, strict=True):
+            for _, order in turning([*zip(rungs, servers, strict=True)], effort.rounds):
+                for rung, server in order:
                     calls = cycle([Call("mlp", index) for index in range(len(known["mlp"]))])
                     before = counters(behind)
                     figures = Phases(server, rung, known).measure(calls, Load(CLIENTS, effort.many))
                     after = counters(behind)
                     figures["upstream"] = (after["hits"] - before["hits"]) / figures["requests"]
-                    figures["opened"] = (after["accepted"] - before["accepted"]) / figures["requests"]
+                    # The second look at the counters is a connection of its own.
+                    figures["opened"] = (after["accepted"] - before["accepted"] - 1) / figures["requests"]
                     seen[rung.name].append(figures)
     rows = [
         [
@@ -84,12 +85,12 @@ def upstream(logs: Path, effort: Effort) -> Pair:
 
 def loading(logs: Path, effort: Effort) -> Pair:
     """Texts that are written while nothing loads, and while models come and go."""
-    seen: dict[str, list[dict[str, float]]] = {}
-    for rung in (THREE, ALL):
-        with serving(launch(workload(MIXED, 1), rung), logs=logs) as [server]:
-            seen[rung.name] = [
-                _beside_loads(server, rung, min(CALM_SECONDS, effort.many)) for _ in range(effort.rounds)
-            ]
+    rungs = (THREE, ALL)
+    seen: dict[str, list[dict[str, float]]] = {rung.name: [] for rung in rungs}
+    with serving(*(launch(workload(MIXED, 1), rung) for rung in rungs), logs=logs) as servers:
+        for _, order in turning([*zip(rungs, servers, strict=True)], effort.rounds):
+            for rung, server in order:
+                seen[rung.name].append(_beside_loads(server, rung, min(CALM_SECONDS, effort.many)))
     columns = ("calm_p99_ms", "calm_max_ms", "busy_p99_ms", "busy_max_ms", "loads", "load_ms")
     rows = [[name, *(spread([each[key] for each in rounds]) for key in columns)] for name, rounds in seen.items()]
     head = [
@@ -119,7 +120,7 @@ def _loads(server: Served) -> tuple[float, float]:
 
 def _gaps(server: Served, rung: Rung, meanwhile: Meanwhile) -> list[float]:
     """Seconds between the tokens of texts that are written while something else goes on."""
-    return asyncio.run(asyncio.wait_for(_writing(server.base, rung, meanwhile), PATIENCE))
+    return in_time(rung, _writing(server.base, rung, meanwhile))
 
 
 async def _writing(url: str, rung: Rung, meanwhile: Meanwhile) -> list[float]:

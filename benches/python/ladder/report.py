@@ -38,12 +38,12 @@ DETAILS: tuple[tuple[str, Figure, int], ...] = (
     ("p50 ms", lambda visit: visit.many["p50_ms"], 2),
     ("p95", lambda visit: visit.many["p95_ms"], 2),
     ("p99", lambda visit: visit.many["p99_ms"], 2),
-    ("p99.9", lambda visit: visit.many["p999_ms"], 2),
+    ("p99.9", lambda visit: _tail(visit.many, "p999_ms", 1000), 2),
     ("max", lambda visit: visit.many["max_ms"], 2),
     ("first token ms", lambda visit: visit.many.get("first_ms", math.nan), 2),
     ("the same, one client", lambda visit: visit.one.get("first_ms", math.nan), 2),
     ("one client p50 ms", lambda visit: visit.one["p50_ms"], 2),
-    ("p99", lambda visit: visit.one["p99_ms"], 2),
+    ("p99", lambda visit: _tail(visit.one, "p99_ms", 100), 2),
     ("CPU µs, server", lambda visit: visit.many["server_us"], 0),
     ("client", lambda visit: visit.many["client_us"], 0),
     ("peak MiB", lambda visit: visit.start["peak_mib"], 0),
@@ -74,8 +74,14 @@ def ratios(above: Sequence[Visit], below: Sequence[Visit], figure: Figure) -> li
 
 
 def median(visits: Sequence[Visit], figure: Figure) -> float:
-    """Of the rounds."""
-    return statistics.median(map(figure, visits))
+    """Of the rounds; not a number where that is so in one of them."""
+    values = [figure(visit) for visit in visits]
+    return math.nan if any(map(math.isnan, values)) else statistics.median(values)
+
+
+def _tail(phase: Mapping[str, float], name: str, least: int) -> float:
+    """A latency that one in `least` requests exceeds; not a number where there were fewer."""
+    return phase[name] if phase["requests"] >= least else math.nan
 
 
 def tables(results: Results) -> str:

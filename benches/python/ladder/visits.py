@@ -28,6 +28,8 @@ HERE = Path(__file__).resolve().parent
 KIB = 1024.0
 WARM_CLIENTS, WARM_SECONDS = 16, 0.2
 """Enough for full batches of the slow models, and soon over."""
+LEAST, LEAST_PACED = 2 * CLIENTS, CLIENTS
+"""Requests of a phase, however slow the model is: all of its clients ask again, and one in a hundred is a request."""
 PART = 0.8
 """Of what the baseline reached in the closed loop: the rate at which all rungs are asked."""
 TURN = 4
@@ -71,7 +73,7 @@ class Effort:
     Attributes:
         rounds: visits of every rung.
         one: seconds of a single client.
-        many: seconds of all of them, and of the same rate for every rung.
+        many: seconds of all of them, and of the same rate for every rung; more where a phase has too few requests.
         trace: requests of the mixed trace.
     """
 
@@ -92,15 +94,19 @@ def launch(workload: Workload, rung: Rung) -> Launch:
     return Launch(name, tuple(command), "/", environment, ready="/v2/health/ready")
 
 
-def interleaved(workloads: Sequence[Workload], rungs: Sequence[Rung], effort: Effort, logs: Path) -> Results:
+def interleaved(
+    workloads: Sequence[Workload], rungs: Sequence[Rung], effort: Effort, logs: Path, results: Results
+) -> None:
     """Rounds: every workload at every rung, in turning order, one right after the other.
+
+    `results` has every visit as soon as it is over, whatever becomes of the next.
 
     Raises:
         NotServing: where a server did not start, or an answer was wrong.
     """
     progress("what direct calls of the models answer")
     known = questions(list(dict.fromkeys(name for workload in workloads for name in workload.models)))
-    results: Results = {workload.name: {rung.name: [] for rung in rungs} for workload in workloads}
+    results.update({workload.name: {rung.name: [] for rung in rungs} for workload in workloads})
     for number in range(effort.rounds):
         for workload in workloads:
             progress(f"round {number + 1} of {effort.rounds}: {workload.name}")
@@ -111,7 +117,6 @@ def interleaved(workloads: Sequence[Workload], rungs: Sequence[Rung], effort: Ef
                 baseline = seen.get(BASELINE.name)
                 rate = baseline[0].many["requests_per_second"] * PART if baseline else None
                 seen[rung.name].append(visit(workload, rung, known, effort, logs=logs, rate=rate))
-    return results
 
 
 def visit(
@@ -141,9 +146,9 @@ def visit(
             phases.remember()
             phases.measure(cycle(calls), Load(WARM_CLIENTS, min(WARM_SECONDS, effort.many)))
             one = phases.measure(cycle(calls), Load(1, effort.one))
-            many = phases.measure(cycle(calls), Load(CLIENTS, effort.many))
+            many = phases.measure(cycle(calls), Load(CLIENTS, effort.many, least=LEAST))
             rate = rate or many["requests_per_second"] * PART
-            paced = phases.measure(cycle(calls), Load(CLIENTS, effort.many, rate))
+            paced = phases.measure(cycle(calls), Load(CLIENTS, effort.many, rate, LEAST_PACED))
         return Visit({**start, **phases.memory()}, one, many, {**paced, "rate": rate or 0.0})
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -19,8 +20,6 @@ from typing import TYPE_CHECKING, Any
 from benches.python.door.machine import ONE_THREAD, ROOT, STARTS_WITHIN, NotServing, carry_out, take_the_load_cpu
 
 if TYPE_CHECKING:
-    import subprocess
-
     from benches.python.door.machine import Launch, Served
     from benches.python.scenarios.sampling import Company, Sample
 
@@ -56,8 +55,8 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             run = _soaked(options, Path(folder))
         trends = soak_told.trends(run["samples"])
-    except (NotServing, TooFew) as reason:
-        print(f"The soak did not come to its end: {reason}", flush=True)
+    except (NotServing, TooFew, OSError, subprocess.TimeoutExpired) as reason:
+        print(f"The soak did not come to its end: {reason or type(reason).__name__}", flush=True)
         return 1
     text, failures = soak_told.told(run, trends), soak_told.failures(run, trends)
     print(text, flush=True)
