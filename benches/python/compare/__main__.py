@@ -34,7 +34,6 @@ def main() -> int:
     wanted = options.only or (() if options.rendered else STORIES)
     if wanted:
         take_the_load_cpu()
-        report |= _circumstances(options)
     for name in wanted:
         _measure(name, options, report)
         write_json(options.json, report)
@@ -46,6 +45,7 @@ def main() -> int:
 
 
 def _circumstances(options: argparse.Namespace) -> dict[str, Any]:
+    """Of one story: others in the same report may have been told on another day."""
     from benches.python.measure import facts
 
     return {
@@ -69,7 +69,8 @@ def _measure(name: str, options: argparse.Namespace, report: dict[str, Any]) -> 
     except (Absent, NotServing) as reason:
         report["left_out"][name] = str(reason)
     else:
-        report["stories"][name] = {"seconds": time.monotonic() - began, **outcome.packed()}
+        seconds = time.monotonic() - began
+        report["stories"][name] = {"seconds": seconds, **_circumstances(options), **outcome.packed()}
 
 
 def _options() -> argparse.Namespace:

@@ -28,6 +28,10 @@ HEADLINES = {
 """Of each story: the load and the figure that the chart shows, and what it is called there."""
 
 
+ABOUT_THE_RUN = ("seconds", "day", "facts", "rounds")
+"""What a report says of a story beside its figures."""
+
+
 def section(outcome: Outcome, *, brief: bool = False) -> str:
     """A story as Markdown."""
     parts = [f"### {outcome.title}", outcome.about]
@@ -46,8 +50,13 @@ def section(outcome: Outcome, *, brief: bool = False) -> str:
 def printed(report: Mapping[str, Any], wanted: Sequence[str] = ()) -> str:
     """What the command prints: the stories that were wanted, or all."""
     outcomes = outcomes_of(report)
-    told = [section(one) for name, one in outcomes.items() if not wanted or name in wanted]
-    return "\n\n".join([described(report["facts"]), *told, *_left_out(report)])
+    told = [section(one) for name, one in outcomes.items() if _is_told(name, wanted)]
+    facts = dict.fromkeys(described(report["stories"][name]["facts"]) for name in outcomes if _is_told(name, wanted))
+    return "\n\n".join([*facts, *told, *_left_out(report)])
+
+
+def _is_told(name: str, wanted: Sequence[str]) -> bool:
+    return not wanted or name in wanted
 
 
 def _left_out(report: Mapping[str, Any]) -> list[str]:
@@ -86,16 +95,22 @@ def block(report: Mapping[str, Any]) -> str:
 
 
 def _machine(report: Mapping[str, Any]) -> str:
-    """What a reader wants to know of the machine and of the run."""
-    facts = report["facts"]
-    known = {name: facts[name] for name in ("cpu", "cores", "kernel", "python", "numpy", "uvloop") if name in facts}
-    return f"{report['day']}, {described(known)}, {report['rounds']} rounds, fewer where a visit takes long."
+    """What a reader wants to know of the machine and of the run: of each run, where stories are of several."""
+    runs: dict[str, list[str]] = {}
+    for story in report["stories"].values():
+        facts = story["facts"]
+        known = {name: facts[name] for name in ("cpu", "cores", "kernel", "python", "numpy", "uvloop") if name in facts}
+        run = f"{story['day']}, {described(known)}, {story['rounds']} rounds, fewer where a visit takes long."
+        runs.setdefault(run, []).append(story["title"])
+    if len(runs) == 1:
+        return next(iter(runs))
+    return _listed([f"{', '.join(titles)}: {run}" for run, titles in runs.items()])
 
 
 def outcomes_of(report: Mapping[str, Any]) -> dict[str, Outcome]:
     """The stories of a report that `--json` wrote."""
     told = report["stories"].items()
-    return {name: Outcome.unpacked({k: v for k, v in one.items() if k != "seconds"}) for name, one in told}
+    return {name: Outcome.unpacked({k: v for k, v in one.items() if k not in ABOUT_THE_RUN}) for name, one in told}
 
 
 def _honest(outcomes: Mapping[str, Outcome]) -> str:
