@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benches.python.door.machine import ONE_THREAD, ROOT, NotServing, take_the_load_cpu
+from benches.python.door.machine import ONE_THREAD, ROOT, NotServing, carry_out, take_the_load_cpu
 
 STORIES = ("servers", "binary", "minilm", "clients", "openai", "grpc", "weights")
 ON_REQUEST = ("tuning",)
@@ -94,8 +94,4 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
-        status = main()
-    except KeyboardInterrupt:
-        status = 130
-    sys.exit(status)
+    carry_out(main)

@@ -8,6 +8,7 @@ from benches.python.compare.chart import Line, drawn
 from benches.python.compare.outcome import Outcome, concessions, summary, tabled, verdicts
 from benches.python.door.machine import ROOT
 from benches.python.measure import described, table
+from benches.python.scenarios.page import marks, put
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 GUIDE = ROOT / "docs/comparison.md"
 CHART = ROOT / "docs/images/comparison.svg"
-BEGIN, END = "<!-- comparison -->", "<!-- /comparison -->"
+BEGIN, END = marks("comparison")
 HEADLINES = {
     "servers": ("64 clients", "cpu_us", "HTTP servers, JSON: CPU a request, 64 clients"),
     "binary": ("64 clients", "cpu_us", "HTTP servers, binary: CPU a request, 64 clients"),
@@ -153,8 +154,10 @@ def _alternative(outcomes: Mapping[str, Outcome]) -> str:
 
 
 def write(report: Mapping[str, Any], guide: Path = GUIDE, chart: Path = CHART) -> None:
-    """Puts the figures between the marks of the guide, and draws its chart."""
-    before, _, rest = guide.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
+    """Puts the figures between the marks of the guide, and draws its chart.
+
+    Raises:
+        ValueError: where the guide has no such marks.
+    """
+    put(guide, "comparison", block(report))
     chart.write_text(drawn(lines(outcomes_of(report))), encoding="utf-8")
-    guide.write_text(f"{before}{BEGIN}\n{block(report)}\n{END}{after}", encoding="utf-8")
