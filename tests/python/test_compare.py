@@ -103,14 +103,8 @@ def test_what_peers_do_as_well_or_better_is_said() -> None:
 
 
 def report(*outcomes: tuple[str, Outcome]) -> dict[str, Any]:
-    told = {name: {"seconds": 1.5, **one.packed()} for name, one in outcomes}
-    return {
-        "day": "2026-11-22",
-        "facts": {"cpu": "a CPU", "cores": 2, "batched": "0"},
-        "rounds": 3,
-        "stories": told,
-        "left_out": {},
-    }
+    run = {"day": "2026-11-22", "facts": {"cpu": "a CPU", "cores": 2, "batched": "0"}, "rounds": 3}
+    return {"stories": {name: {"seconds": 1.5, **run, **one.packed()} for name, one in outcomes}, "left_out": {}}
 
 
 def servers_report() -> dict[str, Any]:
@@ -137,6 +131,17 @@ def test_the_page_is_written_between_its_marks_as_often_as_wanted(tmp_path: Path
     assert "peer 2.0 times (1.82 to 2.2)" in written, "the chart in words"
     page.write(content, guide, chart)
     assert guide.read_text(encoding="utf-8") == written
+
+
+def test_every_story_keeps_the_day_and_the_machine_that_it_was_measured_on(tmp_path: Path) -> None:
+    guide, chart = tmp_path / "guide.md", tmp_path / "chart.svg"
+    guide.write_text(f"{page.BEGIN}{page.END}", encoding="utf-8")
+    content = report(("clients", outcome("Servers")), ("grpc", outcome("Clients")), ("weights", outcome("Weights")))
+    content["stories"]["grpc"] |= {"day": "2026-11-23", "rounds": 5}
+    page.write(content, guide, chart)
+    written = guide.read_text(encoding="utf-8")
+    assert "\n- Servers, Weights: 2026-11-22, cpu a CPU, cores 2, 3 rounds, " in written
+    assert "\n- Clients: 2026-11-23, cpu a CPU, cores 2, 5 rounds, " in written
 
 
 def test_the_chart_shows_multiples_in_order_on_a_logarithmic_scale(tmp_path: Path) -> None:

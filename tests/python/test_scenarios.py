@@ -14,9 +14,10 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
-from benches.python.scenarios import chart, page, plan
+from benches.python.scenarios import chart, page, plan, soak_told
 from benches.python.scenarios.judge import Bound, trend
 from benches.python.scenarios.load import Load
+from benches.python.scenarios.sampling import BOUNDS
 from benches.python.scenarios.verdict import aims, discrepancies
 
 if TYPE_CHECKING:
@@ -62,6 +63,10 @@ def test_too_few_samples_are_no_verdict() -> None:
         judged([1.0] * 8)
     with pytest.raises(ValueError, match="0 samples"):
         judged([])
+    few = [{"seconds": float(at), **dict.fromkeys(BOUNDS, 1.0)} for at in range(4)]
+    with pytest.raises(ValueError, match="2 samples"):
+        soak_told.trends(few, judged=True)
+    assert all(one.flat for one in soak_told.trends(few, judged=False)), "shown, where nobody judges"
 
 
 def seen(**changes: Any) -> dict[str, Any]:
@@ -156,6 +161,17 @@ def test_scenarios_run_and_every_request_is_accounted_for(tmp_path: Path) -> Non
         assert row["most"]["sockets"] > 1
 
 
+def test_the_soaks_client_ends_when_its_server_does_not_answer() -> None:
+    command = [sys.executable, "-m", "benches.python.scenarios.company", "http://127.0.0.1:1"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as client:
+        try:
+            status = client.wait(PATIENCE)
+        finally:
+            client.kill()
+        assert client.stderr is not None
+        assert (status, "ConnectFailed" in client.stderr.read()) == (1, True)
+
+
 @two_cpus
 def test_a_soak_comes_to_its_end(tmp_path: Path) -> None:
     figures, guide = tmp_path / "figures.json", tmp_path / "guide.md"
@@ -177,7 +193,7 @@ def test_a_soak_comes_to_its_end(tmp_path: Path) -> None:
 @two_cpus
 def test_the_soak_names_what_a_server_leaks(tmp_path: Path) -> None:
     leaks = {"memory": "memory", "handles": "open handles", "threads": "threads", "tasks": "asyncio tasks"}
-    load = ["--minutes", 0.08, "--connections", 20, "--each", 20]
+    load = ["--minutes", 0.2, "--connections", 20, "--each", 20]
     chosen = [word for leak in leaks for word in ("--leak", leak)]
     ended = carried_out("benches.python.scenarios.soak", *load, *chosen, "--out", tmp_path)
     assert ended.returncode == 1, ended.stdout + ended.stderr

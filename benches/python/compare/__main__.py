@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benches.python.door.machine import ONE_THREAD, ROOT, NotServing, take_the_load_cpu
+from benches.python.door.machine import ONE_THREAD, ROOT, NotServing, carry_out, take_the_load_cpu
 
 STORIES = ("servers", "binary", "minilm", "clients", "openai", "grpc", "weights")
 ON_REQUEST = ("tuning",)
@@ -34,7 +34,6 @@ def main() -> int:
     wanted = options.only or (() if options.rendered else STORIES)
     if wanted:
         take_the_load_cpu()
-        report |= _circumstances(options)
     for name in wanted:
         _measure(name, options, report)
         write_json(options.json, report)
@@ -46,6 +45,7 @@ def main() -> int:
 
 
 def _circumstances(options: argparse.Namespace) -> dict[str, Any]:
+    """Of one story: others in the same report may have been told on another day."""
     from benches.python.measure import facts
 
     return {
@@ -69,7 +69,8 @@ def _measure(name: str, options: argparse.Namespace, report: dict[str, Any]) -> 
     except (Absent, NotServing) as reason:
         report["left_out"][name] = str(reason)
     else:
-        report["stories"][name] = {"seconds": time.monotonic() - began, **outcome.packed()}
+        seconds = time.monotonic() - began
+        report["stories"][name] = {"seconds": seconds, **_circumstances(options), **outcome.packed()}
 
 
 def _options() -> argparse.Namespace:
@@ -93,8 +94,4 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
-        status = main()
-    except KeyboardInterrupt:
-        status = 130
-    sys.exit(status)
+    carry_out(main)

@@ -8,6 +8,7 @@ from benches.python.compare.chart import Line, drawn
 from benches.python.compare.outcome import Outcome, concessions, summary, tabled, verdicts
 from benches.python.door.machine import ROOT
 from benches.python.measure import described, table
+from benches.python.scenarios.page import marks, put
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 GUIDE = ROOT / "docs/comparison.md"
 CHART = ROOT / "docs/images/comparison.svg"
-BEGIN, END = "<!-- comparison -->", "<!-- /comparison -->"
+BEGIN, END = marks("comparison")
 HEADLINES = {
     "servers": ("64 clients", "cpu_us", "HTTP servers, JSON: CPU a request, 64 clients"),
     "binary": ("64 clients", "cpu_us", "HTTP servers, binary: CPU a request, 64 clients"),
@@ -26,6 +27,10 @@ HEADLINES = {
     "weights": ("warm", "summed_ms", "Loading weights: time until every byte was seen, warm"),
 }
 """Of each story: the load and the figure that the chart shows, and what it is called there."""
+
+
+ABOUT_THE_RUN = ("seconds", "day", "facts", "rounds")
+"""What a report says of a story beside its figures."""
 
 
 def section(outcome: Outcome, *, brief: bool = False) -> str:
@@ -46,8 +51,13 @@ def section(outcome: Outcome, *, brief: bool = False) -> str:
 def printed(report: Mapping[str, Any], wanted: Sequence[str] = ()) -> str:
     """What the command prints: the stories that were wanted, or all."""
     outcomes = outcomes_of(report)
-    told = [section(one) for name, one in outcomes.items() if not wanted or name in wanted]
-    return "\n\n".join([described(report["facts"]), *told, *_left_out(report)])
+    told = [section(one) for name, one in outcomes.items() if _is_told(name, wanted)]
+    facts = dict.fromkeys(described(report["stories"][name]["facts"]) for name in outcomes if _is_told(name, wanted))
+    return "\n\n".join([*facts, *told, *_left_out(report)])
+
+
+def _is_told(name: str, wanted: Sequence[str]) -> bool:
+    return not wanted or name in wanted
 
 
 def _left_out(report: Mapping[str, Any]) -> list[str]:
@@ -86,16 +96,22 @@ def block(report: Mapping[str, Any]) -> str:
 
 
 def _machine(report: Mapping[str, Any]) -> str:
-    """What a reader wants to know of the machine and of the run."""
-    facts = report["facts"]
-    known = {name: facts[name] for name in ("cpu", "cores", "kernel", "python", "numpy", "uvloop") if name in facts}
-    return f"{report['day']}, {described(known)}, {report['rounds']} rounds, fewer where a visit takes long."
+    """What a reader wants to know of the machine and of the run: of each run, where stories are of several."""
+    runs: dict[str, list[str]] = {}
+    for story in report["stories"].values():
+        facts = story["facts"]
+        known = {name: facts[name] for name in ("cpu", "cores", "kernel", "python", "numpy", "uvloop") if name in facts}
+        run = f"{story['day']}, {described(known)}, {story['rounds']} rounds, fewer where a visit takes long."
+        runs.setdefault(run, []).append(story["title"])
+    if len(runs) == 1:
+        return next(iter(runs))
+    return _listed([f"{', '.join(titles)}: {run}" for run, titles in runs.items()])
 
 
 def outcomes_of(report: Mapping[str, Any]) -> dict[str, Outcome]:
     """The stories of a report that `--json` wrote."""
     told = report["stories"].items()
-    return {name: Outcome.unpacked({k: v for k, v in one.items() if k != "seconds"}) for name, one in told}
+    return {name: Outcome.unpacked({k: v for k, v in one.items() if k not in ABOUT_THE_RUN}) for name, one in told}
 
 
 def _honest(outcomes: Mapping[str, Outcome]) -> str:
@@ -138,8 +154,10 @@ def _alternative(outcomes: Mapping[str, Outcome]) -> str:
 
 
 def write(report: Mapping[str, Any], guide: Path = GUIDE, chart: Path = CHART) -> None:
-    """Puts the figures between the marks of the guide, and draws its chart."""
-    before, _, rest = guide.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
+    """Puts the figures between the marks of the guide, and draws its chart.
+
+    Raises:
+        ValueError: where the guide has no such marks.
+    """
+    put(guide, "comparison", block(report))
     chart.write_text(drawn(lines(outcomes_of(report))), encoding="utf-8")
-    guide.write_text(f"{before}{BEGIN}\n{block(report)}\n{END}{after}", encoding="utf-8")

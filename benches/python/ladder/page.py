@@ -10,6 +10,7 @@ from benches.python.ladder.questions import MIXED
 from benches.python.ladder.rungs import ALL
 from benches.python.ladder.visits import LEAST, LEAST_PACED, Visit
 from benches.python.measure import described, table
+from benches.python.scenarios.page import marks, put
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 QUICK = ("mlp", "byte-lm", MIXED)
 """What `--quick` looks at: every model is somewhere in it."""
-BEGIN, END = "<!-- ladder -->", "<!-- /ladder -->"
+BEGIN, END = marks("ladder")
 CHART = "ladder.svg"
 
 
@@ -85,11 +86,7 @@ def write(page: Path, found: dict[str, Any]) -> None:
     Raises:
         ValueError: where the guide has no marked block.
     """
-    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"{page} has no block between {BEGIN} and {END}")
     shown = ""
     if draw(page.parent / "images" / CHART, found):
         shown = f"![{chart.TITLE}](images/{CHART})\n\n"
-    page.write_text(f"{before}{BEGIN}\n{shown}{text(found)}\n{END}{after}", encoding="utf-8")
+    put(page, "ladder", f"{shown}{text(found)}")

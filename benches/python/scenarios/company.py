@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import sys
+import os
+import threading
 import time
 from dataclasses import asdict, dataclass, field
 
@@ -114,6 +115,22 @@ def report(done: Done) -> None:
     print(json.dumps(line), flush=True)
 
 
+async def _told_to_end() -> None:
+    """Returns when the standard input ends, which nobody waits for where a task failed.
+
+    A thread of an executor would be waited for, and `sys.stdin` has a lock that the interpreter wants when it ends.
+    """
+    loop, told = asyncio.get_running_loop(), asyncio.Event()
+
+    def read() -> None:
+        while os.read(0, 1024):
+            pass
+        loop.call_soon_threadsafe(told.set)
+
+    threading.Thread(target=read, daemon=True).start()
+    await told.wait()
+
+
 async def main(url: str) -> None:
     """Works until nobody wants it to; any failure ends it."""
     done = Done()
@@ -124,7 +141,7 @@ async def main(url: str) -> None:
         work = [all_of.create_task(stream(client, done)) for _ in range(STREAMS)]
         work += [all_of.create_task(one(client, done)) for one in (swap, probe)]
         work.append(all_of.create_task(say(done)))
-        await asyncio.to_thread(sys.stdin.read)
+        await _told_to_end()
         for task in work:
             task.cancel()
     report(done)

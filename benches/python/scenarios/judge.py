@@ -10,7 +10,8 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LEAST_SAMPLES = 6
+LEAST_SAMPLES, A_LINE = 6, 2
+"""In the second half: for a verdict, and for a slope at all."""
 MINUTE = 60.0
 
 
@@ -74,19 +75,19 @@ class Trend:
         )
 
 
-def trend(bound: Bound, times: Sequence[float], values: Sequence[float]) -> Trend:
+def trend(bound: Bound, times: Sequence[float], values: Sequence[float], least: int = LEAST_SAMPLES) -> Trend:
     """The slope over the second half, by Theil and Sen: the median of the slopes of all pairs.
 
     A single sample that fell into the loading of a model moves it as little as it moves a median.
 
     Raises:
-        TooFew: where there are too few samples to say anything.
+        TooFew: where there are fewer samples than `least`, which say nothing.
     """
     at, seen = np.asarray(times, float), np.asarray(values, float)
     late = at >= (at[0] + at[-1]) / 2 if len(at) else np.zeros(0, bool)
     at, seen = at[late], seen[late]
-    if len(at) < LEAST_SAMPLES:
-        raise TooFew(f"{bound.what}: {len(at)} samples in the second half, and {LEAST_SAMPLES} are the least")
+    if len(at) < least:
+        raise TooFew(f"{bound.what}: {len(at)} samples in the second half, and {least} are the least")
     first, second = np.triu_indices(len(at), 1)
     slope = float(np.median((seen[second] - seen[first]) / (at[second] - at[first])))
     seconds, edge = float(at[-1] - at[0]), max(1, len(at) // 5)

@@ -8,18 +8,23 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def marks(name: str) -> tuple[str, str]:
+    """What stands before a block of figures, and after it."""
+    return f"<!-- {name} -->", f"<!-- /{name} -->"
+
+
 def put(page: Path, name: str, text: str) -> None:
     """Replaces what stands between `<!-- name -->` and `<!-- /name -->`.
 
     Raises:
         ValueError: where the page has no such place.
     """
-    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    begin, end = marks(name)
     before, found, rest = page.read_text(encoding="utf-8").partition(begin)
     _, ended, after = rest.partition(end)
     if not (found and ended):
-        raise ValueError(f"{page} has no place for the figures: {begin.strip()} ... {end}")
-    page.write_text(f"{before}{begin}{text.strip()}\n{end}{after}", encoding="utf-8")
+        raise ValueError(f"{page} has no place for the figures: {begin} ... {end}")
+    page.write_text(f"{before}{begin}\n{text.strip()}\n{end}{after}", encoding="utf-8")
 
 
 def draw(page: Path, name: str, image: str, shows: str) -> str:

@@ -54,7 +54,7 @@ def main() -> int:
     try:
         with tempfile.TemporaryDirectory() as folder:
             run = _soaked(options, Path(folder))
-        trends = soak_told.trends(run["samples"])
+        trends = soak_told.trends(run["samples"], judged=run["judged"])
     except (NotServing, TooFew, OSError, subprocess.TimeoutExpired) as reason:
         print(f"The soak did not come to its end: {reason or type(reason).__name__}", flush=True)
         return 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from benches.python.measure import table
-from benches.python.scenarios.judge import trend
+from benches.python.scenarios.judge import A_LINE, LEAST_SAMPLES, trend
 from benches.python.scenarios.sampling import BOUNDS
 
 if TYPE_CHECKING:
@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from benches.python.scenarios.sampling import Sample
 
 
-def trends(samples: Sequence[Sample]) -> list[Trend]:
-    """One for each thing that must stay flat."""
+def trends(samples: Sequence[Sample], *, judged: bool) -> list[Trend]:
+    """One for each thing that must stay flat; where nothing is judged, of as few samples as there are."""
+    least = LEAST_SAMPLES if judged else A_LINE
     times = [one["seconds"] for one in samples]
-    return [trend(bound, times, [one[key] for one in samples]) for key, bound in BOUNDS.items()]
+    return [trend(bound, times, [one[key] for one in samples], least) for key, bound in BOUNDS.items()]
 
 
 def failures(run: dict[str, Any], found: Sequence[Trend]) -> list[str]:
