@@ -376,8 +376,9 @@ mod tests {
         let before = began.own();
         began.join(&other, true);
         assert_eq!(began.own(), before, "it stays where it began");
-        assert_eq!((began.members().len(), began.is_recorded()), (2, true));
-        (0..2 * MOST_JOINED).for_each(|_| began.join(&other, true));
+        began.join(&other, true);
+        assert_eq!((began.members().len(), began.is_recorded()), (2, true), "rows of one request count once");
+        (0..2 * MOST_JOINED).for_each(|_| began.join(&Arc::new(TraceContext::clone(&other)), true));
         assert_eq!(began.members().len(), 1 + MOST_JOINED);
     }
 
