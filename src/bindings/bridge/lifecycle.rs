@@ -31,7 +31,10 @@ pub(crate) fn reset_after_fork() {
 #[pyfunction]
 pub(crate) fn shutdown(py: Python<'_>, limit: f64) -> bool {
     let limit = Duration::try_from_secs_f64(limit).unwrap_or(Duration::ZERO);
-    lock::without(py, &LockCounts::new(), || runtime::shutdown(limit))
+    lock::without(py, &LockCounts::new(), || {
+        lock::end_looks(limit / 2);
+        runtime::shutdown(limit)
+    })
 }
 
 /// Times that Penstock's own threads took the interpreter lock in this process.
