@@ -26,13 +26,13 @@ use super::records;
 use super::riders::Riders;
 use super::run::{self, Filled, Fillers, Job};
 use super::steps::{Answering, Run};
-use super::waiter::{Failure, Outcome, Results, Trace, Waiter};
+use super::waiter::{Failure, Outcome, Results, Trace, Waiter, trace_of};
 use crate::batch::{
     Attendance, BatchAccount, BatchStats, Batcher, Cut, Entry, History, Priority, Ran, Reason, Removed,
     Terms, Totals,
 };
 use crate::error::ErrorKind;
-use crate::flow::{Bell, TraceContext};
+use crate::flow::Bell;
 use crate::metrics::LockCounts;
 use crate::tensor::Rows;
 
@@ -267,8 +267,7 @@ impl Core {
     /// Those of Python.
     pub(crate) fn trace(&self, py: Python<'_>) -> PyResult<Trace> {
         let Some(follow) = self.follow.get() else { return Ok(None) };
-        let told: Option<(String, Option<String>)> = follow.call0(py)?.extract(py)?;
-        Ok(told.and_then(|told| TraceContext::parse(&told.0, told.1.as_deref())).map(Arc::new))
+        Ok(trace_of(follow.call0(py)?.extract(py)?))
     }
 
     /// True where this very thread is in the function.

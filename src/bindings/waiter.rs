@@ -21,6 +21,15 @@ pub(crate) const SIGNAL_CHECK: Duration = Duration::from_millis(50);
 /// The place of a caller in a trace, where it is in one.
 pub(crate) type Trace = Option<Arc<TraceContext>>;
 
+/// `traceparent` and `tracestate` of a caller, as `penstock._scope` says them.
+pub(crate) type Place = (String, Option<String>);
+
+/// The place in a trace that a caller names; none where it cannot be read.
+pub(crate) fn trace_of(told: Option<Place>) -> Trace {
+    let (parent, state) = told?;
+    TraceContext::parse(&parent, state.as_deref()).map(Arc::new)
+}
+
 /// A future of an event loop, a thread that blocks, or several of them that share an answer.
 pub(crate) enum Waiter {
     Future {

@@ -132,20 +132,24 @@ fn a_batch_goes_to_the_child_and_its_answer_comes_back() {
     assert_eq!(restarts.load(Ordering::Relaxed), 0);
 }
 
+/// What becomes of a batch that is not answered, and how often it was asked for.
+fn refused(keeper: &mut Keeper) -> (Error, usize) {
+    let rows = some_rows(&Spares::new(0), 2);
+    let mut asked = 0;
+    let answered = keeper.run(|child, memory| {
+        asked += 1;
+        ask(child, memory, &rows, 2)
+    });
+    (answered.unwrap_err(), asked)
+}
+
 #[test]
 fn a_batch_that_kills_two_children_fails_by_name_and_the_place_is_filled_again() {
     let (mut keeper, restarts) = keeper("exits");
-    let rows = some_rows(&Spares::new(0), 2);
-    let asked = AtomicUsize::new(0);
-    let error = keeper
-        .run(|child, memory| {
-            asked.fetch_add(1, Ordering::Relaxed);
-            ask(child, memory, &rows, 2)
-        })
-        .unwrap_err();
+    let (error, asked) = refused(&mut keeper);
     assert_eq!(error.kind(), ErrorKind::Model);
     assert!(error.message().contains("model 'x' exited with status 7"), "{error}");
-    assert_eq!((asked.into_inner(), restarts.load(Ordering::Relaxed)), (2, 1));
+    assert_eq!((asked, restarts.load(Ordering::Relaxed)), (2, 1));
     assert!(keeper.keep_alive(|| true));
     keeper.end(GRACE);
 }
@@ -154,15 +158,8 @@ fn a_batch_that_kills_two_children_fails_by_name_and_the_place_is_filled_again()
 fn a_batch_that_may_not_run_twice_fails_with_the_first_child() {
     let once = Launch { runs_again: false, ..Launch::clone(&launch("exits")) };
     let mut keeper = Keeper::new(Arc::new(once), || {}).unwrap();
-    let rows = some_rows(&Spares::new(0), 2);
-    let asked = AtomicUsize::new(0);
-    let error = keeper
-        .run(|child, memory| {
-            asked.fetch_add(1, Ordering::Relaxed);
-            ask(child, memory, &rows, 2)
-        })
-        .unwrap_err();
-    assert_eq!((error.kind(), asked.into_inner()), (ErrorKind::Model, 1));
+    let (error, asked) = refused(&mut keeper);
+    assert_eq!((error.kind(), asked), (ErrorKind::Model, 1));
     assert!(
         error.message().ends_with("exited with status 7 while it ran this batch, which may not run twice")
     );

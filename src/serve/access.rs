@@ -272,9 +272,13 @@ fn say_milliseconds(took: Duration, out: &mut String) {
     out.push_str(itoa::Buffer::new().format(units / whole));
     if digits > 0 {
         out.push('.');
-        // The leading one keeps the noughts behind the point.
-        out.push_str(itoa::Buffer::new().format(whole + units % whole).get(1..).unwrap_or_default());
+        say_padded(whole + units % whole, out);
     }
+}
+
+/// The digits of a number below their leading one, which stands for as many noughts as are wanted.
+pub(super) fn say_padded(number: impl itoa::Integer, out: &mut String) {
+    out.push_str(itoa::Buffer::new().format(number).get(1..).unwrap_or_default());
 }
 
 /// The other side, as `address:port`.

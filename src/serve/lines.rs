@@ -7,7 +7,7 @@ use std::fmt::{Display, Write};
 use std::time::{Duration, SystemTime};
 
 use super::AccessRecord;
-use super::access::say_peer;
+use super::access::{say_padded, say_peer};
 use crate::flow::WallClock;
 use crate::wire::grpc::Code;
 
@@ -71,7 +71,7 @@ impl Lines {
                 out.push_str("{\"time\": \"");
                 out.push_str(&self.date);
                 out.push('.');
-                padded(out, since.subsec_micros() + 1_000_000);
+                say_padded(since.subsec_micros() + 1_000_000, out);
                 out.push_str("+00:00");
                 out.push_str(KNOWN);
                 quoted(out, &self.message);
@@ -81,7 +81,7 @@ impl Lines {
             Look::Text(_) => {
                 out.push_str(&self.date);
                 out.push(',');
-                padded(out, since.subsec_millis() + 1_000);
+                say_padded(since.subsec_millis() + 1_000, out);
                 out.push_str(" INFO penstock.access ");
                 out.push_str(&self.message);
                 out.push('\n');
@@ -164,16 +164,10 @@ fn time(out: &mut String, member: &str, value: Option<Duration>) {
         Some(value) => {
             out.push_str(itoa::Buffer::new().format(value.as_secs()));
             out.push('.');
-            padded(out, value.subsec_nanos() + 1_000_000_000);
+            say_padded(value.subsec_nanos() + 1_000_000_000, out);
         }
         None => out.push_str("null"),
     }
-}
-
-/// The digits of a number below their leading one, which stands for as many noughts as are wanted.
-fn padded(out: &mut String, number: u32) {
-    let mut digits = itoa::Buffer::new();
-    out.push_str(digits.format(number).get(1..).unwrap_or_default());
 }
 
 fn text(out: &mut String, member: &str, value: Option<&str>) {

@@ -11,10 +11,12 @@ import pytest
 import penstock
 from penstock import Client, RemoteModel, Server
 from penstock.errors import ConfigError, DeadlineExceeded, ItemError, ModelNotFound
-from tests.interop.support.mlserver import MODELS, Doors, mlserver
+from tests.interop.support.mlserver import MODELS, mlserver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.interop.support.doors import Doors
 
 HALVES: dict[str, Any] = {
     "inputs": {"x": ("float32", [4])},

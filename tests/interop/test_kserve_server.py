@@ -16,7 +16,7 @@ from tests.python.support.arrays import same
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.interop.support.mlserver import Doors
+    from tests.interop.support.doors import Doors
 
 NUMBERS = ["bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float32", "float64"]
 X = np.arange(12, dtype=np.float32).reshape(3, 4)

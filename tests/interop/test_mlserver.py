@@ -10,11 +10,13 @@ import pytest
 
 import penstock
 from penstock.errors import DeadlineExceeded, ItemError, ModelNotFound, RemoteError
-from tests.interop.support.mlserver import MODELS, Doors, mlserver
+from tests.interop.support.mlserver import MODELS, mlserver
 from tests.python.support.arrays import same
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.interop.support.doors import Doors
 
 NUMBERS = ["bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float32", "float64"]
 

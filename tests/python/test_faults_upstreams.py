@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,17 @@ def upstreams(tmp_path: Path) -> Iterator[list[Served]]:
             one.kill()
 
 
+@contextmanager
+def _gateway(remote: penstock.RemoteModel) -> Iterator[tuple[penstock.Client, ThreadPoolExecutor]]:
+    """A client of a server before the upstreams, and threads to ask from."""
+    with (
+        penstock.Server(remote, port=0) as server,
+        penstock.Client(server.url) as client,
+        ThreadPoolExecutor(8) as threads,
+    ):
+        yield client, threads
+
+
 def _stall(served: Served) -> None:
     """Stops it, and waits until its last thread stands still."""
     served.send(signal.SIGSTOP)
@@ -65,18 +77,13 @@ def _ask(client: penstock.Client, timeout: float = 2.0) -> Any:
 
 def test_a_stalled_upstream_costs_deadlines_and_no_hang_and_is_used_again(upstreams: list[Served]) -> None:
     stalled, well = upstreams
-    numbers = {one.process.number for one in upstreams}
+    numbers, seen = {one.process.number for one in upstreams}, set[Any]()
     pool = penstock.Pool(health_interval=0.5)
     # A limit of the gateway's own puts it out; callers who give up only make it be chosen less.
     limits = penstock.Timeout(connect=1, first=0.4, total=3)
     urls = [one.url for one in upstreams]
     remote = penstock.RemoteModel("who", urls, max_batch_size=1, pool=pool, timeout=limits)
-    with (
-        penstock.Server(remote, port=0) as server,
-        penstock.Client(server.url) as client,
-        ThreadPoolExecutor(8) as threads,
-    ):
-        seen: set[Any] = set()
+    with _gateway(remote) as (client, threads):
         until(lambda: seen.add(_ask(client)) or seen == numbers)
         _stall(stalled)
         began = time.monotonic()
@@ -92,14 +99,9 @@ def test_a_stalled_upstream_costs_deadlines_and_no_hang_and_is_used_again(upstre
 
 def test_callers_who_give_up_are_heard_where_an_upstream_stalls(upstreams: list[Served]) -> None:
     stalled, well = upstreams
-    numbers = {one.process.number for one in upstreams}
+    numbers, seen = {one.process.number for one in upstreams}, set[Any]()
     remote = penstock.RemoteModel("who", [one.url for one in upstreams], max_batch_size=1)
-    with (
-        penstock.Server(remote, port=0) as server,
-        penstock.Client(server.url) as client,
-        ThreadPoolExecutor(8) as threads,
-    ):
-        seen: set[Any] = set()
+    with _gateway(remote) as (client, threads):
         until(lambda: seen.add(_ask(client)) or seen == numbers)
         _stall(stalled)
         outcomes = list(threads.map(lambda _: _ask(client, 1.0), range(200)))
@@ -113,11 +115,7 @@ def test_callers_who_give_up_are_heard_where_an_upstream_stalls(upstreams: list[
 def test_the_only_upstream_stalls_and_is_well_again_or_killed(upstreams: list[Served], end: signal.Signals) -> None:
     only = upstreams[0]
     remote = penstock.RemoteModel("who", only.url, timeout=penstock.Timeout(connect=1, first=1, total=3))
-    with (
-        penstock.Server(remote, port=0) as server,
-        penstock.Client(server.url) as client,
-        ThreadPoolExecutor(8) as threads,
-    ):
+    with _gateway(remote) as (client, threads):
         assert _ask(client) == only.process.number
         _stall(only)
         asked = [threads.submit(_ask, client, 20.0) for _ in range(8)]

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.python.support.scripts import IN_CHILD
+
 if TYPE_CHECKING:
     from tests.python.support.scripts import Finished, Script
 
@@ -248,20 +250,7 @@ except KeyboardInterrupt:
 
 # -- forks and spawned processes
 
-FORK = """
-def in_child(work):
-    sys.stdout.flush()
-    pid = os.fork()
-    if pid == 0:
-        signal.alarm(20)
-        try:
-            work()
-        except BaseException as error:
-            print("child:", type(error).__name__, error)
-        sys.stdout.flush()
-        sys.exit(5)
-    print("exit", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-
+ASKS = """
 def asks(served):
     if isinstance(served, Pipeline):
         return told(served.call("double", X)["y"])
@@ -273,7 +262,7 @@ EACH = pytest.mark.parametrize("what", ["Server(ALL, port=0)", "Pipeline(ALL)"])
 
 @EACH
 def test_what_was_not_started_works_in_child_and_parent(what: str, script: Script) -> None:
-    done = script.run(f"""{MODELS}{FORK}
+    done = script.run(f"""{MODELS}{IN_CHILD}{ASKS}
 served = {what}
 def child():
     with served:
@@ -287,7 +276,7 @@ with served:
 
 @EACH
 def test_what_was_started_is_the_parents_and_goes_on(what: str, script: Script) -> None:
-    done = script.run(f"""{MODELS}{FORK}
+    done = script.run(f"""{MODELS}{IN_CHILD}{ASKS}
 with {what} as served:
     print(asks(served))
     def child():
@@ -303,7 +292,7 @@ with {what} as served:
 
 @EACH
 def test_a_spawned_process_serves_for_itself(what: str, script: Script) -> None:
-    done = script.run(f"""{MODELS}{FORK}
+    done = script.run(f"""{MODELS}{IN_CHILD}{ASKS}
 import multiprocessing
 
 def work(number):

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.python.support.scripts import IN_CHILD
+
 if TYPE_CHECKING:
     from tests.python.support.scripts import Finished, Script
 
@@ -117,26 +119,10 @@ print(cache.acquire("a").wait().value)
     assert ended(done) == ["interrupted", "['model']"]
 
 
-FORK = """
-def in_child(work):
-    sys.stdout.flush()
-    pid = os.fork()
-    if pid == 0:
-        signal.alarm(20)
-        try:
-            work()
-        except BaseException as error:
-            print("child:", type(error).__name__, error)
-        sys.stdout.flush()
-        sys.exit(5)
-    print("exit", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-"""
-
-
 def test_a_cache_that_was_not_used_works_in_child_and_parent(script: Script) -> None:
     done = script.run(
         HEAD
-        + FORK
+        + IN_CHILD
         + """
 in_child(lambda: (print(cache.acquire("a").wait().value), cache.close()))
 print(cache.acquire("a").wait().value)
@@ -148,7 +134,7 @@ print(cache.acquire("a").wait().value)
 def test_a_cache_that_was_used_says_closed_in_the_child_and_the_parent_goes_on(script: Script) -> None:
     done = script.run(
         HEAD
-        + FORK
+        + IN_CHILD
         + """
 print(cache.acquire("a").wait().value)
 in_child(lambda: cache.acquire("a"))

@@ -15,8 +15,8 @@ use crate::bindings::bridge::lifecycle::generation;
 use crate::bindings::bridge::port::Port;
 use crate::bindings::errors::{raised, to_python};
 use crate::bindings::waiter::Parked;
+use crate::bindings::waiter::{Place, trace_of};
 use crate::error::ErrorKind;
-use crate::flow::TraceContext;
 use crate::pipeline::RequestTerms;
 use crate::serve::{Deadline, Door, Found};
 use crate::wire::oip::outputs_of;
@@ -24,9 +24,6 @@ use crate::wire::openai::{Form, Generation};
 
 /// What is asked for: a model, its version, inputs by name, and the names of the outputs that are wanted, none for all.
 type Asked<'py> = (String, Option<String>, Bound<'py, PyDict>, Option<Vec<String>>);
-
-/// `traceparent` and `tracestate` of whoever asks.
-type Place = (String, Option<String>);
 
 /// On which terms: seconds that it may take, who goes first, on whose behalf, what it is called, and as part of what.
 type Terms = (Option<f64>, Option<String>, Option<String>, Option<String>, Option<Place>);
@@ -153,7 +150,7 @@ impl NativePipeline {
             priority: priority.as_deref().and_then(Priority::from_name).unwrap_or_default(),
             tenant: tenant.map(Into::into),
             id: id.map(Into::into),
-            trace: trace.and_then(|told| TraceContext::parse(&told.0, told.1.as_deref())).map(Arc::new),
+            trace: trace_of(trace),
             deadline: None,
         };
         let model = self.desk.door.find(name, version).map_err(|error| to_python(py, &error))?;

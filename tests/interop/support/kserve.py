@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.interop.support.doors import open_doors
 from tests.interop.support.environments import ROOT, require
-from tests.interop.support.mlserver import Doors
-from tests.interop.support.processes import Process, answers, free_port, listens
+from tests.interop.support.processes import Process, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.interop.support.doors import Doors
 
 FOLDER = Path(__file__).resolve().parents[1] / "kserve"
 MODELS = ("mirror", "halves")
@@ -32,14 +34,8 @@ def kserve(folder: Path) -> Iterator[Doors]:
         folder=folder,
         environment=ENVIRONMENT,
     )
-    base = f"http://127.0.0.1:{port}"
-    try:
-        process.wait_until(
-            lambda: listens(grpc_port) and all(answers(f"{base}/v2/models/{name}/ready") for name in MODELS)
-        )
-        yield Doors(base, f"grpc://127.0.0.1:{grpc_port}")
-    finally:
-        process.stop()
+    with open_doors(process, (port, grpc_port), MODELS) as doors:
+        yield doors
 
 
 def their_client(task: str, *arguments: str) -> Any:

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from tests.interop.support.doors import open_doors
 from tests.interop.support.environments import require
-from tests.interop.support.processes import Process, answers, free_port, listens
+from tests.interop.support.processes import Process, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.interop.support.doors import Doors
+
 FOLDER = Path(__file__).resolve().parents[1] / "mlserver"
 MODELS = ("mirror", "halves")
-
-
-class Doors(NamedTuple):
-    """The addresses of both of its doors."""
-
-    http: str
-    grpc: str
 
 
 @contextmanager
@@ -40,12 +36,5 @@ def mlserver(folder: Path) -> Iterator[Doors]:
             "PYTHONDONTWRITEBYTECODE": "1",
         },
     )
-    base = f"http://127.0.0.1:{port}"
-    try:
-        # The server itself says that it is ready before it has looked for models.
-        process.wait_until(
-            lambda: listens(grpc_port) and all(answers(f"{base}/v2/models/{name}/ready") for name in MODELS)
-        )
-        yield Doors(base, f"grpc://127.0.0.1:{grpc_port}")
-    finally:
-        process.stop()
+    with open_doors(process, (port, grpc_port), MODELS) as doors:
+        yield doors

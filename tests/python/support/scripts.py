@@ -28,6 +28,22 @@ from penstock import batched
 logging.getLogger("asyncio").addFilter(lambda record: not record.getMessage().startswith("Executing"))
 """
 
+IN_CHILD = """
+def in_child(work):
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)
+        try:
+            work()
+        except BaseException as error:
+            print("child:", type(error).__name__, error)
+        sys.stdout.flush()
+        sys.exit(5)
+    print("exit", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+"""For a script that forks: what a child does, and how it ended."""
+
 
 @dataclass(frozen=True)
 class Finished:
