@@ -15,6 +15,9 @@ const OVERHEAD_OF_BUDGET: f64 = 0.125;
 /// The same in rows of the longest, where there is no budget.
 const OVERHEAD_IN_ROWS: f64 = 8.0;
 
+/// Where lengths decide, one row in so many is for whoever comes first.
+const FRONT_ONE_IN: usize = 8;
+
 /// Rows may cost next to nothing: then all of them go together.
 const OVERHEAD_AT_MOST: f64 = 1e12;
 
@@ -124,8 +127,8 @@ fn fill(candidates: &[Candidate], rows: usize, budget: u64) -> Choice {
     choice
 }
 
-/// Takes those whose lengths are near the first one's: of all batches that hold it, the one that does the most useful work
-/// for what it costs. The longest row decides what each row costs.
+/// Takes those who have come to the front, and of all batches that hold them the one that does the most useful work for
+/// what it costs. The longest row decides what each row costs.
 fn homogeneous(
     candidates: &[Candidate],
     rows: usize,
@@ -133,44 +136,60 @@ fn homogeneous(
     multiple: u64,
     overhead: Option<f64>,
 ) -> Choice {
-    let Some(first) = candidates.first() else { return Choice::default() };
-    let line = ByLength::of(candidates);
-    let overhead = overhead.unwrap_or_else(|| line.usual_overhead(budget)).clamp(1.0, OVERHEAD_AT_MOST);
-    let anchor = line.order.iter().position(|at| *at == 0).unwrap_or(0);
-    let mut best = (f64::MIN, anchor, anchor + 1);
-    for end in anchor + 1..=candidates.len() {
-        // Whoever has the same length costs nothing more.
-        if line.cost(end) == line.cost(end - 1) {
+    let rows = rows.min(candidates.len());
+    let fit = |longest: u64| {
+        let longest = longest.max(1).next_multiple_of(multiple);
+        let fit = budget.map_or(usize::MAX, |budget| usize::try_from(budget / longest).unwrap_or(usize::MAX));
+        (fit.min(rows).max(1), longest)
+    };
+    let (front, company) = candidates.split_at(at_the_front(candidates, |longest| fit(longest).0));
+    let sum: u64 = front.iter().map(|one| u64::from(one.cost)).sum();
+    let longest = front.iter().map(|one| u64::from(one.cost)).max().unwrap_or(0);
+    let line = ByLength::of(company);
+    let overhead =
+        overhead.unwrap_or_else(|| usual_overhead(candidates, budget)).clamp(1.0, OVERHEAD_AT_MOST);
+    let mut best = (f64::MIN, 0, 0);
+    // Whoever is no longer than the longest of the front costs nothing more.
+    for end in line.up_to(longest)..=company.len() {
+        let last = end.checked_sub(1).and_then(|last| line.cost(last)).unwrap_or(0);
+        if last > longest && line.cost(end) == Some(last) {
             continue;
         }
-        let longest = line.cost(end - 1).unwrap_or(1).max(1).next_multiple_of(multiple);
-        let fit = budget.map_or(usize::MAX, |budget| usize::try_from(budget / longest).unwrap_or(usize::MAX));
-        let count = fit.min(rows).max(1).min(end);
-        if count == 1 && line.cost(end - 1) != Some(u64::from(first.cost)) {
-            break;
-        }
-        let from = end - count;
-        let useful = if from <= anchor {
-            line.sum(from, end)
-        } else {
-            // The first one takes the place of the shortest.
-            line.sum(from + 1, end) + u64::from(first.cost)
-        };
-        let score = worth(useful, count as u64 * longest, overhead);
+        let (room, longest) = fit(longest.max(last));
+        let Some(count) = room.checked_sub(front.len()) else { break };
+        let from = end.saturating_sub(count);
+        let taken = (front.len() + end - from) as u64;
+        let score = worth(sum + line.sum(from, end), taken * longest, overhead);
         if score > best.0 {
             best = (score, from, end);
         }
     }
     let (_, from, end) = best;
-    let mut picked: Vec<usize> = line.order.get(from..end).unwrap_or_default().to_vec();
-    if from > anchor
-        && let Some(shortest) = picked.first_mut()
-    {
-        *shortest = 0;
-    }
+    let near = line.order.get(from..end).unwrap_or_default();
+    let mut picked: Vec<usize> = (0..front.len()).chain(near.iter().map(|at| at + front.len())).collect();
     picked.sort_unstable();
-    let over_budget = picked.len() < rows && picked.len() < candidates.len();
+    let over_budget = picked.len() < rows;
     Choice { picked, over_budget }
+}
+
+/// How many go whatever their lengths, because they are the first: of what fits into a batch that is as long as the longest
+/// of them, a share. Were it the first alone, one of a rare length would wait until nobody is before it, while those who
+/// came later and have company are served.
+fn at_the_front(candidates: &[Candidate], fit: impl Fn(u64) -> usize) -> usize {
+    let mut longest = 0;
+    let in_their_turn = |(before, candidate): &(usize, &Candidate)| {
+        longest = longest.max(u64::from(candidate.cost));
+        before * FRONT_ONE_IN < fit(longest)
+    };
+    candidates.iter().enumerate().take_while(in_their_turn).count()
+}
+
+/// What a call costs besides its rows, where nothing was learned yet.
+#[allow(clippy::cast_precision_loss, reason = "costs stay far below 2^52")]
+fn usual_overhead(candidates: &[Candidate], budget: Option<u64>) -> f64 {
+    let longest = candidates.iter().map(|one| one.cost).max().unwrap_or(1).max(1);
+    let in_rows = f64::from(longest) * OVERHEAD_IN_ROWS;
+    budget.map_or(in_rows, |budget| budget as f64 * OVERHEAD_OF_BUDGET)
 }
 
 /// Useful work for each unit of what a batch costs.
@@ -201,6 +220,12 @@ impl<'a> ByLength<'a> {
         Self { candidates, order, sums }
     }
 
+    /// How many are no longer than this.
+    fn up_to(&self, longest: u64) -> usize {
+        let cost = |at: &usize| self.candidates.get(*at).map_or(0, |candidate| u64::from(candidate.cost));
+        self.order.partition_point(|at| cost(at) <= longest)
+    }
+
     fn cost(&self, place: usize) -> Option<u64> {
         Some(u64::from(self.candidates.get(*self.order.get(place)?)?.cost))
     }
@@ -208,14 +233,6 @@ impl<'a> ByLength<'a> {
     /// What those from one place to another cost.
     fn sum(&self, from: usize, to: usize) -> u64 {
         self.sums.get(to).unwrap_or(&0) - self.sums.get(from).unwrap_or(&0)
-    }
-
-    /// What a call costs besides its rows, where nothing was learned yet.
-    #[allow(clippy::cast_precision_loss, reason = "costs stay far below 2^52")]
-    fn usual_overhead(&self, budget: Option<u64>) -> f64 {
-        let longest = self.order.len().checked_sub(1).and_then(|last| self.cost(last)).unwrap_or(1).max(1);
-        let in_rows = longest as f64 * OVERHEAD_IN_ROWS;
-        budget.map_or(in_rows, |budget| budget as f64 * OVERHEAD_OF_BUDGET)
     }
 }
 

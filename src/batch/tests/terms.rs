@@ -403,7 +403,8 @@ type Class = (u8, u32, usize);
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Nobody twice, the first always, never more rows or cost than there is room for.
+    /// Nobody twice, the first always, never more rows or cost than there is room for; and where lengths decide, an
+    /// eighth are those who came first.
     #[test]
     fn a_choice_keeps_to_its_room(
         candidates in candidates(),
@@ -416,6 +417,9 @@ proptest! {
         prop_assert!(choice.picked.contains(&0));
         prop_assert!(choice.picked.windows(2).all(|pair| pair[0] < pair[1]), "{:?}", choice.picked);
         prop_assert!(choice.picked.len() <= rows && *choice.picked.last().unwrap() < candidates.len());
+        let front = rows.min(candidates.len()).div_ceil(8);
+        let lengths_alone = padded.is_some() && cost.is_none();
+        prop_assert!(!lengths_alone || choice.picked.iter().copied().take(front).eq(0..front));
         let costs = choice.picked.iter().map(|at| candidates[*at].cost);
         let spent = padded_cost(costs, padded);
         prop_assert!(choice.picked.len() == 1 || cost.is_none_or(|cost| spent <= cost), "{spent} of {cost:?}");
