@@ -1,7 +1,8 @@
 """One of several processes that share a port: it loads, says so to its supervisor, and serves until it is told to stop.
 
 What goes over the link between them are lines of JSON. Upwards: `{"ready": NAMES}` or `{"failed": TEXT, "status": N}`.
-Downwards: `"accept"`. The end of the link is the end of the supervisor.
+Downwards: `"accept"`, and `"hand over"` where another one accepts in its place. The end of the link is the end of the
+supervisor.
 """
 
 from __future__ import annotations
@@ -13,15 +14,19 @@ import shutil
 import signal
 import socket
 import threading
+import time
 from dataclasses import asdict, dataclass
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Self
 
     from penstock.server import Server
+
+HAND_OVER_SECONDS = 2.0
+"""Time in which a connection that is kept, and idle, may bring one more request to a process that is replaced."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ class Supervised:
             os.set_inheritable(descriptor, False)  # noqa: FBT003  it has no name
         self._link = socket.socket(fileno=post.link)
         # A signal's handler may interrupt whoever waits: an event would let both wait for each other.
-        self._stop: SimpleQueue[None] = SimpleQueue()
+        self._stop: SimpleQueue[Literal["stop", "hand over"]] = SimpleQueue()
         self._loading = True
         self._server: Server | None = None
         self._is_orphan = False
@@ -93,12 +98,19 @@ class Supervised:
             self._say({"failed": text, "status": status})
             return status
         self._say({"ready": server.names})
-        self._stop.get()
+        if self._stop.get() == "hand over":
+            self._hand_over(server)
         server.close()
         if self._is_orphan:
             # All of them end now, and nobody else is left to clear up.
             shutil.rmtree(self._post.directory, ignore_errors=True)
         return 0
+
+    def _hand_over(self, server: Server) -> None:
+        """Until nobody is connected any more, or has used it for so long, or the end is to come at once."""
+        deadline = time.monotonic() + HAND_OVER_SECONDS
+        while self._stop.empty() and time.monotonic() < deadline and not server._hand_over(0.02):  # noqa: SLF001  as below
+            pass
 
     def _opened(self, make: Callable[[], Server]) -> Server:
         try:
@@ -114,14 +126,16 @@ class Supervised:
         for order in _lines(self._link):
             if order == "accept" and self._server is not None:
                 self._server._accept()  # noqa: SLF001  one package
+            elif order == "hand over":
+                self._stop.put("hand over")
         self._is_orphan = True
-        self._stop.put(None)
+        self._stop.put("stop")
         # By a signal, because the main thread may be loading.
         os.kill(os.getpid(), signal.SIGTERM)
 
     def _on_sigterm(self, *_: object) -> None:
         # It may come twice: to all processes of a group, and from the supervisor. Only he ends a process at once.
-        self._stop.put(None)
+        self._stop.put("stop")
         if self._loading:
             self._loading = False
             raise _Stopped

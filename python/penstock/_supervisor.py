@@ -5,6 +5,7 @@ The listening socket is the supervisor's, so that a connection which waits in th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -140,10 +141,17 @@ class Worker:
 
     def accept(self) -> None:
         """Lets it accept connections."""
-        try:
-            self.link.sendall(b'"accept"\n')
-        except OSError:  # it has just died
-            return
+        self._say("accept")
+
+    def hand_over(self) -> None:
+        """Lets it end when those that are connected had one more answer: another one accepts in its place."""
+        self.told_to_stop = True
+        self._say("hand over")
+
+    def _say(self, order: str) -> None:
+        # It may have died in this moment.
+        with contextlib.suppress(OSError):
+            self.link.sendall(json.dumps(order).encode() + b"\n")
 
     def stop(self) -> None:
         """Lets it answer what it accepted, and end."""
@@ -276,7 +284,7 @@ class Supervisor:
         if self._serving:
             worker.accept()
             if worker.replaces is not None:
-                worker.replaces.stop()
+                worker.replaces.hand_over()
         elif all(worker.ready for worker in self._workers):
             self._serving = True
             for each in self._workers:

@@ -499,6 +499,10 @@ class Server:
     def _accept(self) -> None:
         self._running().accept()
 
+    def _hand_over(self, seconds: float) -> bool:
+        """Leaves what comes to the other processes on the same port; answers whether nobody is connected any more."""
+        return self._running().hand_over(seconds)
+
     @property
     def names(self) -> list[str]:
         """Names of the models, in their order; with its version ("head@2") where a name has several."""

@@ -198,6 +198,15 @@ impl NativeServer {
         self.listeners().for_each(HttpServer::accept);
     }
 
+    /// Leaves what comes to the other processes on the same socket, for so many seconds at most: each connection ends with
+    /// its next answer. Answers whether nobody is connected any more.
+    fn hand_over(&self, py: Python<'_>, limit: f64) -> bool {
+        let limit = Duration::try_from_secs_f64(limit).unwrap_or_default();
+        self.listeners().for_each(HttpServer::hand_over);
+        let connections = self.door.connection_count();
+        lock::without(py, &LockCounts::new(), || connections.wait_none(limit))
+    }
+
     /// Reads the files of certificates and keys again; answers whether anything has changed.
     fn reload_security(&self, py: Python<'_>) -> PyResult<bool> {
         let reloaded = lock::without(py, &LockCounts::new(), || self.security.reload());

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::Request;
+use http::header::CONNECTION;
+use http::{HeaderValue, Request};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
@@ -178,6 +179,9 @@ async fn serve_http1(stream: Transport, from: Came, door: Arc<Door>, watch: &Arc
                 let client = client.as_ref();
                 let origin = Origin { watch: Some(&watch), peer: Some(peer), client, grpc_only };
                 let mut reply = door.answer(request, origin).await;
+                if watch.is_leaving() {
+                    reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
                 match reply.body_mut() {
                     ReplyBody::Whole(_) => watch.enter(Phase::Sending),
                     ReplyBody::Stream(body) => body.watched_by(&watch),

@@ -44,12 +44,14 @@ pub(super) enum Speaks {
 }
 
 /// What the listener is at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     /// Connections wait in the kernel.
     Waiting,
     /// Connections are accepted.
     Open,
+    /// No more come, and those there are end with their next answer.
+    Leaving,
     /// Connections that the kernel has accepted get their answer, and no more come.
     Closing,
 }
@@ -142,6 +144,18 @@ impl HttpServer {
         self.address
     }
 
+    /// Leaves what comes to others who listen on the same socket: accepts no more, and lets each connection end with its
+    /// next answer, which says so. One that is idle is not closed: a request may be on its way. Does not wait.
+    pub fn hand_over(&self) {
+        self.stage.send_if_modified(|stage| {
+            let early = *stage < Stage::Leaving;
+            if early {
+                *stage = Stage::Leaving;
+            }
+            early
+        });
+    }
+
     /// Says "not ready", stops accepting and lets every connection finish the answer that it is at. Does not wait.
     pub fn begin_close(&self) {
         self.door.service.begin_close();
@@ -185,7 +199,7 @@ impl Acceptor {
         loop {
             let accepted = tokio::select! {
                 biased;
-                _ = stage.wait_for(|stage| *stage == Stage::Closing) => break,
+                _ = stage.wait_for(|stage| *stage >= Stage::Leaving) => break,
                 accepted = listener.accept() => accepted,
             };
             match accepted {
@@ -199,18 +213,25 @@ impl Acceptor {
                 }
             }
         }
-        self.finish(listener).await;
+        self.finish(listener, stage).await;
     }
 
     /// Whoever the kernel has accepted may have sent his request already: he gets his answer.
-    async fn finish(self, listener: TcpListener) {
+    async fn finish(self, listener: TcpListener, mut stage: watch::Receiver<Stage>) {
         // First, so that nobody who is let in now hears that the connection goes on.
-        self.warden.close();
+        if *stage.borrow() == Stage::Leaving {
+            self.warden.leave();
+        } else {
+            self.warden.close();
+        }
         while let Ok(Ok((stream, peer))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
             self.admit(stream, peer);
         }
         drop(listener);
         drop(self.listening);
+        // A sender that is gone has closed before.
+        let _ = stage.wait_for(|stage| *stage == Stage::Closing).await;
+        self.warden.close();
         // The warden goes on as long as there is somebody to look after.
         while self.door.connections.count() > 0 {
             tokio::time::sleep(LAST_LOOK).await;

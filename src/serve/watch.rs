@@ -85,6 +85,7 @@ pub(super) struct Warden {
     watches: Mutex<Slab<Arc<Watch>>>,
     /// Rung where there is a connection to look after again.
     work: Notify,
+    leaving: AtomicBool,
     closing: AtomicBool,
 }
 
@@ -105,6 +106,7 @@ impl Warden {
             now: AtomicU64::new(0),
             watches: Mutex::default(),
             work: Notify::new(),
+            leaving: AtomicBool::new(false),
             closing: AtomicBool::new(false),
         })
     }
@@ -147,6 +149,17 @@ impl Warden {
             watch.end(Verdict::Closing);
         }
         Watched { watch, key }
+    }
+
+    /// From now on an answer is the last one of its connection. An HTTP/2 connection, which can say so at any time, hears
+    /// of it at once; one of HTTP/1 goes on until then, for a request may be on its way.
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Ordering::Release);
+        for (_, watch) in self.watches.lock().iter() {
+            if matches!(watch.phase(), Phase::Streams | Phase::Quiet) {
+                watch.end(Verdict::Closing);
+            }
+        }
     }
 
     /// Tells every connection, also those to come, that the server closes.
@@ -229,6 +242,11 @@ impl Watch {
     /// True where the other side does not take what is written.
     pub(super) fn is_stalled(&self) -> bool {
         self.stalled_since.load(Ordering::Relaxed) != NEVER
+    }
+
+    /// True where an answer is to be the last one of its connection.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.warden.leaving.load(Ordering::Relaxed)
     }
 
     /// The other side may be gone: whoever writes is asked to send something soon.
@@ -387,5 +405,18 @@ mod tests {
         assert_eq!(after.watch.ended().await, Verdict::Closing);
         drop((before, after));
         assert!(warden.watches.lock().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn leaving_reaches_http2_at_once_and_lets_the_others_finish() {
+        let warden = warden();
+        let (one, two) = (warden.admit(), warden.admit());
+        two.watch.enter(Phase::Quiet);
+        assert!(!one.watch.is_leaving());
+        warden.leave();
+        assert_eq!(two.watch.ended().await, Verdict::Closing);
+        assert!(one.watch.is_leaving());
+        let waited = tokio::time::timeout(Duration::from_millis(500), one.watch.ended()).await;
+        assert!(waited.is_err(), "{waited:?}");
     }
 }

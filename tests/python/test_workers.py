@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections import Counter
 from contextlib import closing
@@ -286,6 +287,30 @@ def test_sighup_replaces_the_workers_one_by_one_and_loses_no_request(fleet: Any)
     sender.join()
     assert failures == []
     assert set(answered) - before
+    two.process.terminate()
+    assert two.ends() == (0, "penstock: starts its workers again, one after another\n")
+
+
+def test_a_kept_connection_hears_from_a_replaced_worker_that_it_ends(fleet: Any) -> None:
+    two = fleet()
+    before = two.children()
+    kept = [HTTPConnection(urlsplit(two.url).netloc, timeout=30) for _ in range(4)]
+    for connection in kept:
+        connection.connect()
+    two.process.send_signal(signal.SIGHUP)
+    deadline = time.monotonic() + 60
+    while kept:
+        assert time.monotonic() < deadline
+        for connection in list(kept):
+            # Each of them is asked at once what comes: a worker that closed it instead would be an error here.
+            connection.request("GET", "/v2/health/live")
+            answer = connection.getresponse()
+            assert (answer.status, answer.read()) == (200, b'{"live":true}')
+            if answer.getheader("connection") == "close":
+                kept.remove(connection)
+                connection.close()
+        time.sleep(0.01)
+    until(lambda: len(two.children()) == 2 and two.children().isdisjoint(before))
     two.process.terminate()
     assert two.ends() == (0, "penstock: starts its workers again, one after another\n")
 
