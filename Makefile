@@ -46,7 +46,7 @@ faults: ## faults by a seed over 100,000 requests, and what became of each; ARGS
 ladder: ## the four optimizations one by one; ARGS="--quick", ARGS="--write docs/ladder.md"
 	@tools/ladder $(ARGS)
 
-coverage: ## line coverage of Rust and Python; ARGS="--fail-under 85"
+coverage: ## line coverage of Rust and Python; ARGS="--fail-under 95"
 	@tools/coverage $(ARGS)
 
 wheel-check: ## the release wheel, tried on every Python here

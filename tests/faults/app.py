@@ -1,12 +1,13 @@
-"""What the upstreams serve: two models that write down what they compute before they answer.
+"""What the upstreams serve: models that write down what they compute before they answer.
 
-`once` must not run twice on the same request, and says so; `again` may.
+`once` and `told`, which answers piece by piece, must not run twice on the same request, and say so; `again` may.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -48,3 +49,11 @@ def once(number: np.ndarray) -> np.ndarray:
 @penstock.model("again", inputs={"number": NUMBER}, outputs={"proof": NUMBER}, max_batch_size=32, workers=WORKERS)
 def again(number: np.ndarray) -> np.ndarray:
     return _written("again", number)
+
+
+@penstock.model("told", task="generate", on_error="fail")
+def told(request: penstock.GenerateRequest) -> Iterator[str]:
+    [answer] = _written("told", np.array([int(request.text)]))
+    for digit in str(answer):
+        yield digit
+        time.sleep(SECONDS_A_BATCH / 4)

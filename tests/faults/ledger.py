@@ -22,6 +22,11 @@ WRONG = "answered with something else"
 UNTYPED = "not a typed error: "
 HUNG = "neither answered nor failed in time"
 
+
+class SaidInStream(PenstockError):
+    """A stream that had begun ended with the server's own words of what went wrong."""
+
+
 _NEVER_TAKEN = (AcquireTimeout, ConnectFailed, ConnectTimeout, Overloaded)
 """Errors that say that nobody has begun on the request."""
 
@@ -127,10 +132,10 @@ def balance(books: Books, folder: Path) -> Balance:
         return sorted(numbers)
 
     more = {number for number in books.asks if of(number) > 1}
-    twice = those(number for number in more if books.asks[number].model == "once")
+    twice = those(number for number in more if books.asks[number].model != "again")
     answered = (number for number, ends in books.outcomes.items() if ANSWERED in ends)
     # What may be computed again may have been begun on by an attempt before the one that was refused.
-    refused = (number for number in books.refused if books.asks[number].model == "once")
+    refused = (number for number in books.refused if books.asks[number].model != "again")
     return Balance(
         sent=len(books.asks),
         counts=books.counts(),

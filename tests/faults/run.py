@@ -17,7 +17,7 @@ from penstock import AsyncClient, Pool, Timeout
 from penstock.errors import ConnectFailed
 from tests.faults import schedule
 from tests.faults.injector import Injector
-from tests.faults.ledger import ANSWERED, CANCELLED, HUNG, WRONG, Balance, Books, balance
+from tests.faults.ledger import ANSWERED, CANCELLED, HUNG, WRONG, Balance, Books, SaidInStream, balance
 from tests.faults.relay import Relay
 from tests.faults.servers import gateway, upstream
 
@@ -182,6 +182,8 @@ async def _settle(
 
 async def _ask(clients: dict[str, AsyncClient], number: int, ask: Ask) -> int:
     options: dict[str, Any] = {} if ask.timeout is None else {"timeout": ask.timeout}
+    if ask.form == "stream":
+        return await _streamed(clients["http"], number, options)
     numbers = np.array([number], np.int64)
     if ask.form == "json" and ask.model == "again":
         return await _post(clients["http"], number, options)
@@ -202,13 +204,30 @@ async def _post(client: AsyncClient, number: int, options: dict[str, Any]) -> in
     return int(answer.json()["outputs"][0]["data"][0])
 
 
+async def _streamed(client: AsyncClient, number: int, options: dict[str, Any]) -> int:
+    """Digit by digit: what had come before an error must have been right, too."""
+    said = ""
+    lines = {"accept": "application/x-ndjson"}
+    question = {"text_input": str(number)}
+    path = "/v2/models/told/generate_stream"
+    async with client.stream("POST", path, json=question, headers=lines, **options) as stream:
+        stream.raise_for_status()
+        async for document in stream.ndjson():
+            if (error := document.get("error")) is not None:
+                raise SaidInStream(str(error))
+            said += document["text_output"]
+            if not str(_proof(number)).startswith(said):
+                return -1
+    return int(said)
+
+
 def _proof(number: int) -> int:
     """As the upstreams compute it."""
     return number * 2_654_435_761 % 1_000_003
 
 
 async def _well_again(client: AsyncClient) -> None:
-    """Once every fault is over, both models answer."""
+    """Once every fault is over, the models answer."""
     end = time.monotonic() + AT_REST_WITHIN
     for model in ("once", "again"):
         while True:

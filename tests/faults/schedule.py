@@ -38,8 +38,8 @@ WEIGHTS: dict[Kind, int] = {
     "block loop": 3,
 }
 
-Form = Literal["binary", "json", "grpc"]
-Model = Literal["once", "again"]
+Form = Literal["binary", "json", "grpc", "stream"]
+Model = Literal["once", "again", "told"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Ask:
     """One request.
 
     Attributes:
-        model: `once` must not be computed twice, `again` may be.
+        model: `once` and `told` must not be computed twice, `again` may be.
         form: how it is sent.
         timeout: the time that it has, or the client's own limit.
         patience: after so many seconds its caller leaves, or never.
@@ -94,8 +94,8 @@ def faults(seed: int, requests: int, count: int, upstreams: int) -> list[Fault]:
 def ask(seed: int, number: int) -> Ask:
     """What the request of that number is."""
     chance = random.Random(seed * 1_000_003 + number)
-    model: Model = chance.choice(("once", "again"))
-    form: Form = chance.choices(("binary", "json", "grpc"), (5, 3, 2))[0]
+    form: Form = chance.choices(("binary", "json", "grpc", "stream"), (9, 5, 4, 2))[0]
+    model: Model = "told" if form == "stream" else chance.choice(("once", "again"))
     timeout = chance.uniform(0.001, 0.05) if chance.random() < 0.05 else None
     patience = chance.uniform(0, 0.02) if chance.random() < 0.03 else None
     return Ask(model, form, timeout, patience)

@@ -116,9 +116,9 @@ def upstream(index: int, folder: Path, computed: Path) -> Served:
 
 
 def gateway(folder: Path, relays: Sequence[Relay]) -> Served:
-    """The server before them. What `once` must not do, it must not do here either."""
+    """The server before them. What `once` and `told` must not do, they must not do here either."""
     settings = folder / "gateway.toml"
-    settings.write_text('[model.once]\non_error = "fail"\n')
+    settings.write_text("".join(f'[model.{name}]\non_error = "fail"\n' for name in ("once", "told")))
     arguments = ["--config", str(settings), "--workers", "2", "--upstream-timeout", "5", "--drain-timeout", "5"]
     for relay in relays:
         arguments += ["--upstream", f"http://127.0.0.1:{relay.port}"]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 ONCE = Ask("once", "binary", None, None)
 AGAIN = Ask("again", "json", None, None)
+TOLD = Ask("told", "stream", None, None)
 
 
 @pytest.mark.timeout(300)
@@ -38,7 +39,8 @@ def test_the_same_seed_gives_the_same_requests_and_faults() -> None:
     assert schedule.faults(7, 10_000, 40, 3) == schedule.faults(7, 10_000, 40, 3) != schedule.faults(8, 10_000, 40, 3)
     asks = [[schedule.ask(seed, number) for number in range(500)] for seed in (7, 7, 8)]
     assert asks[0] == asks[1] != asks[2]
-    assert {each.model for each in asks[0]} == {"once", "again"}
+    assert {each.model for each in asks[0]} == {"once", "again", "told"}
+    assert all((each.model == "told") == (each.form == "stream") for each in asks[0])
     assert any(each.timeout for each in asks[0])
     assert any(each.patience for each in asks[0])
 
@@ -58,6 +60,7 @@ def _booked(books: Books) -> None:
         ("doubled", lambda books: books.ended(0, ANSWERED), {}),
         ("twice", lambda books: None, {("once", 0): 2}),
         ("from_nobody", lambda books: None, {("once", 0): 0}),
+        ("twice", lambda books: books.sent(3, TOLD) or books.ended(3, ANSWERED), {("told", 3): 2}),
         ("denied", lambda books: None, {("once", 2): 1}),
         ("wrong", lambda books: (books.sent(3, ONCE), books.ended(3, WRONG)), {}),
         ("wrong", lambda books: (books.sent(3, ONCE), books.ended(3, HUNG)), {}),
