@@ -315,7 +315,8 @@ impl<K, W> Group<K, W> {
                 let terms = &waiting.terms;
                 let rank = Rank::of(terms.priority, terms.deadline, waiting.entry.arrived, policy.aging, now);
                 let rank = Rank { share: waiting.turn, ..rank };
-                Candidate { at, rank, tenant: terms.tenant.0, cost: terms.cost }
+                let late = self.pile.is_late(waiting, room.rows);
+                Candidate { at, rank, tenant: terms.tenant.0, cost: terms.cost, late }
             })
             .collect();
         if !policy.weights.is_empty() {

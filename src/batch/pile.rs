@@ -18,12 +18,25 @@ pub(super) struct Waiting<W> {
     pub(super) rows: Rows,
     /// True once a tick has ended since it came.
     pub(super) released: bool,
+    /// What its coming was like; the pile notes it.
+    pub(super) came: Came,
+}
+
+/// The pile as somebody came to it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Came {
+    /// Who waited.
+    ahead: usize,
+    /// Who had left by then, ever.
+    left: u64,
 }
 
 /// Requests in the order of their arrival, with gaps where some have left.
 pub(super) struct Pile<W> {
     slots: VecDeque<Option<Waiting<W>>>,
     waiting: usize,
+    /// All who have left, ever.
+    left: u64,
     cost: u64,
     /// Those without a deadline.
     undated: usize,
@@ -32,10 +45,11 @@ pub(super) struct Pile<W> {
 
 impl<W> Pile<W> {
     pub(super) fn new() -> Self {
-        Self { slots: VecDeque::new(), waiting: 0, cost: 0, undated: 0, earliest: None }
+        Self { slots: VecDeque::new(), waiting: 0, left: 0, cost: 0, undated: 0, earliest: None }
     }
 
-    pub(super) fn push(&mut self, waiting: Waiting<W>) {
+    pub(super) fn push(&mut self, mut waiting: Waiting<W>) {
+        waiting.came = Came { ahead: self.waiting, left: self.left };
         self.waiting += 1;
         self.cost += u64::from(waiting.terms.cost);
         if let Some(deadline) = waiting.terms.deadline {
@@ -52,6 +66,14 @@ impl<W> Pile<W> {
 
     pub(super) fn is_empty(&self) -> bool {
         self.waiting == 0
+    }
+
+    /// True where those who were ahead of it have left, and half as many again as these, or as a batch has rows, have passed it
+    /// by: about two and a half times its turn. Less costs throughput, for then most are late where many wait; more is
+    /// paid by the last (`tests/proofs.rs` prints both).
+    pub(super) fn is_late(&self, waiting: &Waiting<W>, rows: usize) -> bool {
+        let Came { ahead, left } = waiting.came;
+        self.left - left >= (ahead + ahead.max(rows) * 3 / 2) as u64
     }
 
     /// What all of them cost.
@@ -111,6 +133,7 @@ impl<W> Pile<W> {
 
     fn left(&mut self, taken: &[Waiting<W>]) {
         self.waiting -= taken.len();
+        self.left += taken.len() as u64;
         self.cost -= taken.iter().map(|waiting| u64::from(waiting.terms.cost)).sum::<u64>();
         self.undated -= taken.iter().filter(|waiting| waiting.terms.deadline.is_none()).count();
         while self.slots.front().is_some_and(Option::is_none) {
@@ -134,7 +157,8 @@ mod tests {
         let deadline = deadline.map(Moment::from_nanos);
         let terms = Terms { deadline, cost: 2, ..Terms::default() };
         let entry = Entry { waiter: number, arrived: Moment::from_nanos(number), deadline };
-        Waiting { entry, terms, turn: 0.0, rows: Rows::new(&Specs::new(), &Spares::new(0)), released: false }
+        let rows = Rows::new(&Specs::new(), &Spares::new(0));
+        Waiting { entry, terms, turn: 0.0, rows, released: false, came: Came::default() }
     }
 
     fn numbers(taken: &[Waiting<u64>]) -> Vec<u64> {

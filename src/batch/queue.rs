@@ -10,7 +10,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::group::{Gathered, Group};
-use super::pile::Waiting;
+use super::pile::{Came, Waiting};
 use super::select::Shares;
 use super::{
     Backlog, Batch, BatchPolicy, BatchStats, Cut, Dispatch, Entry, GroupKey, Learned, Ran, Reason, Removed,
@@ -294,7 +294,8 @@ impl<K: Eq + Hash + Clone, W> BatchQueue<K, W> {
             write(&mut rows);
             let weighed = !self.policy.weights.is_empty();
             let turn = if weighed { self.shares.turn(terms.tenant.0, cost) } else { 0.0 };
-            group.pile_up(Waiting { entry, terms: Terms { cost, ..terms }, turn, rows, released: false });
+            let terms = Terms { cost, ..terms };
+            group.pile_up(Waiting { entry, terms, turn, rows, released: false, came: Came::default() });
         }
         self.waiting += 1;
         self.cost += u64::from(cost);

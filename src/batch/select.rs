@@ -15,8 +15,8 @@ const OVERHEAD_OF_BUDGET: f64 = 0.125;
 /// The same in rows of the longest, where there is no budget.
 const OVERHEAD_IN_ROWS: f64 = 8.0;
 
-/// Where lengths decide, one row in so many is for whoever comes first.
-const FRONT_ONE_IN: usize = 8;
+/// Where lengths decide, one row in so many is for those who are late.
+const LATE_ONE_IN: usize = 4;
 
 /// Rows may cost next to nothing: then all of them go together.
 const OVERHEAD_AT_MOST: f64 = 1e12;
@@ -69,6 +69,8 @@ pub struct Candidate {
     pub tenant: u32,
     /// What it costs.
     pub cost: u32,
+    /// True where it was passed over for too long.
+    pub late: bool,
 }
 
 /// What a batch has room for.
@@ -127,8 +129,8 @@ fn fill(candidates: &[Candidate], rows: usize, budget: u64) -> Choice {
     choice
 }
 
-/// Takes those who have come to the front, and of all batches that hold them the one that does the most useful work for
-/// what it costs. The longest row decides what each row costs.
+/// Takes the first and those who are late, and of all batches that hold them the one that does the most useful work for what
+/// it costs. The longest row decides what each row costs.
 fn homogeneous(
     candidates: &[Candidate],
     rows: usize,
@@ -172,16 +174,16 @@ fn homogeneous(
     Choice { picked, over_budget }
 }
 
-/// How many go whatever their lengths, because they are the first: of what fits into a batch that is as long as the longest
-/// of them, a share. Were it the first alone, one of a rare length would wait until nobody is before it, while those who
-/// came later and have company are served.
+/// How many go whatever their lengths: the first, and those after it who are late, as long as they are but a share of what
+/// fits into a batch that is as long as the longest of them. Were it the first alone, one of a rare length would wait until
+/// nobody is before it, while those who came later and have company are served.
 fn at_the_front(candidates: &[Candidate], fit: impl Fn(u64) -> usize) -> usize {
     let mut longest = 0;
-    let in_their_turn = |(before, candidate): &(usize, &Candidate)| {
+    let goes = |(before, candidate): &(usize, &Candidate)| {
         longest = longest.max(u64::from(candidate.cost));
-        before * FRONT_ONE_IN < fit(longest)
+        *before == 0 || (candidate.late && before * LATE_ONE_IN < fit(longest))
     };
-    candidates.iter().enumerate().take_while(in_their_turn).count()
+    candidates.iter().enumerate().take_while(goes).count()
 }
 
 /// What a call costs besides its rows, where nothing was learned yet.

@@ -118,7 +118,7 @@ fn mixed_lengths_leave_nine_tenths_useful() {
     // The more wait, the more there is to choose from; while the function keeps up, time is not worth saving.
     let loads = [
         ("740/s", Load::Open(busy), 0.8),
-        ("128 clients", crowd(128), 0.75),
+        ("128 clients", crowd(128), 0.8),
         ("256 clients", crowd(256), 0.85),
         ("512 clients", crowd(512), 0.9),
     ];
