@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 import penstock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # `python -m tests.faults` starts this file as a script of `penstock serve`, which knows no package `tests`.
 FOLDER = Path(os.environ["FAULTS_FOLDER"])
