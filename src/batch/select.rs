@@ -139,12 +139,12 @@ fn homogeneous(
     overhead: Option<f64>,
 ) -> Choice {
     let rows = rows.min(candidates.len());
+    let filled_up = |longest: u64| longest.max(1).next_multiple_of(multiple);
     let fit = |longest: u64| {
-        let longest = longest.max(1).next_multiple_of(multiple);
-        let fit = budget.map_or(usize::MAX, |budget| usize::try_from(budget / longest).unwrap_or(usize::MAX));
-        (fit.min(rows).max(1), longest)
+        let fits = |budget: u64| usize::try_from(budget / filled_up(longest)).unwrap_or(usize::MAX);
+        budget.map_or(usize::MAX, fits).min(rows).max(1)
     };
-    let (front, company) = candidates.split_at(at_the_front(candidates, |longest| fit(longest).0));
+    let (front, company) = candidates.split_at(at_the_front(candidates, fit));
     let sum: u64 = front.iter().map(|one| u64::from(one.cost)).sum();
     let longest = front.iter().map(|one| u64::from(one.cost)).max().unwrap_or(0);
     let line = ByLength::of(company);
@@ -157,11 +157,11 @@ fn homogeneous(
         if last > longest && line.cost(end) == Some(last) {
             continue;
         }
-        let (room, longest) = fit(longest.max(last));
-        let Some(count) = room.checked_sub(front.len()) else { break };
+        let longest = longest.max(last);
+        let Some(count) = fit(longest).checked_sub(front.len()) else { break };
         let from = end.saturating_sub(count);
         let taken = (front.len() + end - from) as u64;
-        let score = worth(sum + line.sum(from, end), taken * longest, overhead);
+        let score = worth(sum + line.sum(from, end), taken * filled_up(longest), overhead);
         if score > best.0 {
             best = (score, from, end);
         }
@@ -200,6 +200,11 @@ fn worth(useful: u64, cost: u64, overhead: f64) -> f64 {
     useful as f64 / (cost as f64 + overhead)
 }
 
+/// What one of them costs; 0 where there is none.
+fn length(candidates: &[Candidate], at: usize) -> u64 {
+    candidates.get(at).map_or(0, |candidate| u64::from(candidate.cost))
+}
+
 /// Candidates in the order of their lengths.
 struct ByLength<'a> {
     candidates: &'a [Candidate],
@@ -210,7 +215,7 @@ struct ByLength<'a> {
 
 impl<'a> ByLength<'a> {
     fn of(candidates: &'a [Candidate]) -> Self {
-        let cost = |at: &usize| candidates.get(*at).map_or(0, |candidate| u64::from(candidate.cost));
+        let cost = |at: &usize| length(candidates, *at);
         let mut order: Vec<usize> = (0..candidates.len()).collect();
         // Of those with one length, who goes first comes last, and is left behind last.
         order.sort_by_key(|at| (cost(at), Reverse(*at)));
@@ -224,8 +229,7 @@ impl<'a> ByLength<'a> {
 
     /// How many are no longer than this.
     fn up_to(&self, longest: u64) -> usize {
-        let cost = |at: &usize| self.candidates.get(*at).map_or(0, |candidate| u64::from(candidate.cost));
-        self.order.partition_point(|at| cost(at) <= longest)
+        self.order.partition_point(|at| length(self.candidates, *at) <= longest)
     }
 
     fn cost(&self, place: usize) -> Option<u64> {

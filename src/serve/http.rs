@@ -43,7 +43,7 @@ pub(super) enum Speaks {
     Grpc,
 }
 
-/// What the listener is at.
+/// What the listener is at, in the order in which it comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     /// Connections wait in the kernel.
@@ -130,13 +130,7 @@ impl HttpServer {
 
     /// Accepts connections, where it did not yet.
     pub fn accept(&self) {
-        self.stage.send_if_modified(|stage| {
-            let waiting = *stage == Stage::Waiting;
-            if waiting {
-                *stage = Stage::Open;
-            }
-            waiting
-        });
+        self.go_on_to(Stage::Open);
     }
 
     /// Where it listens.
@@ -147,19 +141,22 @@ impl HttpServer {
     /// Leaves what comes to others who listen on the same socket: accepts no more, and lets each connection end with its
     /// next answer, which says so. One that is idle is not closed: a request may be on its way. Does not wait.
     pub fn hand_over(&self) {
-        self.stage.send_if_modified(|stage| {
-            let early = *stage < Stage::Leaving;
-            if early {
-                *stage = Stage::Leaving;
-            }
-            early
-        });
+        self.go_on_to(Stage::Leaving);
     }
 
     /// Says "not ready", stops accepting and lets every connection finish the answer that it is at. Does not wait.
     pub fn begin_close(&self) {
         self.door.service.begin_close();
-        self.stage.send_replace(Stage::Closing);
+        self.go_on_to(Stage::Closing);
+    }
+
+    /// Stages come in their order: one that is past does not come again.
+    fn go_on_to(&self, next: Stage) {
+        self.stage.send_if_modified(|stage| {
+            let is_next = *stage < next;
+            *stage = next.max(*stage);
+            is_next
+        });
     }
 }
 

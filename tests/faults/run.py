@@ -227,7 +227,7 @@ def _proof(number: int) -> int:
 
 
 async def _well_again(client: AsyncClient) -> None:
-    """Once every fault is over, the models answer."""
+    """Once every fault is over, `once` and `again` answer."""
     end = time.monotonic() + AT_REST_WITHIN
     for model in ("once", "again"):
         while True:

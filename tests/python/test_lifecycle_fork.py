@@ -6,31 +6,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.python.support.scripts import IN_CHILD
+
 if TYPE_CHECKING:
     from tests.python.support.scripts import Finished, Script
 
-FORK = """
+FORK = (
+    """
 import warnings
 warnings.filterwarnings("ignore", category=DeprecationWarning)  # Python 3.12 warns of every fork with threads
 
 def double(x):
     return x * 2
-
-def in_child(work):
-    sys.stdout.flush()
-    pid = os.fork()
-    if pid == 0:
-        signal.alarm(20)
-        try:
-            work()
-        except SystemExit:
-            raise
-        except BaseException as error:
-            print("child:", type(error).__name__, error)
-        sys.stdout.flush()
-        sys.exit(5)
-    print("exit", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
+    + IN_CHILD
+)
 
 
 def ended(done: Finished) -> list[str]:

@@ -36,6 +36,8 @@ def in_child(work):
         signal.alarm(20)
         try:
             work()
+        except SystemExit:
+            raise
         except BaseException as error:
             print("child:", type(error).__name__, error)
         sys.stdout.flush()
